@@ -1,0 +1,217 @@
+"""Data sets: IDX files read, checked and, where absent, downloaded; one uint8 tensor on the device, indexed by batch."""
+
+import gzip
+import hashlib
+import math
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from torch import Tensor
+
+TIMEOUT_SECONDS = 30
+
+
+class DataError(Exception):
+    """A data set that cannot be had or is not what it should be; the message names the file."""
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """One gzipped IDX file: its name without `.gz`, and the sha256 of its decompressed bytes."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class IdxSource:
+    """A data set in four IDX files and the mirrors that serve them."""
+
+    mirrors: tuple[str, ...]
+    train_images: IdxFile
+    train_labels: IdxFile
+    test_images: IdxFile
+    test_labels: IdxFile
+
+
+SOURCES = {
+    "mnist": IdxSource(
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        train_images=IdxFile(
+            "train-images-idx3-ubyte", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+        ),
+        train_labels=IdxFile(
+            "train-labels-idx1-ubyte", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+        ),
+        test_images=IdxFile(
+            "t10k-images-idx3-ubyte", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+        ),
+        test_labels=IdxFile(
+            "t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 `[N, C, H, W]` and their labels uint8 `[N]`."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The two splits of a data set."""
+
+    train: Split
+    test: Split
+
+
+def load_dataset(name: str, data_dir: Path) -> Dataset:
+    """Read the data set `name` from `data_dir/name`, downloading what is absent.
+
+    Raises:
+        DataError: a file cannot be had, is not a gzipped IDX file, or has another content than it should.
+    """
+    source, folder = SOURCES[name], data_dir / name
+
+    def split(images: IdxFile, labels: IdxFile) -> Split:
+        pixels = read_idx(folder, images, source.mirrors)
+        return Split(pixels[:, None], read_idx(folder, labels, source.mirrors))
+
+    return Dataset(split(source.train_images, source.train_labels), split(source.test_images, source.test_labels))
+
+
+def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[np.uint8]:
+    """Read one IDX file of unsigned bytes, gzipped or plain, downloading it first where it is absent."""
+    plain, packed = folder / file.name, folder / f"{file.name}.gz"
+    if not plain.exists() and not packed.exists():
+        _download(packed, mirrors)
+    path = plain if plain.exists() else packed
+    try:
+        content = plain.read_bytes() if path is plain else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DataError(f"{path} is not the expected file: its decompressed content has another sha256")
+    return parse_idx(content)
+
+
+def parse_idx(content: bytes) -> NDArray[np.uint8]:
+    """Array of an IDX file of unsigned bytes: 0, 0, 8, the number of dimensions, each size as big-endian uint32, data."""
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError("not an IDX file of unsigned bytes")
+    dimensions = content[3]
+    sizes = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
+    start = 4 + 4 * dimensions
+    if len(content) - start != math.prod(sizes):
+        raise DataError(f"an IDX header that promises {sizes} and {len(content) - start} bytes of data")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def _download(target: Path, mirrors: tuple[str, ...]) -> None:
+    """Fetch `target.name` from the first mirror that gives it; what an earlier try left in `.part` is kept."""
+    failures = []
+    for mirror in mirrors:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(mirror + target.name, target.with_name(target.name + ".part"))
+        except (URLError, OSError) as error:
+            failures.append(f"{mirror}: {error}")
+        else:
+            target.with_name(target.name + ".part").replace(target)
+            return
+    raise DataError(f"{target} is absent and could not be downloaded: {'; '.join(failures)}")
+
+
+def _fetch(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310 (the mirrors are constants)
+    except HTTPError as error:
+        if error.code == 416 and have:  # nothing is left to fetch
+            return
+        raise
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with response, Progress(*columns) as progress:
+        resumed = response.status == 206
+        length = response.headers.get("Content-Length")
+        start = have if resumed else 0
+        total = start + int(length) if length else None
+        task = progress.add_task(part.stem, total=total, completed=start)
+        with part.open("ab" if resumed else "wb") as file:
+            while chunk := response.read(1 << 16):
+                file.write(chunk)
+                progress.update(task, advance=len(chunk))
+            if total is not None and file.tell() != total:
+                raise URLError(f"the connection broke after {file.tell()} of {total} bytes")
+
+
+class Batches:
+    """Batches of one uint8 tensor `[N, C, H, W]`, gathered on its own device.
+
+    With `seed` each epoch has its own order, a function of seed and epoch alone; without, the order is the tensor's.
+    Of `world_size` processes each gets every `world_size`-th image of that order.
+    """
+
+    def __init__(
+        self, images: Tensor, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(len(self.images) / self.world_size) / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        count = len(self.images)
+        if self.seed is None:
+            order = np.arange(count)
+        else:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        order = np.resize(order, math.ceil(count / self.world_size) * self.world_size)[self.rank :: self.world_size]
+        for indices in torch.from_numpy(order).to(self.images.device).split(self.batch_size):
+            yield self.images[indices]
+
+
+class ImageData(L.LightningDataModule):
+    """The splits as uint8 tensors on the trainer's device."""
+
+    def __init__(self, dataset: Dataset, *, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+
+    def train_dataloader(self) -> Batches:
+        return self._batches(self.dataset.train, seed=self.seed)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches(self.dataset.test, seed=None)
+
+    def _batches(self, split: Split, *, seed: int | None) -> Batches:
+        assert self.trainer is not None
+        images = torch.from_numpy(split.images.copy()).to(self.trainer.strategy.root_device)
+        world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return Batches(images, self.batch_size, seed=seed, **world)
