@@ -1,0 +1,56 @@
+"""`python -m app`: serve the models directory as the `VAE_*` settings say."""
+
+import logging
+import sys
+
+import uvicorn
+from starlette.applications import Starlette
+
+from app.errors import StartupError
+from app.main import create_app
+from app.settings import Settings, read_settings, unknown_variables
+
+logger = logging.getLogger("app")
+
+
+def app_from_environment() -> Starlette:
+    """The application of one worker process."""
+    settings = read_settings()
+    _configure_logging(settings)
+    return create_app(settings)
+
+
+def serve() -> None:
+    """Start the server, and end with one sentence where it cannot start."""
+    settings = read_settings()
+    _configure_logging(settings)
+    for name in unknown_variables():
+        logger.warning("%s is set, but there is no such setting", name)
+    # With several workers this only proves that they can start: each then loads its own.
+    app = create_app(settings)
+    uvicorn.run(
+        app if settings.workers == 1 else "app.__main__:app_from_environment",
+        factory=settings.workers > 1,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_level=settings.log_level,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        server_header=False,
+    )
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s:     %(message)s")
+
+
+def main() -> None:
+    """The command."""
+    try:
+        serve()
+    except StartupError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The HTTP surface: one file an endpoint family, its request and response models beside it."""

@@ -1,0 +1,72 @@
+"""`GET /models`: what is served, and how it is."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from app.api.parameters import Server, Strict
+from app.api.problems import documented
+from app.bundle import Manifest
+from app.catalog import Catalog
+from app.errors import InvalidInput, UnknownModel
+from app.vae import Vae
+
+router = APIRouter(tags=["models"])
+
+
+class Model(BaseModel):
+    """One version of a model."""
+
+    name: str
+    version: int
+    versions: list[int] = Field(description="Every version of this model, ascending.")
+    default: bool = Field(description="Whether requests that name no model get this one.")
+    state: Literal["ready"] = Field(description="`ready`: it answers.")
+    execution_provider: Literal["cpu", "cuda"] = Field(description="Where ONNX Runtime runs it.")
+    manifest: Manifest = Field(description="The bundle's manifest.")
+
+
+class Models(BaseModel):
+    """Everything that is served."""
+
+    default: str = Field(description="The model of requests that name none.")
+    queued_rows: int = Field(description="Rows that wait for a slot now.")
+    models: list[Model] = Field(description="Every version of every model.")
+
+
+class VersionQuery(Strict):
+    """Which version."""
+
+    version: int | None = Field(None, ge=1, description="The newest if absent.")
+
+
+@router.get("/models", operation_id="list_models")
+async def list_models(server: Server) -> Models:
+    """Every model and version, with its manifest."""
+    catalog = server.catalog
+    return Models(
+        default=catalog.default,
+        queued_rows=catalog.queued_rows,
+        models=[_describe(catalog, vae) for vae in catalog],
+    )
+
+
+@router.get("/models/{name}", operation_id="get_model", responses=documented(UnknownModel, InvalidInput))
+async def get_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Model:
+    """One model, with its manifest."""
+    return _describe(server.catalog, server.catalog.find(name, query.version))
+
+
+def _describe(catalog: Catalog, vae: Vae) -> Model:
+    name, version = vae.manifest.name, vae.manifest.version
+    versions = catalog.versions(name)
+    return Model(
+        name=name,
+        version=version,
+        versions=versions,
+        default=name == catalog.default and version == versions[-1],
+        state="ready",
+        execution_provider=vae.execution_provider,
+        manifest=vae.manifest,
+    )

@@ -1,0 +1,133 @@
+"""Every error as a problem document (RFC 9457), and the OpenAPI responses that document it, from the same classes.
+
+Texts are fixed: no stack trace, no library message, no path, no echo of the input.
+"""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from app.errors import (
+    BadRequest,
+    BodyTooLarge,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    UnknownModel,
+    UnsupportedMediaType,
+    VaeError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with a request."""
+
+    pointer: str = Field(description="JSON pointer into the body, such as `/images/3`; `/query/n` for a parameter.")
+    detail: str = Field(description="What is wrong there.")
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="Identifies the kind of problem.", examples=["urn:vaeserve:problem:invalid-input"])
+    title: str = Field(description="The kind of problem in words.", examples=["Invalid input"])
+    status: int = Field(description="The HTTP status.", examples=[422])
+    detail: str | None = Field(None, description="What to know about this occurrence.")
+    errors: list[FieldError] | None = Field(None, description="Each thing that is wrong with the request.")
+
+
+def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these errors."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {e.status: {"description": e.title, "content": {MEDIA_TYPE: {"schema": schema}}} for e in errors}
+
+
+MODEL_PROBLEMS = documented(UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
+"""What every operation on a model can answer."""
+
+BODY_PROBLEMS = documented(BadRequest, BodyTooLarge, UnsupportedMediaType) | MODEL_PROBLEMS
+"""What every operation with a body can answer."""
+
+
+def problem(error: type[VaeError], detail: str | None = None, errors: list[FieldError] | None = None) -> JSONResponse:
+    """The answer for one error."""
+    document = Problem(
+        type=f"urn:vaeserve:problem:{error.slug}", title=error.title, status=error.status, detail=detail, errors=errors
+    )
+    headers = {"Retry-After": str(error.retry_after)} if issubclass(error, Overloaded) else None
+    content = document.model_dump(exclude_none=True)
+    return JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem document."""
+    app.add_exception_handler(VaeError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, VaeError)
+    if isinstance(error, InvalidInput):
+        return problem(type(error), errors=[FieldError(pointer=error.pointer, detail=error.detail)])
+    if error.status == 500:
+        logger.error("%s", error, exc_info=error)
+        return problem(type(error))
+    return problem(type(error), str(error) or None)
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    wrong = error.errors()
+    if any(item["type"] == "json_invalid" for item in wrong):
+        return problem(BadRequest, "the body is not JSON")
+    return problem(InvalidInput, errors=[_field_error(item) for item in wrong])
+
+
+def _field_error(item: dict[str, Any]) -> FieldError:
+    source, *path = item["loc"]
+    if source != "body":
+        path = [source, *path]
+    if item["type"] == "extra_forbidden":  # the last step is a name that the client made up: it is not repeated
+        return FieldError(pointer=_pointer(path[:-1]), detail="an unknown field or parameter")
+    return FieldError(pointer=_pointer(path), detail=item["msg"].removeprefix("Value error, "))
+
+
+def _pointer(path: list[str | int]) -> str:
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
+
+
+_BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    known = _BY_STATUS.get(error.status_code)
+    answer = (
+        problem(known)
+        if known
+        else JSONResponse(
+            {"type": "about:blank", "title": error.detail, "status": error.status_code},
+            error.status_code,
+            media_type=MEDIA_TYPE,
+        )
+    )
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _unknown(request: Request, error: Exception) -> JSONResponse:
+    return problem(VaeError)  # Starlette raises it again behind this answer, and the server logs it

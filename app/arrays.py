@@ -1,0 +1,54 @@
+"""npy and npz bytes <-> arrays, safely: no pickle, and a header checked against the bytes that are really there."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from app.errors import BadRequest, InvalidInput
+
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+
+_HEADER_BYTES = 4096
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_DTYPES = {np.dtype(name) for name in ("uint8", "float16", "float32", "float64")}
+
+
+def read_npy(content: bytes) -> NDArray[Any]:
+    """The array of an npy file: uint8 or float16, float32, float64 of either byte order; read-only, native order.
+
+    Raises:
+        BadRequest: not an npy file, or its header does not fit its data.
+        InvalidInput: an array of another data type.
+    """
+    stream = io.BytesIO(content)
+    try:
+        read_header = _HEADERS[npy.read_magic(stream)]
+        shape, fortran, dtype = read_header(stream, max_header_size=_HEADER_BYTES)
+    except Exception:  # the header is a Python literal: its parser raises many things
+        raise BadRequest("not an npy file of version 1 or 2") from None
+    native = dtype.newbyteorder("=")
+    if native not in _DTYPES:
+        raise InvalidInput("an npy array must be uint8, float16, float32 or float64")
+    if any(size < 0 for size in shape) or len(content) - stream.tell() != math.prod(shape) * dtype.itemsize:
+        raise BadRequest("an npy file whose data has another length than its header says")
+    array = np.frombuffer(content, dtype, offset=stream.tell())
+    return array.reshape(shape, order="F" if fortran else "C").astype(native, copy=False)
+
+
+def write_npy(array: NDArray[Any]) -> bytes:
+    """An npy file of version 1."""
+    stream = io.BytesIO()
+    npy.write_array(stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def write_npz(arrays: dict[str, NDArray[Any]]) -> bytes:
+    """An npz file, stored without compression."""
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()

@@ -1,0 +1,221 @@
+"""The bundle contract: a directory whose only entry point is `manifest.json`; every file it names has a sha256.
+
+`read_bundle` checks everything before anything is used; the bytes that were hashed are the bytes that are returned, so
+that a file changed in between cannot slip through.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.errors import BundleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Image(_Part):
+    """The images of a model. Height and width are null where any size will do."""
+
+    channels: Literal[1, 3]
+    height: Positive | None
+    width: Positive | None
+    mode: Literal["L", "RGB"]
+    """Pillow's name of the pixel format: `L` is grey, `RGB` colour."""
+
+    @model_validator(mode="after")
+    def _mode_has_channels(self) -> "Image":
+        if self.channels != {"L": 1, "RGB": 3}[self.mode]:
+            raise ValueError(f"mode {self.mode} does not have {self.channels} channels")
+        return self
+
+
+class Latent(_Part):
+    """The latent space. A null size follows the image's."""
+
+    shape: Annotated[tuple[Positive | None, ...], Field(min_length=1, max_length=3)]
+    scaling_factor: float = 1.0
+    shift_factor: float = 0.0
+
+
+class Tensor(_Part):
+    """One input or output of a graph; a null size is variable."""
+
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int | None, ...]
+
+
+class File(_Part):
+    """A file of the bundle and the sha256 of its bytes."""
+
+    file: FileName
+    sha256: Sha256
+
+
+class Graph(File):
+    """An ONNX file, its inputs and its outputs."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class Graphs(_Part):
+    """The two graphs: `image` -> `mean`, `log_std`, and `latent` -> `image` with the likelihood's parameters."""
+
+    encoder: Graph
+    decoder: Graph
+
+    @model_validator(mode="after")
+    def _tensors_of_the_contract(self) -> "Graphs":
+        if set(self.encoder.inputs) != {"image"} or not {"mean"} <= set(self.encoder.outputs) <= {"mean", "log_std"}:
+            raise ValueError("the encoder must map `image` to `mean` and, where it has a posterior, `log_std`")
+        if set(self.decoder.inputs) != {"latent"} or "image" not in self.decoder.outputs:
+            raise ValueError("the decoder must map `latent` to `image` and the likelihood's parameters")
+        return self
+
+
+class Array(File):
+    """An npy file of the bundle."""
+
+    dtype: Literal["float32", "int64", "uint8"]
+    shape: tuple[int, ...]
+
+
+class Training(_Part):
+    """Where the weights come from."""
+
+    dataset: str
+    binarization: Literal["dynamic", "static", "none"]
+    recipe: str
+    epochs: int
+    seed: int
+    commit: str | None = None
+    """Commit of this repository that the training ran at."""
+
+
+class Manifest(_Part):
+    """`manifest.json`, format 1."""
+
+    format: Literal[1] = 1
+    name: Name
+    version: Positive
+    description: str
+    license: str
+    created: str
+    """Date and time of the export, ISO 8601, UTC."""
+    image: Image
+    latent: Latent
+    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"]
+    graphs: Graphs
+    arrays: dict[str, Array] = {}
+    training: Training
+    metrics: dict[str, Any] = {}
+    """Measured through the graphs of this bundle on held-out images, in nats an image: elbo, nll, k, kl, ..."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the encoder has a posterior; a plain autoencoder has none."""
+        return "log_std" in self.graphs.encoder.outputs
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Every named file and its sha256."""
+        parts: list[File] = [self.graphs.encoder, self.graphs.decoder, *self.arrays.values()]
+        return {part.file: part.sha256 for part in parts}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle, read and verified."""
+
+    manifest: Manifest
+    encoder: bytes
+    decoder: bytes
+    arrays: dict[str, NDArray[Any]]
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and validate `directory/manifest.json`.
+
+    Raises:
+        BundleError: it is missing, not JSON, of an unknown format, or breaks the contract; the message names the file.
+    """
+    path = directory / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(map(str, wrong["loc"])) or "document"
+        if place == "format":
+            raise BundleError(f"{path} has an unknown format; this server reads format {FORMAT}") from error
+        raise BundleError(f"{path} is not a valid manifest: {place}: {wrong['msg']}") from error
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read a bundle and verify every file that its manifest names.
+
+    Raises:
+        BundleError: the manifest or a file is missing, or a file has another hash; the message names the file.
+    """
+    manifest = read_manifest(directory)
+    content = {name: _read_verified(directory / name, sha256) for name, sha256 in manifest.files.items()}
+    arrays = {name: _read_array(directory, array, content[array.file]) for name, array in manifest.arrays.items()}
+    graphs = manifest.graphs
+    return Bundle(manifest, content[graphs.encoder.file], content[graphs.decoder.file], arrays)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `directory/manifest.json` so that a reader sees the old or the new one, never half of one."""
+    temporary = directory / f".{MANIFEST}"
+    temporary.write_text(manifest.model_dump_json(indent=2) + "\n")
+    temporary.replace(directory / MANIFEST)
+
+
+def write_array(directory: Path, name: str, array: NDArray[Any]) -> Array:
+    """Write `directory/name.npy` and return its entry for the manifest."""
+    path = directory / f"{name}.npy"
+    np.save(path, array, allow_pickle=False)
+    return Array.model_validate(describe(path) | {"dtype": str(array.dtype), "shape": array.shape})
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Name and sha256 of a file, as the manifest holds them."""
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise BundleError(f"{path} does not have the sha256 that {MANIFEST} says")
+    return content
+
+
+def _read_array(directory: Path, entry: Array, content: bytes) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise BundleError(f"{directory / entry.file} is not an npy file") from error
+    if array.dtype != entry.dtype or array.shape != entry.shape:
+        raise BundleError(f"{directory / entry.file} is not the {entry.dtype} array of {MANIFEST}")
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,107 @@
+"""The exception tree. Each class has its HTTP status and problem slug; a message is for the client, without its input.
+
+VaeError
+├── BadRequest 400
+├── NotFound 404
+│   └── UnknownModel
+├── BodyTooLarge 413
+├── UnsupportedMediaType 415
+├── InvalidInput 422
+├── Overloaded 503
+├── DeadlineExceeded 504
+├── InferenceFailed 500
+└── StartupError (never answered: it ends the process)
+    ├── BundleError
+    └── ExecutionProviderError
+"""
+
+from typing import ClassVar
+
+
+class VaeError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+
+class BadRequest(VaeError):
+    """A body that cannot be parsed at all."""
+
+    status, slug, title = 400, "bad-request", "Unparseable request body"
+
+
+class NotFound(VaeError):
+    """Nothing at this path."""
+
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class UnknownModel(NotFound):
+    """No model of this name, or no such version of it."""
+
+    slug, title = "unknown-model", "Unknown model or version"
+
+
+class MethodNotAllowed(VaeError):
+    """The path exists, but not with this method."""
+
+    status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class BodyTooLarge(VaeError):
+    """A body over the limit, stopped while it streamed."""
+
+    status, slug, title = 413, "body-too-large", "Request body too large"
+
+
+class UnsupportedMediaType(VaeError):
+    """A body of another content type than the operation takes."""
+
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class InvalidInput(VaeError):
+    """Everything else that is wrong with a request; `pointer` is a JSON pointer to the place (`/images/3`)."""
+
+    status, slug, title = 422, "invalid-input", "Invalid input"
+
+    def __init__(self, detail: str, pointer: str = "") -> None:
+        super().__init__(detail)
+        self.detail, self.pointer = detail, pointer
+
+    def below(self, pointer: str) -> "InvalidInput":
+        """The same error, one or more levels deeper: the caller knows where the value stands."""
+        return InvalidInput(self.detail, pointer + self.pointer)
+
+
+class InferenceFailed(VaeError):
+    """ONNX Runtime failed on rows that passed every check."""
+
+    slug, title = "inference-failed", "Inference failed"
+
+
+class Overloaded(VaeError):
+    """The queue is full, or the server is starting or stopping: try again after `retry_after` seconds."""
+
+    status, slug, title = 503, "overloaded", "Not ready or overloaded"
+    retry_after: ClassVar[int] = 1
+
+
+class DeadlineExceeded(VaeError):
+    """The rows were still waiting when the request's time was up."""
+
+    status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
+
+
+class StartupError(VaeError):
+    """The server cannot start; the message is one sentence for the operator, and names the file or setting."""
+
+
+class BundleError(StartupError):
+    """A bundle that is missing, damaged or of an unknown format."""
+
+
+class ExecutionProviderError(StartupError):
+    """The execution provider that was asked for is not there."""

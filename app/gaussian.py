@@ -1,0 +1,161 @@
+"""Diagonal Gaussians in numpy: posteriors, seeded draws, KL, interpolation. float32 in, float32 out.
+
+Every draw is a function of (seed, row) alone, so that the i-th row of a request does not depend on what else is in its
+batch, on the worker that answers, or on the number of rows asked for.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+_NORMAL = NormalDist()
+_quantile = np.frompyfunc(_NORMAL.inv_cdf, 1, 1)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z|x): `mean` and `log_std` `[N, *latent]`; `log_std` is None where the encoder is deterministic."""
+
+    mean: Floats
+    log_std: Floats | None
+
+    def draw(self, seed: int) -> Floats:
+        """One reparameterised draw a row, z = mean + exp(log_std) * eps; `[N, *latent]`.
+
+        Raises:
+            ValueError: the encoder is deterministic.
+        """
+        if self.log_std is None:
+            raise ValueError("a deterministic encoder has no posterior to draw from")
+        eps = standard_normal(seed, len(self.mean), self.mean.shape[1:])
+        return np.asarray(self.mean + np.exp(self.log_std) * eps, np.float32)
+
+    def kl(self) -> NDArray[np.float64]:
+        """KL(q(z|x) || N(0, I)) of every latent dimension, in nats, `[N, *latent]`; never negative.
+
+        0.5 * (mean^2 + exp(2 log_std) - 2 log_std - 1): Kingma & Welling 2013, appendix B. Sum over the latent axes
+        for an image's KL.
+        """
+        if self.log_std is None:
+            raise ValueError("a deterministic encoder has no posterior")
+        mean, log_std = self.mean.astype(np.float64), self.log_std.astype(np.float64)
+        return 0.5 * (mean**2 + np.exp(2 * log_std) - 2 * log_std - 1)
+
+
+def generator(seed: int, row: int, stream: int = 0) -> np.random.Generator:
+    """The counter-based generator (Philox) of one row of a request; its streams do not overlap."""
+    return np.random.Generator(np.random.Philox(key=[seed, row], counter=stream << 192))
+
+
+def standard_normal(seed: int, rows: int, shape: tuple[int, ...]) -> Floats:
+    """Draws from N(0, I), `[rows, *shape]`."""
+    draws = np.empty((rows, *shape), np.float32)
+    for row in range(rows):
+        draws[row] = generator(seed, row).standard_normal(shape, np.float32)
+    return draws
+
+
+def truncated_normal(seed: int, rows: int, shape: tuple[int, ...], truncation: float) -> Floats:
+    """Draws from N(0, I) with every component within [-truncation, truncation], `[rows, *shape]`, by inverse CDF."""
+    low = _NORMAL.cdf(-truncation)
+    uniform = np.stack([generator(seed, row).random(shape) for row in range(rows)])
+    draws: NDArray[np.float64] = normal_quantile(low + (1 - 2 * low) * uniform)
+    return np.clip(draws, -truncation, truncation).astype(np.float32)
+
+
+def sample_prior(
+    seed: int, rows: int, shape: tuple[int, ...], *, temperature: float = 1.0, truncation: float | None = None
+) -> Floats:
+    """Prior draws z = temperature * eps, `[rows, *shape]`; `truncation` bounds |eps|, at least 0.1."""
+    draws = (
+        standard_normal(seed, rows, shape) if truncation is None else truncated_normal(seed, rows, shape, truncation)
+    )
+    return np.float32(temperature) * draws
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A Gaussian mixture over vector latents: the aggregated posterior, fitted at export.
+
+    `weights` `[K]`, `means` `[K, d]`, `cholesky` `[K, d, d]` (lower factors of the covariances), `labels` `[K]` (the
+    class that a component belongs to, -1 for none).
+    """
+
+    weights: Floats
+    means: Floats
+    cholesky: Floats
+    labels: NDArray[np.int64]
+
+    def sample(
+        self,
+        seed: int,
+        rows: int,
+        *,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        label: int | None = None,
+    ) -> Floats:
+        """Draws `[rows, d]`; `temperature` scales within a component, `label` keeps that class's components.
+
+        Raises:
+            ValueError: no component has this label.
+        """
+        chosen = np.flatnonzero(np.ones_like(self.labels) if label is None else self.labels == label)
+        if not len(chosen):
+            raise ValueError("no component has this label")
+        eps = sample_prior(seed, rows, self.means.shape[1:], temperature=temperature, truncation=truncation)
+        edges = np.cumsum(self.weights[chosen], dtype=np.float64)
+        uniform = np.array([generator(seed, row, stream=1).random() for row in range(rows)])
+        picked = chosen[np.minimum(np.searchsorted(edges, uniform * edges[-1], side="right"), len(chosen) - 1)]
+        draws: Floats = self.means[picked] + np.einsum("nij,nj->ni", self.cholesky[picked], eps)
+        return draws
+
+
+def normal_quantile(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quantiles of N(0, 1) (Wichura's AS 241, from the standard library); probabilities strictly between 0 and 1."""
+    return np.asarray(_quantile(probabilities), np.float64)
+
+
+def manifold_grid(n: int) -> Floats:
+    """The latent plane seen evenly under the prior: z = Phi^-1(u), u on an even n x n grid of [0.05, 0.95].
+
+    Returns `[n * n, 2]`, row by row from the largest second coordinate, as a picture is read. n = 1 is the origin.
+    """
+    line = normal_quantile(np.linspace(0.05, 0.95, n) if n > 1 else np.array([0.5])).astype(np.float32)
+    first, second = np.meshgrid(line, line[::-1])
+    return np.stack([first.ravel(), second.ravel()], axis=1)
+
+
+def interpolate(points: Floats, steps: int, method: Literal["lerp", "slerp"]) -> Floats:
+    """A path `[(P - 1) * (steps - 1) + 1, *latent]` through `points` `[P, *latent]`, `steps` latents a leg."""
+    fractions = np.linspace(0, 1, steps)
+    between = {"lerp": lerp, "slerp": slerp}[method]
+    legs = [between(a, b, fractions) for a, b in pairwise(points)]
+    return np.concatenate([leg[:-1] for leg in legs] + [points[-1:]]).astype(np.float32)
+
+
+def lerp(a: Floats, b: Floats, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The straight line from a to b, `[len(fractions), *latent]`."""
+    t = fractions.reshape(-1, *[1] * a.ndim)
+    return np.asarray((1 - t) * a + t * b)
+
+
+def slerp(a: Floats, b: Floats, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The great arc from a to b (Shoemake 1985) on flattened vectors, `[len(fractions), *latent]`.
+
+    Falls back to `lerp` where the sine of the angle is under 1e-6 (parallel, opposite or zero vectors).
+    """
+    flat_a, flat_b = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    lengths = np.linalg.norm(flat_a) * np.linalg.norm(flat_b)
+    cosine = np.clip(flat_a @ flat_b / lengths, -1, 1) if lengths > 0 else 1.0
+    angle = np.arccos(cosine)
+    if np.sin(angle) < 1e-6:
+        return lerp(a, b, fractions)
+    t = fractions.reshape(-1, *[1] * a.ndim)
+    return np.asarray((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle))

@@ -1,0 +1,165 @@
+"""Bytes <-> pixels. The only file that imports PIL. Pixels are uint8 `[H, W, C]`, C = 1 (grey) or 3 (RGB)."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps
+
+from app.errors import InvalidInput
+
+Pixels = NDArray[np.uint8]
+PictureFormat = Literal["png", "webp"]
+AnimationFormat = Literal["png", "gif", "webp"]
+
+# The dimensions are checked here, against a setting, before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+READERS = ("PNG", "JPEG", "WEBP", "GIF")
+"""Pillow's names of the formats that are read. Nothing else is tried: Pillow's rare formats are its weak ones."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read into a model's images."""
+
+    height: int
+    width: int
+    mode: Literal["L", "RGB"]
+    max_pixels: int
+    background: tuple[int, int, int] = (0, 0, 0)
+    """RGB under transparent pixels."""
+    invert: bool = False
+    """For black on white, where the model learnt white on black."""
+    strict: bool = False
+    """Refuse another size or mode instead of converting."""
+
+
+def read_image(content: bytes, reading: Reading) -> Pixels:
+    """Pixels `[H, W, C]` of one PNG, JPEG, WebP or still GIF, as the model takes them.
+
+    EXIF orientation is applied, 16-bit, palette and other modes are converted, alpha is flattened on the background,
+    another size is resized with antialiasing.
+
+    Raises:
+        InvalidInput: not an image of these formats, damaged, animated, too many pixels, or not as `strict` wants it.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=READERS)
+    except Exception:  # Pillow's readers raise whatever their parsers come upon
+        raise InvalidInput("not a PNG, JPEG, WebP or GIF image") from None
+    with image:
+        if image.width * image.height > reading.max_pixels:
+            raise InvalidInput(f"more than {reading.max_pixels} pixels")
+        try:
+            animated = getattr(image, "is_animated", False)
+            if not animated:
+                image.load()
+        except Exception:
+            raise InvalidInput("a damaged or truncated image") from None
+        if animated:
+            raise InvalidInput("an animated image; send one frame")
+        return _convert(image, reading)
+
+
+def _convert(image: Image.Image, reading: Reading) -> Pixels:
+    size = (reading.width, reading.height)
+    if reading.strict and (image.mode != reading.mode or image.size != size):
+        raise InvalidInput(f"strict wants a {reading.width} x {reading.height} image of mode {reading.mode}")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit grey at 255
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        under = Image.new("RGBA", image.size, reading.background)
+        image = Image.alpha_composite(under, image.convert("RGBA"))
+    if image.mode != reading.mode:
+        image = image.convert("RGB").convert(reading.mode)
+    if reading.invert:
+        image = ImageOps.invert(image)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(image, np.uint8).reshape(reading.height, reading.width, -1)
+
+
+def parse_color(text: str) -> tuple[int, int, int]:
+    """RGB of a colour as CSS writes it: `black`, `#fff`, `#102030`.
+
+    Raises:
+        InvalidInput: not a colour.
+    """
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise InvalidInput("not a colour; write a name, #rgb or #rrggbb") from None
+    return red, green, blue
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A picture format: its media type and Pillow's options for a still picture and for an animation."""
+
+    media_type: str
+    still: dict[str, Any] | None
+    animation: dict[str, Any] | None = field(default=None)
+
+
+WRITERS = {
+    "png": Writer("image/png", still={"format": "PNG", "compress_level": 6}),
+    "webp": Writer(
+        "image/webp",
+        still={"format": "WEBP", "lossless": True, "method": 3},
+        animation={"format": "WEBP", "lossless": True, "method": 3, "loop": 0},
+    ),
+    "gif": Writer("image/gif", still=None, animation={"format": "GIF", "loop": 0, "disposal": 1}),
+}
+
+
+def write_image(pixels: Pixels, format: str = "png") -> bytes:
+    """One still picture of `[H, W, C]` pixels as `png` or `webp`."""
+    buffer = io.BytesIO()
+    _to_image(pixels).save(buffer, **(WRITERS[format].still or {}))
+    return buffer.getvalue()
+
+
+def write_animation(frames: Pixels, format: str, milliseconds: int) -> bytes:
+    """An endless animation of `[N, H, W, C]` frames as `gif` or `webp`, each shown for `milliseconds`."""
+    first, *others = (_to_image(frame) for frame in frames)
+    buffer = io.BytesIO()
+    options = WRITERS[format].animation or {}
+    first.save(buffer, save_all=True, append_images=others, duration=milliseconds, **options)
+    return buffer.getvalue()
+
+
+def tile(images: Pixels, columns: int | None = None) -> Pixels:
+    """Images `[N, H, W, C]` side by side, row by row; `columns` defaults to ceil(sqrt(N)). Empty places are black."""
+    count, height, width, channels = images.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    if rows * columns > count:
+        blank = np.zeros((rows * columns - count, height, width, channels), np.uint8)
+        images = np.concatenate([images, blank])
+    grid = images.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, columns * width, channels)
+
+
+def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
+    """Pixels `[N, H, W, C]` of N pictures.
+
+    Raises:
+        InvalidInput: one of them is wrong; the pointer says which, `/3`.
+    """
+    images = np.empty((len(contents), reading.height, reading.width, len(reading.mode)), np.uint8)
+    for index, content in enumerate(contents):
+        try:
+            images[index] = read_image(content, reading)
+        except InvalidInput as error:
+            raise error.below(f"/{index}") from None
+    return images
+
+
+def _to_image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

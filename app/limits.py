@@ -1,0 +1,30 @@
+"""Sizes while streaming: a request body is counted as it arrives and stopped at the limit."""
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """ASGI middleware: answers 413 to a body over `max_bytes`, as soon as its length is announced or exceeded."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self.max_bytes or int(announced) > self.max_bytes:
+                    # The rest of the body is not read: the connection cannot be used again.
+                    raise HTTPException(413, headers={"Connection": "close"})
+            return message
+
+        await self.app(scope, counted, send)

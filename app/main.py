@@ -1,0 +1,67 @@
+"""`create_app(settings)`: composition and lifespan, nothing else."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from app import __version__
+from app.api import decode, encode, interpolate, manifold, models, problems, sample, service
+from app.api.openapi import document
+from app.batcher import Batcher
+from app.catalog import load_catalog
+from app.limits import BodyLimit
+from app.metrics import Metrics, RequestMetrics
+from app.session import resolve_execution_provider
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+ROUTERS = (encode, decode, sample, interpolate, manifold, models, service)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application, with every model loaded.
+
+    Raises:
+        StartupError: a bundle or a setting is wrong; one sentence for the operator.
+    """
+    provider = resolve_execution_provider(settings.execution_provider)
+    logger.info("execution provider: %s (asked for: %s)", provider, settings.execution_provider)
+    batcher = Batcher(slots=settings.slot_count, batch_rows=settings.batch_rows, queue_rows=settings.queue_rows)
+    catalog = load_catalog(
+        settings.models_dir,
+        settings.default_model,
+        batcher,
+        execution_provider=provider,
+        threads=settings.threads,
+    )
+    metrics = Metrics(batcher)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        yield {"limits": settings, "catalog": catalog}
+        await catalog.close()
+
+    app = FastAPI(
+        title="vaeserve",
+        version=__version__,
+        summary="Encode, decode, sample and interpolate with variational autoencoders.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        root_path=settings.root_path,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for module in ROUTERS:
+        app.include_router(module.router)
+    app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=service.STATIC))
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    return app

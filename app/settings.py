@@ -1,0 +1,92 @@
+"""Settings: `VAE_*` variables, read once at start-up and passed in. The README lists every one of them."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import StartupError
+
+Positive = Annotated[int, Field(gt=0)]
+
+_ELSEWHERE = {"VAE_DATA_DIR"}  # read by `python -m training`
+
+
+class Settings(BaseSettings):
+    """The settings of one server. Field `host` is the variable `VAE_HOST`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="VAE_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on; 0 takes a free one.")
+    root_path: str = Field("", description="Path prefix that a reverse proxy strips, such as `/vae`.")
+    workers: Positive = Field(1, description="Server processes.")
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
+        "info", description="Least level logged."
+    )
+    shutdown_seconds: Positive = Field(30, description="Time that accepted requests get to end after SIGTERM.")
+
+    models_dir: Path = Field(Path("models"), description="Directory of bundles, `<name>/<version>/manifest.json`.")
+    default_model: str = Field(
+        "mnist", description="Model of a request that names none; a lone model needs no setting."
+    )
+    execution_provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where ONNX Runtime runs: `auto` takes CUDA where it is there; `cuda` insists."
+    )
+    slots: Annotated[int, Field(ge=0)] = Field(0, description="Batches run at once; 0 is one for each CPU.")
+    threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
+    batch_rows: Positive = Field(32, description="Most rows in one batch.")
+    queue_rows: Positive = Field(4096, description="Most rows waiting; beyond it requests are refused with 503.")
+
+    max_rows: Positive = Field(256, description="Most images or latents in one request, and most samples.")
+    max_steps: Annotated[int, Field(ge=2)] = Field(64, description="Most interpolation steps between two points.")
+    max_manifold: Positive = Field(32, description="Most pictures along one side of the manifold.")
+    max_body_bytes: Positive = Field(32 * 2**20, description="Largest request body; it is stopped while it streams.")
+    max_pixels: Positive = Field(
+        2**24, description="Most pixels in one received picture, checked before it is decoded."
+    )
+
+    @property
+    def slot_count(self) -> int:
+        """Slots, so that slots x threads do not exceed the CPUs that this process may use."""
+        return self.slots or max(1, available_cpus() // self.threads)
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: its affinity, bounded by its cgroup's quota."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, int(_cgroup_quota() or affinity)))
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """CPUs' worth of time that the container's cgroup allows (v2, then v1); None without a limit."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError):  # no such files, or the quota "max"
+        return None
+
+
+def read_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        StartupError: a value is out of range or of the wrong type; the message names the variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        raise StartupError(f"VAE_{str(wrong['loc'][0]).upper()}: {wrong['msg']}") from None
+
+
+def unknown_variables() -> list[str]:
+    """`VAE_*` variables of the environment that no setting reads: most likely misspelt."""
+    known = {f"VAE_{name.upper()}" for name in Settings.model_fields} | _ELSEWHERE
+    return sorted(name for name in os.environ if name.upper().startswith("VAE_") and name.upper() not in known)

@@ -1,0 +1,179 @@
+"""One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
+
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app import gaussian
+from app.batcher import Arrays, Batcher
+from app.bundle import Bundle, Manifest
+from app.errors import BundleError, InferenceFailed, InvalidInput
+from app.gaussian import Floats, Mixture, Posterior
+from app.session import ExecutionProvider, Session
+
+Pixels = NDArray[np.uint8]
+Source = Literal["prior", "aggregate"]
+Method = Literal["auto", "lerp", "slerp"]
+
+
+class Vae:
+    """Encoder and decoder of one bundle, ready to run."""
+
+    def __init__(
+        self, bundle: Bundle, batcher: Batcher, *, execution_provider: ExecutionProvider = "cpu", threads: int = 1
+    ) -> None:
+        """Load both graphs and run each once.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load a graph, or it does not give what the manifest says.
+            ExecutionProviderError: the graph fell back to another provider.
+        """
+        self.manifest: Manifest = bundle.manifest
+        self.execution_provider = execution_provider
+        label = f"{bundle.manifest.name} {bundle.manifest.version}"
+        load = partial(Session, execution_provider=execution_provider, threads=threads)
+        self._encoder = load(bundle.encoder, name=f"encoder of {label}")
+        self._decoder = load(bundle.decoder, name=f"decoder of {label}")
+        self._batcher = batcher
+        self._label_means: Floats | None = bundle.arrays.get("label_means")
+        self._mixture = _mixture(bundle)
+        self._warm_up()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        image = self.manifest.image
+        assert image.height is not None
+        assert image.width is not None
+        return image.height, image.width, image.channels
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+        return tuple(size for size in self.manifest.latent.shape if size is not None)
+
+    async def encode(self, images: Pixels) -> Posterior:
+        """q(z|x) of images `[N, H, W, C]`."""
+        rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        outputs = await self._batcher.submit((self, "encoder", rows.shape[1:]), self._run_encoder, rows)
+        return Posterior(outputs["mean"], outputs.get("log_std"))
+
+    async def decode(self, latents: Floats) -> Pixels:
+        """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`."""
+        outputs = await self._batcher.submit((self, "decoder", latents.shape[1:]), self._run_decoder, latents)
+        return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
+
+    def draw(self, posterior: Posterior, seed: int) -> Floats:
+        """One draw from the posterior a row.
+
+        Raises:
+            InvalidInput: this model's encoder is deterministic.
+        """
+        if posterior.log_std is None:
+            raise InvalidInput(
+                "this model's encoder is deterministic: there is no posterior to draw from", "/query/draw"
+            )
+        return posterior.draw(seed)
+
+    def sample(
+        self,
+        seed: int,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        source: Source = "prior",
+        label: int | None = None,
+    ) -> Floats:
+        """Latents `[n, *latent]` drawn from the prior or from the aggregated posterior.
+
+        Raises:
+            InvalidInput: a label without `aggregate`, or this bundle has no aggregated posterior or no such label.
+        """
+        if source == "prior":
+            if label is not None:
+                raise InvalidInput("label needs source=aggregate: the prior knows no labels", "/query/label")
+            return gaussian.sample_prior(seed, n, self.latent_shape, temperature=temperature, truncation=truncation)
+        if self._mixture is None:
+            raise InvalidInput("this model has no aggregated posterior", "/query/source")
+        if label is not None and label not in self._mixture.labels:
+            raise InvalidInput("this model's aggregated posterior has no such label", "/query/label")
+        return self._mixture.sample(seed, n, temperature=temperature, truncation=truncation, label=label)
+
+    def label_mean(self, label: int) -> Floats:
+        """Mean `[*latent]` of the training images' posterior means of one class.
+
+        Raises:
+            InvalidInput: this bundle has no class means, or no such class.
+        """
+        if self._label_means is None:
+            raise InvalidInput("this model has no labels")
+        if label >= len(self._label_means):
+            raise InvalidInput(f"this model's labels are 0 to {len(self._label_means) - 1}")
+        mean: Floats = self._label_means[label]
+        return mean
+
+    def interpolate(
+        self, points: Floats, steps: int, method: Method, *, all_given: bool
+    ) -> tuple[Floats, Literal["lerp", "slerp"]]:
+        """A path through points `[P, *latent]`, and the method it took.
+
+        `auto` takes slerp only through given latents (`all_given`) of more than two dimensions: those may be prior
+        draws, whose norms concentrate at sqrt(d); posterior means are shorter.
+        """
+        if method == "auto":
+            method = "slerp" if all_given and points[0].size > 2 else "lerp"
+        return gaussian.interpolate(points, steps, method), method
+
+    def plane(self, grid: Floats, dims: tuple[int, int]) -> Floats:
+        """Latents `[N, d]`: the origin, but for `grid` `[N, 2]` in two dimensions."""
+        latents = np.zeros((len(grid), *self.latent_shape), np.float32)
+        latents[:, list(dims)] = grid
+        return latents
+
+    def main_dims(self) -> tuple[int, int]:
+        """The two dimensions of highest KL, in ascending order of their numbers.
+
+        Raises:
+            InvalidInput: the latent is not a vector of two or more dimensions.
+        """
+        if len(self.latent_shape) != 1 or self.latent_shape[0] < 2:
+            raise InvalidInput("this model's latent space has no plane: it is not a vector of two or more dimensions")
+        kl = self.manifest.metrics.get("kl_per_dimension") or [0.0] * self.latent_shape[0]
+        first, second = sorted(int(i) for i in np.argsort(kl, kind="stable")[::-1][:2])
+        return first, second
+
+    def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:
+        return self._encoder.run({"image": rows})
+
+    def _run_decoder(self, rows: Floats) -> Arrays:
+        # Without the likelihood's parameters: only scoring needs them.
+        return self._decoder.run({"latent": rows}, ["image"])
+
+    def _warm_up(self) -> None:
+        """Run each graph once on zeros and compare what it gives with what the manifest says."""
+        height, width, channels = self.image_shape
+        image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
+        graphs = self.manifest.graphs
+        runs = (
+            (self._encoder, {"image": image}, dict.fromkeys(graphs.encoder.outputs, latent)),
+            (self._decoder, {"latent": latent}, {"image": image}),
+        )
+        for session, inputs, expected in runs:
+            try:
+                outputs = session.run(inputs, list(expected))
+            except InferenceFailed as error:
+                raise BundleError(f"{session.name} does not run as its manifest says: {error.__cause__}") from error
+            for name, like in expected.items():
+                if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
+                    raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
+
+
+def _mixture(bundle: Bundle) -> Mixture | None:
+    names = ("weights", "means", "cholesky", "labels")
+    parts = [bundle.arrays.get(f"aggregate_{name}") for name in names]
+    if any(part is None for part in parts):
+        return None
+    return Mixture(*parts)  # type: ignore[arg-type]
