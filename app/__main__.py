@@ -35,6 +35,7 @@ def serve() -> None:
         port=settings.port,
         workers=settings.workers,
         log_level=settings.log_level,
+        root_path=settings.root_path,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
     )

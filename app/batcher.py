@@ -1,8 +1,8 @@
 """A bounded queue of rows, executor slots, and futures. Knows arrays and callables only.
 
 There is no timer. A free slot takes at once whatever is queued, up to a row budget, so a lone request waits for nothing
-and a backlog forms batches by itself. Requests of the same key share batches; a request larger than the budget is split
-and goes behind the others after each piece, so that bulk work cannot starve single requests.
+and a backlog forms batches by itself. Requests of the same key share batches; a request larger than its share is split and
+gives the rest of each batch to the others, so that bulk work cannot starve single requests.
 """
 
 import asyncio
@@ -139,21 +139,21 @@ class Batcher:
         return None
 
     def _take(self, lane: _Lane) -> list[_Piece]:
-        pieces: list[_Piece] = []
-        room = self._batch_rows
-        unfinished = []
-        while room and lane.jobs:
+        """Share a batch's rows among the jobs at the head of the lane: max-min fair, one piece a job."""
+        window: list[_Job] = []
+        while lane.jobs and len(window) < self._batch_rows:
             job = lane.jobs.popleft()
-            if not self._wanted(job):
+            if self._wanted(job):
+                window.append(job)
+            else:
                 self.counters.dropped_rows += job.waiting
-                continue
-            stop = min(job.taken + room, len(job.rows))
-            pieces.append(_Piece(job, job.taken, stop))
-            room -= stop - job.taken
-            job.taken = stop
-            if job.waiting:
-                unfinished.append(job)
-        lane.jobs.extend(unfinished)  # behind the other requests
+        pieces, room = [], self._batch_rows
+        for sharers, job in zip(range(len(window), 0, -1), sorted(window, key=lambda job: job.waiting), strict=True):
+            count = min(job.waiting, room // sharers)  # what the small ones leave goes to the large ones
+            pieces.append(_Piece(job, job.taken, job.taken + count))
+            job.taken += count
+            room -= count
+        lane.jobs.extendleft(job for job in reversed(window) if job.waiting)
         return pieces
 
     @staticmethod

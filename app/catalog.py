@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.batcher import Batcher
-from app.bundle import MANIFEST, read_bundle
-from app.errors import BundleError, StartupError, UnknownModel
+from app.bundle import MANIFEST, Bundle, read_bundle
+from app.errors import BundleError, ExecutionProviderError, StartupError, UnknownModel
 from app.session import ExecutionProvider
 from app.vae import Vae
 
@@ -65,22 +65,39 @@ class Catalog:
 
 
 def load_catalog(
-    models_dir: Path, default: str, batcher: Batcher, *, execution_provider: ExecutionProvider, threads: int
+    models_dir: Path, default: str, batcher: Batcher, *, execution_providers: list[ExecutionProvider], threads: int
 ) -> Catalog:
-    """Read, verify and load every bundle of `models_dir`.
+    """Read, verify and load every bundle of `models_dir`, on the first execution provider that all of them run on.
 
     Raises:
         StartupError: there is no bundle, or one of them cannot be served; the message names the file.
     """
+    bundles = [_read(directory) for directory in _directories(models_dir)]
+    for provider in execution_providers:
+        try:
+            vaes = [Vae(bundle, batcher, execution_provider=provider, threads=threads) for bundle in bundles]
+        except ExecutionProviderError as error:
+            if provider == execution_providers[-1]:
+                raise
+            logger.warning("%s; trying the next execution provider", error)
+        else:
+            break
+    logger.info("execution provider: %s", provider)
+    for vae in vaes:
+        logger.info("loaded %s version %s", vae.manifest.name, vae.manifest.version)
+    return Catalog(vaes, default, batcher)
+
+
+def _directories(models_dir: Path) -> list[Path]:
     directories = sorted(path for path in models_dir.glob("[!.]*/[1-9]*") if path.is_dir())
     if not directories:
         raise BundleError(f"{models_dir} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)")
-    vaes = []
-    for directory in directories:
-        bundle = read_bundle(directory)
-        name, version = bundle.manifest.name, str(bundle.manifest.version)
-        if (name, version) != (directory.parent.name, directory.name):
-            raise BundleError(f"{directory / MANIFEST} is of {name} {version}, not of the directory it lies in")
-        vaes.append(Vae(bundle, batcher, execution_provider=execution_provider, threads=threads))
-        logger.info("loaded %s %s on %s", name, version, execution_provider)
-    return Catalog(vaes, default, batcher)
+    return directories
+
+
+def _read(directory: Path) -> Bundle:
+    bundle = read_bundle(directory)
+    name, version = bundle.manifest.name, str(bundle.manifest.version)
+    if (name, version) != (directory.parent.name, directory.name):
+        raise BundleError(f"{directory / MANIFEST} is of {name} {version}, not of the directory it lies in")
+    return bundle

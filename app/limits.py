@@ -24,7 +24,7 @@ class BodyLimit:
                 received += len(message.get("body", b""))
                 if received > self.max_bytes or int(announced) > self.max_bytes:
                     # The rest of the body is not read: the connection cannot be used again.
-                    raise HTTPException(413, headers={"Connection": "close"})
+                    raise HTTPException(413, f"at most {self.max_bytes} bytes", headers={"Connection": "close"})
             return message
 
         await self.app(scope, counted, send)

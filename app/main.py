@@ -1,6 +1,5 @@
 """`create_app(settings)`: composition and lifespan, nothing else."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,10 +14,8 @@ from app.batcher import Batcher
 from app.catalog import load_catalog
 from app.limits import BodyLimit
 from app.metrics import Metrics, RequestMetrics
-from app.session import resolve_execution_provider
+from app.session import execution_providers
 from app.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 ROUTERS = (encode, decode, sample, interpolate, manifold, models, service)
 
@@ -29,14 +26,12 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         StartupError: a bundle or a setting is wrong; one sentence for the operator.
     """
-    provider = resolve_execution_provider(settings.execution_provider)
-    logger.info("execution provider: %s (asked for: %s)", provider, settings.execution_provider)
     batcher = Batcher(slots=settings.slot_count, batch_rows=settings.batch_rows, queue_rows=settings.queue_rows)
     catalog = load_catalog(
         settings.models_dir,
         settings.default_model,
         batcher,
-        execution_provider=provider,
+        execution_providers=execution_providers(settings.execution_provider),
         threads=settings.threads,
     )
     metrics = Metrics(batcher)
@@ -51,7 +46,6 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         summary="Encode, decode, sample and interpolate with variational autoencoders.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        root_path=settings.root_path,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

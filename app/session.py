@@ -14,8 +14,8 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 Arrays = dict[str, NDArray[Any]]
 
 
-def resolve_execution_provider(asked: Literal["auto", "cpu", "cuda"]) -> ExecutionProvider:
-    """The execution provider to use: `auto` takes CUDA where this ONNX Runtime has it.
+def execution_providers(asked: Literal["auto", "cpu", "cuda"]) -> list[ExecutionProvider]:
+    """The execution providers to try, in order: `auto` tries CUDA first where this ONNX Runtime has it.
 
     Raises:
         ExecutionProviderError: `cuda` was asked for and this ONNX Runtime has none.
@@ -26,7 +26,9 @@ def resolve_execution_provider(asked: Literal["auto", "cpu", "cuda"]) -> Executi
             "VAE_EXECUTION_PROVIDER is cuda, but this ONNX Runtime has no CUDA provider: install the extra `gpu` in "
             "place of `cpu`, or set cpu or auto"
         )
-    return "cuda" if has_cuda and asked != "cpu" else "cpu"
+    if asked == "auto":
+        return ["cuda", "cpu"] if has_cuda else ["cpu"]
+    return [asked]
 
 
 class Session:

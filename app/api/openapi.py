@@ -17,7 +17,6 @@ def document(app: FastAPI) -> dict[str, Any]:
             summary=app.summary,
             license_info=app.license_info,
             routes=app.routes,
-            servers=[{"url": app.root_path}] if app.root_path else None,
         )
         schemas = openapi["components"]["schemas"]
         for stock in ("HTTPValidationError", "ValidationError"):

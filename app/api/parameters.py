@@ -188,7 +188,7 @@ async def image_files(request: Request, server: Server) -> list[bytes]:
         form = await MultiPartParser(request.headers, request.stream(), max_files=limit, max_fields=limit).parse()
     except (MultiPartException, KeyError) as error:
         if "Too many" in str(getattr(error, "message", "")):
-            raise InvalidInput(f"must be 1 to {limit} of them", "/images") from None
+            raise InvalidInput(f"1 to {limit} are allowed", "/images") from None
         raise BadRequest("the body is not multipart/form-data") from None
     try:
         unknown = set(form) - {"images"}
@@ -215,7 +215,7 @@ RawBody = Annotated[bytes, Depends(raw_body)]
 def check_count(count: int, limit: int, pointer: str) -> None:
     """Refuse none and too many."""
     if not 1 <= count <= limit:
-        raise InvalidInput(f"must be 1 to {limit} of them", pointer)
+        raise InvalidInput(f"1 to {limit} are allowed", pointer)
 
 
 def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:

@@ -4,6 +4,7 @@ Texts are fixed: no stack trace, no library message, no path, no echo of the inp
 """
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -115,16 +116,8 @@ _BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (BadRequest, NotFo
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    known = _BY_STATUS.get(error.status_code)
-    answer = (
-        problem(known)
-        if known
-        else JSONResponse(
-            {"type": "about:blank", "title": error.detail, "status": error.status_code},
-            error.status_code,
-            media_type=MEDIA_TYPE,
-        )
-    )
+    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    answer = problem(_BY_STATUS.get(error.status_code, VaeError), detail)
     answer.headers.update(error.headers or {})
     return answer
 

@@ -1,0 +1,176 @@
+"""Bytes to pixels and back."""
+
+import io
+import struct
+import zlib
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.errors import InvalidInput
+from app.images import WRITERS, Reading, parse_color, read_image, read_images, tile, write_animation, write_image
+from tests.conftest import Pixels, png
+
+GREY = Reading(height=28, width=28, mode="L", max_pixels=10_000)
+RGB = Reading(height=28, width=28, mode="RGB", max_pixels=10_000)
+RAMP = (np.arange(28 * 28) % 256).astype(np.uint8).reshape(28, 28)
+
+
+def saved(image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()
+
+
+def reading(**changes: Any) -> Reading:
+    return Reading(**(GREY.__dict__ | changes))
+
+
+def test_a_picture_of_the_models_size_is_read_as_it_is(digits: Pixels) -> None:
+    for digit in digits[:20]:
+        assert np.array_equal(read_image(png(digit), reading(strict=True))[..., 0], digit)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "GIF", "JPEG"])
+def test_other_formats_are_read(format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {"quality": 100} if format == "JPEG" else {}
+    pixels = read_image(saved(Image.fromarray(RAMP), format=format, **options), GREY)[..., 0]
+    assert np.abs(pixels.astype(int) - RAMP).max() <= (12 if format == "JPEG" else 1)
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    wide = RAMP.astype(np.uint16) << 8
+    assert np.array_equal(read_image(png(wide), GREY)[..., 0], RAMP)
+
+
+def test_palette_bilevel_and_cmyk_are_converted() -> None:
+    grey = Image.new("RGB", (28, 28), (90, 90, 90))
+    assert (read_image(saved(grey.quantize(), format="PNG"), GREY) == 90).all()
+    assert (read_image(saved(Image.new("1", (28, 28), 1), format="PNG"), GREY) == 255).all()
+    assert np.abs(read_image(saved(grey.convert("CMYK"), format="JPEG"), GREY).astype(int) - 90).max() <= 2
+
+
+def test_colour_and_grey_convert_into_each_other() -> None:
+    red = saved(Image.new("RGB", (28, 28), "red"), format="PNG")
+    assert read_image(red, RGB)[0, 0].tolist() == [255, 0, 0]
+    assert read_image(red, GREY)[0, 0].tolist() == [76]
+    assert read_image(png(RAMP), RGB).shape == (28, 28, 3)
+
+
+def test_alpha_is_flattened_on_the_background() -> None:
+    clear = saved(Image.new("RGBA", (28, 28), (0, 0, 0, 0)), format="PNG")
+    assert (read_image(clear, GREY) == 0).all()
+    assert (read_image(clear, reading(background=(255, 255, 255))) == 255).all()
+
+
+def test_transparent_palette_is_flattened_too() -> None:
+    image = Image.new("P", (28, 28), 0)
+    image.putpalette([200, 200, 200] + [0] * 765)
+    assert (read_image(saved(image, format="PNG", transparency=0), GREY) == 0).all()
+
+
+def test_invert_is_for_black_on_white() -> None:
+    assert np.array_equal(read_image(png(RAMP), reading(invert=True))[..., 0], 255 - RAMP)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    turned = saved(Image.fromarray(RAMP[::-1, ::-1]), format="PNG", exif=exif)
+    assert np.array_equal(read_image(turned, GREY)[..., 0], RAMP)
+
+
+def test_another_size_is_resized_unless_strict(digits: Pixels) -> None:
+    twice = png(np.kron(digits[0], np.ones((2, 2), np.uint8)))
+    assert np.abs(read_image(twice, GREY)[..., 0].astype(int) - digits[0]).mean() < 6
+    with pytest.raises(InvalidInput, match="strict wants a 28 x 28"):
+        read_image(twice, reading(strict=True))
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def bomb() -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def animated(format: str) -> bytes:
+    frames = [Image.new("RGB", (28, 28), color) for color in ("red", "blue")]
+    return saved(frames[0], format=format, save_all=True, append_images=frames[1:])
+
+
+REFUSED = {
+    "empty": (b"", "not a PNG"),
+    "text": (b"hello", "not a PNG"),
+    "a format that is not read": (saved(Image.fromarray(RAMP), format="TIFF"), "not a PNG"),
+    "truncated": (png(RAMP)[:-40], "damaged or truncated"),
+    "only a header": (png(RAMP)[:33], "not a PNG|damaged or truncated"),
+    "many pixels": (bomb(), "more than 10000 pixels"),
+    "animated GIF": (animated("GIF"), "animated"),
+    "animated PNG": (animated("PNG"), "animated"),
+    "animated WebP": (animated("WEBP"), "animated"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_still_picture_is_refused(kind: str) -> None:
+    content, message = REFUSED[kind]
+    with pytest.raises(InvalidInput, match=message):
+        read_image(content, GREY)
+
+
+@given(st.binary(max_size=60), st.integers(0, 400))
+def test_damaged_pictures_are_read_or_refused_and_nothing_else(noise: bytes, at: int) -> None:
+    good = png(RAMP)
+    for content in (noise, good[:at] + noise + good[at + len(noise) :]):
+        with suppress(InvalidInput):
+            assert read_image(content, GREY).shape == (28, 28, 1)
+
+
+def test_an_error_says_which_picture() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_images([png(RAMP), b"x"], GREY)
+    assert caught.value.pointer == "/1"
+
+
+def test_colours() -> None:
+    assert parse_color("#102030") == (16, 32, 48)
+    assert parse_color("white") == (255, 255, 255)
+    with pytest.raises(InvalidInput, match="not a colour"):
+        parse_color("mud")
+
+
+@pytest.mark.parametrize("format", ["png", "webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_still_pictures_are_lossless(format: str, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, channels), np.uint8)
+    image = Image.open(io.BytesIO(write_image(pixels, format)))
+    assert image.get_format_mimetype() == WRITERS[format].media_type
+    assert np.array_equal(np.asarray(image.convert("RGB" if channels == 3 else "L")).reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize("format", ["gif", "webp"])
+def test_animations_have_every_frame(format: str) -> None:
+    frames = np.stack([np.full((28, 28, 1), 20 * i, np.uint8) for i in range(5)])
+    image = Image.open(io.BytesIO(write_animation(frames, format, 40)))
+    assert image.get_format_mimetype() == WRITERS[format].media_type
+    assert image.n_frames == 5  # type: ignore[attr-defined]
+    image.seek(3)
+    assert np.asarray(image.convert("L"))[0, 0] == pytest.approx(60, abs=1)
+
+
+def test_tiles_run_row_by_row_and_fill_up_with_black() -> None:
+    images = np.stack([np.full((2, 2, 1), i + 1, np.uint8) for i in range(3)])
+    grid = tile(images)
+    assert grid.shape == (4, 4, 1)
+    assert grid[::2, ::2, 0].tolist() == [[1, 2], [3, 0]]
+    assert tile(images, columns=3).shape == (2, 6, 1)
+    assert tile(images, columns=99).shape == (2, 6, 1)
+    assert np.array_equal(tile(images[:1]), images[0])

@@ -1,0 +1,59 @@
+"""ONNX Runtime behind its door."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from app.bundle import read_bundle
+from app.errors import BundleError, ExecutionProviderError, InferenceFailed
+from app.session import Session, execution_providers
+from tests.conftest import MODELS
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Session:
+    return Session(read_bundle(MODELS / "mnist-2d" / "1").decoder, name="decoder")
+
+
+def test_a_session_gives_the_outputs_asked_for(decoder: Session) -> None:
+    assert decoder.inputs == ["latent"]
+    latents = np.zeros((3, 2), np.float32)
+    assert set(decoder.run({"latent": latents})) == {"image", "logits"}
+    only = decoder.run({"latent": latents}, ["image"])
+    assert list(only) == ["image"]
+    assert (only["image"].shape, only["image"].dtype) == ((3, 1, 28, 28), np.uint8)
+
+
+def test_rows_have_the_same_bits_in_every_batch(decoder: Session) -> None:
+    latents = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    together = decoder.run({"latent": latents})["logits"]
+    for size in (1, 2, 7, 32):
+        assert np.array_equal(decoder.run({"latent": latents[:size]})["logits"], together[:size])
+
+
+def test_wrong_inputs_are_an_inference_error(decoder: Session) -> None:
+    with pytest.raises(InferenceFailed, match="decoder failed"):
+        decoder.run({"latent": np.zeros((1, 3), np.float32)})
+
+
+def test_what_is_no_model_is_a_bundle_error() -> None:
+    with pytest.raises(BundleError, match="encoder of x cannot be loaded"):
+        Session(b"junk", name="encoder of x")
+
+
+def test_execution_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert execution_providers("auto") == ["cpu"]
+    assert execution_providers("cpu") == ["cpu"]
+    with pytest.raises(ExecutionProviderError, match="VAE_EXECUTION_PROVIDER is cuda"):
+        execution_providers("cuda")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert execution_providers("auto") == ["cuda", "cpu"]
+    assert execution_providers("cuda") == ["cuda"]
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_a_silent_fall_back_to_the_cpu_is_an_error() -> None:
+    model = read_bundle(MODELS / "mnist-2d" / "1").decoder
+    with pytest.raises(ExecutionProviderError, match="fell back to CPUExecutionProvider"):
+        Session(model, name="decoder", execution_provider="cuda")

@@ -1,0 +1,52 @@
+"""Settings from the environment, and the CPUs that a container really has."""
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import StartupError
+from app.settings import Settings, _cgroup_quota, available_cpus, read_settings, unknown_variables
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAE_PORT", "9000")
+    monkeypatch.setenv("VAE_MODELS_DIR", "/srv/models")
+    settings = read_settings()
+    assert (settings.port, settings.models_dir) == (9000, Path("/srv/models"))
+    assert settings.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("VAE_PORT", "x"), ("VAE_PORT", "70000"), ("VAE_EXECUTION_PROVIDER", "tpu"), ("VAE_WORKERS", "0")],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError, match=f"^{name}: "):
+        read_settings()
+
+
+def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAE_PROT", "9000")
+    monkeypatch.setenv("VAE_DATA_DIR", "data")
+    assert unknown_variables() == ["VAE_PROT"]
+
+
+def test_slots_times_threads_stay_within_the_cpus() -> None:
+    cpus = available_cpus()
+    assert Settings().slot_count == cpus
+    assert Settings(threads=cpus).slot_count == 1
+    assert Settings(threads=10 * cpus).slot_count == 1
+    assert Settings(slots=3).slot_count == 3
+
+
+def test_cgroup_quota(tmp_path: Path) -> None:
+    assert _cgroup_quota(tmp_path) is None
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert _cgroup_quota(tmp_path) == 1.5
+    (tmp_path / "cpu.max").write_text("200000 100000\n")
+    assert _cgroup_quota(tmp_path) == 2.0
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert _cgroup_quota(tmp_path) is None

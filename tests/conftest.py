@@ -1,0 +1,110 @@
+"""What the tests share: real digits, the shipped bundles, and a client of the application on them."""
+
+import base64
+import gzip
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+MODELS = ROOT / "models"
+DATA = Path(__file__).parent / "data"
+
+Pixels = NDArray[np.uint8]
+
+
+def png(pixels: Pixels, **options: Any) -> bytes:
+    """A PNG of `[H, W]` or `[H, W, C]` pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def base64_png(pixels: Pixels) -> str:
+    return base64.b64encode(png(pixels)).decode()
+
+
+def from_base64(text: str) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def load_npy(content: bytes) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(io.BytesIO(content))
+    return array
+
+
+def load_npz(content: bytes) -> dict[str, NDArray[Any]]:
+    return dict(np.load(io.BytesIO(content)))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Pixels:
+    """The first 400 test digits of MNIST, uint8 `[400, 28, 28]`."""
+    content = gzip.decompress((DATA / "digits-images-idx3-ubyte.gz").read_bytes())
+    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28)
+
+
+@pytest.fixture(scope="session")
+def labels() -> Pixels:
+    """Their labels, uint8 `[400]`."""
+    content = gzip.decompress((DATA / "digits-labels-idx1-ubyte.gz").read_bytes())
+    return np.frombuffer(content, np.uint8, offset=8)
+
+
+@pytest.fixture(scope="session")
+def app() -> FastAPI:
+    return create_app(Settings(models_dir=MODELS))
+
+
+@pytest.fixture(scope="session")
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """A client of the application on the shipped bundles."""
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def models_copy(tmp_path: Path) -> Path:
+    """A models directory with a copy of `mnist-2d` 1 alone, to damage."""
+    shutil.copytree(MODELS / "mnist-2d" / "1", tmp_path / "models" / "mnist-2d" / "1")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
+    """Clients of applications on a copy of `mnist-2d` with settings of one's own."""
+    entered: list[TestClient] = []
+
+    def make(**settings: Any) -> TestClient:
+        client = TestClient(create_app(Settings(models_dir=models_copy, **settings)), raise_server_exceptions=False)
+        entered.append(client.__enter__())
+        return client
+
+    yield make
+    for client in entered:
+        client.__exit__(None, None, None)
+
+
+def pointers(answer: Any) -> list[str]:
+    """The pointers of a 422 problem document."""
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    return [error["pointer"] for error in answer.json()["errors"]]

@@ -1,0 +1,102 @@
+"""Who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# What each module of `app` may import of `app`: the others nothing. Anything may import errors.
+ALLOWED = {
+    "__init__": set(),
+    "__main__": {"main", "settings"},
+    "main": {"__init__", "api", "batcher", "catalog", "limits", "metrics", "session", "settings"},
+    "api": {"__init__", "api", "arrays", "bundle", "catalog", "gaussian", "images", "vae"},
+    "catalog": {"batcher", "bundle", "session", "vae"},
+    "vae": {"batcher", "bundle", "gaussian", "session"},
+    "metrics": {"batcher"},
+}
+TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "session"}
+
+# Each third-party library enters by one door.
+DOORS = {
+    "fastapi": {"app/main.py", "app/api"},
+    "onnxruntime": {"app/session.py"},
+    "PIL": {"app/images.py"},
+    "pydantic_settings": {"app/settings.py"},
+    "prometheus_client": {"app/metrics.py"},
+    "uvicorn": {"app/__main__.py"},
+}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of everything that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_imports(path: Path, package: str) -> set[str]:
+    """First names below `package` that a file imports; a name of the package itself counts as `__init__`."""
+    found = set()
+    for name in imports(path):
+        head, _, rest = name.partition(".")
+        if head == package:
+            first = rest.partition(".")[0]
+            known = (ROOT / package / first).is_dir() or (ROOT / package / f"{first}.py").exists()
+            found.add(first if known else "__init__")
+    return found
+
+
+@pytest.mark.parametrize("path", modules("app"), ids=str)
+def test_app_imports_only_what_it_may(path: Path) -> None:
+    module = path.relative_to(ROOT / "app").parts[0].removesuffix(".py")
+    assert own_imports(path, "app") <= ALLOWED.get(module, set()) | {"errors"}
+    assert not {name for name in imports(path) if name.split(".")[0] in ("training", "torch")}
+
+
+@pytest.mark.parametrize("path", modules("training"), ids=str)
+def test_training_imports_only_what_it_may(path: Path) -> None:
+    assert own_imports(path, "app") <= TRAINING_MAY
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_library_has_one_door(library: str) -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for path in modules("app")
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert users, "the library is gone: drop its row"
+    assert all(any(user == door or user.startswith(f"{door}/") for door in DOORS[library]) for user in users)
+
+
+@pytest.mark.parametrize("package", ["app", "training"])
+def test_there_is_no_import_cycle(package: str) -> None:
+    graph: dict[str, set[str]] = {}
+    for path in modules(package):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = {
+            target
+            for target in imports(path)
+            for target in (target, target.rpartition(".")[0])
+            if target.startswith(package) and (ROOT / f"{target.replace('.', '/')}.py").exists()
+        }
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        for target in graph.get(name, ()):
+            visit(target, (*path, name))
+
+    for name in graph:
+        visit(name, ())

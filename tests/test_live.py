@@ -1,0 +1,143 @@
+"""The server as people start it: `python -m app` under a real uvicorn."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import MODELS, ROOT, base64_png
+
+Start = Callable[..., tuple[subprocess.Popen[str], httpx2.Client]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers with settings of one's own, and ends them."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(**settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
+        port = free_port()
+        process = launch(port=port, **settings)
+        processes.append(process)
+        client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        until = time.monotonic() + 30
+        while True:
+            assert process.poll() is None, process.communicate()
+            try:
+                if client.get("/health/ready").status_code == 200:
+                    return process, client
+            except httpx2.TransportError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def launch(**settings: object) -> subprocess.Popen[str]:
+    environment = {f"VAE_{name.upper()}": str(value) for name, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_digits_come_back_and_the_server_stops_cleanly(start: Start, digits: object) -> None:
+    process, client = start()
+    assert client.get("/sample/image", params={"n": 4}).content.startswith(b"\x89PNG")
+    encoded = client.post("/encode", json={"images": [base64_png(digits[0])]})  # type: ignore[index]
+    assert len(encoded.json()["mean"][0]) == 32
+    assert "server" not in encoded.headers
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+    assert "execution provider: cpu" in log
+    assert "Traceback" not in log
+
+
+def test_a_body_over_the_limit_is_stopped_while_it_streams(start: Start) -> None:
+    _, client = start(max_body_bytes=100_000)
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * 50_000
+
+    headers = {"Content-Type": "application/json"}
+    try:
+        assert client.post("/encode", content=endless(), headers=headers).status_code == 413
+    except httpx2.TransportError:  # the server hung up while we still sent
+        pass
+    assert sent < 1000
+    assert client.get("/health/live").status_code == 200
+
+
+def test_several_workers_answer_the_same_bytes(start: Start) -> None:
+    process, client = start(workers=2, models_dir=MODELS)
+    answers = set()
+    for _ in range(20):
+        with httpx2.Client(base_url=client.base_url) as fresh:  # a connection each, so that both workers get some
+            answers.add(fresh.get("/sample/image", params={"seed": 1, "n": 9}).content)
+    assert len(answers) == 1
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+
+
+def test_the_path_prefix_of_a_proxy(start: Start) -> None:
+    _, client = start(root_path="/vae")
+    assert client.get("/openapi.json").json()["servers"] == [{"url": "/vae"}]
+    assert client.get("/sample").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"execution_provider": "cuda"}, "error: VAE_EXECUTION_PROVIDER is cuda, but this ONNX Runtime has no CUDA"),
+        ({"execution_provider": "tpu"}, "error: VAE_EXECUTION_PROVIDER: "),
+        ({"models_dir": "/nowhere"}, "error: /nowhere holds no bundle"),
+        ({"default_model": "nope"}, "error: VAE_DEFAULT_MODEL is nope, but the models are "),
+    ],
+)
+def test_what_stops_the_start_is_one_sentence(settings: dict[str, object], sentence: str) -> None:
+    process = launch(port=free_port(), **settings)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 1
+    last = log.strip().splitlines()[-1]
+    assert last.startswith(sentence)
+    assert "Traceback" not in log
+
+
+def test_a_damaged_bundle_stops_the_start_by_the_files_name(models_copy: Path) -> None:
+    with (models_copy / "mnist-2d" / "1" / "decoder.onnx").open("ab") as file:
+        file.write(b"x")
+    process = launch(port=free_port(), models_dir=models_copy)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert log.strip().splitlines()[-1].endswith("decoder.onnx does not have the sha256 that manifest.json says")
+
+
+def test_a_misspelt_setting_is_warned_of(start: Start) -> None:
+    process, _ = start(prot=9000)
+    process.send_signal(signal.SIGTERM)
+    assert "VAE_PROT is set, but there is no such setting" in process.communicate(timeout=20)[1]
