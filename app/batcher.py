@@ -1,8 +1,8 @@
 """A bounded queue of rows, executor slots, and futures. Knows arrays and callables only.
 
 There is no timer. A free slot takes at once whatever is queued, up to a row budget, so a lone request waits for nothing
-and a backlog forms batches by itself. Requests of the same key share batches; a request larger than its share is split and
-gives the rest of each batch to the others, so that bulk work cannot starve single requests.
+and a backlog forms batches by itself. Requests of the same key share batches; a request larger than its share is split
+and leaves the rest of each batch to the others, so that bulk work cannot starve single requests.
 """
 
 import asyncio

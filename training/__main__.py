@@ -1,18 +1,29 @@
-"""The command line: `python -m training train|export|evaluate|figures RECIPE`."""
+"""The command line: `python -m training train|export|evaluate|figures`, in that order."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from training.data import DataError
-from training.recipe import RecipeError, load_recipe
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
+MENDABLE = {
+    "training.recipe": "RecipeError",
+    "training.data": "DataError",
+    "training.conversion": "ExportError",
+    "app.errors": "VaeError",
+}
+"""Module and class of each error that a person can mend."""
+
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name in training/recipes, or the path of its file.")]
+Target = Annotated[str, typer.Argument(help="A bundle's directory, such as models/mnist/1, or a recipe.")]
 DataDir = Annotated[Path, typer.Option(envvar="VAE_DATA_DIR", help="Data sets lie here; what is absent is downloaded.")]
 Runs = Annotated[Path, typer.Option(help="Checkpoints and logs lie here.")]
+Models = Annotated[Path, typer.Option(help="Bundles lie here.")]
+
+
+# Each command imports what it needs: the help is quick, and evaluating a bundle needs no torch.
 
 
 @app.command()
@@ -25,24 +36,79 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even where a checkpoint lies.")] = False,
 ) -> None:
     """Train a recipe, going on from its last checkpoint."""
-    from training import train as training
+    from training.recipe import load_recipe
+    from training.train import train
 
-    folder = training.train(
-        load_recipe(recipe), data_dir=data_dir, runs=runs, devices=devices, nodes=nodes, fresh=fresh
-    )
+    folder = train(load_recipe(recipe), data_dir=data_dir, runs=runs, devices=devices, nodes=nodes, fresh=fresh)
     print(f"Trained: {folder}. Next: python -m training export {recipe}")
 
 
 @app.command()
-def export(recipe: RecipeArgument) -> None:
-    """Write the bundle."""
+def export(
+    recipe: RecipeArgument, data_dir: DataDir = Path("data"), runs: Runs = Path("runs"), models: Models = Path("models")
+) -> None:
+    """Write the bundle of a recipe's last checkpoint, and compare it with torch."""
+    from training.export import export
+    from training.recipe import load_recipe
+
+    bundle = export(load_recipe(recipe), runs=runs, models=models, data_dir=data_dir)
+    print(f"Exported: {bundle}. Next: python -m training evaluate {bundle}")
+
+
+@app.command()
+def evaluate(
+    target: Target,
+    data_dir: DataDir = Path("data"),
+    models: Models = Path("models"),
+    k: Annotated[int, typer.Option(min=1, help="Draws an image; the NLL is the IWAE-k bound.")] = 128,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Measure only the first so many, and write nothing.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of pixels and latents.")] = 0,
+) -> None:
+    """Measure a bundle on the test images, and write what comes out into its manifest and card."""
+    from rich import print as show
+
+    from app.bundle import read_manifest
+    from training.evaluate import evaluate, metric_table
+
+    bundle = _bundle(target, models)
+    metrics = evaluate(bundle, data_dir=data_dir, k=k, images=images, seed=seed)
+    show(metric_table(metrics, read_manifest(bundle)))
+
+
+@app.command()
+def figures(target: Target, data_dir: DataDir = Path("data"), models: Models = Path("models")) -> None:
+    """Draw a bundle's figures, and show them on its card."""
+    from training.figures import figures
+
+    for path in figures(_bundle(target, models), data_dir=data_dir, models=models):
+        print(path)
+
+
+def _bundle(target: str, models: Path) -> Path:
+    """The bundle's directory itself, or where a recipe's bundle lies."""
+    path = Path(target)
+    if path.suffix != ".toml" and (path.is_dir() or len(path.parts) > 1):
+        return path
+    from training.recipe import load_recipe
+
+    recipe = load_recipe(target)
+    return models / recipe.name / str(recipe.version)
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    """The classes of MENDABLE. A module that nobody imported raised nothing; importing it now could cost seconds."""
+    return tuple(getattr(sys.modules[module], name) for module, name in MENDABLE.items() if module in sys.modules)
 
 
 def main() -> None:
     """Run the command line; an error a person can mend is one sentence, not a traceback."""
     try:
         app()
-    except (RecipeError, DataError) as error:
+    except Exception as error:
+        if not isinstance(error, _mendable()):
+            raise
         raise SystemExit(f"error: {error}") from None
 
 

@@ -1,0 +1,176 @@
+"""From a checkpoint to a bundle: two ONNX graphs, the arrays beside them, and the proof that they compute the same.
+
+    python -m training export mnist
+
+What is written is read back through the server's own `app.bundle` and `app.session` and compared with torch. A bundle
+appears under its name whole, or not at all.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from app import bundle
+from app.bundle import Array, Graph, Manifest
+from app.gaussian import Floats
+from training.aggregate import fit_mixture
+from training.architectures import build
+from training.card import write_card
+from training.conversion import BATCHES, ImageDecoder, ImageEncoder, compare, write_graph
+from training.data import Split, load_dataset
+from training.graphs import Graphs
+from training.recipe import RECIPES, Recipe
+from training.train import load_checkpoint, run_folder
+
+WEIGHTS_LICENSE = "Apache-2.0"
+
+Shape = tuple[int, ...]
+
+
+def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
+    """Write the bundle of `recipe`'s last checkpoint to `models/<name>/<version>`, replacing what is there.
+
+    Raises:
+        RecipeError: there is no checkpoint, or it is another recipe's.
+        DataError: the data set cannot be had.
+        ExportError: a graph disagrees with torch.
+    """
+    checkpoint = load_checkpoint(recipe, runs)
+    dataset = load_dataset(recipe.data.dataset, data_dir)
+    image_shape = dataset.train.images.shape[1:]
+    encoder, decoder = load_modules(recipe, checkpoint["state_dict"], image_shape)
+    target = models / recipe.name / str(recipe.version)
+    with whole(target) as directory:
+        heads = ["mean", "log_std"] if recipe.stochastic else ["mean"]
+        write_graph(directory / "encoder.onnx", encoder, torch.zeros(2, *image_shape, dtype=torch.uint8), heads)
+        write_graph(directory / "decoder.onnx", decoder, torch.zeros(2, recipe.latent), ["image", "logits"])
+        shutil.copy(run_folder(runs, recipe) / "training.csv", directory)
+        (directory / "recipe.toml").write_text(to_toml(recipe))
+        manifest = describe(directory, recipe, checkpoint, image_shape)
+        bundle.write_manifest(directory, manifest)
+        written = bundle.read_bundle(directory)
+        compare(written, encoder, decoder, dataset.test.images[: max(BATCHES)])
+        arrays = write_arrays(directory, Graphs(written), dataset.train, recipe.seed)
+        bundle.write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
+        write_card(directory)
+        bundle.read_bundle(directory)
+    return target
+
+
+def load_modules(recipe: Recipe, state_dict: dict[str, Tensor], image_shape: Shape) -> tuple[nn.Module, nn.Module]:
+    """The trained encoder and decoder as they are exported; `state_dict` is a VaeModule's."""
+    channels, size = image_shape[:2]
+    halves = build(
+        recipe.architecture,
+        channels=channels,
+        size=size,
+        latent=recipe.latent,
+        heads=2 if recipe.stochastic else 1,
+    )
+    for name, half in zip(("encoder.", "decoder."), halves, strict=True):
+        half.load_state_dict({k.removeprefix(name): v for k, v in state_dict.items() if k.startswith(name)})
+    return ImageEncoder(halves[0]).eval(), ImageDecoder(halves[1]).eval()
+
+
+def write_arrays(directory: Path, graphs: Graphs, split: Split, seed: int) -> dict[str, Array]:
+    """Write what is learnt from the training images' posteriors: class means, and the aggregated posterior."""
+    posterior = graphs.encode(split.images)
+    latents = posterior.draw(seed) if graphs.manifest.stochastic else posterior.mean
+    mixture = fit_mixture(latents, split.labels, seed=seed)
+    arrays: dict[str, NDArray[Any]] = {
+        "label_means": label_means(posterior.mean, split.labels),
+        "aggregate_weights": mixture.weights,
+        "aggregate_means": mixture.means,
+        "aggregate_cholesky": mixture.cholesky,
+        "aggregate_labels": mixture.labels,
+    }
+    return {name: bundle.write_array(directory, name, array) for name, array in arrays.items()}
+
+
+def label_means(means: Floats, labels: NDArray[np.uint8]) -> Floats:
+    """Mean of the posterior means `[N, d]` of each label, `[labels, d]`."""
+    rows = [means[labels == label].mean(axis=0, dtype=np.float64) for label in np.unique(labels)]
+    return np.stack(rows).astype(np.float32)
+
+
+def describe(directory: Path, recipe: Recipe, checkpoint: dict[str, Any], image_shape: Shape) -> Manifest:
+    """The manifest of the two graphs in `directory`, as yet without arrays and metrics."""
+    channels, height, width = image_shape
+    image = {"dtype": "uint8", "shape": (None, *image_shape)}
+    logits = {"dtype": "float32", "shape": (None, *image_shape)}
+    latent = {"dtype": "float32", "shape": (None, recipe.latent)}
+    heads = {"mean": latent, "log_std": latent} if recipe.stochastic else {"mean": latent}
+    return Manifest.model_validate(
+        {
+            "name": recipe.name,
+            "version": recipe.version,
+            "description": recipe.description,
+            "license": WEIGHTS_LICENSE,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "image": {"channels": channels, "height": height, "width": width, "mode": {1: "L", 3: "RGB"}[channels]},
+            "latent": {"shape": (recipe.latent,)},
+            "likelihood": "bernoulli",
+            "graphs": {
+                "encoder": _graph(directory / "encoder.onnx", {"image": image}, heads),
+                "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, {"image": image, "logits": logits}),
+            },
+            "training": {
+                "dataset": recipe.data.dataset,
+                "binarization": recipe.binarization,
+                "recipe": _recipe_path(recipe),
+                "epochs": checkpoint["epoch"] + 1,
+                "seed": recipe.seed,
+                "commit": checkpoint["commit"],
+            },
+        }
+    )
+
+
+def _graph(path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> Graph:
+    return Graph.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
+
+
+def _recipe_path(recipe: Recipe) -> str:
+    """Where this repository has the recipe, or the bundle's own copy."""
+    shipped = RECIPES / f"{recipe.name}.toml"
+    return f"training/recipes/{shipped.name}" if shipped.exists() else "recipe.toml"
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML with every default spelled out, so that a later default does not change its meaning."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    tables = {name: values.pop(name) for name, value in list(values.items()) if isinstance(value, dict)}
+    parts = [_lines(values), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items() if table)]
+    return "\n".join(parts)
+
+
+def _lines(table: dict[str, Any]) -> str:
+    # JSON's strings, numbers and booleans are TOML's.
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A directory beside `target` to write in; it takes the place of `target` if all goes well, else it is removed."""
+    # A leading dot keeps both from being taken for versions.
+    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
