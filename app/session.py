@@ -50,6 +50,8 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         provider = _PROVIDERS[execution_provider]
+        if execution_provider == "cuda":
+            ort.preload_dlls()  # CUDA and cuDNN of the extra `gpu`, which lie in site-packages and on no search path
         try:
             self._session = ort.InferenceSession(model, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions have no common base but this one

@@ -10,8 +10,8 @@ from app.bundle import Manifest, read_manifest
 TITLES = {"mnist": "MNIST"}
 
 PURPOSE = """\
-For teaching, for demonstrations, and for tests of what serves it: encoding digits, decoding and sampling latents,
-interpolating, scoring. Not for reading digits, and for no decision about anybody.
+For teaching, for demonstrations, and for tests of what serves it. Not for reading digits, and for no decision about
+anybody.
 
 It knows {height} x {width} grey pictures of single handwritten digits, white on black, centred and scaled as MNIST's
 are. Anything else gets an encoding, too, which means nothing. {limit}"""
@@ -110,7 +110,7 @@ def _training(directory: Path, manifest: Manifest) -> Iterator[str]:
     steps = (f"train {recipe}", f"export {recipe}", f"evaluate {bundle}", f"figures {bundle}")
     commit = f", at commit `{training.commit}`" if training.commit else ""
     yield (
-        f"{training.epochs} epochs of {_title(manifest)} with seed {training.seed}{commit}. "
+        f"Epochs of {_title(manifest)}: {training.epochs}, with seed {training.seed}{commit}. "
         f"`recipe.toml` is the whole recipe, `training.csv` the loss terms of every epoch{_last_epoch(directory)}. "
         "To do it again:"
     )
@@ -128,21 +128,22 @@ def _last_epoch(directory: Path) -> str:
 
 def captions(manifest: Manifest) -> dict[str, str]:
     """A sentence for each figure that a bundle can have, in the order of the card."""
-    plane = "" if manifest.latent.shape[0] == 2 else ", in the two dimensions of highest KL"
-    draws = "Decoded draws from the prior N(0, I), unselected."
-    if not manifest.stochastic:
-        plane = ""
-        draws = "Decoded draws from N(0, I): nothing in the training put digits there."
+    stochastic, planar = manifest.stochastic, manifest.latent.shape[0] == 2
+    circle = "The dashed circle holds 95 % of N(0, I)."
+    plane = "" if planar else " The plane is that of the two dimensions of highest "
+    plane += "" if planar else "KL." if stochastic else "variance."
+    rest = "" if planar else " The other dimensions are zero."
+    draws = "the prior N(0, I), unselected." if stochastic else "N(0, I): nothing in the training put digits there."
     return {
-        "samples.png": draws,
+        "samples.png": f"Decoded draws from {draws}",
         "reconstructions.png": "Test digits, and below each what encoder and decoder make of it.",
-        "manifold.png": f"The latent plane decoded, evenly spaced under the prior{plane}.",
-        "posterior.png": f"Where the encoder puts the test digits, by class{plane}.",
-        "contrast.png": "The same plane beside a plain autoencoder's, at equal aspect.",
-        "encoding.png": f"One digit's encoding, as a point and as a distribution{plane}.",
+        "manifold.png": f"The latent plane decoded, spaced evenly under the prior.{plane}{rest}",
+        "posterior.png": f"Where the encoder puts the test digits, by class. {circle}{plane}",
+        "contrast.png": f"The same beside a plain autoencoder's, each at equal aspect. {circle}",
+        "encoding.png": f"One digit's encoding; the ellipses are one and two standard deviations.{plane}",
         "interpolation.png": "Straight lines between the posterior means of two test digits, decoded.",
         "kl.png": "KL of each latent dimension; one near zero is switched off.",
-        "training.png": "Loss terms over the epochs.",
+        "training.png": "Loss terms over the epochs; the first ones may lie outside.",
     }
 
 

@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -24,17 +25,19 @@ from training.data import Split, load_dataset
 from training.graphs import Graphs
 from training.plots import (
     DPI,
+    MARK,
     PALETTE,
     STYLE,
+    close_up,
     curves,
     ellipses,
     faint,
     legend,
     mosaic,
     name_axes,
+    name_classes,
     picture,
     scatter,
-    zoom,
 )
 
 PAIRS = ((0, 6), (1, 7), (3, 8), (4, 9), (5, 2))
@@ -58,7 +61,7 @@ class Scene:
     log: dict[str, list[float]]
     """Columns of training.csv."""
     contrast: Floats | None
-    """Means of the same images `[N, 2]` in a plain autoencoder."""
+    """Means of the same images in a plain autoencoder, `[N, d]`."""
 
     @property
     def manifest(self) -> Manifest:
@@ -200,10 +203,8 @@ def draw_manifold(scene: Scene) -> Figure:
 
 def draw_posterior(scene: Scene) -> Figure:
     """Posterior means of the test images, by class."""
-    figure = Figure(figsize=(6.2, 5.4), layout="constrained")
-    axes = figure.subplots()
-    scatter(axes, scene.posterior.mean[:, scene.dims], scene.test.labels)
-    name_axes(axes, scene.dims)
+    figure = Figure(figsize=(6.6, 5.2), layout="constrained")
+    show_classes(figure.subplots(), scene.posterior.mean, scene)
     legend(figure)
     return figure
 
@@ -211,38 +212,44 @@ def draw_posterior(scene: Scene) -> Figure:
 def draw_contrast(scene: Scene) -> Figure:
     """The same beside a plain autoencoder's."""
     assert scene.contrast is not None
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    panels = zip(figure.subplots(1, 2), (scene.contrast, scene.posterior.mean[:, scene.dims]), strict=True)
-    for (axes, means), title in zip(panels, ("Autoencoder", "Variational autoencoder"), strict=True):
-        scatter(axes, means, scene.test.labels)
-        name_axes(axes, scene.dims)
-        axes.set_title(title)
+    figure = Figure(figsize=(10.4, 4.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    show_classes(left, scene.contrast, scene)
+    show_classes(right, scene.posterior.mean, scene)
+    left.set_title("Autoencoder")
+    right.set_title("Variational autoencoder")
     legend(figure)
     return figure
+
+
+def show_classes(axes: Axes, means: Floats, scene: Scene) -> None:
+    """Scatter the scene's plane of means `[N, d]`; where there is but this plane, name the classes in it."""
+    points = means[:, scene.dims]
+    scatter(axes, points, scene.test.labels)
+    if means.shape[1] == 2:
+        name_classes(axes, points, scene.test.labels)
+    name_axes(axes, scene.dims)
 
 
 def draw_encoding(scene: Scene) -> Figure:
     """One test image's encoding over the faint others: a point in the autoencoder, a distribution here."""
     assert scene.posterior.log_std is not None
-    row = scene.first(3)
-    mean, std = (values[row, scene.dims] for values in (scene.posterior.mean, np.exp(scene.posterior.log_std)))
-    panels = 2 if scene.contrast is None else 3
-    figure = Figure(figsize=(1.9 + 3.6 * (panels - 1), 3.7), layout="constrained")
-    axes = figure.subplots(1, panels, width_ratios=[1, *[2.2] * (panels - 1)])
+    row, means = scene.first(2), scene.posterior.mean[:, scene.dims]
+    mean, std = means[row], np.exp(scene.posterior.log_std[row, scene.dims])
+    panels = 1 if scene.contrast is None else 2
+    figure = Figure(figsize=(2 + 3.7 * panels, 3.9), layout="constrained")
+    axes = figure.subplots(1, 1 + panels, width_ratios=[1, *[2.2] * panels])
     axes[0].imshow(scene.test.images[row, 0], cmap="gray", vmin=0, vmax=255)
     axes[0].set_axis_off()
     axes[0].set_title("Image")
     if scene.contrast is not None:
         faint(axes[1], scene.contrast)
-        axes[1].plot(*scene.contrast[row], "o", color=PALETTE[2], markersize=5)
+        axes[1].plot(*scene.contrast[row], "o", color=MARK, markersize=5)
         axes[1].set_title("Autoencoder: a point")
-    faint(axes[-1], scene.posterior.mean[:, scene.dims])
+    faint(axes[-1], means)
+    ellipses(axes[-1], mean, std)
+    close_up(axes[-1], mean, std)
     axes[-1].set_title("Variational autoencoder: a distribution")
-    close_up = axes[-1].inset_axes((0.66, 0.66, 0.34, 0.34))
-    for plane in (axes[-1], close_up):
-        ellipses(plane, mean, std)
-    zoom(close_up, mean, std)
-    axes[-1].indicate_inset_zoom(close_up, edgecolor="0.3")
     for plane in axes[1:]:
         name_axes(plane, scene.dims)
     return figure
@@ -263,10 +270,10 @@ def draw_kl(scene: Scene) -> Figure:
 
 def draw_training(scene: Scene) -> Figure:
     """Loss terms over the epochs, on both splits."""
-    kind = " (cross entropy with grey values)" if scene.manifest.training.binarization == "none" else ""
+    kind = " (grey cross entropy)" if scene.manifest.training.binarization == "none" else ""
     terms = {"reconstruction": f"Reconstruction{kind}"}
     if scene.manifest.stochastic:
-        terms |= {"kl": "KL", "negative_elbo": "Both: the loss" if kind else "-ELBO"}
+        terms |= {"kl": "KL", "negative_elbo": "Sum: the loss" if kind else "Negative ELBO"}
     figure = Figure(figsize=(1.2 + 3.1 * len(terms), 2.8), layout="constrained")
     for axes, (term, title) in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms.items(), strict=True):
         curves(axes, scene.log, term)

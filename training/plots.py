@@ -8,14 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from app.gaussian import Floats
 
 DPI = 150
-PALETTE = mpl.color_sequences["petroff10"]
-"""Ten colours that stay apart under the usual deficiencies of colour vision (Petroff 2021, arXiv:2107.02270)."""
+PALETTE = [mpl.color_sequences["petroff10"][i] for i in (0, 3, 2, 1, 4, 5, 9, 6, 8, 7)]
+"""A colour a digit. They stay apart under the usual deficiencies of colour vision (Petroff 2021, arXiv:2107.02270); the
+order keeps its two greys from 3 and 8, whose latents lie side by side."""
+MARK = PALETTE[2]
 TRAIN_COLOUR, TEST_COLOUR = "0.55", PALETTE[0]
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -27,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": "0.35",
     "legend.frameon": False,
 }
+DASHES = (0, (4, 3))
 PRIOR_RADIUS = 2.4477
 """Radius of the circle that holds 95 % of N(0, I) in two dimensions: the square root of -2 log 0.05."""
 
@@ -45,42 +49,51 @@ def curves(axes: Axes, log: dict[str, list[float]], term: str) -> None:
 
 
 def scatter(axes: Axes, points: Floats, labels: NDArray[np.uint8]) -> None:
-    """Points `[N, 2]` in their class's colour, with the prior's circle."""
+    """Points `[N, 2]` in their class's colour, and the circle that holds 95 % of the prior."""
     # In the order of the rows, not of the classes, lest the last class cover the others.
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=3,
-        c=[PALETTE[label] for label in labels],
-        linewidths=0,
-        alpha=0.7,
-        rasterized=True,
-    )
-    prior = Ellipse((0, 0), 2 * PRIOR_RADIUS, 2 * PRIOR_RADIUS, fill=False, color="0.2", linestyle=(0, (4, 3)))
-    axes.add_patch(prior)
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.scatter(points[:, 0], points[:, 1], s=3, c=[PALETTE[label] for label in labels], linewidths=0, alpha=0.7)
+    axes.add_patch(Ellipse((0, 0), 2 * PRIOR_RADIUS, 2 * PRIOR_RADIUS, fill=False, color="0.2", linestyle=DASHES))
+    frame(axes, np.concatenate([points, [[-PRIOR_RADIUS, -PRIOR_RADIUS], [PRIOR_RADIUS, PRIOR_RADIUS]]]))
+
+
+def name_classes(axes: Axes, points: Floats, labels: NDArray[np.uint8]) -> None:
+    """Write each class's digit where its points `[N, 2]` have their median."""
+    for label in np.unique(labels):
+        x, y = np.median(points[labels == label], axis=0)
+        halo = withStroke(linewidth=2.5, foreground="white")
+        axes.text(x, y, str(label), ha="center", va="center", fontsize=12, weight="bold", path_effects=[halo])
 
 
 def faint(axes: Axes, points: Floats) -> None:
+    """Points `[N, 2]` as a background."""
     axes.scatter(points[:, 0], points[:, 1], s=2, color="0.8", linewidths=0)
-    axes.set_aspect("equal", adjustable="datalim")
+    frame(axes, points)
+
+
+def frame(axes: Axes, points: Floats) -> None:
+    """Limit the axes to the square that points `[N, 2]` fill, so that both have one scale and panels one size."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    centre, reach = (low + high) / 2, 0.53 * (high - low).max()
+    axes.set_xlim(centre[0] - reach, centre[0] + reach)
+    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+    axes.set_aspect("equal")
 
 
 def ellipses(axes: Axes, mean: Floats, std: Floats) -> None:
-    """One and two standard deviations about a mean `[2]`."""
+    """One and two standard deviations `[2]` about a mean `[2]`."""
     for factor in (1, 2):
         axes.add_patch(Ellipse(tuple(mean), *(2 * factor * std), color=PALETTE[0], alpha=0.35, linewidth=0))
-    axes.plot(*mean, "o", color=PALETTE[2], markersize=2.5)
+    axes.plot(*mean, "o", color=MARK, markersize=2.5)
 
 
-def zoom(axes: Axes, mean: Floats, std: Floats) -> None:
-    """Show three standard deviations about a mean, as large as the axes allow."""
-    reach = 3 * std.max()
-    axes.set_xlim(mean[0] - reach, mean[0] + reach)
-    axes.set_ylim(mean[1] - reach, mean[1] + reach)
-    axes.set_aspect("equal")
-    axes.set_xticks([])
-    axes.set_yticks([])
+def close_up(axes: Axes, mean: Floats, std: Floats) -> None:
+    """The same ellipses large in a corner, three standard deviations each way."""
+    inset = axes.inset_axes((0.68, 0.68, 0.32, 0.32))
+    ellipses(inset, mean, std)
+    frame(inset, np.stack([mean - 3 * std, mean + 3 * std]))
+    inset.set(xticks=[], yticks=[])
+    inset.spines[:].set_visible(True)
+    axes.indicate_inset_zoom(inset, edgecolor="0.3")
 
 
 def name_axes(axes: Axes, dims: list[int]) -> None:
@@ -91,7 +104,7 @@ def name_axes(axes: Axes, dims: list[int]) -> None:
 def legend(figure: Figure) -> None:
     """The classes' colours, and the circle, at the right."""
     dots = [Line2D([], [], marker="o", linestyle="", color=colour, markersize=5) for colour in PALETTE]
-    circle = Line2D([], [], color="0.2", linestyle=(0, (4, 3)), linewidth=1)
+    circle = Line2D([], [], color="0.2", linestyle=DASHES, linewidth=1)
     texts = [*map(str, range(len(PALETTE))), "95 % of N(0, I)"]
     figure.legend([*dots, circle], texts, loc="outside right center")
 
