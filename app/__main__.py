@@ -1,11 +1,13 @@
 """`python -m app`: serve the models directory as the `VAE_*` settings say."""
 
+import argparse
 import logging
 import sys
 
 import uvicorn
 from starlette.applications import Starlette
 
+from app import __version__
 from app.errors import StartupError
 from app.main import create_app
 from app.settings import Settings, read_settings, unknown_variables
@@ -21,15 +23,21 @@ def app_from_environment() -> Starlette:
 
 
 def serve() -> None:
-    """Start the server, and end with one sentence where it cannot start."""
+    """Start the server.
+
+    Raises:
+        StartupError: a setting or a bundle is wrong.
+    """
     settings = read_settings()
     _configure_logging(settings)
     for name in unknown_variables():
         logger.warning("%s is set, but there is no such setting", name)
     # With several workers this only proves that they can start: each then loads its own.
-    app = create_app(settings)
+    app: Starlette | str = create_app(settings)
+    if settings.workers > 1:
+        app = "app.__main__:app_from_environment"
     uvicorn.run(
-        app if settings.workers == 1 else "app.__main__:app_from_environment",
+        app,
         factory=settings.workers > 1,
         host=settings.host,
         port=settings.port,
@@ -46,7 +54,16 @@ def _configure_logging(settings: Settings) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """The command: without arguments, it serves; where it cannot start, it ends with one sentence."""
+    lines = [f"  VAE_{name.upper():20} {field.description}" for name, field in Settings.model_fields.items()]
+    parser = argparse.ArgumentParser(
+        prog="python -m app",
+        description="Serve the models directory. The settings are environment variables:",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.parse_args()
     try:
         serve()
     except StartupError as error:

@@ -141,8 +141,8 @@ class Vae:
         """
         if len(self.latent_shape) != 1 or self.latent_shape[0] < 2:
             raise InvalidInput("this model's latent space has no plane: it is not a vector of two or more dimensions")
-        kl = self.manifest.metrics.get("kl_per_dimension") or [0.0] * self.latent_shape[0]
-        first, second = sorted(int(i) for i in np.argsort(kl, kind="stable")[::-1][:2])
+        kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
+        first, second = sorted(int(i) for i in np.argsort(-kl, kind="stable")[:2])
         return first, second
 
     def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:

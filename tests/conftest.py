@@ -3,11 +3,17 @@
 import base64
 import gzip
 import io
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -108,3 +114,51 @@ def pointers(answer: Any) -> list[str]:
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     return [error["pointer"] for error in answer.json()["errors"]]
+
+
+Start = Callable[..., tuple[subprocess.Popen[str], httpx2.Client]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers with settings of one's own, and ends them."""
+    started: list[tuple[subprocess.Popen[str], httpx2.Client]] = []
+
+    def start(**settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
+        port = free_port()
+        process = launch(port=port, **settings)
+        client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        started.append((process, client))
+        until = time.monotonic() + 30
+        while True:
+            assert process.poll() is None, process.communicate()
+            try:
+                if client.get("/health/ready").status_code == 200:
+                    return process, client
+            except httpx2.TransportError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+    yield start
+    for process, client in started:
+        client.close()
+        process.kill()
+        process.communicate()
+
+
+def launch(**settings: object) -> subprocess.Popen[str]:
+    environment = {f"VAE_{name.upper()}": str(value) for name, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

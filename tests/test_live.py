@@ -1,72 +1,23 @@
 """The server as people start it: `python -m app` under a real uvicorn."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.conftest import MODELS, ROOT, base64_png
-
-Start = Callable[..., tuple[subprocess.Popen[str], httpx2.Client]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from app.settings import Settings
+from tests.conftest import MODELS, ROOT, Pixels, Start, base64_png, free_port, launch
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts servers with settings of one's own, and ends them."""
-    started: list[tuple[subprocess.Popen[str], httpx2.Client]] = []
-
-    def start(**settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
-        port = free_port()
-        process = launch(port=port, **settings)
-        client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
-        started.append((process, client))
-        until = time.monotonic() + 30
-        while True:
-            assert process.poll() is None, process.communicate()
-            try:
-                if client.get("/health/ready").status_code == 200:
-                    return process, client
-            except httpx2.TransportError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
-
-    yield start
-    for process, client in started:
-        client.close()
-        process.kill()
-        process.communicate()
-
-
-def launch(**settings: object) -> subprocess.Popen[str]:
-    environment = {f"VAE_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "app"],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_digits_come_back_and_the_server_stops_cleanly(start: Start, digits: object) -> None:
+def test_digits_come_back_and_the_server_stops_cleanly(start: Start, digits: Pixels) -> None:
     process, client = start()
     assert client.get("/sample/image", params={"n": 4}).content.startswith(b"\x89PNG")
-    encoded = client.post("/encode", json={"images": [base64_png(digits[0])]})  # type: ignore[index]
+    encoded = client.post("/encode", json={"images": [base64_png(digits[0])]})
     assert len(encoded.json()["mean"][0]) == 32
     assert "server" not in encoded.headers
     process.send_signal(signal.SIGTERM)
@@ -135,6 +86,16 @@ def test_a_damaged_bundle_stops_the_start_by_the_files_name(models_copy: Path) -
     _, log = process.communicate(timeout=30)
     assert process.returncode == 1
     assert log.strip().splitlines()[-1].endswith("decoder.onnx does not have the sha256 that manifest.json says")
+
+
+def test_the_help_lists_every_setting_and_starts_nothing() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "app", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in Settings.model_fields:
+        assert f"VAE_{name.upper()}" in shown.stdout
+    refused = subprocess.run([sys.executable, "-m", "app", "--prot"], cwd=ROOT, capture_output=True, check=False)
+    assert refused.returncode == 2
 
 
 def test_a_misspelt_setting_is_warned_of(start: Start) -> None:

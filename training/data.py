@@ -1,20 +1,16 @@
-"""Data sets: IDX files read, checked and, where absent, downloaded; one uint8 tensor on the device, indexed by batch."""
+"""Data sets: IDX files read, checked and, where absent, downloaded, as uint8 arrays. Needs no torch."""
 
 import gzip
 import hashlib
 import math
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
-import lightning as L
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from torch import Tensor
 
 TIMEOUT_SECONDS = 30
 
@@ -111,7 +107,7 @@ def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[n
 
 
 def parse_idx(content: bytes) -> NDArray[np.uint8]:
-    """Array of an IDX file of unsigned bytes: 0, 0, 8, the number of dimensions, each size as big-endian uint32, data."""
+    """Array of an IDX file of unsigned bytes: 0, 0, 8, number of dimensions, sizes as big-endian uint32, data."""
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError("not an IDX file of unsigned bytes")
     dimensions = content[3]
@@ -139,9 +135,9 @@ def _download(target: Path, mirrors: tuple[str, ...]) -> None:
 
 def _fetch(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 (a constant)
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310 (the mirrors are constants)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except HTTPError as error:
         if error.code == 416 and have:  # nothing is left to fetch
             return
@@ -165,53 +161,3 @@ def _fetch(url: str, part: Path) -> None:
                 progress.update(task, advance=len(chunk))
             if total is not None and file.tell() != total:
                 raise URLError(f"the connection broke after {file.tell()} of {total} bytes")
-
-
-class Batches:
-    """Batches of one uint8 tensor `[N, C, H, W]`, gathered on its own device.
-
-    With `seed` each epoch has its own order, a function of seed and epoch alone; without, the order is the tensor's.
-    Of `world_size` processes each gets every `world_size`-th image of that order.
-    """
-
-    def __init__(
-        self, images: Tensor, batch_size: int, *, seed: int | None = None, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
-
-    def __len__(self) -> int:
-        return math.ceil(math.ceil(len(self.images) / self.world_size) / self.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Tensor]:
-        count = len(self.images)
-        if self.seed is None:
-            order = np.arange(count)
-        else:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        order = np.resize(order, math.ceil(count / self.world_size) * self.world_size)[self.rank :: self.world_size]
-        for indices in torch.from_numpy(order).to(self.images.device).split(self.batch_size):
-            yield self.images[indices]
-
-
-class ImageData(L.LightningDataModule):
-    """The splits as uint8 tensors on the trainer's device."""
-
-    def __init__(self, dataset: Dataset, *, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-
-    def train_dataloader(self) -> Batches:
-        return self._batches(self.dataset.train, seed=self.seed)
-
-    def val_dataloader(self) -> Batches:
-        return self._batches(self.dataset.test, seed=None)
-
-    def _batches(self, split: Split, *, seed: int | None) -> Batches:
-        assert self.trainer is not None
-        images = torch.from_numpy(split.images.copy()).to(self.trainer.strategy.root_device)
-        world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        return Batches(images, self.batch_size, seed=seed, **world)

@@ -38,6 +38,7 @@ from training.plots import (
     name_classes,
     picture,
     scatter,
+    squares,
 )
 
 PAIRS = ((0, 6), (1, 7), (3, 8), (4, 9), (5, 2))
@@ -83,7 +84,7 @@ def figures(directory: Path, *, data_dir: Path, models: Path) -> list[Path]:
     The autoencoder to contrast with, where the recipe names one, is its newest version in `models`.
 
     Raises:
-        BundleError: this bundle or the autoencoder's cannot be read.
+        BundleError: this bundle or the autoencoder's cannot be read, or their latent spaces are not of one size.
         DataError: the data set cannot be had.
     """
     scene = load_scene(directory, data_dir=data_dir, models=models)
@@ -108,6 +109,8 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
         kl = np.array(measured, np.float32) if measured else posterior.kl().mean(axis=0).astype(np.float32)
     other = contrast_directory(directory, models)
     contrast = Graphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
+    if contrast is not None and contrast.shape != posterior.mean.shape:
+        raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
     return Scene(graphs, test, posterior, kl, read_log(directory / "training.csv"), contrast)
 
 
@@ -203,8 +206,8 @@ def draw_manifold(scene: Scene) -> Figure:
 
 def draw_posterior(scene: Scene) -> Figure:
     """Posterior means of the test images, by class."""
-    figure = Figure(figsize=(6.6, 5.2), layout="constrained")
-    show_classes(figure.subplots(), scene.posterior.mean, scene)
+    figure, (axes,) = squares(4.4, right=1.4)
+    show_classes(axes, scene.posterior.mean, scene)
     legend(figure)
     return figure
 
@@ -212,8 +215,7 @@ def draw_posterior(scene: Scene) -> Figure:
 def draw_contrast(scene: Scene) -> Figure:
     """The same beside a plain autoencoder's."""
     assert scene.contrast is not None
-    figure = Figure(figsize=(10.4, 4.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = squares(3.9, 3.9, right=1.4)
     show_classes(left, scene.contrast, scene)
     show_classes(right, scene.posterior.mean, scene)
     left.set_title("Autoencoder")
@@ -236,9 +238,7 @@ def draw_encoding(scene: Scene) -> Figure:
     assert scene.posterior.log_std is not None
     row, means = scene.first(2), scene.posterior.mean[:, scene.dims]
     mean, std = means[row], np.exp(scene.posterior.log_std[row, scene.dims])
-    panels = 1 if scene.contrast is None else 2
-    figure = Figure(figsize=(2 + 3.7 * panels, 3.9), layout="constrained")
-    axes = figure.subplots(1, 1 + panels, width_ratios=[1, *[2.2] * panels])
+    figure, axes = squares(1.4, *[3.4] * (1 if scene.contrast is None else 2))
     axes[0].imshow(scene.test.images[row, 0], cmap="gray", vmin=0, vmax=255)
     axes[0].set_axis_off()
     axes[0].set_title("Image")

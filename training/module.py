@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from training.architectures import build
+from training.batches import Batches
 from training.objective import binarize, cross_entropy, draw, kl_divergence
 from training.recipe import Recipe
 
@@ -58,7 +59,9 @@ class VaeModule(L.LightningModule):
         # Every epoch starts from its own seed, so that a run resumed at an epoch's end goes on to the same numbers.
         seed = np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(seed.generate_state(1)[0]))
-        self.trainer.train_dataloader.set_epoch(self.current_epoch)
+        batches = self.trainer.train_dataloader
+        assert isinstance(batches, Batches)
+        batches.set_epoch(self.current_epoch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         training = self.recipe.training

@@ -48,6 +48,22 @@ def curves(axes: Axes, log: dict[str, list[float]], term: str) -> None:
     axes.legend()
 
 
+def squares(*sides: float, right: float = 0.15) -> tuple[Figure, list[Axes]]:
+    """A row of square axes with sides in inches, each with room for ticks, names and title; `right` is left free.
+
+    By hand, because matplotlib's layouts lose the names of axes whose aspect is fixed.
+    """
+    left, bottom, top = 0.65, 0.55, 0.35
+    width, height = sum(sides) + left * len(sides) + right, bottom + max(sides) + top
+    figure = Figure(figsize=(width, height))
+    axes, x = [], 0.0
+    for side in sides:
+        x, y = x + left, bottom + (max(sides) - side) / 2
+        axes.append(figure.add_axes((x / width, y / height, side / width, side / height)))
+        x += side
+    return figure, axes
+
+
 def scatter(axes: Axes, points: Floats, labels: NDArray[np.uint8]) -> None:
     """Points `[N, 2]` in their class's colour, and the circle that holds 95 % of the prior."""
     # In the order of the rows, not of the classes, lest the last class cover the others.
@@ -106,7 +122,7 @@ def legend(figure: Figure) -> None:
     dots = [Line2D([], [], marker="o", linestyle="", color=colour, markersize=5) for colour in PALETTE]
     circle = Line2D([], [], color="0.2", linestyle=DASHES, linewidth=1)
     texts = [*map(str, range(len(PALETTE))), "95 % of N(0, I)"]
-    figure.legend([*dots, circle], texts, loc="outside right center")
+    figure.legend([*dots, circle], texts, loc="center right")
 
 
 def mosaic(images: NDArray[np.uint8], columns: int, gap: int = 2) -> NDArray[np.uint8]:

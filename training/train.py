@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from training.data import ImageData, load_dataset
+from training.batches import ImageData
+from training.data import load_dataset
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError
 
@@ -135,7 +136,7 @@ def current_commit() -> str | None:
     """The repository's commit, with `-dirty` where tracked files differ; None outside a repository."""
     try:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(
+        return subprocess.run(  # noqa: S603 (a constant)
             command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -2,8 +2,8 @@
 
     python -m training train mnist-2d
 
-Weights start as the article's framework starts them: Glorot's uniform distribution, biases at zero. (torch's own default
-starts the dense layers so small that one of two latent dimensions stays unused: tried.)
+Weights start as the article's framework starts them: Glorot's uniform distribution, biases at zero. (torch's own
+default left one of the two latent dimensions unused for at least four epochs.)
 """
 
 from typing import Literal
