@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.bundle import Manifest, read_manifest
+from app.errors import BundleError
 
 TITLES = {"mnist": "MNIST"}
 
@@ -37,7 +38,7 @@ def write_card(directory: Path) -> None:
     """Render `directory/README.md`.
 
     Raises:
-        BundleError: there is no valid manifest.
+        BundleError: there is no valid manifest, or no log.
     """
     manifest = read_manifest(directory)
     (directory / "README.md").write_text("\n\n".join(_sections(directory, manifest)) + "\n")
@@ -119,10 +120,23 @@ def _training(directory: Path, manifest: Manifest) -> Iterator[str]:
         yield GREY + (GREY_NLL if "nll" in manifest.metrics else "")
 
 
+def read_log(path: Path) -> dict[str, list[float]]:
+    """Columns of the log that the training wrote.
+
+    Raises:
+        BundleError: the file is missing.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
 def _last_epoch(directory: Path) -> str:
     """The last row of the log, in words."""
-    with (directory / "training.csv").open(newline="") as file:
-        last = list(csv.DictReader(file))[-1]
+    last = {name: f"{values[-1]:.3f}" for name, values in read_log(directory / "training.csv").items()}
     return f" (the last: {last['train/negative_elbo']} in training, {last['test/negative_elbo']} on the test split)"
 
 

@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import math
 import urllib.request
+import zlib
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
@@ -80,8 +82,11 @@ def load_dataset(name: str, data_dir: Path) -> Dataset:
     """Read the data set `name` from `data_dir/name`, downloading what is absent.
 
     Raises:
-        DataError: a file cannot be had, is not a gzipped IDX file, or has another content than it should.
+        DataError: no such data set is known; or a file cannot be had, is no gzipped IDX file, or has another content
+            than it should.
     """
+    if name not in SOURCES:
+        raise DataError(f"no data set {name} is known here; there are {', '.join(SOURCES)}")
     source, folder = SOURCES[name], data_dir / name
 
     def split(images: IdxFile, labels: IdxFile) -> Split:
@@ -99,7 +104,7 @@ def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[n
     path = plain if plain.exists() else packed
     try:
         content = plain.read_bytes() if path is plain else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise DataError(f"{path} is not the expected file: its decompressed content has another sha256")
@@ -111,6 +116,8 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError("not an IDX file of unsigned bytes")
     dimensions = content[3]
+    if dimensions > 64 or len(content) < 4 + 4 * dimensions:  # 64 is as far as numpy goes
+        raise DataError("an IDX header that is cut short, or has more than 64 dimensions")
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
     start = 4 + 4 * dimensions
     if len(content) - start != math.prod(sizes):
@@ -125,7 +132,7 @@ def _download(target: Path, mirrors: tuple[str, ...]) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _fetch(mirror + target.name, target.with_name(target.name + ".part"))
-        except (URLError, OSError) as error:
+        except (OSError, HTTPException) as error:
             failures.append(f"{mirror}: {error}")
         else:
             target.with_name(target.name + ".part").replace(target)

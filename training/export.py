@@ -28,7 +28,7 @@ from training.card import write_card
 from training.conversion import BATCHES, ImageDecoder, ImageEncoder, compare, write_graph
 from training.data import Split, load_dataset
 from training.graphs import Graphs
-from training.recipe import RECIPES, Recipe
+from training.recipe import RECIPES, Recipe, load_recipe
 from training.train import load_checkpoint, run_folder
 
 WEIGHTS_LICENSE = "Apache-2.0"
@@ -142,7 +142,8 @@ def _graph(path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> Graph
 def _recipe_path(recipe: Recipe) -> str:
     """Where this repository has the recipe, or the bundle's own copy."""
     shipped = RECIPES / f"{recipe.name}.toml"
-    return f"training/recipes/{shipped.name}" if shipped.exists() else "recipe.toml"
+    is_shipped = shipped.exists() and load_recipe(recipe.name) == recipe
+    return f"training/recipes/{shipped.name}" if is_shipped else "recipe.toml"
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -163,6 +164,8 @@ def whole(target: Path) -> Iterator[Path]:
     """A directory beside `target` to write in; it takes the place of `target` if all goes well, else it is removed."""
     # A leading dot keeps both from being taken for versions.
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():  # an earlier export was killed between its two renames
+        old.rename(target)
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -3,7 +3,6 @@
 python -m training figures models/mnist/1
 """
 
-import csv
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from app import bundle, gaussian
 from app.bundle import Manifest
 from app.errors import BundleError
 from app.gaussian import Floats, Posterior
-from training.card import write_card
+from training.card import read_log, write_card
 from training.data import Split, load_dataset
 from training.graphs import Graphs
 from training.plots import (
@@ -118,9 +117,13 @@ def contrast_directory(directory: Path, models: Path) -> Path | None:
     """The newest version of the autoencoder that the bundle's recipe names for contrast; None if it names none.
 
     Raises:
-        BundleError: it names one, and that isn't there.
+        BundleError: it names one, and that isn't there; or there is no recipe.
     """
-    recipe = tomllib.loads((directory / "recipe.toml").read_text())
+    path = directory / "recipe.toml"
+    try:
+        recipe = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     name: str | None = recipe.get("figures", {}).get("contrast")
     if name is None:
         return None
@@ -132,13 +135,6 @@ def contrast_directory(directory: Path, models: Path) -> Path | None:
 
 def _version(path: Path) -> int:
     return int(path.name)
-
-
-def read_log(path: Path) -> dict[str, list[float]]:
-    """Columns of the log that the training wrote."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def choose(scene: Scene) -> dict[str, Callable[[Scene], Figure]]:
@@ -243,8 +239,8 @@ def draw_encoding(scene: Scene) -> Figure:
     axes[0].set_axis_off()
     axes[0].set_title("Image")
     if scene.contrast is not None:
-        faint(axes[1], scene.contrast)
-        axes[1].plot(*scene.contrast[row], "o", color=MARK, markersize=5)
+        faint(axes[1], scene.contrast[:, scene.dims])
+        axes[1].plot(*scene.contrast[row, scene.dims], "o", color=MARK, markersize=5)
         axes[1].set_title("Autoencoder: a point")
     faint(axes[-1], means)
     ellipses(axes[-1], mean, std)

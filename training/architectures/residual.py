@@ -2,9 +2,9 @@
 
     python -m training train mnist
 
-Pre-activation residual blocks with SiLU and no normalisation; the second convolution of a block starts at zero, so that
-every block starts as the identity. Upsampling is a convolution followed by PixelShuffle (DepthToSpace in ONNX), which
-has no checkerboard and runs on every execution provider.
+Pre-activation residual blocks with SiLU and no normalisation; the weights of a block's second convolution start at
+zero, so that every block starts as the identity but for a bias a channel. Upsampling is a convolution followed by
+PixelShuffle (DepthToSpace in ONNX), which has no checkerboard and runs on every execution provider.
 """
 
 from typing import Annotated, Literal

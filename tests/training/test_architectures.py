@@ -1,0 +1,93 @@
+"""Every architecture keeps the shapes that it promises, and starts as it says."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.test_recipe import SHIPPED
+from training.architectures import article, build, residual
+from training.recipe import load_recipe
+
+OPTIONS = {
+    "article": article.Options(name="article"),
+    "residual": residual.Options(name="residual", width=4, hidden=16),
+    "deep residual": residual.Options(name="residual", width=2, depth=3, hidden=5),
+}
+
+
+@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colour"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_shapes(options, heads: int, channels: int, size: int) -> None:
+    encoder, decoder = build(options, channels=channels, size=size, latent=7, heads=heads)
+    outputs = encoder(torch.rand(3, channels, size, size))
+    assert isinstance(outputs, tuple)
+    assert [tuple(output.shape) for output in outputs] == [(3, 7)] * heads
+    assert decoder(outputs[0]).shape == (3, channels, size, size)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_every_weight_learns(options) -> None:
+    encoder, decoder = build(options, channels=1, size=28, latent=7, heads=2)
+    mean, log_std = encoder(torch.rand(8, 1, 28, 28))
+    decoder(mean + log_std).square().sum().backward()
+    for half in (encoder, decoder):
+        for name, weight in half.named_parameters():
+            assert weight.grad is not None, name
+            # A residual block starts with its second convolution at zero, which keeps the first's gradient at zero.
+            assert weight.grad.any() or ".first." in name, name
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_the_seed_decides_the_weights(options) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([w.flatten() for half in build(options, **shape) for w in half.parameters()])
+
+    shape = {"channels": 1, "size": 28, "latent": 2, "heads": 2}
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_a_residual_block_starts_as_the_identity_but_for_its_bias() -> None:
+    block, x = residual.Block(4), torch.randn(2, 4, 5, 5)
+    assert torch.equal(block(x), x + block.second.bias[:, None, None])
+
+
+def test_a_residual_block_leaves_the_identity_once_it_learns() -> None:
+    block, x = residual.Block(4), torch.randn(2, 4, 5, 5)
+    nn.init.ones_(block.second.weight)
+    assert block(x).shape == x.shape
+    assert not torch.allclose(block(x), x)
+
+
+def test_depth_is_the_number_of_blocks_a_stage() -> None:
+    encoder, decoder = build(OPTIONS["deep residual"], channels=1, size=28, latent=7, heads=2)
+    for half in (encoder, decoder):
+        assert sum(isinstance(layer, residual.Block) for layer in half.modules()) == 2 * 3
+
+
+def test_the_articles_weights_start_with_glorots_uniform_distribution() -> None:
+    for half in build(OPTIONS["article"], channels=1, size=28, latent=2, heads=2):
+        for layer in half.modules():
+            if isinstance(layer, nn.Linear):
+                assert not layer.bias.any()
+                bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+                assert layer.weight.abs().max() <= bound
+                assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.35)
+
+
+# Measured; a change of an architecture shows here, and means training again.
+PARAMETERS = {"mnist": 1_390_000, "mnist-2d": 140_000, "digits-ae": 140_000}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_net_is_as_large_as_expected(name: str) -> None:
+    recipe = load_recipe(name)
+    halves = build(recipe.architecture, channels=1, size=28, latent=recipe.latent, heads=2 if recipe.stochastic else 1)
+    count = sum(weight.numel() for half in halves for weight in half.parameters())
+    assert count == pytest.approx(PARAMETERS[name], rel=0.05)
+    assert 4 * count < 16 * 2**20, "bytes of a bundle"

@@ -1,0 +1,169 @@
+"""Torch modules as ONNX files: what is written computes the same, and what does not is found out."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from app.bundle import Bundle, read_bundle
+from app.session import Session
+from tests.conftest import Pixels
+from tests.training.conftest import Workshop
+from training import conversion
+from training.conversion import BATCHES, ExportError, ImageDecoder, ImageEncoder, _compare_batch, compare, write_graph
+from training.export import load_modules
+from training.recipe import Recipe
+from training.train import load_checkpoint
+
+Modules = tuple[Bundle, nn.Module, nn.Module]
+
+
+def modules(recipe: Recipe, workshop: Workshop) -> Modules:
+    state = load_checkpoint(recipe, workshop.runs)["state_dict"]
+    return (read_bundle(workshop.bundle(recipe.name)), *load_modules(recipe, state, (1, 28, 28)))
+
+
+@pytest.fixture(params=["tiny", "tiny-2d", "tiny-ae"])
+def bundle_and_modules(request: pytest.FixtureRequest, exported: Workshop) -> Modules:
+    return modules(exported.recipes[request.param], exported)
+
+
+@pytest.fixture
+def images(digits: Pixels) -> Pixels:
+    return digits[:64, None]
+
+
+def test_a_bundle_agrees_with_the_modules_it_is_made_of(bundle_and_modules: Modules, images: Pixels) -> None:
+    compare(*bundle_and_modules, images)
+
+
+@pytest.mark.parametrize("half", [1, 2], ids=["encoder", "decoder"])
+def test_other_weights_are_found_out(bundle_and_modules: Modules, images: Pixels, half: int) -> None:
+    weight = next(bundle_and_modules[half].parameters())
+    with torch.no_grad():
+        weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ExportError, match=["`mean`|`log_std`", "`image`|`logits`"][half - 1]):
+        compare(*bundle_and_modules, images)
+
+
+class Shifted(nn.Module):
+    """A decoder whose images and logits are off by as much as one says."""
+
+    def __init__(self, decoder: nn.Module, *, grey: int = 0, logits: float = 0.0, relative: float = 0.0) -> None:
+        super().__init__()
+        self.decoder, self.grey, self.shift, self.relative = decoder, grey, logits, relative
+
+    def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        image, logits = self.decoder(latent)
+        return image + self.grey, logits * (1 + self.relative) + self.shift
+
+
+@pytest.mark.parametrize("shift", [{"logits": 5e-5}, {"relative": 5e-5}], ids=str)
+def test_a_difference_of_rounding_is_borne(exported: Workshop, images: Pixels, shift: dict) -> None:
+    bundle, encoder, decoder = modules(exported.recipes["tiny"], exported)
+    compare(bundle, encoder, Shifted(decoder, **shift), images)
+
+
+class Known:
+    """Stands for a session whose graph gives one grey level everywhere."""
+
+    inputs = ("latent",)
+
+    def run(self, inputs: dict) -> dict:
+        return {"image": np.full((len(inputs["latent"]), 1, 2, 2), 100, np.uint8)}
+
+
+def test_one_grey_level_is_borne_and_two_are_not() -> None:
+    def gives(level: int) -> Any:
+        return lambda rows: [torch.full((len(rows), 1, 2, 2), level, dtype=torch.uint8)]
+
+    rows = np.zeros((3, 2), np.float32)
+    for level in (99, 100, 101):
+        _compare_batch(Known(), gives(level), rows)
+    for level in (98, 102):
+        with pytest.raises(ExportError, match="`image` in a batch of 3"):
+            _compare_batch(Known(), gives(level), rows)
+
+
+@pytest.mark.parametrize(
+    ("shift", "name"), [({"grey": 2}, "image"), ({"logits": 1e-3}, "logits"), ({"logits": np.nan}, "logits")], ids=str
+)
+def test_a_larger_difference_is_not(exported: Workshop, images: Pixels, shift: dict, name: str) -> None:
+    bundle, encoder, decoder = modules(exported.recipes["tiny"], exported)
+    with pytest.raises(ExportError, match=f"`{name}` in a batch of 1 differs"):
+        compare(bundle, encoder, Shifted(decoder, **shift), images)
+
+
+def test_an_output_of_another_shape_or_type_is_found_out(exported: Workshop, images: Pixels) -> None:
+    bundle, encoder, decoder = modules(exported.recipes["tiny"], exported)
+
+    class Flat(nn.Module):
+        def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            image, logits = decoder(latent)
+            return image, logits.flatten(1)
+
+    class Double(nn.Module):
+        def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            image, logits = decoder(latent)
+            return image, logits.double()
+
+    for module in (Flat(), Double()):
+        with pytest.raises(ExportError, match=r"`logits` is float32 .* as in torch"):
+            compare(bundle, encoder, module, images)
+
+
+def test_the_encoder_scales_and_the_decoder_rounds_and_clips() -> None:
+    encoder, decoder = ImageEncoder(nn.Identity()), ImageDecoder(nn.Identity())
+    assert encoder(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+    logits = torch.tensor([-1000.0, 0.0, torch.logit(torch.tensor(0.7)).item(), 1000.0])
+    image, same = decoder(logits)
+    assert image.dtype == torch.uint8
+    assert image.tolist() == [0, 128, 178, 255]  # half rounds to even: 127.5 -> 128, 178.5 -> 178
+    assert torch.equal(same, logits)
+
+
+class Sum(nn.Module):
+    """Rows of numbers -> their sums."""
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers.sum(dim=1)
+
+
+def test_a_graph_is_written_with_a_dynamic_batch_and_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_graph(tmp_path / "sum.onnx", Sum(), torch.zeros(2, 3), ["sum"])
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["sum.onnx"]
+    session = Session((tmp_path / "sum.onnx").read_bytes(), name="sum")
+    for size in (1, 5):
+        outputs = session.run({"numbers": np.ones((size, 3), np.float32)})
+        assert outputs["sum"].tolist() == [3.0] * size
+
+
+def test_notes_are_stripped_at_every_depth() -> None:
+    node = onnx.helper.make_node("Identity", ["x"], ["y"], doc_string="note")
+    entry = node.metadata_props.add()
+    entry.key, entry.value = "trace", "/home/somebody"
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1], doc_string="note")
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    body = onnx.helper.make_graph([node], "body", [], [y], doc_string="note")
+    branch = onnx.helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    c = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [1])
+    model = onnx.helper.make_model(onnx.helper.make_graph([branch], "main", [c, x], [y]), doc_string="note")
+    assert model.SerializeToString().count(b"note") == 6
+    conversion._strip(model)
+    assert b"note" not in model.SerializeToString()
+    assert b"somebody" not in model.SerializeToString()
+    assert model.graph.node[0].attribute[0].g.node[0].op_type == "Identity"
+
+
+def test_one_row_and_more_are_compared() -> None:
+    assert BATCHES == (1, 2, 7, 64)

@@ -1,0 +1,414 @@
+"""From a checkpoint to a bundle: it computes what was trained, keeps the contract, and appears whole or not at all."""
+
+import json
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.bundle import Bundle, Manifest, read_bundle, read_manifest
+from app.session import Session
+from tests.conftest import MODELS, ROOT, Pixels
+from tests.training.conftest import TINY, Workshop, copy_of, tiny_recipe
+from tests.training.test_recipe import SHIPPED
+from training import conversion
+from training.conversion import ExportError
+from training.data import DataError, load_dataset
+from training.export import describe, export, label_means, to_toml, whole
+from training.graphs import Graphs
+from training.module import VaeModule
+from training.recipe import Recipe, RecipeError, load_recipe
+from training.train import load_checkpoint, run_folder
+
+FILES = [
+    "README.md",
+    "aggregate_cholesky.npy",
+    "aggregate_labels.npy",
+    "aggregate_means.npy",
+    "aggregate_weights.npy",
+    "decoder.onnx",
+    "encoder.onnx",
+    "label_means.npy",
+    "manifest.json",
+    "recipe.toml",
+    "training.csv",
+]
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def trained_module(workshop: Workshop, name: str) -> VaeModule:
+    module = VaeModule(workshop.recipes[name], channels=1, size=28)
+    module.load_state_dict(load_checkpoint(workshop.recipes[name], workshop.runs)["state_dict"])
+    return module.eval()
+
+
+# What the graphs compute.
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+@pytest.mark.parametrize("name", TINY)
+def test_the_encoder_computes_what_was_trained(exported: Workshop, digits: Pixels, name: str, rows: int) -> None:
+    encoder = Session(read_bundle(exported.bundle(name)).encoder, name="encoder")
+    images = digits[-rows:, None]
+    outputs = encoder.run({"image": images})
+    with torch.no_grad():
+        heads = trained_module(exported, name).encoder(torch.from_numpy(images.copy()).float() / 255)
+    assert list(outputs) == ["mean", "log_std"][: len(heads)]
+    for output, head in zip(outputs.values(), heads, strict=True):
+        np.testing.assert_allclose(output, head.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+@pytest.mark.parametrize("name", TINY)
+def test_the_decoder_computes_what_was_trained(exported: Workshop, name: str, rows: int) -> None:
+    decoder = Session(read_bundle(exported.bundle(name)).decoder, name="decoder")
+    latents = np.random.default_rng(rows).normal(size=(rows, exported.recipes[name].latent)).astype(np.float32)
+    outputs = decoder.run({"latent": latents})
+    with torch.no_grad():
+        logits = trained_module(exported, name).decoder(torch.from_numpy(latents))
+    np.testing.assert_allclose(outputs["logits"], logits.numpy(), rtol=1e-4, atol=1e-4)
+    assert np.abs(outputs["image"].astype(int) - (255 * logits.sigmoid()).numpy()).max() < 1.01
+
+
+def test_averaged_weights_are_exported(exported: Workshop, digits: Pixels) -> None:
+    recipe, images = exported.recipes["tiny"], digits[:8, None]
+    module = VaeModule(recipe, channels=1, size=28)
+    module.load_state_dict(load_checkpoint(recipe, exported.runs)["current_model_state"])
+    with torch.no_grad():
+        unaveraged = module.encoder(torch.from_numpy(images.copy()).float() / 255)[0].numpy()
+    mean = Graphs(read_bundle(exported.bundle("tiny"))).encode(images).mean
+    assert np.abs(mean - unaveraged).max() > 1e-3
+
+
+# The contract, which shipped bundles keep as well.
+
+
+@pytest.fixture(params=[*TINY, *SHIPPED])
+def bundle(request: pytest.FixtureRequest, exported: Workshop) -> Bundle:
+    name = request.param
+    return read_bundle(exported.bundle(name) if name in TINY else MODELS / name / "1")
+
+
+@pytest.fixture(params=["encoder", "decoder"])
+def graph(request: pytest.FixtureRequest, bundle: Bundle) -> tuple[Manifest, str, onnx.ModelProto]:
+    return bundle.manifest, request.param, onnx.load_model_from_string(getattr(bundle, request.param))
+
+
+def tensors(values: Any) -> dict[str, tuple[int, list[int | None]]]:
+    """Name, element type and shape; a named size is variable."""
+    return {
+        value.name: (
+            value.type.tensor_type.elem_type,
+            [None if size.dim_param else size.dim_value for size in value.type.tensor_type.shape.dim],
+        )
+        for value in values
+    }
+
+
+def test_tensors_are_the_contracts(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
+    manifest, half, model = graph
+    image = (onnx.TensorProto.UINT8, [None, 1, 28, 28])
+    latent = (onnx.TensorProto.FLOAT, [None, manifest.latent.shape[0]])
+    heads = {"mean": latent, "log_std": latent} if manifest.name not in ("tiny-ae", "digits-ae") else {"mean": latent}
+    expected = {
+        "encoder": ({"image": image}, heads),
+        "decoder": ({"latent": latent}, {"image": image, "logits": (onnx.TensorProto.FLOAT, [None, 1, 28, 28])}),
+    }
+    assert (tensors(model.graph.input), tensors(model.graph.output)) == expected[half]
+
+
+def test_the_manifest_describes_the_tensors(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
+    manifest, half, model = graph
+    types = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
+    described = getattr(manifest.graphs, half)
+    for ours, theirs in ((model.graph.input, described.inputs), (model.graph.output, described.outputs)):
+        assert {name: (types[kind], tuple(shape)) for name, (kind, shape) in tensors(ours).items()} == {
+            name: (tensor.dtype, tensor.shape) for name, tensor in theirs.items()
+        }
+
+
+def test_a_graph_is_plain_onnx_of_one_opset(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
+    model = graph[2]
+    onnx.checker.check_model(model, full_check=True)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", conversion.OPSET)]
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+
+
+def test_a_graph_draws_nothing(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
+    operators = {node.op_type for node in graph[2].graph.node}
+    assert operators
+    assert not {name for name in operators if name.startswith("Random") or name in ("Bernoulli", "Multinomial")}
+    assert "Dropout" not in operators
+
+
+def test_a_graph_is_one_file(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
+    weights = graph[2].graph.initializer
+    assert weights
+    assert all(weight.data_location == onnx.TensorProto.DEFAULT for weight in weights)
+
+
+def test_a_graph_tells_nothing_of_this_machine(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
+    def notes(message: Any) -> list[str]:
+        found = []
+        for field, value in message.ListFields():
+            if field.name in ("metadata_props", "doc_string"):
+                found.append(f"{field.full_name}: {value}"[:200])
+            elif field.message_type is not None:
+                for part in value if field.is_repeated else [value]:
+                    found += notes(part)
+        return found
+
+    assert notes(graph[2]) == []
+    written = graph[2].SerializeToString()
+    for trace in (str(ROOT).encode(), b"site-packages", b"/home/", b".py"):
+        assert trace not in written
+
+
+def test_rows_have_the_same_bits_in_every_batch(bundle: Bundle, digits: Pixels) -> None:
+    latents = np.random.default_rng(0).normal(size=(64, *bundle.manifest.latent.shape)).astype(np.float32)
+    for model, name, rows in ((bundle.encoder, "image", digits[:64, None]), (bundle.decoder, "latent", latents)):
+        session = Session(model, name=name)
+        together = session.run({name: rows})
+        for size in (1, 2, 7, 64):
+            for output, values in session.run({name: rows[-size:]}).items():
+                assert np.array_equal(values, together[output][-size:]), (output, size)
+
+
+def test_only_an_autoencoder_has_no_log_std(bundle: Bundle, digits: Pixels) -> None:
+    log_std = Graphs(bundle).encode(digits[:2, None]).log_std
+    assert (log_std is None) == (bundle.manifest.name in ("tiny-ae", "digits-ae"))
+    assert bundle.manifest.stochastic == (log_std is not None)
+
+
+def test_the_mixture_is_one(bundle: Bundle) -> None:
+    d = bundle.manifest.latent.shape[0]
+    weights, means, cholesky, labels = (
+        bundle.arrays[f"aggregate_{part}"] for part in ("weights", "means", "cholesky", "labels")
+    )
+    count = len(weights)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+    assert (weights > 0).all()
+    assert (means.shape, cholesky.shape, labels.shape) == ((count, d), (count, d, d), (count,))
+    assert not np.triu(cholesky, k=1).any()
+    assert (np.diagonal(cholesky, axis1=1, axis2=2) > 0).all()
+    assert np.isfinite(means).all()
+    assert np.isfinite(cholesky).all()
+    assert np.array_equal(labels, np.repeat(np.arange(10), count // 10))
+    assert bundle.arrays["label_means"].shape == (10, d)
+
+
+# What is learnt from the training images.
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_label_means_are_the_means_of_each_labels_posterior_means(exported: Workshop, name: str) -> None:
+    bundle, train = read_bundle(exported.bundle(name)), load_dataset("mnist", exported.data_dir).train
+    mean = Graphs(bundle).encode(train.images).mean
+    for label in range(10):
+        expected = mean[train.labels == label].astype(np.float64).mean(axis=0)
+        np.testing.assert_allclose(bundle.arrays["label_means"][label], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_each_label_weighs_its_share_of_the_training_images(exported: Workshop, name: str) -> None:
+    arrays = read_bundle(exported.bundle(name)).arrays
+    shares = np.bincount(load_dataset("mnist", exported.data_dir).train.labels) / 300
+    weights = np.bincount(arrays["aggregate_labels"], arrays["aggregate_weights"])
+    np.testing.assert_allclose(weights, shares, atol=1e-6)
+
+
+def test_the_mixture_is_fitted_to_draws_and_not_to_means(exported: Workshop) -> None:
+    bundle, train = read_bundle(exported.bundle("tiny")), load_dataset("mnist", exported.data_dir).train
+    posterior = Graphs(bundle).encode(train.images)
+    own = bundle.arrays["aggregate_labels"] == 1
+    weights = bundle.arrays["aggregate_weights"][own] / bundle.arrays["aggregate_weights"][own].sum()
+    fitted = weights @ bundle.arrays["aggregate_means"][own]
+    draws = posterior.draw(exported.recipes["tiny"].seed)[train.labels == 1]
+    np.testing.assert_allclose(fitted, draws.mean(axis=0), atol=1e-3)
+    assert np.abs(fitted - posterior.mean[train.labels == 1].mean(axis=0)).max() > 1e-2
+
+
+def test_label_means_of_a_few_rows() -> None:
+    means = np.array([[0, 0], [4, 2], [2, 4], [9, 9]], np.float32)
+    result = label_means(means, np.array([5, 1, 1, 5], np.uint8))
+    assert result.dtype == np.float32
+    assert result.tolist() == [[3.0, 3.0], [4.5, 4.5]]
+
+
+# What is written.
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_manifest_says_where_the_weights_come_from(exported: Workshop, name: str) -> None:
+    recipe, manifest = exported.recipes[name], read_manifest(exported.bundle(name))
+    checkpoint = load_checkpoint(recipe, exported.runs)
+    assert (manifest.name, manifest.version, manifest.description) == (name, recipe.version, recipe.description)
+    assert manifest.latent.model_dump() == {"shape": (recipe.latent,), "scaling_factor": 1.0, "shift_factor": 0.0}
+    assert manifest.image.model_dump() == {"channels": 1, "height": 28, "width": 28, "mode": "L"}
+    assert (manifest.likelihood, manifest.license, manifest.metrics) == ("bernoulli", "Apache-2.0", {})
+    assert manifest.stochastic == recipe.stochastic
+    assert manifest.training.model_dump() == {
+        "dataset": "mnist",
+        "binarization": {"tiny": "dynamic"}.get(name, "none"),
+        "recipe": "recipe.toml",
+        "epochs": recipe.training.epochs,
+        "seed": recipe.seed,
+        "commit": checkpoint["commit"],
+    }
+    age = datetime.now(UTC) - datetime.fromisoformat(manifest.created)
+    assert timedelta() <= age < timedelta(minutes=10)
+
+
+def test_a_recipe_that_merely_has_a_shipped_ones_name_is_not_taken_for_it(exported: Workshop, tmp_path: Path) -> None:
+    checkpoint = {"epoch": 0, "commit": None}
+    for recipe, expected in (
+        (load_recipe("mnist"), "training/recipes/mnist.toml"),
+        (tiny_recipe(tmp_path, "tiny").model_copy(update={"name": "mnist"}), "recipe.toml"),
+    ):
+        manifest = describe(exported.bundle("tiny"), recipe, checkpoint, (1, 28, 28))
+        assert manifest.training.recipe == expected
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_bundle_holds_these_files_and_nothing_is_left_beside_it(exported: Workshop, name: str) -> None:
+    directory = exported.bundle(name)
+    assert sorted(content(directory)) == FILES
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
+    assert load_recipe(str(directory / "recipe.toml")) == exported.recipes[name]
+    log = run_folder(exported.runs, exported.recipes[name]) / "training.csv"
+    assert (directory / "training.csv").read_bytes() == log.read_bytes()
+
+
+def test_the_manifest_holds_no_path(exported: Workshop) -> None:
+    for name in TINY:
+        text = (exported.bundle(name) / "manifest.json").read_text()
+        assert json.loads(text)["format"] == 1
+        assert "/" not in text.replace(exported.recipes[name].description, "")
+
+
+def test_a_recipe_in_a_bundle_spells_out_every_default(exported: Workshop) -> None:
+    tables = tomllib.loads((exported.bundle("tiny-ae") / "recipe.toml").read_text())
+    assert tables["objective"]["kl_warmup_epochs"] == 0
+    assert tables["training"]["learning_rate"] == 1e-3
+    assert tables["training"]["schedule"] == "constant"
+    assert tables["data"] == {"dataset": "mnist"}
+    assert tables["seed"] == 0
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t\"\\'"), max_size=40)
+rates = st.floats(0, 1e9, exclude_min=True)
+
+
+@given(texts, rates, st.integers(0, 2**31 - 1), st.booleans())
+@settings(deadline=None)
+def test_a_recipe_survives_being_written_as_toml(text: str, rate: float, seed: int, contrast: bool) -> None:
+    values = tomllib.loads(TINY["tiny"])
+    values |= {"description": text, "seed": seed, "figures": {"contrast": "x"} if contrast else {}}
+    values["training"]["learning_rate"] = rate
+    recipe = Recipe.model_validate(values)
+    assert Recipe.model_validate(tomllib.loads(to_toml(recipe))) == recipe
+
+
+# When it fails.
+
+
+def test_a_graph_that_disagrees_leaves_the_old_bundle_and_nothing_else(
+    exported: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop = copy_of(exported, tmp_path)
+    before = content(workshop.models)
+    monkeypatch.setattr(conversion, "TOLERANCE", -1.0)  # even equal numbers differ by more than that
+    with pytest.raises(ExportError, match="`mean` in a batch of 1 differs"):
+        export(workshop.recipes["tiny-ae"], runs=workshop.runs, models=workshop.models, data_dir=workshop.data_dir)
+    assert content(workshop.models) == before
+    assert [path.name for path in (workshop.models / "tiny-ae").iterdir()] == ["1"]
+
+
+def test_a_second_export_replaces_the_first(exported: Workshop, tmp_path: Path) -> None:
+    workshop = copy_of(exported, tmp_path)
+    directory = workshop.bundle("tiny-ae")
+    (directory / "stray.txt").write_text("of the first")
+    export(workshop.recipes["tiny-ae"], runs=workshop.runs, models=workshop.models, data_dir=workshop.data_dir)
+    assert sorted(content(directory)) == FILES
+    # But for the date, an export is reproducible.
+    for name in FILES:
+        if name != "manifest.json":
+            assert (directory / name).read_bytes() == (exported.bundle("tiny-ae") / name).read_bytes(), name
+    assert [path.name for path in directory.parent.iterdir()] == ["1"]
+
+
+def test_without_a_checkpoint_there_is_no_bundle(data_dir: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, "tiny")
+    with pytest.raises(RecipeError, match=r"last\.ckpt is absent: train"):
+        export(recipe, runs=tmp_path / "runs", models=tmp_path / "models", data_dir=data_dir)
+    assert not (tmp_path / "models").exists()
+
+
+def test_another_recipes_checkpoint_is_not_exported(trained: Workshop, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path, "tiny", latent=5)
+    with pytest.raises(RecipeError, match="of another recipe"):
+        export(recipe, runs=trained.runs, models=tmp_path / "models", data_dir=trained.data_dir)
+    assert not (tmp_path / "models").exists()
+
+
+def test_without_data_there_is_no_bundle(trained: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        export(trained.recipes["tiny"], runs=trained.runs, models=tmp_path / "models", data_dir=tmp_path / "data")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_directory_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "x" / "1"
+    with whole(target) as directory:
+        (directory / "file").write_text("new")
+        assert not target.exists()
+        assert directory.name.startswith("."), "not to be taken for a version"
+    assert content(tmp_path / "models") == {"x/1/file": b"new"}
+
+
+def test_a_directory_does_not_appear_in_part(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "x" / "1"
+
+    def fail() -> None:
+        with whole(target) as directory:
+            (directory / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(target.parent.iterdir()) == []
+    target.mkdir()
+    (target / "file").write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert content(tmp_path / "models") == {"x/1/file": b"old"}
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    target = tmp_path / "1"
+    (tmp_path / ".1.partial").mkdir()
+    (tmp_path / ".1.partial" / "stray").write_text("half")
+    with whole(target) as directory:
+        (directory / "file").write_text("new")
+    assert content(tmp_path) == {"1/file": b"new"}
+
+
+def test_an_export_killed_between_its_two_renames_keeps_the_old_bundle(tmp_path: Path) -> None:
+    """The old bundle lies aside then, and is all there is: a next export that fails must not remove it."""
+    target = tmp_path / "1"
+    (tmp_path / ".1.old").mkdir()
+    (tmp_path / ".1.old" / "file").write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole(target):
+        raise KeyboardInterrupt
+    assert b"old" in content(tmp_path).values()
