@@ -78,9 +78,9 @@ def test_an_error_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
 
 
 def test_from_a_recipe_to_a_card(
-    call: Callable[..., tuple[object, str]], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Callable[..., tuple[object, str]], exported: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VAE_DATA_DIR", str(data_dir))
+    monkeypatch.setenv("VAE_DATA_DIR", str(exported.data_dir))
     recipe, runs, models = write_recipe(tmp_path, "tiny-ae"), tmp_path / "runs", tmp_path / "models"
     bundle = models / "tiny-ae" / "1"
     code, text = call("train", recipe, "--runs", runs)
@@ -92,6 +92,10 @@ def test_from_a_recipe_to_a_card(
     assert code == 0
     assert f"Next: python -m training evaluate {bundle}" in text
     assert not read_manifest(bundle).metrics
+    # But for date and commit, training and export are reproducible.
+    for path in exported.bundle("tiny-ae").iterdir():
+        if path.name not in ("manifest.json", "README.md"):
+            assert (bundle / path.name).read_bytes() == path.read_bytes(), path.name
 
     code, text = call("evaluate", bundle, "--models", models)
     assert code == 0

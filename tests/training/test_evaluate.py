@@ -88,7 +88,8 @@ def test_cross_entropy_is_torchs(rows: list[list[float]], data: st.DataObject) -
     ).sum(dim=1)
     ours = cross_entropy(logits, pixels)
     assert ours.dtype == np.float64
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-5)
+    # A large logit times a target near 1 is rounded to float32.
+    assert (np.abs(ours - theirs.numpy()) <= 1e-5 + 1e-6 * np.abs(logits).sum(axis=1)).all()
     assert np.array_equal(logits, before), "the logits are the caller's"
 
 

@@ -44,7 +44,7 @@ class Recorder(Callback):
         self.test.append(batch.clone())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dataset(data_dir: Path) -> Dataset:
     return load_dataset("mnist", data_dir)
 
@@ -66,10 +66,10 @@ def run(recipe: Recipe, dataset: Dataset) -> tuple[VaeModule, Recorder, L.Traine
     return module, recorder, trainer
 
 
-@pytest.fixture
-def recorder(tmp_path: Path, dataset: Dataset) -> Recorder:
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Recorder:
     """Of three epochs with a warm-up of one epoch."""
-    return run(tiny_recipe(tmp_path, "tiny"), dataset)[1]
+    return run(tiny_recipe(tmp_path_factory.mktemp("recipe"), "tiny"), dataset)[1]
 
 
 def test_each_epoch_shows_each_training_image_once_in_its_own_order(recorder: Recorder, dataset: Dataset) -> None:

@@ -1,0 +1,52 @@
+"""One served model, where its bundle has less than the shipped ones."""
+
+import numpy as np
+import pytest
+
+from app.batcher import Batcher
+from app.bundle import Bundle, read_bundle
+from app.errors import InvalidInput
+from app.gaussian import Posterior
+from app.vae import Vae
+from tests.conftest import MODELS
+
+
+def vae(name: str = "mnist-2d", **changes: object) -> Vae:
+    bundle = read_bundle(MODELS / name / "1")
+    return Vae(Bundle(**(bundle.__dict__ | changes)), Batcher())
+
+
+def test_without_arrays_there_is_no_aggregate_and_no_label() -> None:
+    bare = vae(arrays={})
+    assert bare.sample(0, 3).shape == (3, 2)
+    with pytest.raises(InvalidInput, match="no aggregated posterior"):
+        bare.sample(0, 3, source="aggregate")
+    with pytest.raises(InvalidInput, match="no labels"):
+        bare.label_mean(0)
+
+
+def test_without_metrics_the_plane_is_that_of_the_first_two_dimensions() -> None:
+    manifest = read_bundle(MODELS / "mnist" / "1").manifest
+    assert vae("mnist", manifest=manifest.model_copy(update={"metrics": {}})).main_dims() == (0, 1)
+
+
+def test_the_plane_is_that_of_the_highest_kl() -> None:
+    manifest = read_bundle(MODELS / "mnist" / "1").manifest
+    kl = [0.0] * 32
+    kl[20], kl[7] = 3.0, 2.0
+    assert vae("mnist", manifest=manifest.model_copy(update={"metrics": {"kl_per_dimension": kl}})).main_dims() == (
+        7,
+        20,
+    )
+
+
+def test_the_rest_of_a_plane_is_the_origin() -> None:
+    latents = vae("mnist").plane(np.array([[1.0, 2.0]], np.float32), (5, 3))
+    assert latents.shape == (1, 32)
+    assert (latents[0, 5], latents[0, 3], np.count_nonzero(latents)) == (1.0, 2.0, 2)
+
+
+def test_a_deterministic_encoder_draws_nothing() -> None:
+    posterior = Posterior(np.zeros((1, 2), np.float32), None)
+    with pytest.raises(InvalidInput, match="deterministic"):
+        vae("digits-ae").draw(posterior, 0)
