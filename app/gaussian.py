@@ -45,7 +45,7 @@ class Posterior:
         if self.log_std is None:
             raise ValueError("a deterministic encoder has no posterior")
         mean, log_std = self.mean.astype(np.float64), self.log_std.astype(np.float64)
-        return 0.5 * (mean**2 + np.exp(2 * log_std) - 2 * log_std - 1)
+        return 0.5 * (mean**2 + np.expm1(2 * log_std) - 2 * log_std)
 
 
 def generator(seed: int, row: int, stream: int = 0) -> np.random.Generator:

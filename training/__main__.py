@@ -73,7 +73,7 @@ def evaluate(
     from training.evaluate import evaluate, metric_table
 
     bundle = _bundle(target, models)
-    metrics = evaluate(bundle, data_dir=data_dir, k=k, images=images, seed=seed)
+    metrics = evaluate(bundle, data_dir=data_dir, k=k, images=images, seed=seed, write=images is None)
     show(metric_table(metrics, read_manifest(bundle)))
 
 

@@ -70,7 +70,7 @@ class Scene:
     @property
     def dims(self) -> list[int]:
         """The two dimensions of highest KL, in ascending order of their numbers."""
-        return sorted(int(i) for i in np.argsort(self.kl, kind="stable")[::-1][:2])
+        return sorted(int(i) for i in np.argsort(-self.kl, kind="stable")[:2])
 
     def first(self, label: int, which: int = 0) -> int:
         """Row of the first test image of a label, or of a later one."""

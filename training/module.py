@@ -87,11 +87,13 @@ class VaeModule(L.LightningModule):
 
     def _log(self, split: str, reconstruction: Tensor, kl: Tensor, rows: int) -> None:
         terms = {"reconstruction": reconstruction, "kl": kl, "negative_elbo": reconstruction + kl}
-        self.log_dict(
-            {f"{split}/{name}": value.detach() for name, value in terms.items()},
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=rows,
-            sync_dist=split == "test",
-        )
+        for name, value in terms.items():
+            self.log(
+                f"{split}/{name}",
+                value.detach(),
+                on_step=False,
+                on_epoch=True,
+                prog_bar=name == "negative_elbo",
+                batch_size=rows,
+                sync_dist=True,
+            )

@@ -14,8 +14,9 @@ def kl_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, exp(log_std)^2) || N(0, I)) `[N]`, summed over latent dimensions; never negative.
 
     0.5 * sum(mean^2 + exp(2 log_std) - 2 log_std - 1): Kingma & Welling 2013, appendix B, with the sign put right.
+    expm1 keeps it from falling below zero by rounding.
     """
-    return 0.5 * (mean.square() + (2 * log_std).exp() - 2 * log_std - 1).sum(dim=1)
+    return 0.5 * (mean.square() + (2 * log_std).expm1() - 2 * log_std).sum(dim=1)
 
 
 def cross_entropy(logits: Tensor, pixels: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
 
 from training.batches import ImageData
 from training.data import load_dataset
@@ -49,6 +48,7 @@ def train(recipe: Recipe, *, data_dir: Path, runs: Path, devices: int = 1, nodes
     L.seed_everything(recipe.seed, verbose=False)
     channels, size = dataset.train.images.shape[1:3]
     module = VaeModule(recipe, channels=channels, size=size)
+    folder.mkdir(parents=True, exist_ok=True)
     interactive = sys.stdout.isatty()
     trainer = L.Trainer(
         max_epochs=recipe.training.epochs,
@@ -56,7 +56,7 @@ def train(recipe: Recipe, *, data_dir: Path, runs: Path, devices: int = 1, nodes
         num_nodes=nodes,
         gradient_clip_val=recipe.training.gradient_clip,
         num_sanity_val_steps=0,
-        logger=CSVLogger(folder, name="", version=""),
+        logger=False,  # EpochLog writes what there is to say
         callbacks=_callbacks(recipe, folder, interactive),
         enable_progress_bar=interactive,
         enable_model_summary=interactive,
