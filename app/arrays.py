@@ -14,6 +14,7 @@ NPY = "application/x-npy"
 NPZ = "application/x-npz"
 
 _HEADER_BYTES = 4096
+_DIMENSIONS = 8
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _DTYPES = {np.dtype(name) for name in ("uint8", "float16", "float32", "float64")}
 
@@ -34,7 +35,9 @@ def read_npy(content: bytes) -> NDArray[Any]:
     native = dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise InvalidInput("an npy array must be uint8, float16, float32 or float64")
-    if any(size < 0 for size in shape) or len(content) - stream.tell() != math.prod(shape) * dtype.itemsize:
+    # Bounds on each size, too: a zero among them would make the product fit.
+    sane = len(shape) <= _DIMENSIONS and all(type(size) is int and 0 <= size <= len(content) for size in shape)
+    if not sane or len(content) - stream.tell() != math.prod(shape) * dtype.itemsize:
         raise BadRequest("an npy file whose data has another length than its header says")
     array = np.frombuffer(content, dtype, offset=stream.tell())
     return array.reshape(shape, order="F" if fortran else "C").astype(native, copy=False)

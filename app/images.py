@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +19,9 @@ AnimationFormat = Literal["png", "gif", "webp"]
 
 # The dimensions are checked here, against a setting, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+
+_PNG_END = b"IEND\xaeB`\x82"
+_COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
 """Pillow's names of the formats that are read. Nothing else is tried: Pillow's rare formats are its weak ones."""
@@ -56,14 +60,16 @@ def read_image(content: bytes, reading: Reading) -> Pixels:
         if image.width * image.height > reading.max_pixels:
             raise InvalidInput(f"more than {reading.max_pixels} pixels")
         try:
-            animated = getattr(image, "is_animated", False)
-            if not animated:
-                image.load()
+            if getattr(image, "is_animated", False):
+                raise InvalidInput("an animated image; send one frame")
+            image.load()
+            if image.format == "PNG" and _PNG_END not in content:  # Pillow is content once it has every pixel
+                raise InvalidInput("a damaged or truncated image")
+            return _convert(image, reading)  # what a damaged EXIF block or palette does shows only here
+        except InvalidInput:
+            raise
         except Exception:
             raise InvalidInput("a damaged or truncated image") from None
-        if animated:
-            raise InvalidInput("an animated image; send one frame")
-        return _convert(image, reading)
 
 
 def _convert(image: Image.Image, reading: Reading) -> Pixels:
@@ -92,6 +98,8 @@ def parse_color(text: str) -> tuple[int, int, int]:
         InvalidInput: not a colour.
     """
     try:
+        if not _COLOR.fullmatch(text):  # Pillow knows other notations, and what breaks on huge numbers in them
+            raise ValueError
         red, green, blue = ImageColor.getrgb(text)[:3]
     except ValueError:
         raise InvalidInput("not a colour; write a name, #rgb or #rrggbb") from None

@@ -49,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the redirect would go to whatever host the client named
     )
     for module in ROUTERS:
         app.include_router(module.router)

@@ -53,6 +53,10 @@ UNPARSEABLE = {
     "too much data": npy(np.zeros(3)) + b"x",
     "huge shape": header(GOOD % 10**18),
     "negative shape": header(GOOD % -1),
+    "huge shape times zero": header(GOOD.replace("%s,", f"{10**30}, 0")),
+    "more dimensions than numpy has": header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'1,' * 100})}}")
+    + bytes(4),
+    "booleans for sizes": header("{'descr': '<f4', 'fortran_order': False, 'shape': (True, True)}") + bytes(4),
 }
 
 

@@ -126,6 +126,18 @@ def test_what_is_no_still_picture_is_refused(kind: str) -> None:
         read_image(content, GREY)
 
 
+@pytest.mark.parametrize("exif", [b"junkjunk", b"MM\0*"])
+def test_a_damaged_exif_block_is_a_damaged_image(exif: bytes) -> None:
+    with pytest.raises(InvalidInput, match="damaged"):
+        read_image(saved(Image.fromarray(RAMP), format="PNG", exif=exif), GREY)
+
+
+@pytest.mark.parametrize("cut", [4, 12, 20, 30])
+def test_a_png_without_its_end_is_truncated_even_where_no_pixel_is_missing(cut: int) -> None:
+    with pytest.raises(InvalidInput, match="damaged or truncated"):
+        read_image(png(np.zeros((28, 28), np.uint8))[:-cut], GREY)
+
+
 @given(st.binary(max_size=60), st.integers(0, 400))
 def test_damaged_pictures_are_read_or_refused_and_nothing_else(noise: bytes, at: int) -> None:
     good = png(RAMP)
@@ -143,8 +155,9 @@ def test_an_error_says_which_picture() -> None:
 def test_colours() -> None:
     assert parse_color("#102030") == (16, 32, 48)
     assert parse_color("white") == (255, 255, 255)
-    with pytest.raises(InvalidInput, match="not a colour"):
-        parse_color("mud")
+    for wrong in ("mud", "#12345", "rgb(" + "9" * 30 + ",0,0)", "hsl(0,99999999999999%,50%)", "hsv(1,2%,3%)", ""):
+        with pytest.raises(InvalidInput, match="not a colour"):
+            parse_color(wrong)
 
 
 @pytest.mark.parametrize("format", ["png", "webp"])

@@ -143,7 +143,8 @@ def test_unknown_members_are_refused_without_an_echo(client: TestClient) -> None
 
 
 def test_other_paths_and_methods(client: TestClient) -> None:
-    problem(client.get("/nope"), 404, "not-found")
+    for path in ("/nope", "/sample/", "/models/", "/models/a%2Fb/"):
+        problem(client.get(path, follow_redirects=False), 404, "not-found")
     answer = client.get("/encode")
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
