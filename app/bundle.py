@@ -212,8 +212,8 @@ def _read_verified(path: Path, sha256: str) -> bytes:
 
 def _read_array(directory: Path, entry: Array, content: bytes) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # the header is a Python literal: its parser raises many things
         raise BundleError(f"{directory / entry.file} is not an npy file") from error
     if array.dtype != entry.dtype or array.shape != entry.shape:
         raise BundleError(f"{directory / entry.file} is not the {entry.dtype} array of {MANIFEST}")

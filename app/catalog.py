@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from app.batcher import Batcher
@@ -65,7 +66,13 @@ class Catalog:
 
 
 def load_catalog(
-    models_dir: Path, default: str, batcher: Batcher, *, execution_providers: list[ExecutionProvider], threads: int
+    models_dir: Path,
+    default: str,
+    batcher: Batcher,
+    *,
+    execution_providers: list[ExecutionProvider],
+    threads: int,
+    queue_seconds: float = 30,
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, on the first execution provider that all of them run on.
 
@@ -75,7 +82,8 @@ def load_catalog(
     bundles = [_read(directory) for directory in _directories(models_dir)]
     for provider in execution_providers:
         try:
-            vaes = [Vae(bundle, batcher, execution_provider=provider, threads=threads) for bundle in bundles]
+            load = partial(Vae, execution_provider=provider, threads=threads, queue_seconds=queue_seconds)
+            vaes = [load(bundle, batcher) for bundle in bundles]
         except ExecutionProviderError as error:
             if provider == execution_providers[-1]:
                 raise

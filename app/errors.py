@@ -4,6 +4,7 @@ VaeError
 ├── BadRequest 400
 ├── NotFound 404
 │   └── UnknownModel
+├── MethodNotAllowed 405
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422

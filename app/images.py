@@ -35,6 +35,7 @@ class Reading:
     width: int
     mode: Literal["L", "RGB"]
     max_pixels: int
+    """Most pixels of all pictures of a request, before they are resized."""
     background: tuple[int, int, int] = (0, 0, 0)
     """RGB under transparent pixels."""
     invert: bool = False
@@ -52,13 +53,23 @@ def read_image(content: bytes, reading: Reading) -> Pixels:
     Raises:
         InvalidInput: not an image of these formats, damaged, animated, too many pixels, or not as `strict` wants it.
     """
+    return load_image(open_image(content, reading.max_pixels), content, reading)
+
+
+def open_image(content: bytes, max_pixels: int) -> Image.Image:
+    """The picture in `content`, its header read and nothing decoded yet."""
     try:
         image = Image.open(io.BytesIO(content), formats=READERS)
     except Exception:  # Pillow's readers raise whatever their parsers come upon
         raise InvalidInput("not a PNG, JPEG, WebP or GIF image") from None
+    if image.width * image.height > max_pixels:
+        raise InvalidInput("too many pixels: there is a limit on all pictures of a request together")
+    return image
+
+
+def load_image(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
+    """Decode an opened picture and convert it."""
     with image:
-        if image.width * image.height > reading.max_pixels:
-            raise InvalidInput(f"more than {reading.max_pixels} pixels")
         try:
             if getattr(image, "is_animated", False):
                 raise InvalidInput("an animated image; send one frame")
@@ -155,15 +166,18 @@ def tile(images: Pixels, columns: int | None = None) -> Pixels:
 
 
 def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
-    """Pixels `[N, H, W, C]` of N pictures.
+    """Pixels `[N, H, W, C]` of N pictures, of at most `max_pixels` together.
 
     Raises:
-        InvalidInput: one of them is wrong; the pointer says which, `/3`.
+        InvalidInput: one of them is wrong, or one too many; the pointer says which, `/3`.
     """
     images = np.empty((len(contents), reading.height, reading.width, len(reading.mode)), np.uint8)
+    budget = reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            images[index] = read_image(content, reading)
+            image = open_image(content, budget)
+            budget -= image.width * image.height
+            images[index] = load_image(image, content, reading)
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
     return images

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
@@ -33,12 +34,13 @@ def create_app(settings: Settings) -> FastAPI:
         batcher,
         execution_providers=execution_providers(settings.execution_provider),
         threads=settings.threads,
+        queue_seconds=settings.queue_seconds,
     )
     metrics = Metrics(batcher)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {"limits": settings, "catalog": catalog}
+        yield {"limits": settings, "catalog": catalog, "decoding": CapacityLimiter(settings.slot_count)}
         await catalog.close()
 
     app = FastAPI(

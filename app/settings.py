@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     )
     slots: Annotated[int, Field(ge=0)] = Field(0, description="Batches run at once; 0 is one for each CPU.")
     threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
+    queue_seconds: Annotated[float, Field(gt=0)] = Field(30, description="Longest wait for a slot; then 504.")
     batch_rows: Positive = Field(32, description="Most rows in one batch.")
     queue_rows: Positive = Field(4096, description="Most rows waiting; beyond it requests are refused with 503.")
 
@@ -45,7 +46,7 @@ class Settings(BaseSettings):
     max_manifold: Positive = Field(32, description="Most pictures along one side of the manifold.")
     max_body_bytes: Positive = Field(32 * 2**20, description="Largest request body; it is stopped while it streams.")
     max_pixels: Positive = Field(
-        2**24, description="Most pixels in one received picture, checked before it is decoded."
+        2**24, description="Most pixels in the received pictures of a request, checked before they are decoded."
     )
 
     @property

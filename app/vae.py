@@ -1,14 +1,15 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
+import time
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app import gaussian
-from app.batcher import Arrays, Batcher
-from app.bundle import Bundle, Manifest
+from app.batcher import Arrays, Batcher, Run
+from app.bundle import MANIFEST, Bundle, Manifest
 from app.errors import BundleError, InferenceFailed, InvalidInput
 from app.gaussian import Floats, Mixture, Posterior
 from app.session import ExecutionProvider, Session
@@ -22,7 +23,13 @@ class Vae:
     """Encoder and decoder of one bundle, ready to run."""
 
     def __init__(
-        self, bundle: Bundle, batcher: Batcher, *, execution_provider: ExecutionProvider = "cpu", threads: int = 1
+        self,
+        bundle: Bundle,
+        batcher: Batcher,
+        *,
+        execution_provider: ExecutionProvider = "cpu",
+        threads: int = 1,
+        queue_seconds: float = 30,
     ) -> None:
         """Load both graphs and run each once.
 
@@ -32,11 +39,12 @@ class Vae:
         """
         self.manifest: Manifest = bundle.manifest
         self.execution_provider = execution_provider
-        label = f"{bundle.manifest.name} {bundle.manifest.version}"
+        directory, graphs = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.graphs
+        _check_shapes(bundle, directory)
         load = partial(Session, execution_provider=execution_provider, threads=threads)
-        self._encoder = load(bundle.encoder, name=f"encoder of {label}")
-        self._decoder = load(bundle.decoder, name=f"decoder of {label}")
-        self._batcher = batcher
+        self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
+        self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
+        self._batcher, self._queue_seconds = batcher, queue_seconds
         self._label_means: Floats | None = bundle.arrays.get("label_means")
         self._mixture = _mixture(bundle)
         self._warm_up()
@@ -57,12 +65,12 @@ class Vae:
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
         rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        outputs = await self._batcher.submit((self, "encoder", rows.shape[1:]), self._run_encoder, rows)
+        outputs = await self._submit("encoder", self._run_encoder, rows)
         return Posterior(outputs["mean"], outputs.get("log_std"))
 
     async def decode(self, latents: Floats) -> Pixels:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`."""
-        outputs = await self._batcher.submit((self, "decoder", latents.shape[1:]), self._run_decoder, latents)
+        outputs = await self._submit("decoder", self._run_decoder, latents)
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
 
     def draw(self, posterior: Posterior, seed: int) -> Floats:
@@ -145,6 +153,10 @@ class Vae:
         first, second = sorted(int(i) for i in np.argsort(-kl, kind="stable")[:2])
         return first, second
 
+    async def _submit(self, graph: str, run: Run, rows: NDArray[Any]) -> Arrays:
+        deadline = time.monotonic() + self._queue_seconds
+        return await self._batcher.submit((self, graph, rows.shape[1:]), run, rows, deadline=deadline)
+
     def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:
         return self._encoder.run({"image": rows})
 
@@ -165,7 +177,9 @@ class Vae:
             try:
                 outputs = session.run(inputs, list(expected))
             except InferenceFailed as error:
-                raise BundleError(f"{session.name} does not run as its manifest says: {error.__cause__}") from error
+                raise BundleError(
+                    f"{session.name} does not run as its manifest says: {str(error.__cause__).splitlines()[0]}"
+                ) from error
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
@@ -177,3 +191,23 @@ def _mixture(bundle: Bundle) -> Mixture | None:
     if any(part is None for part in parts):
         return None
     return Mixture(*parts)  # type: ignore[arg-type]
+
+
+def _check_shapes(bundle: Bundle, directory: str) -> None:
+    """Refuse what is not served (images of any size, latents that are no vectors) and arrays that do not fit."""
+    image, latent, path = bundle.manifest.image, bundle.manifest.latent.shape, f"{directory}/{MANIFEST}"
+    if image.height is None or image.width is None or len(latent) != 1 or latent[0] is None:
+        raise BundleError(f"{path} is of images without a fixed size or latents that are no vectors: not served yet")
+    d, kl = latent[0], bundle.manifest.metrics.get("kl_per_dimension")
+    if kl is not None and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
+        raise BundleError(f"{path} has a kl_per_dimension that is not {d} numbers")
+    components = len(bundle.arrays.get("aggregate_weights", ()))
+    wanted = {
+        "label_means": (len(bundle.arrays.get("label_means", ())), d),
+        "aggregate_means": (components, d),
+        "aggregate_cholesky": (components, d, d),
+        "aggregate_labels": (components,),
+    }
+    for name, shape in wanted.items():
+        if name in bundle.arrays and bundle.arrays[name].shape != shape:
+            raise BundleError(f"{directory}/{bundle.manifest.arrays[name].file} does not have the shape {shape}")

@@ -25,6 +25,7 @@ from app.api.problems import BODY_PROBLEMS, MODEL_PROBLEMS
 from app.arrays import NPY, read_npy
 from app.errors import InvalidInput
 from app.gaussian import Floats
+from app.images import PictureFormat
 from app.vae import Vae
 
 router = APIRouter(tags=["decode"], route_class=BodyRoute)
@@ -33,7 +34,7 @@ router = APIRouter(tags=["decode"], route_class=BodyRoute)
 class DecodeRequest(Strict):
     """Latents to decode."""
 
-    latents: list[Latent] = Field(min_length=1, description="Latents of the model's size.")
+    latents: list[Latent] = Field(min_length=1, fail_fast=True, description="Latents of the model's size.")
 
 
 class DecodeImageQuery(ModelQuery, PictureQuery):
@@ -44,7 +45,7 @@ class DecodeOneQuery(ModelQuery):
     """One latent to decode."""
 
     latent: list[QueryFloat] = Field(min_length=1, description="The latent, one value each.", examples=[[0.5, -1.2]])
-    format: Annotated[str, Field(pattern="^(png|webp)$")] = Field("png", description="The picture's format.")
+    format: PictureFormat = Field("png", description="The picture's format.")
 
 
 @router.post("/decode", operation_id="decode", responses=BODY_PROBLEMS)

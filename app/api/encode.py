@@ -52,7 +52,10 @@ class EncodeRequest(Strict):
     """Pictures to encode."""
 
     images: list[Base64Image] = Field(
-        min_length=1, description="Pictures; each may carry a `data:` prefix.", examples=[[EXAMPLE_IMAGE]]
+        min_length=1,
+        fail_fast=True,
+        description="Pictures; each may carry a `data:` prefix.",
+        examples=[[EXAMPLE_IMAGE]],
     )
 
 
@@ -109,7 +112,7 @@ Encoded = tuple[Posterior, Floats | None, int | None]
 
 
 async def _encode_pictures(server: State, vae: Vae, query: EncodeQuery, contents: list[bytes]) -> Encoded:
-    images = await decode_pictures(contents, query.reading(vae, server.limits))
+    images = await decode_pictures(server, contents, query.reading(vae, server.limits))
     return await _encode(vae, query, images)
 
 

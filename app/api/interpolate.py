@@ -141,12 +141,14 @@ async def _read_points(
     server: State, vae: Vae, query: InterpolateQuery, points: list[Point], pictured: list[int]
 ) -> Pixels:
     """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
-    reading = query.reading(vae, server.limits)
-    images = []
+    contents = []
     for index in pictured:
         try:
-            contents = decode_base64([points[index].image or ""], "")
-            images.append(await decode_pictures(contents, reading, ""))
+            contents += decode_base64([points[index].image or ""], "")
         except InvalidInput as error:
             raise InvalidInput(error.detail, f"/points/{index}/image") from None
-    return np.concatenate(images)
+    try:
+        return await decode_pictures(server, contents, query.reading(vae, server.limits), "")
+    except InvalidInput as error:
+        index = pictured[int(error.pointer.removeprefix("/"))]
+        raise InvalidInput(error.detail, f"/points/{index}/image") from None

@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal, Protocol, cast
 
+import anyio
 import anyio.to_thread
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -20,9 +21,6 @@ from app.images import Pixels, Reading, parse_color, read_images
 from app.vae import Vae
 
 LARGEST_SEED = 2**31 - 1
-
-# Below this many bytes, decoding costs less than the hop to a thread.
-_INLINE_BYTES = 4096
 
 
 class Limits(Protocol):
@@ -43,6 +41,8 @@ class State(Protocol):
 
     limits: Limits
     catalog: Catalog
+    decoding: anyio.CapacityLimiter
+    """How many requests' pictures are decoded at once."""
 
 
 def _not_bool_or_str(value: Any) -> Any:
@@ -56,7 +56,7 @@ JsonInt = Annotated[int, Field(ge=0), BeforeValidator(_not_bool_or_str)]
 JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
 
-Latent = Annotated[list[JsonFloat], Field(min_length=1, examples=[[0.5, -1.2]])]
+Latent = Annotated[list[JsonFloat], Field(min_length=1, fail_fast=True, examples=[[0.5, -1.2]])]
 
 
 class Strict(BaseModel):
@@ -231,11 +231,9 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
     return contents
 
 
-async def decode_pictures(contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
-    """Pixels `[N, H, W, C]` of pictures, off the event loop where they are large."""
+async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
+    """Pixels `[N, H, W, C]` of pictures, off the event loop: a few bytes can hold millions of pixels."""
     try:
-        if sum(map(len, contents)) <= _INLINE_BYTES:
-            return read_images(contents, reading)
-        return await anyio.to_thread.run_sync(read_images, contents, reading)
+        return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)
     except InvalidInput as error:
         raise InvalidInput(error.detail, pointer + error.pointer) from None

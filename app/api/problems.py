@@ -1,9 +1,11 @@
 """Every error as a problem document (RFC 9457), and the OpenAPI responses that document it, from the same classes.
 
-Texts are fixed: no stack trace, no library message, no path, no echo of the input.
+Texts are fixed: no stack trace, no path, no echo of the input; what is wrong with a value is told in
+pydantic's own fixed sentences.
 """
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +30,8 @@ from app.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+
+_MOST_ERRORS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     wrong = error.errors()
     if any(item["type"] == "json_invalid" for item in wrong):
         return problem(BadRequest, "the body is not JSON")
-    return problem(InvalidInput, errors=[_field_error(item) for item in wrong])
+    return problem(InvalidInput, errors=[_field_error(item) for item in wrong[:_MOST_ERRORS]])
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:
@@ -117,9 +121,25 @@ _BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (BadRequest, NotFo
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    if error.status_code == 400:  # FastAPI's answer to text that is not UTF-8, nested too deep, ...
+        detail = "the body is not JSON"
     answer = problem(_BY_STATUS.get(error.status_code, VaeError), detail)
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of the first route at this path alone
+        answer.headers["Allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that the request's path takes, by the OpenAPI document."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    operations = request.app.openapi()["paths"].items()
+    return sorted(
+        method.upper()
+        for pattern, methods in operations
+        if re.fullmatch(re.sub("{[^}]*}", "[^/]+", pattern), path)
+        for method in methods
+    )
 
 
 def _unknown(request: Request, error: Exception) -> JSONResponse:

@@ -95,9 +95,10 @@ def test_an_array_of_another_shape_than_described_is_refused(directory: Path) ->
         read_bundle(directory)
 
 
-def test_an_array_that_is_not_npy_is_refused(directory: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk", b"\x93NUMPY\x01\x00\x04\x00{'a'"])
+def test_an_array_that_is_not_npy_is_refused(directory: Path, content: bytes) -> None:
     path = directory / "label_means.npy"
-    path.write_bytes(b"junk")
+    path.write_bytes(content)
     edit(directory, lambda m: m["arrays"]["label_means"].update(describe(path)))
     with pytest.raises(BundleError, match=r"label_means\.npy is not an npy file"):
         read_bundle(directory)

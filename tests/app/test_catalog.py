@@ -1,12 +1,15 @@
 """Discovery of the models directory, and what stops the server at start."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from app.batcher import Batcher
-from app.bundle import describe, read_manifest, write_manifest
+from app.bundle import Manifest, describe, read_bundle, read_manifest, write_array, write_manifest
 from app.catalog import Catalog, load_catalog
 from app.errors import BundleError, ExecutionProviderError, StartupError, UnknownModel
 from tests.conftest import MODELS
@@ -75,16 +78,45 @@ def test_a_graph_that_does_not_load_is_named(models_copy: Path) -> None:
     graphs = manifest.graphs
     decoder = graphs.decoder.model_copy(update=describe(directory / "decoder.onnx"))
     write_manifest(directory, manifest.model_copy(update={"graphs": graphs.model_copy(update={"decoder": decoder})}))
-    with pytest.raises(BundleError, match="decoder of mnist-2d 1 cannot be loaded"):
+    with pytest.raises(BundleError, match=r"mnist-2d/1/decoder\.onnx cannot be loaded"):
         load(models_copy)
 
 
 def test_graphs_that_are_not_as_the_manifest_says_are_named(models_copy: Path) -> None:
     directory = models_copy / "mnist-2d" / "1"
     manifest = read_manifest(directory)
-    latent = manifest.latent.model_copy(update={"shape": (3,)})
-    write_manifest(directory, manifest.model_copy(update={"latent": latent}))
-    with pytest.raises(BundleError, match="encoder of mnist-2d 1 gives another `mean`"):
+    image = manifest.image.model_copy(update={"height": 27})
+    write_manifest(directory, manifest.model_copy(update={"image": image}))
+    with pytest.raises(BundleError, match=r"mnist-2d/1/encoder\.onnx does not run as its manifest says"):
+        load(models_copy)
+
+
+UNSERVED: dict[str, Callable[[Manifest], dict[str, Any]]] = {
+    "images of any size": lambda m: {"image": m.image.model_copy(update={"height": None})},
+    "spatial latents": lambda m: {"latent": m.latent.model_copy(update={"shape": (2, 7, 7)})},
+    "latents of no size": lambda m: {"latent": m.latent.model_copy(update={"shape": (None,)})},
+    "KL of other dimensions": lambda m: {"metrics": {"kl_per_dimension": [1.0]}},
+    "KL that is no list": lambda m: {"metrics": {"kl_per_dimension": "x"}},
+}
+
+
+@pytest.mark.parametrize("kind", UNSERVED)
+def test_what_is_not_served_is_refused_at_start(models_copy: Path, kind: str) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    manifest = read_manifest(directory)
+    write_manifest(directory, manifest.model_copy(update=UNSERVED[kind](manifest)))
+    with pytest.raises(BundleError, match=r"mnist-2d/1/manifest\.json"):
+        load(models_copy)
+
+
+@pytest.mark.parametrize("name", ["label_means", "aggregate_means", "aggregate_cholesky", "aggregate_labels"])
+def test_arrays_that_do_not_fit_the_latent_are_refused_at_start(models_copy: Path, name: str) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    manifest = read_manifest(directory)
+    array = np.zeros((10, 7), read_bundle(directory).arrays[name].dtype)
+    arrays = manifest.arrays | {name: write_array(directory, name, array)}
+    write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
+    with pytest.raises(BundleError, match=rf"mnist-2d/1/{name}\.npy does not have the shape"):
         load(models_copy)
 
 

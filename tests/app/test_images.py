@@ -112,7 +112,7 @@ REFUSED = {
     "a format that is not read": (saved(Image.fromarray(RAMP), format="TIFF"), "not a PNG"),
     "truncated": (png(RAMP)[:-40], "damaged or truncated"),
     "only a header": (png(RAMP)[:33], "not a PNG|damaged or truncated"),
-    "many pixels": (bomb(), "more than 10000 pixels"),
+    "many pixels": (bomb(), "too many pixels"),
     "animated GIF": (animated("GIF"), "animated"),
     "animated PNG": (animated("PNG"), "animated"),
     "animated WebP": (animated("WEBP"), "animated"),

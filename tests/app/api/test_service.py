@@ -89,7 +89,7 @@ def test_settings_bound_requests(make_client: Callable[..., TestClient], digits:
     assert client.get("/sample", params={"n": 3}).status_code == 422
     assert client.get("/manifold/image", params={"n": 3}).status_code == 422
     assert client.post("/interpolate", json=line | {"steps": 4}).status_code == 422
-    assert "more than 700 pixels" in client.post("/encode", json={"images": [base64_png(digits[0])]}).text
+    assert "too many pixels" in client.post("/encode", json={"images": [base64_png(digits[0])]}).text
     assert problem(client.post("/decode", content=b" " * 2001, headers=JSON), 413, "body-too-large")
 
 
@@ -136,6 +136,31 @@ def test_what_is_no_json_is_unparseable(client: TestClient, body: bytes) -> None
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_errors_are_not_multiplied(client: TestClient) -> None:
+    for body in ({"latents": [""] * 50_000}, {"latents": [[0.0]]} | {f"k{i}": 0 for i in range(1000)}):
+        answer = client.post("/decode", json=body)
+        assert answer.status_code == 422
+        assert len(answer.content) < 4000
+
+
+def test_rows_that_wait_too_long_are_dropped(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(queue_seconds=1e-9)
+    problem(client.get("/sample"), 504, "deadline-exceeded")
+
+
+def test_pixels_are_counted_over_all_pictures_of_a_request(
+    make_client: Callable[..., TestClient], digits: Pixels
+) -> None:
+    client = make_client(max_pixels=2 * 28 * 28)
+    picture = base64_png(digits[0])
+    assert client.post("/encode", json={"images": [picture] * 2}).status_code == 200
+    answer = client.post("/encode", json={"images": [picture] * 3})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/images/2"
+    line = {"points": [{"label": 0}, *[{"image": picture}] * 3]}
+    assert client.post("/interpolate", json=line).json()["errors"][0]["pointer"] == "/points/3/image"
+
+
 def test_unknown_members_are_refused_without_an_echo(client: TestClient) -> None:
     answer = client.post("/decode", json={"latents": [[0.0] * 32], "s3cret": 1})
     assert answer.status_code == 422
@@ -148,6 +173,8 @@ def test_other_paths_and_methods(client: TestClient) -> None:
     answer = client.get("/encode")
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
+    assert client.put("/decode/image").headers["allow"] == "GET, POST"
+    assert client.put("/models/mnist").headers["allow"] == "GET"
 
 
 def test_an_unforeseen_error_tells_nothing(make_client: Callable[..., TestClient]) -> None:
