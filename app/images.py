@@ -4,7 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -44,19 +44,7 @@ class Reading:
     """Refuse another size or mode instead of converting."""
 
 
-def read_image(content: bytes, reading: Reading) -> Pixels:
-    """Pixels `[H, W, C]` of one PNG, JPEG, WebP or still GIF, as the model takes them.
-
-    EXIF orientation is applied, 16-bit, palette and other modes are converted, alpha is flattened on the background,
-    another size is resized with antialiasing.
-
-    Raises:
-        InvalidInput: not an image of these formats, damaged, animated, too many pixels, or not as `strict` wants it.
-    """
-    return load_image(open_image(content, reading.max_pixels), content, reading)
-
-
-def open_image(content: bytes, max_pixels: int) -> Image.Image:
+def _open(content: bytes, max_pixels: int) -> Image.Image:
     """The picture in `content`, its header read and nothing decoded yet."""
     try:
         image = Image.open(io.BytesIO(content), formats=READERS)
@@ -67,7 +55,7 @@ def open_image(content: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def load_image(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
+def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
     """Decode an opened picture and convert it."""
     with image:
         try:
@@ -123,7 +111,7 @@ class Writer:
 
     media_type: str
     still: dict[str, Any] | None
-    animation: dict[str, Any] | None = field(default=None)
+    animation: dict[str, Any] | None = None
 
 
 WRITERS = {
@@ -166,18 +154,22 @@ def tile(images: Pixels, columns: int | None = None) -> Pixels:
 
 
 def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
-    """Pixels `[N, H, W, C]` of N pictures, of at most `max_pixels` together.
+    """Pixels `[N, H, W, C]` of N pictures, each a PNG, JPEG, WebP or still GIF, as the model takes them.
+
+    EXIF orientation is applied, 16-bit, palette and other modes are converted, alpha is flattened on the background,
+    another size is resized with antialiasing.
 
     Raises:
-        InvalidInput: one of them is wrong, or one too many; the pointer says which, `/3`.
+        InvalidInput: not an image of these formats, damaged, animated, more pixels than are allowed in all, or not as
+            `strict` wants it; the pointer says which, `/3`.
     """
     images = np.empty((len(contents), reading.height, reading.width, len(reading.mode)), np.uint8)
     budget = reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            image = open_image(content, budget)
+            image = _open(content, budget)
             budget -= image.width * image.height
-            images[index] = load_image(image, content, reading)
+            images[index] = _load(image, content, reading)
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
     return images

@@ -17,17 +17,17 @@ class BodyLimit:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         received = 0
 
-        # The rest of the body is not read: the connection cannot be used again.
-        refusal = HTTPException(413, f"at most {self.max_bytes} bytes", headers={"Connection": "close"})
-
         async def counted() -> Message:
             nonlocal received
-            if int(announced) > self.max_bytes:  # before anything is read, so that a client that asks may not send
-                raise refusal
+            self._check(int(announced))  # before anything is read, so that a client that asks need not send
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise refusal
+            self._check(received)
             return message
 
         await self.app(scope, counted, send)
+
+    def _check(self, size: int) -> None:
+        if size > self.max_bytes:
+            # The rest of the body is not read: the connection cannot be used again.
+            raise HTTPException(413, f"at most {self.max_bytes} bytes", headers={"Connection": "close"})

@@ -11,7 +11,6 @@ from app.api.answers import PICTURE_TYPES, Images, base64_pictures, documented, 
 from app.api.parameters import (
     NPY_LATENTS,
     BodyRoute,
-    JsonFloat,
     Latent,
     ModelQuery,
     PictureQuery,
@@ -52,7 +51,7 @@ class DecodeOneQuery(ModelQuery):
 async def decode(server: Server, query: Annotated[ModelQuery, Query()], body: DecodeRequest) -> Images:
     """The image of each latent: the decoder's mean."""
     vae = server.catalog.find(query.model, query.version)
-    latents = latents_from_lists(body.latents, vae, server.limits.max_rows)
+    latents = check_latents(body.latents, vae, server.limits.max_rows)
     return Images(**stamp(vae), images=await base64_pictures(await vae.decode(latents)))
 
 
@@ -65,7 +64,7 @@ async def decode(server: Server, query: Annotated[ModelQuery, Query()], body: De
 async def decode_image(server: Server, query: Annotated[DecodeImageQuery, Query()], body: DecodeRequest) -> Response:
     """As `decode`, as one picture."""
     vae = server.catalog.find(query.model, query.version)
-    latents = latents_from_lists(body.latents, vae, server.limits.max_rows)
+    latents = check_latents(body.latents, vae, server.limits.max_rows)
     return await picture(vae, await vae.decode(latents), query.format, query.columns)
 
 
@@ -92,35 +91,39 @@ async def decode_one_image(server: Server, query: Annotated[DecodeOneQuery, Quer
 async def decode_npy(server: Server, query: Annotated[ModelQuery, Query()], body: RawBody) -> Response:
     """As `decode`, from npy to npy."""
     vae = server.catalog.find(query.model, query.version)
-    array = read_npy(body)
-    if array.dtype.kind != "f":
-        raise InvalidInput("latents must be floats")
-    latents = _checked(array, vae, server.limits.max_rows)
+    latents = latents_from_array(read_npy(body), vae, server.limits.max_rows)
     return npy_images(vae, await vae.decode(latents))
 
 
-def latents_from_lists(latents: list[list[JsonFloat]], vae: Vae, limit: int) -> Floats:
-    """Float32 `[N, *latent]` of the JSON member `latents`.
+def check_latents(latents: list[list[float]], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
+    """Float32 `[N, *latent]` of latents as JSON and queries have them.
 
     Raises:
         InvalidInput: one of them has another size than the model's; or too many; or beyond float32.
     """
-    return check_latents(latents, vae, limit, "/latents")
-
-
-def check_latents(latents: list[list[float]], vae: Vae, limit: int, pointer: str) -> Floats:
     check_count(len(latents), limit, pointer)
     size = int(np.prod(vae.latent_shape))
     for index, latent in enumerate(latents):
         if len(latent) != size:
             raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")
-    return _checked(np.array(latents, np.float64), vae, limit, pointer)
+    return _finite(np.array(latents, np.float64), pointer)
 
 
-def _checked(array: NDArray[Any], vae: Vae, limit: int, pointer: str = "") -> Floats:
+def latents_from_array(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
+    """Float32 `[N, *latent]` of an npy array.
+
+    Raises:
+        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+    """
+    if array.dtype.kind != "f":
+        raise InvalidInput("latents must be floats")
     if array.shape[1:] != vae.latent_shape:
-        raise InvalidInput(f"latents must be [N, {', '.join(map(str, vae.latent_shape))}]", pointer)
-    check_count(len(array), limit, pointer)
+        raise InvalidInput(f"latents must be [N, {', '.join(map(str, vae.latent_shape))}]")
+    check_count(len(array), limit, "")
+    return _finite(array)
+
+
+def _finite(array: NDArray[Any], pointer: str = "") -> Floats:
     with np.errstate(over="ignore"):
         latents = array.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))

@@ -141,14 +141,9 @@ async def _read_points(
     server: State, vae: Vae, query: InterpolateQuery, points: list[Point], pictured: list[int]
 ) -> Pixels:
     """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
-    contents = []
-    for index in pictured:
-        try:
-            contents += decode_base64([points[index].image or ""], "")
-        except InvalidInput as error:
-            raise InvalidInput(error.detail, f"/points/{index}/image") from None
+    texts = [points[index].image or "" for index in pictured]
     try:
-        return await decode_pictures(server, contents, query.reading(vae, server.limits), "")
+        return await decode_pictures(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
     except InvalidInput as error:
         index = pictured[int(error.pointer.removeprefix("/"))]
         raise InvalidInput(error.detail, f"/points/{index}/image") from None

@@ -4,7 +4,7 @@ import binascii
 import secrets
 from base64 import b64decode
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import anyio
 import anyio.to_thread
@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from app.arrays import NPY
 from app.catalog import Catalog
 from app.errors import BadRequest, InvalidInput, UnsupportedMediaType
-from app.images import Pixels, Reading, parse_color, read_images
+from app.images import PictureFormat, Pixels, Reading, parse_color, read_images
 from app.vae import Vae
 
 LARGEST_SEED = 2**31 - 1
@@ -118,7 +118,7 @@ def _color(text: str) -> tuple[int, int, int]:
 class PictureQuery(BaseModel):
     """How several pictures become one."""
 
-    format: Literal["png", "webp"] = Field("png", description="The picture's format.")
+    format: PictureFormat = Field("png", description="The picture's format.")
     columns: int | None = Field(None, ge=1, description="Columns of the grid; ceil(sqrt(N)) if absent.")
 
 
@@ -236,4 +236,4 @@ async def decode_pictures(server: State, contents: list[bytes], reading: Reading
     try:
         return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)
     except InvalidInput as error:
-        raise InvalidInput(error.detail, pointer + error.pointer) from None
+        raise error.below(pointer) from None

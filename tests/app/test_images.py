@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.errors import InvalidInput
-from app.images import WRITERS, Reading, parse_color, read_image, read_images, tile, write_animation, write_image
+from app.images import WRITERS, Reading, parse_color, read_images, tile, write_animation, write_image
 from tests.conftest import Pixels, png
 
 GREY = Reading(height=28, width=28, mode="L", max_pixels=10_000)
@@ -25,6 +25,11 @@ def saved(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, **options)
     return buffer.getvalue()
+
+
+def read_image(content: bytes, reading: Reading) -> Pixels:
+    """One picture."""
+    return read_images([content], reading)[0]
 
 
 def reading(**changes: Any) -> Reading:
