@@ -10,7 +10,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 MENDABLE = {
     "training.recipe": "RecipeError",
-    "training.data": "DataError",
+    "training.data.dataset": "DataError",
     "training.conversion": "ExportError",
     "app.errors": "VaeError",
 }
@@ -31,6 +31,8 @@ def train(
     recipe: RecipeArgument,
     data_dir: DataDir = Path("data"),
     runs: Runs = Path("runs"),
+    models: Models = Path("models"),
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu: what to train on.")] = "auto",
     devices: Annotated[int, typer.Option(help="Devices a node.")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines; start the same command on each with torchrun.")] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even where a checkpoint lies.")] = False,
@@ -39,7 +41,16 @@ def train(
     from training.recipe import load_recipe
     from training.train import train
 
-    folder = train(load_recipe(recipe), data_dir=data_dir, runs=runs, devices=devices, nodes=nodes, fresh=fresh)
+    folder = train(
+        load_recipe(recipe),
+        data_dir=data_dir,
+        runs=runs,
+        models=models,
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        fresh=fresh,
+    )
     print(f"Trained: {folder}. Next: python -m training export {recipe}")
 
 

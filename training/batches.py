@@ -2,20 +2,34 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data import Dataset, Split
+Pixels = NDArray[np.uint8]
+
+
+class Batch(NamedTuple):
+    """One process's share of a batch."""
+
+    images: Tensor
+    """uint8 `[N, C, H, W]`."""
+    start: int
+    """Where they begin in the batch of all processes,"""
+    total: int
+    """and how many that has."""
 
 
 class Batches:
     """Batches of one uint8 tensor `[N, C, H, W]`, gathered on its own device.
 
-    With `seed` each epoch has its own order, a function of seed and epoch alone; without, the order is the tensor's.
-    Of `world_size` processes each gets every `world_size`-th image of that order.
+    With `seed` each epoch has its own order, a function of seed and epoch alone, and every process gets equally many
+    rows of each batch, for which up to `world_size - 1` images of the epoch's last batch are left out. Without, the
+    order is the tensor's and nothing is left out.
     """
 
     def __init__(
@@ -23,41 +37,42 @@ class Batches:
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.count = len(images) // world_size * world_size if seed is not None else len(images)
 
     def __len__(self) -> int:
-        return math.ceil(math.ceil(len(self.images) / self.world_size) / self.batch_size)
+        return math.ceil(self.count / self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of this epoch from the next pass on."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Tensor]:
-        count = len(self.images)
+    def __iter__(self) -> Iterator[Batch]:
         if self.seed is None:
-            order = np.arange(count)
+            order = np.arange(self.count)
         else:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        order = np.resize(order, math.ceil(count / self.world_size) * self.world_size)[self.rank :: self.world_size]
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.images))[: self.count]
         indices = torch.from_numpy(order).to(self.images.device)
-        for start in range(0, len(indices), self.batch_size):
-            yield self.images[indices[start : start + self.batch_size]]
+        for first in range(0, self.count, self.batch_size):
+            total = min(self.batch_size, self.count - first)
+            start, stop = (total * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            yield Batch(self.images[indices[first + start : first + stop]], start, total)
 
 
 class ImageData(L.LightningDataModule):
     """The splits as uint8 tensors on the trainer's device."""
 
-    def __init__(self, dataset: Dataset, *, batch_size: int, seed: int) -> None:
+    def __init__(self, train: Pixels, watched: Pixels, *, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.train, self.watched, self.batch_size, self.seed = train, watched, batch_size, seed
 
     def train_dataloader(self) -> Batches:
-        return self._batches(self.dataset.train, seed=self.seed)
+        return self._batches(self.train, seed=self.seed)
 
     def val_dataloader(self) -> Batches:
-        return self._batches(self.dataset.test, seed=None)
+        return self._batches(self.watched, seed=None)
 
-    def _batches(self, split: Split, *, seed: int | None) -> Batches:
+    def _batches(self, pixels: Pixels, *, seed: int | None) -> Batches:
         assert self.trainer is not None
-        images = torch.from_numpy(split.images.copy()).to(self.trainer.strategy.root_device)
+        images = torch.from_numpy(pixels.copy()).to(self.trainer.strategy.root_device)
         world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         return Batches(images, self.batch_size, seed=seed, **world)

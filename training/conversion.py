@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from app.bundle import Bundle
 from app.gaussian import Posterior
 from app.session import Session
+from training.likelihood import Likelihood
 
 OPSET = 20
 BATCHES = (1, 2, 7, 64)
@@ -39,17 +40,17 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Latents float32 `[N, latent]` -> the Bernoulli means as uint8 `[N, C, H, W]`, and their logits, float32."""
+    """Latents float32 `[N, latent]` -> the mean as uint8 `[N, C, H, W]`, and the likelihood's parameters, float32."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: nn.Module, likelihood: Likelihood) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.likelihood = decoder, likelihood
 
-    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        logits: Tensor = self.decoder(latent)
-        # Clipped all the same: ONNX leaves a cast from out of range undefined.
-        image = (logits.sigmoid() * 255).round().clamp(0, 255).to(torch.uint8)
-        return image, logits
+    def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        parameters = self.likelihood.parameters_of(self.decoder(latent))
+        # Clipped even where it is a sigmoid: ONNX leaves a cast from out of range undefined.
+        image = (self.likelihood.mean(parameters) * 255).round().clamp(0, 255).to(torch.uint8)
+        return image, *parameters.values()
 
 
 def write_graph(path: Path, module: nn.Module, example: Tensor, outputs: list[str]) -> None:

@@ -21,7 +21,8 @@ from app import bundle
 from app.bundle import Manifest
 from app.gaussian import Floats, generator
 from training.card import metric_rows, write_card
-from training.data import load_dataset
+from training.binarize import binarize
+from training.data import load_dataset, read_options
 from training.graphs import Graphs
 
 ROWS = 1024
@@ -30,8 +31,6 @@ TRAIN_IMAGES = 10_000
 TRAIN_K = 4
 """Draws an image of the training split: few do, where only the mean over many images is asked for."""
 ACTIVE_VARIANCE = 0.01
-BINARIZATION_STREAM = 1
-"""Stream of a row's generator that its pixels are drawn from; stream 0 is the latents'."""
 
 Pixels = NDArray[np.uint8]
 Doubles = NDArray[np.float64]
@@ -69,7 +68,7 @@ def evaluate(
     """
     read = bundle.read_bundle(directory)
     graphs, training = Graphs(read), read.manifest.training
-    dataset = load_dataset(training.dataset, data_dir)
+    dataset = load_dataset(read_options(directory), data_dir)
     test, train = dataset.test.images[:images], dataset.train.images[:TRAIN_IMAGES][:images]
     if read.manifest.stochastic:
         metrics = measure(graphs, test, train, k=k, seed=seed)
@@ -155,15 +154,6 @@ def measure_reconstruction(graphs: Graphs, images: Pixels, *, progress: Progress
         logits = graphs.logits(graphs.encode(images[rows]).mean)
         values[rows] = cross_entropy(logits.reshape(len(logits), -1), pixels(images[rows]))
     return values
-
-
-def binarize(images: Pixels, seed: int) -> Pixels:
-    """0 or 255, 255 with probability grey/255; what a pixel becomes depends on seed, row and place alone."""
-    binary = np.empty_like(images)
-    for row, image in enumerate(images):
-        uniform = generator(seed, row, BINARIZATION_STREAM).random(image.shape, np.float32)
-        binary[row] = np.where(uniform < image / np.float32(255), 255, 0)
-    return binary
 
 
 def normal_draws(seed: int, rows: slice, k: int, latent: int) -> Floats:

@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from app import bundle
 from app.bundle import Array, Graph, Manifest
 from app.gaussian import Floats
 from training.aggregate import fit_mixture
-from training.architectures import build
 from training.card import write_card
 from training.conversion import BATCHES, ImageDecoder, ImageEncoder, compare, write_graph
 from training.data import Split, load_dataset
 from training.graphs import Graphs
+from training.module import VaeModule
 from training.recipe import RECIPES, Recipe, load_recipe
 from training.train import load_checkpoint, run_folder
 
@@ -44,18 +43,22 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         DataError: the data set cannot be had.
         ExportError: a graph disagrees with torch.
     """
-    checkpoint = load_checkpoint(recipe, runs)
-    dataset = load_dataset(recipe.data.dataset, data_dir)
-    image_shape = dataset.train.images.shape[1:]
-    encoder, decoder = load_modules(recipe, checkpoint["state_dict"], image_shape)
+    checkpoint = load_checkpoint(recipe, runs, "best" if recipe.training.early_stopping_epochs else "last")
+    dataset = load_dataset(recipe.data, data_dir)
+    image_shape = dataset.image_shape
+    module = VaeModule(recipe, channels=image_shape[0], size=image_shape[1])
+    module.load_state_dict(checkpoint["state_dict"])
+    encoder = ImageEncoder(module.encoder).eval()
+    decoder = ImageDecoder(module.decoder, module.likelihood).eval()
     target = models / recipe.name / str(recipe.version)
     with whole(target) as directory:
         heads = ["mean", "log_std"] if recipe.stochastic else ["mean"]
+        outputs = ["image", *module.likelihood.names]
         write_graph(directory / "encoder.onnx", encoder, torch.zeros(2, *image_shape, dtype=torch.uint8), heads)
-        write_graph(directory / "decoder.onnx", decoder, torch.zeros(2, recipe.latent), ["image", "logits"])
+        write_graph(directory / "decoder.onnx", decoder, torch.zeros(2, recipe.latent), outputs)
         shutil.copy(run_folder(runs, recipe) / "training.csv", directory)
         (directory / "recipe.toml").write_text(to_toml(recipe))
-        manifest = describe(directory, recipe, checkpoint, image_shape)
+        manifest = describe(directory, recipe, checkpoint, image_shape, outputs)
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
         compare(written, encoder, decoder, dataset.test.images[: max(BATCHES)])
@@ -64,21 +67,6 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         write_card(directory)
         bundle.read_bundle(directory)
     return target
-
-
-def load_modules(recipe: Recipe, state_dict: dict[str, Tensor], image_shape: Shape) -> tuple[nn.Module, nn.Module]:
-    """The trained encoder and decoder as they are exported; `state_dict` is a VaeModule's."""
-    channels, size = image_shape[:2]
-    halves = build(
-        recipe.architecture,
-        channels=channels,
-        size=size,
-        latent=recipe.latent,
-        heads=2 if recipe.stochastic else 1,
-    )
-    for name, half in zip(("encoder.", "decoder."), halves, strict=True):
-        half.load_state_dict({k.removeprefix(name): v for k, v in state_dict.items() if k.startswith(name)})
-    return ImageEncoder(halves[0]).eval(), ImageDecoder(halves[1]).eval()
 
 
 def write_arrays(directory: Path, graphs: Graphs, split: Split, seed: int) -> dict[str, Array]:
@@ -102,11 +90,14 @@ def label_means(means: Floats, labels: NDArray[np.uint8]) -> Floats:
     return np.stack(rows).astype(np.float32)
 
 
-def describe(directory: Path, recipe: Recipe, checkpoint: dict[str, Any], image_shape: Shape) -> Manifest:
+def describe(
+    directory: Path, recipe: Recipe, checkpoint: dict[str, Any], image_shape: Shape, outputs: list[str]
+) -> Manifest:
     """The manifest of the two graphs in `directory`, as yet without arrays and metrics."""
     channels, height, width = image_shape
     image = {"dtype": "uint8", "shape": (None, *image_shape)}
-    logits = {"dtype": "float32", "shape": (None, *image_shape)}
+    parameter = {"dtype": "float32", "shape": (None, *image_shape)}
+    pictures = {name: image if name == "image" else parameter for name in outputs}
     latent = {"dtype": "float32", "shape": (None, recipe.latent)}
     heads = {"mean": latent, "log_std": latent} if recipe.stochastic else {"mean": latent}
     return Manifest.model_validate(
@@ -118,13 +109,13 @@ def describe(directory: Path, recipe: Recipe, checkpoint: dict[str, Any], image_
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "image": {"channels": channels, "height": height, "width": width, "mode": {1: "L", 3: "RGB"}[channels]},
             "latent": {"shape": (recipe.latent,)},
-            "likelihood": "bernoulli",
+            "likelihood": "bernoulli" if "logits" in outputs else recipe.likelihood.name,
             "graphs": {
                 "encoder": _graph(directory / "encoder.onnx", {"image": image}, heads),
-                "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, {"image": image, "logits": logits}),
+                "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, pictures),
             },
             "training": {
-                "dataset": recipe.data.dataset,
+                "dataset": recipe.data.key,
                 "binarization": recipe.binarization,
                 "recipe": _recipe_path(recipe),
                 "epochs": checkpoint["epoch"] + 1,

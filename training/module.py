@@ -1,99 +1,196 @@
 """The LightningModule: one training step that fits on a screen. Loop, devices and checkpoints are Lightning's."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 
 from training.architectures import build
-from training.batches import Batches
-from training.objective import binarize, cross_entropy, draw, kl_divergence
-from training.recipe import Recipe
+from training.batches import Batch, Batches
+from training.likelihood import make_likelihood
+from training.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
+from training.recipe import Elbo, Iwae, Recipe
+
+VALIDATION_EPOCH = 2**31
+"""Seeds the draws of validation, the same in every epoch, so that epochs compare."""
+
+
+class Terms(NamedTuple):
+    """What a batch of N images gives, in nats."""
+
+    reconstruction: Tensor
+    """`[N]`: -log p(x|z), averaged over the draws."""
+    kl: Tensor
+    """`[N, d]`: KL of each latent dimension; zero without a posterior."""
+    log_weights: Tensor | None
+    """`[k, N]`: log p(x, z) / q(z|x) of each draw, under IWAE."""
+    latents: Tensor
+    """`[k, N, d]`: the draws."""
 
 
 class VaeModule(L.LightningModule):
-    """Encoder and decoder of `recipe` for `channels` x `size` x `size` images, and how they are trained."""
+    """Encoder and decoder of `recipe` for `channels` x `size` x `size` images, and how they are trained.
+
+    Every random number is drawn for the whole batch of all processes, of which each takes its rows: however many there
+    are, an image gets the same pixels and the same draws.
+    """
 
     def __init__(self, recipe: Recipe, *, channels: int, size: int) -> None:
         super().__init__()
         self.recipe = recipe
+        self.likelihood = make_likelihood(recipe.likelihood)
         self.encoder, self.decoder = build(
             recipe.architecture,
             channels=channels,
+            outputs=channels * self.likelihood.channels,
             size=size,
             latent=recipe.latent,
             heads=2 if recipe.stochastic else 1,
         )
+        self._sums: dict[str, Tensor] = {}
+        self._skipped_steps = 0
+        self.draws = recipe.objective.k if isinstance(recipe.objective, Iwae) else 1
         # Half the time of a convolution on a CPU; bit for bit the same weights.
         self.to(memory_format=torch.channels_last)
 
-    def loss_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction and KL terms `[N]`, each, of uint8 images `[N, C, H, W]`."""
-        pixels = images.float().div_(255).contiguous(memory_format=torch.channels_last)
-        if self.recipe.binarization == "dynamic":
-            pixels = binarize(pixels)
+    @property
+    def term_names(self) -> list[str]:
+        """What is logged of each split, in nats an image; the last is what is minimised, but for beta and free bits."""
+        names = ["reconstruction", "kl", "negative_elbo"]
+        return [*names, "negative_iwae"] if isinstance(self.recipe.objective, Iwae) else names
+
+    def terms(self, batch: Batch) -> Terms:
+        """The terms of a batch of uint8 images `[N, C, H, W]`."""
+        pixels = self._pixels(batch)
         heads = self.encoder(pixels)
-        latents = draw(*heads) if self.recipe.stochastic else heads[0]
-        reconstruction = cross_entropy(self.decoder(latents), pixels)
-        kl = kl_divergence(*heads) if self.recipe.stochastic else torch.zeros_like(reconstruction)
-        return reconstruction, kl
+        mean = heads[0].float()
+        if not self.recipe.stochastic:
+            reconstruction = -self._log_p_x(mean[None], pixels)[0]
+            return Terms(reconstruction, torch.zeros_like(mean), None, mean[None])
+        log_std = heads[1].float()
+        eps = self._noise(torch.randn, batch, self.draws, mean.shape[1]).transpose(0, 1)  # [k, N, d]
+        latents = mean + log_std.exp() * eps  # the reparameterisation trick
+        log_p_x = self._log_p_x(latents, pixels)
+        log_weights = None
+        if isinstance(self.recipe.objective, Iwae):
+            log_weights = importance_weights(log_p_x, latents, mean.detach(), log_std.detach())
+        return Terms(-log_p_x.mean(dim=0), kl_divergence(mean, log_std), log_weights, latents)
 
-    def training_step(self, images: Tensor, _: int) -> Tensor:
-        reconstruction, kl = (term.mean() for term in self.loss_terms(images))
-        self._log("train", reconstruction, kl, len(images))
-        return reconstruction + self.kl_weight() * kl
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        terms = self.terms(batch)
+        self._count("train", terms)
+        return self.loss(terms)
 
-    def validation_step(self, images: Tensor, _: int) -> None:
-        reconstruction, kl = (term.mean() for term in self.loss_terms(images))
-        self._log("test", reconstruction, kl, len(images))
+    def loss(self, terms: Terms) -> Tensor:
+        """What is minimised, `[]`."""
+        objective = self.recipe.objective
+        if terms.log_weights is not None:
+            return dreg_loss(terms.log_weights, terms.latents).mean()
+        reconstruction = terms.reconstruction.mean()
+        if not isinstance(objective, Elbo):
+            return reconstruction
+        return reconstruction + self.kl_weight(objective) * free_bits(terms.kl, objective.free_bits)
 
-    def kl_weight(self) -> float:
-        """Weight of the KL term at this step: rises linearly to 1 over the warm-up."""
-        steps = self.recipe.objective.kl_warmup_epochs * self._steps_an_epoch
-        return min(1.0, (self.global_step + 1) / steps) if steps else 1.0
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self._count(self.recipe.watched, self.terms(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        # Here, at the epoch's end, and not in on_train_epoch_end, which comes after the callbacks that want them.
+        self._report("train")
+        self._report(self.recipe.watched)
+        self.log("train/skipped_steps", float(self._skipped_steps))
+
+    def kl_weight(self, objective: Elbo) -> float:
+        """Weight of the KL term at this step: rises linearly to beta over the warm-up."""
+        steps = objective.kl_warmup_epochs * int(self.trainer.num_training_batches)
+        return objective.beta * (min(1.0, (self.global_step + 1) / steps) if steps else 1.0)
 
     def on_train_epoch_start(self) -> None:
         # Every epoch starts from its own seed, so that a run resumed at an epoch's end goes on to the same numbers.
-        seed = np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.global_rank])
-        torch.manual_seed(int(seed.generate_state(1)[0]))
+        self._seed(self.current_epoch)
         batches = self.trainer.train_dataloader
         assert isinstance(batches, Batches)
         batches.set_epoch(self.current_epoch)
+        self._skipped_steps = 0
+
+    def on_validation_epoch_start(self) -> None:
+        self._seed(VALIDATION_EPOCH)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient, or drop it: without one the optimizer changes neither weights nor its own state."""
+        training = self.recipe.training
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        skipped = not torch.isfinite(norm) or norm > (training.gradient_skip or math.inf)
+        if skipped:
+            optimizer.zero_grad(set_to_none=True)
+        elif training.gradient_clip is not None:
+            clip_grads_with_norm_(self.parameters(), training.gradient_clip, norm)
+        self._skipped_steps += int(skipped)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         training = self.recipe.training
-        kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}[training.optimizer]
-        optimizer = kind(self.parameters(), lr=training.learning_rate)
-        total = int(self.trainer.estimated_stepping_batches)
+        weights = [p for p in self.parameters() if p.requires_grad]
+        optimizer: Optimizer
+        if training.weight_decay is not None:
+            optimizer = torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=training.weight_decay)
+        else:
+            kind = torch.optim.Adamax if training.optimizer == "adamax" else torch.optim.Adam
+            optimizer = kind(weights, lr=training.learning_rate)
+        total, warmup = int(self.trainer.estimated_stepping_batches), training.learning_rate_warmup_steps
 
         def factor(step: int) -> float:
-            rise = (
-                min(1.0, (step + 1) / training.learning_rate_warmup_steps)
-                if training.learning_rate_warmup_steps
-                else 1.0
-            )
-            fall = 0.5 * (1 + math.cos(math.pi * step / total)) if training.schedule == "cosine" else 1.0
-            return rise * fall
+            rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+            return rise * (0.5 * (1 + math.cos(math.pi * step / total)) if training.schedule == "cosine" else 1.0)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    @property
-    def _steps_an_epoch(self) -> int:
-        return int(self.trainer.num_training_batches)
+    def _pixels(self, batch: Batch) -> Tensor:
+        """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""
+        pixels = batch.images.float().div_(255)
+        if self.recipe.binarization == "dynamic":
+            pixels = (self._noise(torch.rand, batch, *pixels.shape[1:]) < pixels).to(pixels.dtype)
+        return pixels.contiguous(memory_format=torch.channels_last)
 
-    def _log(self, split: str, reconstruction: Tensor, kl: Tensor, rows: int) -> None:
-        terms = {"reconstruction": reconstruction, "kl": kl, "negative_elbo": reconstruction + kl}
-        for name, value in terms.items():
-            self.log(
-                f"{split}/{name}",
-                value.detach(),
-                on_step=False,
-                on_epoch=True,
-                prog_bar=name == "negative_elbo",
-                batch_size=rows,
-                sync_dist=True,
-            )
+    def _log_p_x(self, latents: Tensor, pixels: Tensor) -> Tensor:
+        """log p(x|z) `[k, N]` of latents `[k, N, d]`."""
+        output = self.decoder(latents.flatten(0, 1)).float()
+        parameters = self.likelihood.parameters_of(output.unflatten(0, latents.shape[:2]))
+        return self.likelihood.log_prob(parameters, pixels)
+
+    def _noise(self, kind: Callable[..., Tensor], batch: Batch, *shape: int) -> Tensor:
+        """This process's rows `[N, *shape]` of random numbers for the whole batch."""
+        noise = kind(batch.total, *shape, generator=self._generator, device=self.device)
+        return noise[batch.start : batch.start + len(batch.images)]
+
+    def _seed(self, epoch: int) -> None:
+        torch.manual_seed(self.recipe.seed)  # what layers draw for themselves: dropout
+        self._generator = torch.Generator(self.device).manual_seed(self.recipe.seed + (epoch + 1) * 2**31)
+
+    def _count(self, split: str, terms: Terms) -> None:
+        """Add a batch to its split's sums: Lightning's own logging, called every step, costs a small net dearly."""
+        reconstruction, kl = terms.reconstruction.sum(), terms.kl.sum()
+        values = [reconstruction, kl, reconstruction + kl]
+        if terms.log_weights is not None:
+            values.append(-iwae(terms.log_weights).sum())
+        values.append(torch.full_like(kl, len(terms.reconstruction)))
+        sums = torch.stack(values).detach().double()
+        self._sums[split] = self._sums[split] + sums if split in self._sums else sums
+
+    def _report(self, split: str) -> None:
+        """Log the means over the images of a split, of all processes."""
+        sums = self.trainer.strategy.reduce(self._sums.pop(split), reduce_op="sum")
+        for name, value in zip(self.term_names, (sums[:-1] / sums[-1]).tolist(), strict=True):
+            self.log(f"{split}/{name}", value)

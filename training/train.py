@@ -1,28 +1,30 @@
 """Fit a recipe: everything around Lightning's loop."""
 
-import csv
-import subprocess
+import json
+import os
+import pickle
 import sys
+import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import ValidationError
+from rich import print as show
 
 from training.batches import ImageData
+from training.callbacks import EpochLog, ProgressBar, Provenance
+from training.binarize import binarize
 from training.data import load_dataset
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError
-
-COLUMNS = [
-    "train/negative_elbo",
-    "train/reconstruction",
-    "train/kl",
-    "test/negative_elbo",
-    "test/reconstruction",
-    "test/kl",
-]
+from training.report import make_report
+from training.start import start_from
 
 
 def run_folder(runs: Path, recipe: Recipe) -> Path:
@@ -30,114 +32,118 @@ def run_folder(runs: Path, recipe: Recipe) -> Path:
     return runs / f"{recipe.name}-{recipe.version}"
 
 
-def train(recipe: Recipe, *, data_dir: Path, runs: Path, devices: int = 1, nodes: int = 1, fresh: bool = False) -> Path:
+def train(
+    recipe: Recipe,
+    *,
+    data_dir: Path,
+    runs: Path,
+    models: Path = Path("models"),
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    fresh: bool = False,
+) -> Path:
     """Train `recipe`, going on from its last checkpoint unless `fresh`; returns the run's folder.
 
-    The folder holds `last.ckpt`, written at the end of every epoch, and `training.csv`, the loss terms of every epoch.
+    The folder holds `last.ckpt`, written at the end of every epoch, `training.csv`, the loss terms of every epoch, the
+    same for TensorBoard in `tensorboard`, and at the end `report.json`. Under torchrun the processes are as many as it
+    started; else `devices` on each of `nodes`.
 
     Raises:
-        RecipeError: the checkpoint there is another recipe's.
+        RecipeError: the checkpoint there is another recipe's; or the recipe cannot run on these devices.
         DataError: the data set cannot be had.
+        BundleError: the bundle to start from cannot be read.
     """
     folder = run_folder(runs, recipe)
     checkpoint = folder / "last.ckpt"
     resume = checkpoint.exists() and not fresh
-    if resume:
-        load_checkpoint(recipe, runs)
-    dataset = load_dataset(recipe.data.dataset, data_dir)
+    first_epoch = load_checkpoint(recipe, runs)["epoch"] + 1 if resume else 0
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    _check_devices(recipe, accelerator, devices * nodes)
+    dataset = load_dataset(recipe.data, data_dir)
     L.seed_everything(recipe.seed, verbose=False)
-    channels, size = dataset.train.images.shape[1:3]
+    channels, size = dataset.image_shape[:2]
     module = VaeModule(recipe, channels=channels, size=size)
+    if recipe.training.start is not None and not resume:
+        start_from(models / recipe.training.start, module)
     folder.mkdir(parents=True, exist_ok=True)
     interactive = sys.stdout.isatty()
     trainer = L.Trainer(
+        accelerator=accelerator,
         max_epochs=recipe.training.epochs,
         devices=devices,
         num_nodes=nodes,
-        gradient_clip_val=recipe.training.gradient_clip,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision=recipe.training.precision,
         num_sanity_val_steps=0,
-        logger=False,  # EpochLog writes what there is to say
-        callbacks=_callbacks(recipe, folder, interactive),
-        enable_progress_bar=interactive,
+        logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
+        callbacks=_callbacks(recipe, module, folder, interactive),
+        enable_progress_bar=False,  # ours shows the whole training
         enable_model_summary=interactive,
         use_distributed_sampler=False,
     )
-    data = ImageData(dataset, batch_size=recipe.training.batch_size, seed=recipe.seed)
+    splits = {"train": dataset.train, recipe.watched: getattr(dataset, recipe.watched)}
+    images = {name: split.images for name, split in splits.items()}
+    if recipe.binarization == "static":
+        images = {name: binarize(images, recipe.seed) for name, images in images.items()}
+    data = ImageData(
+        images["train"], images[recipe.watched], batch_size=recipe.training.batch_size, seed=recipe.seed
+    )
+    began = time.monotonic()
     trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=False)
+    if trainer.is_global_zero:
+        seconds, count = time.monotonic() - began, len(images["train"])
+        report = make_report(trainer, module, seconds=seconds, first_epoch=first_epoch, images=count)
+        (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+        if interactive:
+            show(report.table(folder))
     return folder
 
 
-def load_checkpoint(recipe: Recipe, runs: Path) -> dict[str, Any]:
-    """The last checkpoint of `recipe`'s run.
+def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str, Any]:
+    """The last checkpoint of `recipe`'s run, or the best.
 
     Raises:
-        RecipeError: there is none, or it is of another recipe.
+        RecipeError: there is none, it is damaged, or it is of another recipe.
     """
-    path = run_folder(runs, recipe) / "last.ckpt"
+    path = run_folder(runs, recipe) / f"{name}.ckpt"
     if not path.exists():
         raise RecipeError(f"{path} is absent: train the recipe first")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    if checkpoint["recipe"] != recipe.model_dump(mode="json"):
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RecipeError(f"{path} is damaged: train with --fresh") from error
+    try:
+        same = Recipe.model_validate(checkpoint["recipe"]) == recipe  # validated, so that a later default is filled in
+    except ValidationError:
+        same = False
+    if not same:
         raise RecipeError(f"{path} is of another recipe: train with --fresh, or name a new version")
     return checkpoint
 
 
-def _callbacks(recipe: Recipe, folder: Path, interactive: bool) -> list[Callback]:
-    callbacks: list[Callback] = [
-        EpochLog(folder / "training.csv"),
-        Provenance(recipe),
-        ModelCheckpoint(dirpath=folder, filename="last", save_top_k=1, enable_version_counter=False),
-    ]
+def _check_devices(recipe: Recipe, accelerator: str, processes: int) -> None:
+    """Refuse what would fail, or mean something else than it says, on these devices."""
+    training = recipe.training
+    if training.batch_size % processes:
+        raise RecipeError(f"training.batch_size = {training.batch_size} cannot be shared by {processes} processes")
+    if training.precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise RecipeError("training.precision = '16-mixed' needs a GPU; on a CPU use '32-true' or 'bf16-mixed'")
+
+
+def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: bool) -> list[Callback]:
+    loss = f"{recipe.watched}/{module.term_names[-1]}"
+    columns = [f"{split}/{name}" for split in ("train", recipe.watched) for name in module.term_names]
+    callbacks: list[Callback] = [EpochLog(folder / "training.csv", columns), Provenance(recipe)]
+    save = partial(ModelCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
+    if recipe.training.early_stopping_epochs is not None:
+        callbacks.append(EarlyStopping(loss, patience=recipe.training.early_stopping_epochs))
+        callbacks.append(save(filename="best", monitor=loss))
+    callbacks.append(save(filename="last"))
     if recipe.training.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.training.ema_decay, use_buffers=False))
     if interactive:
-        callbacks.append(RichProgressBar())
+        callbacks.append(ProgressBar())
     return callbacks
-
-
-class EpochLog(Callback):
-    """One CSV row, and one printed line, an epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, str]] = []
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": str(trainer.current_epoch + 1)} | {name: f"{metrics[name]:.3f}" for name in COLUMNS}
-        self.rows = [*self.rows[: trainer.current_epoch], row]
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, row.keys())
-            writer.writeheader()
-            writer.writerows(self.rows)
-        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
-
-
-class Provenance(Callback):
-    """Writes into every checkpoint the recipe and the commit that it comes from."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.commit = recipe, current_commit()
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
-        checkpoint["commit"] = self.commit
-
-
-def current_commit() -> str | None:
-    """The repository's commit, with `-dirty` where tracked files differ; None outside a repository."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(  # noqa: S603 (a constant)
-            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,7 +1,8 @@
 """The table of architectures. Each file holds an encoder, a decoder and their options, and imports none of the others.
 
 Every encoder maps images `[N, C, H, W]`, float in [0, 1], to a tuple of heads `[N, latent]`: `(mean, log_std)`, or
-`(mean,)` without a posterior. Every decoder maps latents `[N, latent]` to Bernoulli logits `[N, C, H, W]`.
+`(mean,)` without a posterior. Every decoder maps latents `[N, latent]` to what its likelihood asks for,
+`[N, outputs, H, W]`: for binary pixels their logits.
 """
 
 from typing import Annotated
@@ -15,10 +16,10 @@ ArchitectureOptions = Annotated[article.Options | residual.Options, Field(discri
 
 
 def build(
-    options: ArchitectureOptions, *, channels: int, size: int, latent: int, heads: int
+    options: ArchitectureOptions, *, channels: int, outputs: int, size: int, latent: int, heads: int
 ) -> tuple[nn.Module, nn.Module]:
     """Make the encoder and the decoder of `channels` x `size` x `size` images, freshly initialised."""
     module = {"article": article, "residual": residual}[options.name]
     encoder: nn.Module = module.Encoder(options, channels=channels, size=size, latent=latent, heads=heads)
-    decoder: nn.Module = module.Decoder(options, channels=channels, size=size, latent=latent)
+    decoder: nn.Module = module.Decoder(options, outputs=outputs, size=size, latent=latent)
     return encoder, decoder

@@ -49,9 +49,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents `[N, latent]` -> logits `[N, C, H, W]`."""
+    """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
 
-    def __init__(self, options: Options, *, channels: int, size: int, latent: int) -> None:
+    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Linear(latent, 64 * (size // 4) ** 2),
@@ -61,10 +61,10 @@ class Decoder(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
-            nn.Conv2d(32, channels, 3, padding=1),
+            nn.Conv2d(32, outputs, 3, padding=1),
         )
         self.apply(_glorot)
 
     def forward(self, latents: Tensor) -> Tensor:
-        logits: Tensor = self.body(latents)
-        return logits
+        output: Tensor = self.body(latents)
+        return output

@@ -68,9 +68,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents `[N, latent]` -> logits `[N, C, H, W]`."""
+    """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
 
-    def __init__(self, options: Options, *, channels: int, size: int, latent: int) -> None:
+    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
         super().__init__()
         width, quarter = options.width, size // 4
         self.body = nn.Sequential(
@@ -85,9 +85,9 @@ class Decoder(nn.Module):
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.PixelShuffle(2),
             nn.SiLU(),
-            nn.Conv2d(width // 2, channels, 3, padding=1),
+            nn.Conv2d(width // 2, outputs, 3, padding=1),
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        logits: Tensor = self.body(latents)
-        return logits
+        output: Tensor = self.body(latents)
+        return output

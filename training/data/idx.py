@@ -1,4 +1,4 @@
-"""Data sets: IDX files read, checked and, where absent, downloaded, as uint8 arrays. Needs no torch."""
+"""MNIST and its kin: IDX files read, checked and, where absent, downloaded."""
 
 import gzip
 import hashlib
@@ -8,17 +8,17 @@ import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 from urllib.error import HTTPError, URLError
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from training.data import dataset
+from training.data.dataset import DataError, Split
+
 TIMEOUT_SECONDS = 30
-
-
-class DataError(Exception):
-    """A data set that cannot be had or is not what it should be; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class IdxFile:
 class IdxSource:
     """A data set in four IDX files and the mirrors that serve them."""
 
+    title: str
     mirrors: tuple[str, ...]
     train_images: IdxFile
     train_labels: IdxFile
@@ -42,6 +43,7 @@ class IdxSource:
 
 SOURCES = {
     "mnist": IdxSource(
+        title="MNIST",
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -62,38 +64,35 @@ SOURCES = {
 }
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images uint8 `[N, C, H, W]` and their labels uint8 `[N]`."""
+class Options(dataset.Options):
+    """One of the data sets in SOURCES."""
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
+
+    @property
+    def key(self) -> str:
+        """What the manifest calls it."""
+        return self.dataset
+
+    @property
+    def title(self) -> str:
+        """What the card calls it."""
+        return SOURCES[self.dataset].title
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """The two splits of a data set."""
-
-    train: Split
-    test: Split
-
-
-def load_dataset(name: str, data_dir: Path) -> Dataset:
-    """Read the data set `name` from `data_dir/name`, downloading what is absent.
+def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+    """The training and the test split in `data_dir/<dataset>`; what is absent is downloaded.
 
     Raises:
-        DataError: no such data set is known; or a file cannot be had, is no gzipped IDX file, or has another content
-            than it should.
+        DataError: a file cannot be had, is no gzipped IDX file, or has another content than it should.
     """
-    if name not in SOURCES:
-        raise DataError(f"no data set {name} is known here; there are {', '.join(SOURCES)}")
-    source, folder = SOURCES[name], data_dir / name
+    source, folder = SOURCES[options.dataset], data_dir / options.dataset
 
     def split(images: IdxFile, labels: IdxFile) -> Split:
         pixels = read_idx(folder, images, source.mirrors)
         return Split(pixels[:, None], read_idx(folder, labels, source.mirrors))
 
-    return Dataset(split(source.train_images, source.train_labels), split(source.test_images, source.test_labels))
+    return split(source.train_images, source.train_labels), split(source.test_images, source.test_labels)
 
 
 def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[np.uint8]:

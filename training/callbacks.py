@@ -1,0 +1,104 @@
+"""What a run writes down: a CSV row and a line an epoch, a progress bar, where a checkpoint comes from."""
+
+import csv
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from training.recipe import Recipe
+
+
+class EpochLog(Callback):
+    """One CSV row, and one printed line, an epoch."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self.path, self.columns = path, columns
+        self.rows: list[dict[str, str]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero and self.rows:  # resumed: the file may be older than the checkpoint, or gone
+            self._write()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": str(trainer.current_epoch + 1)} | {name: f"{metrics[name]:.3f}" for name in self.columns}
+        row |= {"train/skipped_steps": f"{metrics['train/skipped_steps']:.0f}"}
+        self.rows = [*self.rows[: trainer.current_epoch], row]
+        if trainer.is_global_zero:
+            self._write()
+            print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+    def _write(self) -> None:
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0].keys())
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class ProgressBar(Callback):
+    """A bar over the whole training, with the nats of the step and the time left."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps, {task.fields[nats]:.1f} nats,"),
+            TimeElapsedColumn(),
+            TextColumn("gone,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            speed_estimate_period=300,
+        )
+        self.task = TaskID(0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.progress.start()
+            total = int(trainer.estimated_stepping_batches)
+            self.task = self.progress.add_task("", total=total, completed=trainer.global_step, epoch="", nats=0.0)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_global_zero and trainer.global_step % 10 == 0:
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.progress.update(self.task, completed=trainer.global_step, epoch=epoch, nats=float(outputs["loss"]))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
+
+
+class Provenance(Callback):
+    """Writes into every checkpoint the recipe and the commit that it comes from."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.commit = recipe, current_commit()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+        checkpoint["commit"] = self.commit
+
+
+def current_commit() -> str | None:
+    """The repository's commit, with `-dirty` where tracked files differ; None outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(  # noqa: S603 (a constant)
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

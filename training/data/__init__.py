@@ -1,0 +1,43 @@
+"""Data sets: one file a kind, one table of them. Needs no torch.
+
+A kind has `Options`, a table of the recipe, and `read(options, data_dir)`, which gives the training and the test split.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from training.data import idx
+from training.data.dataset import DataError, Dataset, Split
+
+__all__ = ["DataError", "DataOptions", "Dataset", "Split", "load_dataset", "read_options"]
+
+DataOptions = Annotated[idx.Options, Field(discriminator="dataset")]
+
+
+def load_dataset(options: DataOptions, data_dir: Path) -> Dataset:
+    """Read the data set that a recipe asks for from `data_dir`, downloading what can be.
+
+    Raises:
+        DataError: it cannot be had, or is not what it should be.
+    """
+    train, test = idx.read(options, data_dir)
+    kept = len(train.images) - options.validation
+    if kept <= 0:
+        raise DataError(f"validation = {options.validation} leaves none of {len(train.images)} images to train on")
+    return Dataset(train[:kept], train[kept:], test)
+
+
+def read_options(directory: Path) -> DataOptions:
+    """The data table of a bundle's `recipe.toml`.
+
+    Raises:
+        DataError: it has none that can be read.
+    """
+    path = directory / "recipe.toml"
+    try:
+        return TypeAdapter[DataOptions](DataOptions).validate_python(tomllib.loads(path.read_text())["data"])
+    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise DataError(f"{path} does not say which data the bundle was trained on") from error

@@ -1,0 +1,46 @@
+"""What every data set is once it is read: uint8 images in two splits, and the options that all kinds share."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DataError(Exception):
+    """A data set that cannot be had or is not what it should be; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 `[N, C, H, W]` and their labels uint8 `[N]`, or None where there are none."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None
+
+    def __getitem__(self, rows: slice) -> "Split":
+        return Split(self.images[rows], None if self.labels is None else self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a data set. `validation` is empty unless the recipe sets training images aside."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+
+class Options(BaseModel):
+    """What every kind of data set can be asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    validation: Annotated[int, Field(ge=0)] = 0
+    """The last so many training images are set aside: not trained on, but watched, by early stopping above all."""
