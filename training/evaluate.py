@@ -2,13 +2,15 @@
 
     python -m training evaluate models/mnist/1
 
-Every value is in nats an image. Images are dynamically binarized with a seeded draw, because a Bernoulli likelihood is
-one on binary pixels only; the encoder is given the binary image, too. An autoencoder without a posterior has no
-likelihood: only its reconstruction is measured, on pixels of the kind that it was trained on.
+Values are in nats an image. Under a Bernoulli likelihood images are binarized, because it is one on binary pixels only,
+and the encoder is given the binary image, too: dynamically, by a seeded draw, or statically, by the draw that the
+training images were binarized with. Images of other likelihoods are left as they are. An autoencoder without a
+posterior has no likelihood: only its reconstruction is measured, on pixels of the kind that it was trained on.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app import bundle
-from app.bundle import Manifest
-from app.gaussian import Floats, generator
+from app.bundle import Bundle, Manifest
+from app.gaussian import Floats, Mixture, generator
+from training.aggregate import gap_to_prior
+from training.binarize import Pixels, binarize
+from training.calibration import latent_quantiles, score_quantiles
 from training.card import metric_rows, write_card
-from training.binarize import binarize
 from training.data import load_dataset, read_options
 from training.graphs import Graphs
+from training.log_prob import Doubles, log_mean_exp, log_prob
+from training.whole import whole
 
 ROWS = 1024
 """Latents decoded at a time: with logits and temporaries some tens of MB."""
 TRAIN_IMAGES = 10_000
-TRAIN_K = 4
-"""Draws an image of the training split: few do, where only the mean over many images is asked for."""
+TRAIN_K = 16
+"""Draws an image of the training split; the test split's bound is given at this k, too, to compare."""
+CALIBRATED_K = (1, 16, 128)
+"""Numbers of draws that the server can tell a score's percentile for."""
 ACTIVE_VARIANCE = 0.01
-
-Pixels = NDArray[np.uint8]
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,12 @@ class Terms:
     """`[N]`: -log p(x|z) averaged over the k draws. That estimates E_q as one draw does, with less variance."""
     kl: Doubles
     """`[N, d]`: KL(q(z|x) || p(z)) of each latent dimension, in closed form."""
-    log_likelihood: Doubles
-    """`[N]`: the IWAE-k bound on log p(x)."""
+    bounds: dict[int, Doubles]
+    """`[N]` each: the IWAE bound on log p(x) with the first so many of the k draws; the largest key is k."""
     mean: Floats
     """`[N, d]`: posterior means."""
+    squared_error: Doubles
+    """`[N]`: mean over pixels of the squared error of the picture that the mean decodes to, in [0, 1]."""
 
     @property
     def negative_elbo(self) -> float:
@@ -60,35 +67,60 @@ def evaluate(
     """Measure the bundle in `directory` on the test split, and return what the manifest calls its metrics.
 
     `k` is the number of draws an image, `images` the number of images (of the training split, too); all, if None. If
-    `write`, and only if every test image was measured, the metrics go into the manifest and the card is rendered anew.
+    `write`, the metrics of all test images go into the manifest, the server's calibration into the bundle, and the card
+    is rendered anew. A bound that is tighter than those, on fewer images with more draws, is kept beside them as
+    `tight`; any other measurement of fewer images is only returned.
 
     Raises:
         BundleError: the bundle cannot be read.
         DataError: the data set cannot be had.
     """
     read = bundle.read_bundle(directory)
-    graphs, training = Graphs(read), read.manifest.training
     dataset = load_dataset(read_options(directory), data_dir)
     test, train = dataset.test.images[:images], dataset.train.images[:TRAIN_IMAGES][:images]
-    if read.manifest.stochastic:
-        metrics = measure(graphs, test, train, k=k, seed=seed)
-    else:
-        metrics = measure_autoencoder(graphs, test, train, dynamic=training.binarization == "dynamic", seed=seed)
+    metrics, arrays = measure(read, test, train, k=k, seed=seed)
     if write and len(test) == len(dataset.test.images):
-        bundle.write_manifest(directory, read.manifest.model_copy(update={"metrics": metrics}))
-        write_card(directory)
+        if "tight" in read.manifest.metrics:
+            metrics["tight"] = read.manifest.metrics["tight"]
+        write_metrics(directory, read.manifest, metrics, arrays)
+    elif write and k > read.manifest.metrics.get("k", k):
+        kept = ("nll", "nll_standard_error", "k", "images", "seed")
+        tight = read.manifest.metrics | {"tight": {name: metrics[name] for name in kept}}
+        write_metrics(directory, read.manifest, tight, {})
     return metrics
 
 
-def measure(graphs: Graphs, test: Pixels, train: Pixels, *, k: int, seed: int) -> dict[str, Any]:
-    """Metrics of a variational autoencoder on grey images `[N, C, H, W]`, which are binarized here."""
+def write_metrics(
+    directory: Path, manifest: Manifest, metrics: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Put metrics and calibration arrays into a bundle, whole or not at all, and render its card."""
+    with whole(directory, copy=True) as partial_directory:
+        written = {name: bundle.write_array(partial_directory, name, array) for name, array in arrays.items()}
+        update = {"metrics": metrics, "arrays": manifest.arrays | written}
+        bundle.write_manifest(partial_directory, manifest.model_copy(update=update))
+        write_card(partial_directory)
+
+
+def measure(
+    read: Bundle, test: Pixels, train: Pixels, *, k: int, seed: int
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Metrics and calibration arrays of a bundle, from images `[N, C, H, W]` as the data set has them."""
+    graphs, manifest, kind = Graphs(read), read.manifest, measured_binarization(read.manifest)
     with _progress() as progress:
-        held_out = measure_terms(graphs, binarize(test, seed), k=k, seed=seed, progress=progress, name="test")
-        seen = measure_terms(graphs, binarize(train, seed), k=TRAIN_K, seed=seed, progress=progress, name="train")
-    log_likelihood, variance = held_out.log_likelihood, held_out.mean.var(axis=0, dtype=np.float64)
-    return {
+        terms = partial(measure_terms, graphs, seed=seed, progress=progress)
+        held_out = terms(prepare(test, manifest, seed), k=k if manifest.stochastic else 1, name="test")
+        seen = terms(prepare(train, manifest, seed), k=min(k, TRAIN_K) if manifest.stochastic else 1, name="train")
+        if not manifest.stochastic:
+            return _measure_autoencoder(read, kind, held_out, seen)
+        scores = held_out.bounds
+        if kind == "static":  # the server has no draw of its own for an image: it takes a threshold
+            scores = terms(np.where(test < 128, np.uint8(0), np.uint8(255)), k=k, name="threshold").bounds
+    arrays = latent_quantiles(held_out.mean) | score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
+    log_likelihood, variance = held_out.bounds[k], held_out.mean.var(axis=0, dtype=np.float64)
+    train_k = max(seen.bounds)
+    metrics = {
         "split": "test",
-        "binarization": "dynamic",
+        "binarization": kind,
         "images": len(test),
         "k": k,
         "seed": seed,
@@ -97,63 +129,94 @@ def measure(graphs: Graphs, test: Pixels, train: Pixels, *, k: int, seed: int) -
         "nll": _rounded(-log_likelihood.mean()),
         "nll_standard_error": _rounded(log_likelihood.std() / np.sqrt(len(test))),
         "reconstruction": _rounded(held_out.reconstruction.mean()),
+        "mean_squared_error": _rounded(held_out.squared_error.mean(), 6),
         "kl": _rounded(held_out.kl.sum(axis=1).mean()),
         "kl_per_dimension": [_rounded(value) for value in held_out.kl.mean(axis=0)],
         "active_units": int((variance > ACTIVE_VARIANCE).sum()),
+        "variance_per_dimension": [_rounded(value, 6) for value in variance],
+        "nll_at_train_k": _rounded(-held_out.bounds[train_k].mean()),
+        "train_nll": _rounded(-seen.bounds[train_k].mean()),
         "train_negative_elbo": _rounded(seen.negative_elbo),
         "train_images": len(train),
-        "train_k": TRAIN_K,
+        "train_k": train_k,
     }
+    if manifest.likelihood == "discretized_logistic":
+        metrics["bits_per_dimension"] = _rounded(metrics["nll"] / (np.log(2) * test[0].size))
+    draws = graphs.encode(prepare(test, manifest, seed)).draw(seed)
+    return metrics | _gap(read, draws), arrays
 
 
-def measure_autoencoder(graphs: Graphs, test: Pixels, train: Pixels, *, dynamic: bool, seed: int) -> dict[str, Any]:
-    """Metrics of a plain autoencoder: the cross entropy of its reconstructions, with grey values unless `dynamic`."""
-    if dynamic:
-        test, train = binarize(test, seed), binarize(train, seed)
-    with _progress() as progress:
-        held_out, seen = (
-            float(measure_reconstruction(graphs, split, progress=progress, name=name).mean())
-            for split, name in ((test, "test"), (train, "train"))
-        )
-    return {
+def _measure_autoencoder(
+    read: Bundle, kind: str, held_out: Terms, seen: Terms
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What can be said of a plain autoencoder: no bound, no KL."""
+    metrics = {
         "split": "test",
-        "binarization": "dynamic" if dynamic else "none",
-        "images": len(test),
-        "seed": seed,
-        "reconstruction": _rounded(held_out),
-        "train_reconstruction": _rounded(seen),
-        "train_images": len(train),
+        "binarization": kind,
+        "images": len(held_out.mean),
+        "reconstruction": _rounded(held_out.reconstruction.mean()),
+        "mean_squared_error": _rounded(held_out.squared_error.mean(), 6),
+        "train_reconstruction": _rounded(seen.reconstruction.mean()),
+        "train_images": len(seen.mean),
     }
+    return metrics | _gap(read, held_out.mean), latent_quantiles(held_out.mean)
+
+
+def _gap(read: Bundle, latents: Floats) -> dict[str, float]:
+    """The aggregated posterior's distance from the prior, by the bundle's mixture and held-out latents `[N, d]`."""
+    names = [f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")]
+    if not all(name in read.arrays for name in names):
+        return {}
+    return {"aggregate_gap": _rounded(gap_to_prior(Mixture(*(read.arrays[name] for name in names)), latents))}
+
+
+def prepare(images: Pixels, manifest: Manifest, seed: int) -> Pixels:
+    """Images as the likelihood wants them, binarized where it is Bernoulli's; see the head of this module."""
+    kind = measured_binarization(manifest)
+    return images if kind == "none" else binarize(images, manifest.training.seed if kind == "static" else seed)
+
+
+def measured_binarization(manifest: Manifest) -> str:
+    """How pixels become binary here: as in training, but a posterior trained on grey values is measured on draws."""
+    training = manifest.training.binarization
+    if manifest.likelihood == "bernoulli" and manifest.stochastic and training == "none":
+        return "dynamic"
+    return training
 
 
 def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str) -> Terms:
-    """The terms of binary images `[N, C, H, W]` of 0 and 255, with k draws from each image's posterior.
+    """The terms of images `[N, C, H, W]`, as the encoder gets them, with k draws from each one's posterior.
 
-    IWAE-k is log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) (Burda, Grosse & Salakhutdinov 2015, equation 8).
+    IWAE-k is log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) (Burda, Grosse & Salakhutdinov 2015, equation 8). Without a
+    posterior the one draw is the mean, and there is no bound.
     """
-    posterior = graphs.encode(images)
-    assert posterior.log_std is not None
-    log_likelihood, reconstruction = np.empty(len(images)), np.empty(len(images))
-    for rows in _chunks(len(images), max(1, ROWS // k), progress, name):
-        mean, log_std = posterior.mean[rows, None], posterior.log_std[rows, None]
-        eps = normal_draws(seed, rows, k, mean.shape[2])
-        latents = np.asarray(mean + np.exp(log_std) * eps, np.float32)  # [n, k, d]
-        logits = graphs.logits(latents.reshape(-1, latents.shape[2]))
-        log_p_x = -cross_entropy(logits.reshape(*latents.shape[:2], -1), pixels(images[rows])[:, None])  # [n, k]
-        # log p(z) - log q(z|x): both normalising constants are the same, and cancel.
-        log_ratio = (0.5 * (np.square(eps) - np.square(latents)) + log_std).sum(axis=2, dtype=np.float64)
-        log_likelihood[rows] = log_mean_exp(log_p_x + log_ratio)
+    manifest, posterior, count = graphs.manifest, graphs.encode(images), len(images)
+    log_std = posterior.log_std
+    ks = sorted({j for j in (*CALIBRATED_K, TRAIN_K) if j <= k} | {k}) if log_std is not None else []
+    bounds, reconstruction = {j: np.empty(count) for j in ks}, np.empty(count)
+    for rows in _chunks(count, max(1, ROWS // k), progress, name):
+        latents = posterior.mean[rows, None]  # [n, k, d]
+        if log_std is not None:
+            eps = normal_draws(seed, rows, k, latents.shape[2])
+            latents = np.asarray(latents + np.exp(log_std[rows, None]) * eps, np.float32)
+        parameters = graphs.parameters(latents.reshape(-1, latents.shape[2]))
+        parts = {part: values.reshape(*latents.shape[:2], -1) for part, values in parameters.items()}
+        log_p_x = log_prob(manifest.likelihood, parts, pixels(images[rows])[:, None])  # [n, k]
         reconstruction[rows] = -log_p_x.mean(axis=1)
-    return Terms(reconstruction, posterior.kl(), log_likelihood, posterior.mean)
+        if log_std is not None:
+            # log p(z) - log q(z|x): both normalising constants are the same, and cancel.
+            log_ratio = 0.5 * (np.square(eps) - np.square(latents)) + log_std[rows, None]
+            log_weights = log_p_x + log_ratio.sum(axis=2, dtype=np.float64)
+            for j in ks:
+                bounds[j][rows] = log_mean_exp(log_weights[:, :j])
+    kl = posterior.kl() if log_std is not None else np.zeros(posterior.mean.shape)
+    return Terms(reconstruction, kl, bounds, posterior.mean, squared_error(graphs, images, posterior.mean))
 
 
-def measure_reconstruction(graphs: Graphs, images: Pixels, *, progress: Progress, name: str) -> Doubles:
-    """Cross entropy `[N]` of images `[N, C, H, W]` under their own reconstructions, without a draw."""
-    values = np.empty(len(images))
-    for rows in _chunks(len(images), ROWS, progress, name):
-        logits = graphs.logits(graphs.encode(images[rows]).mean)
-        values[rows] = cross_entropy(logits.reshape(len(logits), -1), pixels(images[rows]))
-    return values
+def squared_error(graphs: Graphs, images: Pixels, latents: Floats) -> Doubles:
+    """Mean over pixels of (image - picture)^2, both in [0, 1], `[N]`, of images and the pictures of their latents."""
+    difference = pixels(images) - pixels(graphs.decode(latents))
+    return np.asarray(np.square(difference).mean(axis=1, dtype=np.float64))
 
 
 def normal_draws(seed: int, rows: slice, k: int, latent: int) -> Floats:
@@ -167,26 +230,6 @@ def pixels(images: Pixels) -> Floats:
     values = images.reshape(len(images), -1).astype(np.float32)
     values /= 255
     return values
-
-
-def cross_entropy(logits: Floats, targets: Floats) -> Doubles:
-    """Cross entropy of targets in [0, 1] under logits, summed over the last axis; -log p(x|z) if they are binary.
-
-    max(l, 0) - l x + log(1 + exp(-|l|)), which neither overflows nor cancels.
-    """
-    values = np.abs(logits)
-    np.negative(values, out=values)
-    np.exp(values, out=values)
-    np.log1p(values, out=values)
-    values += np.maximum(logits, 0)
-    values -= logits * targets
-    return np.asarray(values.sum(axis=-1, dtype=np.float64))
-
-
-def log_mean_exp(values: Doubles) -> Doubles:
-    """log(mean(exp(values))) over the last axis, without overflow."""
-    largest = values.max(axis=-1, keepdims=True)
-    return np.asarray(largest[..., 0] + np.log(np.exp(values - largest).mean(axis=-1)))
 
 
 def metric_table(metrics: dict[str, Any], manifest: Manifest) -> Table:
@@ -210,5 +253,5 @@ def _progress() -> Progress:
     return Progress(TextColumn("{task.description:>5}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
+def _rounded(value: float, digits: int = 4) -> float:
+    return round(float(value), digits)

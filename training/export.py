@@ -8,8 +8,6 @@ appears under its name whole, or not at all.
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from training.graphs import Graphs
 from training.module import VaeModule
 from training.recipe import RECIPES, Recipe, load_recipe
 from training.train import load_checkpoint, run_folder
+from training.whole import whole
 
 WEIGHTS_LICENSE = "Apache-2.0"
 
@@ -74,8 +73,10 @@ def write_arrays(directory: Path, graphs: Graphs, split: Split, seed: int) -> di
     posterior = graphs.encode(split.images)
     latents = posterior.draw(seed) if graphs.manifest.stochastic else posterior.mean
     mixture = fit_mixture(latents, split.labels, seed=seed)
-    arrays: dict[str, NDArray[Any]] = {
-        "label_means": label_means(posterior.mean, split.labels),
+    arrays: dict[str, NDArray[Any]] = (
+        {} if split.labels is None else {"label_means": label_means(posterior.mean, split.labels)}
+    )
+    arrays |= {
         "aggregate_weights": mixture.weights,
         "aggregate_means": mixture.means,
         "aggregate_cholesky": mixture.cholesky,
@@ -148,23 +149,3 @@ def to_toml(recipe: Recipe) -> str:
 def _lines(table: dict[str, Any]) -> str:
     # JSON's strings, numbers and booleans are TOML's.
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
-
-
-@contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """A directory beside `target` to write in; it takes the place of `target` if all goes well, else it is removed."""
-    # A leading dot keeps both from being taken for versions.
-    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-    if old.exists() and not target.exists():  # an earlier export was killed between its two renames
-        old.rename(target)
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)

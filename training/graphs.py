@@ -1,7 +1,6 @@
 """The two graphs of a bundle, run batch by batch through ONNX Runtime. Needs no torch."""
 
 import os
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +35,14 @@ class Graphs:
 
     def decode(self, latents: Floats) -> NDArray[np.uint8]:
         """Images `[N, C, H, W]`, the decoder's mean in grey levels."""
-        return self._run_decoder(latents, "image")
-
-    def logits(self, latents: Floats) -> Floats:
-        """Bernoulli logits `[N, C, H, W]`."""
-        return self._run_decoder(latents, "logits")
-
-    def _run_decoder(self, latents: Floats, output: str) -> NDArray[Any]:
-        runs = [self._decoder.run({"latent": latents[rows]}, [output])[output] for rows in _batches(len(latents))]
+        runs = [self._decoder.run({"latent": latents[rows]}, ["image"])["image"] for rows in _batches(len(latents))]
         return np.concatenate(runs)
+
+    def parameters(self, latents: Floats) -> dict[str, Floats]:
+        """The likelihood's parameters, each `[N, C, H, W]`: `logits`, or `mean` and `log_scale`."""
+        names = [name for name in self.manifest.graphs.decoder.outputs if name != "image"]
+        runs = [self._decoder.run({"latent": latents[rows]}, names) for rows in _batches(len(latents))]
+        return {name: np.concatenate([run[name] for run in runs]) for name in names}
 
 
 def _batches(count: int) -> list[slice]:

@@ -86,7 +86,9 @@ class DiscretizedLogisticLikelihood(nn.Module):
         lower = (pixels - HALF_LEVEL - mean) * precision
         inside = torch.log(-torch.expm1(-2 * HALF_LEVEL * precision))
         left, right = functional.logsigmoid(upper), functional.logsigmoid(-lower)
-        values = torch.where(pixels < HALF_LEVEL, left, torch.where(pixels > 1 - HALF_LEVEL, right, left + right + inside))
+        values = torch.where(
+            pixels < HALF_LEVEL, left, torch.where(pixels > 1 - HALF_LEVEL, right, left + right + inside)
+        )
         return values.flatten(-3).sum(dim=-1)
 
 

@@ -48,5 +48,5 @@ def dreg_loss(log_weights: Tensor, z: Tensor) -> Tensor:
     """
     weights = log_weights.detach().softmax(dim=0)
     if z.requires_grad:
-        z.register_hook(lambda gradient: gradient * weights[..., None])
+        z.register_hook(lambda gradient: gradient * weights[..., None])  # type: ignore[no-untyped-call]
     return -(weights * log_weights).sum(dim=0)

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from rich import print as show
 
 from training.batches import ImageData
-from training.callbacks import EpochLog, ProgressBar, Provenance
 from training.binarize import binarize
+from training.callbacks import EpochLog, ProgressBar, Provenance
 from training.data import load_dataset
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError
@@ -88,9 +88,7 @@ def train(
     images = {name: split.images for name, split in splits.items()}
     if recipe.binarization == "static":
         images = {name: binarize(images, recipe.seed) for name, images in images.items()}
-    data = ImageData(
-        images["train"], images[recipe.watched], batch_size=recipe.training.batch_size, seed=recipe.seed
-    )
+    data = ImageData(images["train"], images[recipe.watched], batch_size=recipe.training.batch_size, seed=recipe.seed)
     began = time.monotonic()
     trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=False)
     if trainer.is_global_zero:

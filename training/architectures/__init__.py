@@ -10,16 +10,16 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from training.architectures import article, residual
+from training.architectures import article, mlp, residual
 
-ArchitectureOptions = Annotated[article.Options | residual.Options, Field(discriminator="name")]
+ArchitectureOptions = Annotated[article.Options | mlp.Options | residual.Options, Field(discriminator="name")]
 
 
 def build(
     options: ArchitectureOptions, *, channels: int, outputs: int, size: int, latent: int, heads: int
 ) -> tuple[nn.Module, nn.Module]:
     """Make the encoder and the decoder of `channels` x `size` x `size` images, freshly initialised."""
-    module = {"article": article, "residual": residual}[options.name]
+    module = {"article": article, "mlp": mlp, "residual": residual}[options.name]
     encoder: nn.Module = module.Encoder(options, channels=channels, size=size, latent=latent, heads=heads)
     decoder: nn.Module = module.Decoder(options, outputs=outputs, size=size, latent=latent)
     return encoder, decoder

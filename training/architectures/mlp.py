@@ -1,0 +1,80 @@
+"""A residual multilayer perceptron: layers of `width` units, `depth` blocks of two in each half.
+
+    python -m training train mnist-2d
+
+Pre-normalised blocks, x + linear(silu(linear(norm(x)))), whose second layer starts at zero, so that every block starts
+as the identity. `dropout` acts inside the encoder's blocks and before its heads, where small latent spaces overfit.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Options(BaseModel):
+    """Width and depth of the net."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    name: Literal["mlp"]
+    width: Annotated[int, Field(gt=0)] = 512
+    """Units of every layer between the image and the latent."""
+    depth: Annotated[int, Field(ge=0)] = 2
+    """Residual blocks in each half."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Block(nn.Module):
+    """x + linear(dropout(silu(linear(norm(x))))), `[N, width]`."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.silu(self.first(self.norm(x)))
+        return x + torch.as_tensor(self.second(self.dropout(hidden)))
+
+
+class Encoder(nn.Module):
+    """Images `[N, C, H, W]` in [0, 1] -> a tuple of heads `[N, latent]`."""
+
+    def __init__(self, options: Options, *, channels: int, size: int, latent: int, heads: int) -> None:
+        super().__init__()
+        width, dropout = options.width, options.dropout
+        self.body = nn.Sequential(
+            nn.Flatten(1),
+            nn.Linear(channels * size**2, width),
+            *(Block(width, dropout) for _ in range(options.depth)),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+        )
+        self.heads = nn.ModuleList(nn.Linear(width, latent) for _ in range(heads))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        hidden = self.body(2 * images - 1)  # [N, width]
+        return tuple(head(hidden) for head in self.heads)
+
+
+class Decoder(nn.Module):
+    """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
+
+    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(latent, options.width),
+            *(Block(options.width, 0.0) for _ in range(options.depth)),
+            nn.SiLU(),
+            nn.Linear(options.width, outputs * size**2),
+            nn.Unflatten(1, (outputs, size, size)),
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        output: Tensor = self.body(latents)
+        return output

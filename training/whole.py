@@ -1,0 +1,33 @@
+"""A directory that changes whole or not at all."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(target: Path, *, copy: bool = False) -> Iterator[Path]:
+    """A directory beside `target` to write in; it takes the place of `target` if all goes well, else it is removed.
+
+    It is empty at first, or holds what `target` holds, if `copy`.
+    """
+    # A leading dot keeps both from being taken for versions.
+    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():  # an earlier run was killed between its two renames
+        old.rename(target)
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if copy:
+        shutil.copytree(target, partial)
+    else:
+        partial.mkdir()
+    try:
+        yield partial
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
