@@ -42,14 +42,20 @@ class Reading:
     """For black on white, where the model learnt white on black."""
     strict: bool = False
     """Refuse another size or mode instead of converting."""
+    crop: bool = False
+    """Keep the middle of a picture of another shape instead of stretching the whole."""
+    first_frame: bool = False
+    """Read the first frame of an animation instead of refusing it."""
+    formats: tuple[str, ...] = READERS
+    """Pillow's names of the formats that are read."""
 
 
-def _open(content: bytes, max_pixels: int) -> Image.Image:
+def _open(content: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     """The picture in `content`, its header read and nothing decoded yet."""
     try:
-        image = Image.open(io.BytesIO(content), formats=READERS)
+        image = Image.open(io.BytesIO(content), formats=formats)
     except Exception:  # Pillow's readers raise whatever their parsers come upon
-        raise InvalidInput("not a PNG, JPEG, WebP or GIF image") from None
+        raise InvalidInput(f"not a {', '.join(formats[:-1])} or {formats[-1]} image") from None
     if image.width * image.height > max_pixels:
         raise InvalidInput("too many pixels: there is a limit on all pictures of a request together")
     return image
@@ -59,7 +65,7 @@ def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
     """Decode an opened picture and convert it."""
     with image:
         try:
-            if getattr(image, "is_animated", False):
+            if getattr(image, "is_animated", False) and not reading.first_frame:
                 raise InvalidInput("an animated image; send one frame")
             image.load()
             if image.format == "PNG" and _PNG_END not in content:  # Pillow is content once it has every pixel
@@ -85,9 +91,19 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
         image = image.convert("RGB").convert(reading.mode)
     if reading.invert:
         image = ImageOps.invert(image)
+    if reading.crop:  # before and apart from resizing, whose filter would look over the edge of a box
+        image = image.crop(_middle(image, reading))
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
     return np.asarray(image, np.uint8).reshape(reading.height, reading.width, -1)
+
+
+def _middle(image: Image.Image, reading: Reading) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the largest part in the middle that has the wanted shape."""
+    scale = min(image.width / reading.width, image.height / reading.height)
+    width, height = max(1, round(scale * reading.width)), max(1, round(scale * reading.height))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return left, top, left + width, top + height
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
@@ -157,7 +173,8 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     """Pixels `[N, H, W, C]` of N pictures, each a PNG, JPEG, WebP or still GIF, as the model takes them.
 
     EXIF orientation is applied, 16-bit, palette and other modes are converted, alpha is flattened on the background,
-    another size is resized with antialiasing.
+    another size is resized with antialiasing. `reading` may ask for other formats, for the middle of a picture, or for
+    an animation's first frame.
 
     Raises:
         InvalidInput: not an image of these formats, damaged, animated, more pixels than are allowed in all, or not as
@@ -167,7 +184,7 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     budget = reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            image = _open(content, budget)
+            image = _open(content, budget, reading.formats)
             budget -= image.width * image.height
             images[index] = _load(image, content, reading)
         except InvalidInput as error:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +21,13 @@ from rich.progress import (
 from training.recipe import Recipe
 
 
+class EarlyStop(EarlyStopping):
+    """Stops for good: going on with a stopped run trains no further epoch."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+
 class EpochLog(Callback):
     """One CSV row, and one printed line, an epoch."""
 
@@ -27,7 +35,7 @@ class EpochLog(Callback):
         self.path, self.columns = path, columns
         self.rows: list[dict[str, str]] = []
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero and self.rows:  # resumed: the file may be older than the checkpoint, or gone
             self._write()
 
@@ -84,7 +92,9 @@ class ProgressBar(Callback):
             self.progress.update(self.task, completed=trainer.global_step, epoch=epoch, nats=float(outputs["loss"]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.progress.stop()
+        if trainer.is_global_zero:
+            self.progress.update(self.task, completed=trainer.global_step)
+            self.progress.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.progress.stop()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -176,8 +177,10 @@ class VaeModule(L.LightningModule):
         return noise[batch.start : batch.start + len(batch.images)]
 
     def _seed(self, epoch: int) -> None:
-        torch.manual_seed(self.recipe.seed)  # what layers draw for themselves: dropout
-        self._generator = torch.Generator(self.device).manual_seed(self.recipe.seed + (epoch + 1) * 2**31)
+        # Mixed into 32 bits: of a longer seed torch's CPU generator drops what stands above them.
+        shared, own = np.random.SeedSequence([self.recipe.seed, epoch]).generate_state(2)
+        self._generator = torch.Generator(self.device).manual_seed(int(shared))
+        torch.manual_seed(int(own) + self.global_rank)  # what layers draw for themselves: dropout
 
     def _count(self, split: str, terms: Terms) -> None:
         """Add a batch to its split's sums: Lightning's own logging, called every step, costs a small net dearly."""

@@ -22,7 +22,7 @@ class RecipeError(Exception):
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Elbo(_Table):
@@ -90,15 +90,18 @@ class Training(_Table):
     """How the objective is minimised."""
 
     epochs: Positive = 20
+    """Passes over the training images."""
     batch_size: Positive = 128
     """Images a step, over all processes together."""
     optimizer: Literal["adam", "adamax", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
+    """The highest, after the warm-up."""
     weight_decay: PositiveFloat | None = None
     """Decoupled weight decay; `adamw` only."""
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` falls to zero at the last step."""
     learning_rate_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly from zero."""
     gradient_clip: PositiveFloat | None = None
     """Largest gradient norm; a longer gradient is shortened to it."""
     gradient_skip: PositiveFloat | None = None
@@ -106,6 +109,7 @@ class Training(_Table):
     ema_decay: Fraction | None = None
     """Decay a step of the exponential moving average of the weights; where set, the average is what is exported."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """Of the nets; loss terms are float32 always. `16-mixed` needs a GPU."""
     early_stopping_epochs: Positive | None = None
     """Stop after so many epochs in which the validation loss did not fall, and export the best epoch's weights."""
     start: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*/[1-9][0-9]*$")] | None = None
@@ -132,9 +136,12 @@ class Recipe(_Table):
     """One bundle version: what it learns from, what it is made of, how it is trained."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+    """Of the bundle: small letters, digits, `.`, `_` and `-`."""
     version: Positive
     description: str
+    """The first words of the card."""
     seed: Seed = 0
+    """Of the weights, the order of the images, and all draws."""
     latent: Positive
     """Latent dimensions."""
     data: DataOptions = idx.Options()

@@ -16,7 +16,7 @@ def start_from(directory: Path, module: VaeModule) -> None:
     """Copy the weights of the bundle in `directory` into `module`.
 
     Every tensor of the bundle must have its place. What the bundle lacks keeps its fresh values: the added blocks of a
-    deeper net, which start as the identity.
+    deeper net, which start as the identity, and a learned scale of the likelihood.
 
     Raises:
         BundleError: the bundle cannot be read.

@@ -1,10 +1,15 @@
 """Fit a recipe: everything around Lightning's loop."""
 
 import json
+import logging
 import os
 import pickle
+import shutil
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,19 +17,45 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from rich import print as show
 
 from training.batches import ImageData
 from training.binarize import binarize
-from training.callbacks import EpochLog, ProgressBar, Provenance
+from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance
 from training.data import load_dataset
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError
 from training.report import make_report
 from training.start import start_from
+
+LIGHTNING_SAYS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",
+    r"It is recommended to use `self\.log\(.*, sync_dist=True\)`",
+)
+"""Warnings of its own code, and of what is meant so: a run goes on in its folder; what is logged are the means of an
+epoch over all processes."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what Lightning tells of the hardware, of its loop and of other products. Other warnings stay."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in LIGHTNING_SAYS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def run_folder(runs: Path, recipe: Recipe) -> Path:
@@ -32,6 +63,7 @@ def run_folder(runs: Path, recipe: Recipe) -> Path:
     return runs / f"{recipe.name}-{recipe.version}"
 
 
+@_quiet()
 def train(
     recipe: Recipe,
     *,
@@ -43,7 +75,7 @@ def train(
     nodes: int = 1,
     fresh: bool = False,
 ) -> Path:
-    """Train `recipe`, going on from its last checkpoint unless `fresh`; returns the run's folder.
+    """Train `recipe`, going on from its last checkpoint; returns the run's folder, which `fresh` empties first.
 
     The folder holds `last.ckpt`, written at the end of every epoch, `training.csv`, the loss terms of every epoch, the
     same for TensorBoard in `tensorboard`, and at the end `report.json`. Under torchrun the processes are as many as it
@@ -68,7 +100,6 @@ def train(
     module = VaeModule(recipe, channels=channels, size=size)
     if recipe.training.start is not None and not resume:
         start_from(models / recipe.training.start, module)
-    folder.mkdir(parents=True, exist_ok=True)
     interactive = sys.stdout.isatty()
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -84,6 +115,9 @@ def train(
         enable_model_summary=interactive,
         use_distributed_sampler=False,
     )
+    if fresh and trainer.is_global_zero:  # or an end before the first checkpoint would leave the old run to go on with
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     splits = {"train": dataset.train, recipe.watched: getattr(dataset, recipe.watched)}
     images = {name: split.images for name, split in splits.items()}
     if recipe.binarization == "static":
@@ -91,7 +125,7 @@ def train(
     data = ImageData(images["train"], images[recipe.watched], batch_size=recipe.training.batch_size, seed=recipe.seed)
     began = time.monotonic()
     trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=False)
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and trainer.current_epoch > first_epoch:  # else it was done before, and has its report
         seconds, count = time.monotonic() - began, len(images["train"])
         report = make_report(trainer, module, seconds=seconds, first_epoch=first_epoch, images=count)
         (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
@@ -115,7 +149,7 @@ def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str,
         raise RecipeError(f"{path} is damaged: train with --fresh") from error
     try:
         same = Recipe.model_validate(checkpoint["recipe"]) == recipe  # validated, so that a later default is filled in
-    except ValidationError:
+    except (KeyError, TypeError, ValidationError):
         same = False
     if not same:
         raise RecipeError(f"{path} is of another recipe: train with --fresh, or name a new version")
@@ -137,7 +171,7 @@ def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: boo
     callbacks: list[Callback] = [EpochLog(folder / "training.csv", columns), Provenance(recipe)]
     save = partial(ModelCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
     if recipe.training.early_stopping_epochs is not None:
-        callbacks.append(EarlyStopping(loss, patience=recipe.training.early_stopping_epochs))
+        callbacks.append(EarlyStop(loss, patience=recipe.training.early_stopping_epochs))
         callbacks.append(save(filename="best", monitor=loss))
     callbacks.append(save(filename="last"))
     if recipe.training.ema_decay is not None:

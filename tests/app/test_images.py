@@ -97,6 +97,19 @@ def test_another_size_is_resized_unless_strict(digits: Pixels) -> None:
         read_image(twice, reading(strict=True))
 
 
+def test_the_middle_is_kept_instead_of_stretching_the_whole() -> None:
+    middle = reading(crop=True)
+    for padding in (((0, 0), (6, 6)), ((10, 10), (0, 0)), ((0, 0), (0, 1)), ((0, 0), (0, 0))):
+        assert np.array_equal(read_image(png(np.pad(RAMP, padding, constant_values=9)), middle)[..., 0], RAMP)
+    wide = png(np.pad(np.full((56, 56), 80, np.uint8), ((0, 0), (30, 30))))
+    assert (read_image(wide, middle) == 80).all()
+    assert (read_image(wide, GREY) == 0).any()
+    oblong = reading(width=14, crop=True)
+    assert np.array_equal(read_image(png(RAMP), oblong)[..., 0], RAMP[:, 7:21])
+    assert read_image(png(RAMP[:1, :9]), oblong).shape == (28, 14, 1)
+    assert read_image(png(RAMP[:9, :1]), oblong).shape == (28, 14, 1)
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -129,6 +142,21 @@ def test_what_is_no_still_picture_is_refused(kind: str) -> None:
     content, message = REFUSED[kind]
     with pytest.raises(InvalidInput, match=message):
         read_image(content, GREY)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_is_read_where_that_is_wanted(format: str) -> None:
+    red = read_image(animated(format), Reading(height=28, width=28, mode="RGB", max_pixels=10_000, first_frame=True))
+    assert np.abs(red.astype(int) - [255, 0, 0]).max() <= 2
+
+
+def test_only_the_formats_that_are_wanted_are_read() -> None:
+    picture = saved(Image.fromarray(RAMP), format="BMP")
+    assert np.array_equal(read_image(picture, reading(formats=("PNG", "BMP")))[..., 0], RAMP)
+    with pytest.raises(InvalidInput, match="not a PNG or BMP image"):
+        read_image(saved(Image.fromarray(RAMP), format="GIF"), reading(formats=("PNG", "BMP")))
+    with pytest.raises(InvalidInput, match="not a PNG, JPEG, WEBP or GIF image"):
+        read_image(picture, GREY)
 
 
 @pytest.mark.parametrize("exif", [b"junkjunk", b"MM\0*"])

@@ -3,19 +3,19 @@
 import gzip
 import hashlib
 import shutil
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tests.conftest import Pixels
-from training.data import SOURCES, IdxFile, IdxSource
+from training.data.idx import SOURCES, IdxFile, IdxSource
 from training.evaluate import evaluate
 from training.export import export
 from training.figures import figures
@@ -35,8 +35,8 @@ seed = 3
 latent = 2
 [architecture]
 name = "article"
-[objective]
-reconstruction = "grey_cross_entropy"
+[likelihood]
+name = "grey_cross_entropy"
 [training]
 epochs = 2
 batch_size = 50
@@ -52,12 +52,13 @@ latent = 2
 name = "article"
 [objective]
 name = "autoencoder"
-reconstruction = "grey_cross_entropy"
+[likelihood]
+name = "grey_cross_entropy"
 [training]
 epochs = 1
 batch_size = 50
 """,
-    # Every option that a recipe has.
+    # Most of what a recipe can say.
     "tiny": """
 name = "tiny"
 version = 1
@@ -69,8 +70,11 @@ name = "residual"
 width = 4
 hidden = 16
 [objective]
-reconstruction = "bernoulli"
+name = "elbo"
 kl_warmup_epochs = 1
+[likelihood]
+name = "bernoulli"
+binarization = "dynamic"
 [training]
 epochs = 3
 batch_size = 25
@@ -78,32 +82,65 @@ learning_rate = 1e-2
 schedule = "cosine"
 learning_rate_warmup_steps = 4
 gradient_clip = 100.0
+gradient_skip = 1e6
 ema_decay = 0.9
 """,
 }
-
-# What Lightning says of such short runs, and of a folder that it goes on in.
-LIGHTNING_SAYS = (
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    "The number of training batches",
-    "Checkpoint directory .* exists and is not empty",
-    "Experiment logs directory .* exists and is not empty",
-    "The dirpath has changed from",
-)
-
-
-@contextmanager
-def lightning() -> Iterator[None]:
-    """Everything but Lightning's own warnings stays an error."""
-    with warnings.catch_warnings():
-        for message in LIGHTNING_SAYS:
-            warnings.filterwarnings("ignore", message)
-        yield
-
-
-def train_quietly(recipe: Recipe, **options: Any) -> Path:
-    with lightning():
-        return train(recipe, **options)
+MORE = {
+    # What those leave out, on the same digits from a file of one's own.
+    "tiny-iwae": """
+name = "tiny-iwae"
+version = 1
+description = "Three draws an image, 8-bit pixels, dropout."
+seed = 5
+latent = 3
+[data]
+dataset = "npz"
+path = "tiny.npz"
+[architecture]
+name = "mlp"
+width = 16
+depth = 1
+dropout = 0.1
+[objective]
+name = "iwae"
+k = 3
+[likelihood]
+name = "discretized_logistic"
+[training]
+epochs = 3
+batch_size = 50
+optimizer = "adamw"
+weight_decay = 0.01
+learning_rate = 1e-2
+""",
+    "tiny-early": """
+name = "tiny-early"
+version = 1
+description = "Stops early. The scale of a pixel is learned."
+seed = 6
+latent = 3
+[data]
+dataset = "npz"
+path = "tiny.npz"
+validation = 50
+[architecture]
+name = "mlp"
+width = 16
+depth = 1
+[objective]
+name = "elbo"
+[likelihood]
+name = "gaussian"
+scale = "learned"
+[training]
+epochs = 50
+batch_size = 25
+learning_rate = 3e-2
+early_stopping_epochs = 2
+ema_decay = 0.5
+""",
+}
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:
@@ -117,22 +154,35 @@ def source_of(folder: Path, mirrors: tuple[str, ...] = ()) -> IdxSource:
     for name in NAMES:
         content = gzip.decompress((folder / f"{name}.gz").read_bytes())
         files.append(IdxFile(name, hashlib.sha256(content).hexdigest()))
-    return IdxSource(mirrors, *files)
+    return IdxSource("MNIST", mirrors, *files)
 
 
 def write_recipe(folder: Path, name: str, text: str | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.toml"
-    path.write_text(TINY[name] if text is None else text)
+    path.write_text((TINY | MORE)[name] if text is None else text)
     return path
 
 
 def tiny_recipe(tmp_path: Path, name: str, /, **changes: Any) -> Recipe:
-    """A tiny recipe, with other values for some of its tables' keys: `training={"epochs": 1}`."""
+    """A tiny recipe, with other values for some of its tables' keys: `training={"epochs": 1}`.
+
+    A table with a `name` takes the place of the whole table.
+    """
     values = load_recipe(str(write_recipe(tmp_path, name))).model_dump(mode="json")
     for key, value in changes.items():
-        values[key] = values[key] | value if isinstance(value, dict) else value
+        values[key] = values[key] | value if isinstance(value, dict) and "name" not in value else value
     return Recipe.model_validate(values)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As other processes are started with: the nets are too small for two, and numbers depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -150,12 +200,17 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, digits: Pixels, labels: Pixels) -> Iterator[Path]:
-    """A data directory whose `mnist` has 300 training and 100 test digits, which is what `mnist` now means."""
+    """A data directory whose `mnist` has 300 training and 100 test digits, which is what `mnist` now means.
+
+    The same digits lie there as `tiny.npz`, for other processes, to which `mnist` means what it does.
+    """
     folder = tmp_path_factory.mktemp("data") / "mnist"
     folder.mkdir()
     train, test = slice(None, TRAIN_IMAGES), slice(TRAIN_IMAGES, None)
     for name, array in zip(NAMES, (digits[train], labels[train], digits[test], labels[test]), strict=True):
         (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+    arrays = {"train_images": digits[train], "train_labels": labels[train]}
+    np.savez(folder.parent / "tiny.npz", **arrays, test_images=digits[test], test_labels=labels[test])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SOURCES, "mnist", source_of(folder))
         yield folder.parent
@@ -167,8 +222,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Worksho
     folder = tmp_path_factory.mktemp("trained")
     recipes = {name: load_recipe(str(write_recipe(folder, name))) for name in TINY}
     for recipe in recipes.values():
-        train_quietly(recipe, data_dir=data_dir, runs=folder / "runs")
+        train(recipe, data_dir=data_dir, runs=folder / "runs")
     return Workshop(data_dir, recipes, folder / "runs", folder / "models")
+
+
+@pytest.fixture(scope="session")
+def trained_more(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Workshop:
+    """The recipes of MORE, trained. Read it only."""
+    folder = tmp_path_factory.mktemp("more")
+    recipes = {name: load_recipe(str(write_recipe(folder, name))) for name in MORE}
+    for recipe in recipes.values():
+        train(recipe, data_dir=data_dir, runs=folder / "runs")
+    return Workshop(data_dir, recipes, folder / "runs", folder / "models")
+
+
+@pytest.fixture(scope="session")
+def exported_more(trained_more: Workshop) -> Workshop:
+    """The same, exported. Read it only."""
+    for recipe in trained_more.recipes.values():
+        export(recipe, runs=trained_more.runs, models=trained_more.models, data_dir=trained_more.data_dir)
+    return trained_more
 
 
 @pytest.fixture(scope="session")

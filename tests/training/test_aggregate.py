@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, kl_divergence
 
 from app.gaussian import Mixture
-from training.aggregate import DRAWS_A_LABEL, components_a_label, fit_mixture
+from training.aggregate import DRAWS_A_LABEL, components_a_label, fit_mixture, gap_to_prior
 
 COVARIANCES = {3: np.array([[1.0, 0.8], [0.8, 1.0]]), 8: np.array([[0.2, 0.0], [0.0, 3.0]])}
 MEANS = {3: np.array([5.0, 0.0]), 8: np.array([-5.0, 1.0])}
@@ -87,3 +89,46 @@ def test_no_more_components_than_there_are_draws_for_their_parameters() -> None:
     assert counts[-1] == 1
     for latent, count in zip((32, 50, 64), counts[2:5], strict=True):
         assert count * latent * (latent + 3) / 2 <= DRAWS_A_LABEL
+
+
+def test_without_labels_components_have_none(draws_and_labels: tuple[np.ndarray, np.ndarray]) -> None:
+    draws = draws_and_labels[0]
+    mixture = fit_mixture(draws, None, seed=0)
+    assert set(mixture.labels.tolist()) == {-1}
+    assert len(mixture.labels) > components_a_label(2)
+    assert mixture.weights.sum() == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(mixture.sample(0, 4000).mean(axis=0), draws.mean(axis=0), atol=0.3)
+
+
+def test_few_draws_get_few_components() -> None:
+    assert len(fit_mixture(np.eye(2, dtype=np.float32), None, seed=0).labels) == 1
+
+
+GAUSSIAN = Mixture(
+    np.ones(1, np.float32), np.array([[1, 2]], np.float32), np.array([[[2, 0], [0.5, 0.3]]], np.float32), np.zeros(1)
+)
+
+
+def test_the_gap_of_a_gaussian_is_its_kl() -> None:
+    draws = GAUSSIAN.sample(0, 50_000)
+    cholesky = torch.tensor(GAUSSIAN.cholesky[0])
+    exact = kl_divergence(
+        MultivariateNormal(torch.tensor(GAUSSIAN.means[0]), scale_tril=cholesky),
+        MultivariateNormal(torch.zeros(2), torch.eye(2)),
+    )
+    assert gap_to_prior(GAUSSIAN, draws) == pytest.approx(exact.item(), abs=0.06)
+
+
+def test_the_gap_of_a_mixture_agrees_with_torch(mixture: Mixture) -> None:
+    draws = mixture.sample(1, 500)
+    theirs = MixtureSameFamily(
+        Categorical(torch.tensor(mixture.weights)),
+        MultivariateNormal(torch.tensor(mixture.means), scale_tril=torch.tensor(mixture.cholesky)),
+    ).log_prob(torch.tensor(draws)) - MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob(torch.tensor(draws))
+    assert gap_to_prior(mixture, draws) == pytest.approx(theirs.mean().item(), rel=1e-4)
+
+
+def test_a_mixture_that_fits_badly_only_lowers_the_bound() -> None:
+    draws = GAUSSIAN.sample(0, 20_000)
+    shifted = Mixture(GAUSSIAN.weights, GAUSSIAN.means + 1, GAUSSIAN.cholesky, GAUSSIAN.labels)
+    assert gap_to_prior(shifted, draws) < gap_to_prior(GAUSSIAN, draws)

@@ -14,11 +14,11 @@ import pytest
 
 from app.bundle import read_manifest
 from tests.conftest import ROOT
-from tests.training.conftest import Workshop, copy_of, lightning, write_recipe
+from tests.training.conftest import Workshop, copy_of, write_recipe
 from training.__main__ import MENDABLE, app, main
 
 OPTIONS = {
-    "train": ["--data-dir", "--runs", "--devices", "--nodes", "--fresh"],
+    "train": ["--data-dir", "--runs", "--models", "--accelerator", "--devices", "--nodes", "--fresh"],
     "export": ["--data-dir", "--runs", "--models"],
     "evaluate": ["--data-dir", "--models", "--k", "--images", "--seed"],
     "figures": ["--data-dir", "--models"],
@@ -40,7 +40,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def call(*arguments: object) -> tuple[object, str]:
         monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as caught, lightning():
+        with pytest.raises(SystemExit) as caught:
             main()
         return caught.value.code, capsys.readouterr().out
 
@@ -211,8 +211,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_error_of_its_own_is_mendable() -> None:
     raised = {
-        (f"training.{path.stem}", node.name)
-        for path in (ROOT / "training").glob("*.py")
+        (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name)
+        for path in (ROOT / "training").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and node.name.endswith("Error")
     }

@@ -13,10 +13,11 @@ from torch import nn
 from app.bundle import Bundle, read_bundle
 from app.session import Session
 from tests.conftest import Pixels
-from tests.training.conftest import Workshop
+from tests.training.conftest import MORE, TINY, Workshop
 from training import conversion
 from training.conversion import BATCHES, ExportError, ImageDecoder, ImageEncoder, _compare_batch, compare, write_graph
-from training.export import load_modules
+from training.likelihood import BernoulliLikelihood, DiscretizedLogisticLikelihood, GaussianLikelihood
+from training.module import VaeModule
 from training.recipe import Recipe
 from training.train import load_checkpoint
 
@@ -24,13 +25,18 @@ Modules = tuple[Bundle, nn.Module, nn.Module]
 
 
 def modules(recipe: Recipe, workshop: Workshop) -> Modules:
-    state = load_checkpoint(recipe, workshop.runs)["state_dict"]
-    return (read_bundle(workshop.bundle(recipe.name)), *load_modules(recipe, state, (1, 28, 28)))
+    module = VaeModule(recipe, channels=1, size=28)
+    which = "best" if recipe.training.early_stopping_epochs else "last"
+    module.load_state_dict(load_checkpoint(recipe, workshop.runs, which)["state_dict"])
+    module.eval()
+    bundle = read_bundle(workshop.bundle(recipe.name))
+    return bundle, ImageEncoder(module.encoder), ImageDecoder(module.decoder, module.likelihood)
 
 
-@pytest.fixture(params=["tiny", "tiny-2d", "tiny-ae"])
-def bundle_and_modules(request: pytest.FixtureRequest, exported: Workshop) -> Modules:
-    return modules(exported.recipes[request.param], exported)
+@pytest.fixture(params=[*TINY, *MORE])
+def bundle_and_modules(request: pytest.FixtureRequest, exported: Workshop, exported_more: Workshop) -> Modules:
+    workshop = exported if request.param in TINY else exported_more
+    return modules(workshop.recipes[request.param], workshop)
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def test_other_weights_are_found_out(bundle_and_modules: Modules, images: Pixels
     weight = next(bundle_and_modules[half].parameters())
     with torch.no_grad():
         weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ExportError, match=["`mean`|`log_std`", "`image`|`logits`"][half - 1]):
+    with pytest.raises(ExportError, match=["`mean`|`log_std`", "`image`|`logits`|`mean`"][half - 1]):
         compare(*bundle_and_modules, images)
 
 
@@ -117,14 +123,30 @@ def test_an_output_of_another_shape_or_type_is_found_out(exported: Workshop, ima
             compare(bundle, encoder, module, images)
 
 
-def test_the_encoder_scales_and_the_decoder_rounds_and_clips() -> None:
-    encoder, decoder = ImageEncoder(nn.Identity()), ImageDecoder(nn.Identity())
+def test_the_encoder_scales() -> None:
+    encoder = ImageEncoder(nn.Identity())
     assert encoder(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+
+
+def test_the_decoder_rounds_and_clips() -> None:
     logits = torch.tensor([-1000.0, 0.0, torch.logit(torch.tensor(0.7)).item(), 1000.0])
-    image, same = decoder(logits)
+    image, same = ImageDecoder(nn.Identity(), BernoulliLikelihood())(logits)
     assert image.dtype == torch.uint8
     assert image.tolist() == [0, 128, 178, 255]  # half rounds to even: 127.5 -> 128, 178.5 -> 178
     assert torch.equal(same, logits)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_mean_beyond_black_and_white_is_clipped_in_the_picture_alone(channels: int) -> None:
+    """Of either likelihood whose mean knows no bounds."""
+    likelihood = GaussianLikelihood(0.1) if channels == 1 else DiscretizedLogisticLikelihood()
+    output = torch.zeros(1, channels, 1, 4)
+    output[0, 0, 0] = torch.tensor([-3.0, -0.3, 0.3, 1000.0])
+    image, mean, log_scale = ImageDecoder(nn.Identity(), likelihood)(output)
+    assert image.dtype == torch.uint8
+    assert image.flatten().tolist() == [0, 51, 204, 255]
+    assert mean.flatten().tolist() == pytest.approx([-2.5, 0.2, 0.8, 1000.5])
+    assert log_scale.shape == mean.shape == image.shape
 
 
 class Sum(nn.Module):

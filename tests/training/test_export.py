@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from app.bundle import Bundle, Manifest, read_bundle, read_manifest
 from app.session import Session
 from tests.conftest import MODELS, ROOT, Pixels
-from tests.training.conftest import TINY, Workshop, copy_of, tiny_recipe
-from tests.training.test_recipe import SHIPPED
+from tests.training.conftest import MORE, TINY, Workshop, copy_of, tiny_recipe
 from training import conversion
 from training.conversion import ExportError
-from training.data import DataError, load_dataset
-from training.export import describe, export, label_means, to_toml, whole
+from training.data import DataError, Split, load_dataset
+from training.export import describe, export, label_means, to_toml
 from training.graphs import Graphs
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError, load_recipe
+from training.record import read_log
 from training.train import load_checkpoint, run_folder
 
 FILES = [
@@ -46,9 +46,17 @@ def content(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def trained_module(workshop: Workshop, name: str) -> VaeModule:
-    module = VaeModule(workshop.recipes[name], channels=1, size=28)
-    module.load_state_dict(load_checkpoint(workshop.recipes[name], workshop.runs)["state_dict"])
+@pytest.fixture(scope="module")
+def workshops(exported: Workshop, exported_more: Workshop) -> dict[str, Workshop]:
+    """The workshop of each tiny recipe."""
+    return {name: workshop for workshop in (exported, exported_more) for name in workshop.recipes}
+
+
+def exported_module(workshop: Workshop, name: str) -> VaeModule:
+    recipe = workshop.recipes[name]
+    which = "best" if recipe.training.early_stopping_epochs else "last"
+    module = VaeModule(recipe, channels=1, size=28)
+    module.load_state_dict(load_checkpoint(recipe, workshop.runs, which)["state_dict"])
     return module.eval()
 
 
@@ -56,28 +64,36 @@ def trained_module(workshop: Workshop, name: str) -> VaeModule:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
-@pytest.mark.parametrize("name", TINY)
-def test_the_encoder_computes_what_was_trained(exported: Workshop, digits: Pixels, name: str, rows: int) -> None:
-    encoder = Session(read_bundle(exported.bundle(name)).encoder, name="encoder")
+@pytest.mark.parametrize("name", [*TINY, *MORE])
+def test_the_encoder_computes_what_was_trained(
+    workshops: dict[str, Workshop], digits: Pixels, name: str, rows: int
+) -> None:
+    encoder = Session(read_bundle(workshops[name].bundle(name)).encoder, name="encoder")
     images = digits[-rows:, None]
     outputs = encoder.run({"image": images})
     with torch.no_grad():
-        heads = trained_module(exported, name).encoder(torch.from_numpy(images.copy()).float() / 255)
+        heads = exported_module(workshops[name], name).encoder(torch.from_numpy(images.copy()).float() / 255)
     assert list(outputs) == ["mean", "log_std"][: len(heads)]
     for output, head in zip(outputs.values(), heads, strict=True):
         np.testing.assert_allclose(output, head.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
-@pytest.mark.parametrize("name", TINY)
-def test_the_decoder_computes_what_was_trained(exported: Workshop, name: str, rows: int) -> None:
-    decoder = Session(read_bundle(exported.bundle(name)).decoder, name="decoder")
-    latents = np.random.default_rng(rows).normal(size=(rows, exported.recipes[name].latent)).astype(np.float32)
+@pytest.mark.parametrize("name", [*TINY, *MORE])
+def test_the_decoder_computes_what_was_trained(workshops: dict[str, Workshop], name: str, rows: int) -> None:
+    """The parameters of every likelihood, and the mean as the picture, from black to white."""
+    workshop = workshops[name]
+    decoder = Session(read_bundle(workshop.bundle(name)).decoder, name="decoder")
+    latents = 3 * np.random.default_rng(rows).normal(size=(rows, workshop.recipes[name].latent)).astype(np.float32)
     outputs = decoder.run({"latent": latents})
+    module = exported_module(workshop, name)
     with torch.no_grad():
-        logits = trained_module(exported, name).decoder(torch.from_numpy(latents))
-    np.testing.assert_allclose(outputs["logits"], logits.numpy(), rtol=1e-4, atol=1e-4)
-    assert np.abs(outputs["image"].astype(int) - (255 * logits.sigmoid()).numpy()).max() < 1.01
+        parameters = module.likelihood.parameters_of(module.decoder(torch.from_numpy(latents)))
+        mean = module.likelihood.mean(parameters).clamp(0, 1).numpy()
+    assert list(outputs) == ["image", *parameters]
+    for parameter, expected in parameters.items():
+        np.testing.assert_allclose(outputs[parameter], expected.numpy(), rtol=1e-4, atol=1e-4)
+    assert np.abs(outputs["image"].astype(int) - 255 * mean).max() < 1.01
 
 
 def test_averaged_weights_are_exported(exported: Workshop, digits: Pixels) -> None:
@@ -90,13 +106,47 @@ def test_averaged_weights_are_exported(exported: Workshop, digits: Pixels) -> No
     assert np.abs(mean - unaveraged).max() > 1e-3
 
 
+def test_the_best_epoch_of_a_run_that_stopped_early_is_exported(exported_more: Workshop, digits: Pixels) -> None:
+    recipe, directory = exported_more.recipes["tiny-early"], exported_more.bundle("tiny-early")
+    log = read_log(directory / "training.csv")
+    best = int(np.argmin(log["validation/negative_elbo"]))
+    assert best < len(log["epoch"]) - 1
+    assert read_manifest(directory).training.epochs == best + 1
+    assert f"(epoch {best + 1}: " in (directory / "README.md").read_text()
+    module = VaeModule(recipe, channels=1, size=28)
+    module.load_state_dict(load_checkpoint(recipe, exported_more.runs)["state_dict"])
+    with torch.no_grad():
+        last = module.encoder(torch.from_numpy(digits[:8, None].copy()).float() / 255)[0].numpy()
+    assert np.abs(Graphs(read_bundle(directory)).encode(digits[:8, None]).mean - last).max() > 1e-3
+
+
+def test_a_learned_scale_is_a_pixels(exported_more: Workshop) -> None:
+    decoder = Session(read_bundle(exported_more.bundle("tiny-early")).decoder, name="decoder")
+    log_scale = decoder.run({"latent": np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)})["log_scale"]
+    learned = exported_module(exported_more, "tiny-early").likelihood.log_scale.item()
+    assert -4 < learned < -0.5
+    assert log_scale.shape == (5, 1, 28, 28)
+    np.testing.assert_allclose(log_scale, learned, rtol=1e-6)
+
+
 # The contract, which shipped bundles keep as well.
 
 
-@pytest.fixture(params=[*TINY, *SHIPPED])
-def bundle(request: pytest.FixtureRequest, exported: Workshop) -> Bundle:
+SHIPPED = sorted(str(path.parent.relative_to(MODELS)) for path in MODELS.glob("*/*/manifest.json"))
+
+
+@pytest.fixture(params=[*TINY, *MORE, *SHIPPED])
+def bundle(request: pytest.FixtureRequest, workshops: dict[str, Workshop]) -> Bundle:
     name = request.param
-    return read_bundle(exported.bundle(name) if name in TINY else MODELS / name / "1")
+    return read_bundle(MODELS / name if name in SHIPPED else workshops[name].bundle(name))
+
+
+AUTOENCODERS = ("tiny-ae", "digits-ae")
+PARAMETERS = {
+    "bernoulli": ["logits"],
+    "gaussian": ["mean", "log_scale"],
+    "discretized_logistic": ["mean", "log_scale"],
+}
 
 
 @pytest.fixture(params=["encoder", "decoder"])
@@ -119,10 +169,11 @@ def test_tensors_are_the_contracts(graph: tuple[Manifest, str, onnx.ModelProto])
     manifest, half, model = graph
     image = (onnx.TensorProto.UINT8, [None, 1, 28, 28])
     latent = (onnx.TensorProto.FLOAT, [None, manifest.latent.shape[0]])
-    heads = {"mean": latent, "log_std": latent} if manifest.name not in ("tiny-ae", "digits-ae") else {"mean": latent}
+    heads = ["mean"] if manifest.name in AUTOENCODERS else ["mean", "log_std"]
+    parameters = dict.fromkeys(PARAMETERS[manifest.likelihood], (onnx.TensorProto.FLOAT, [None, 1, 28, 28]))
     expected = {
-        "encoder": ({"image": image}, heads),
-        "decoder": ({"latent": latent}, {"image": image, "logits": (onnx.TensorProto.FLOAT, [None, 1, 28, 28])}),
+        "encoder": ({"image": image}, dict.fromkeys(heads, latent)),
+        "decoder": ({"latent": latent}, {"image": image} | parameters),
     }
     assert (tensors(model.graph.input), tensors(model.graph.output)) == expected[half]
 
@@ -187,7 +238,7 @@ def test_rows_have_the_same_bits_in_every_batch(bundle: Bundle, digits: Pixels) 
 
 def test_only_an_autoencoder_has_no_log_std(bundle: Bundle, digits: Pixels) -> None:
     log_std = Graphs(bundle).encode(digits[:2, None]).log_std
-    assert (log_std is None) == (bundle.manifest.name in ("tiny-ae", "digits-ae"))
+    assert (log_std is None) == (bundle.manifest.name in AUTOENCODERS)
     assert bundle.manifest.stochastic == (log_std is not None)
 
 
@@ -204,32 +255,38 @@ def test_the_mixture_is_one(bundle: Bundle) -> None:
     assert (np.diagonal(cholesky, axis1=1, axis2=2) > 0).all()
     assert np.isfinite(means).all()
     assert np.isfinite(cholesky).all()
-    assert np.array_equal(labels, np.repeat(np.arange(10), count // 10))
+    assert (np.diff(labels) >= 0).all()
+    assert set(labels.tolist()) == set(range(10))
     assert bundle.arrays["label_means"].shape == (10, d)
 
 
 # What is learnt from the training images.
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_label_means_are_the_means_of_each_labels_posterior_means(exported: Workshop, name: str) -> None:
-    bundle, train = read_bundle(exported.bundle(name)), load_dataset("mnist", exported.data_dir).train
+def training_digits(workshop: Workshop, name: str) -> Split:
+    return load_dataset(workshop.recipes[name].data, workshop.data_dir).train
+
+
+@pytest.mark.parametrize("name", [*TINY, *MORE])
+def test_label_means_are_the_means_of_each_labels_posterior_means(workshops: dict[str, Workshop], name: str) -> None:
+    bundle, train = read_bundle(workshops[name].bundle(name)), training_digits(workshops[name], name)
     mean = Graphs(bundle).encode(train.images).mean
     for label in range(10):
         expected = mean[train.labels == label].astype(np.float64).mean(axis=0)
         np.testing.assert_allclose(bundle.arrays["label_means"][label], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_each_label_weighs_its_share_of_the_training_images(exported: Workshop, name: str) -> None:
-    arrays = read_bundle(exported.bundle(name)).arrays
-    shares = np.bincount(load_dataset("mnist", exported.data_dir).train.labels) / 300
+@pytest.mark.parametrize("name", [*TINY, *MORE])
+def test_each_label_weighs_its_share_of_the_training_images(workshops: dict[str, Workshop], name: str) -> None:
+    """Those that were set aside are not among them."""
+    arrays, labels = read_bundle(workshops[name].bundle(name)).arrays, training_digits(workshops[name], name).labels
+    shares = np.bincount(labels) / (250 if name == "tiny-early" else 300)
     weights = np.bincount(arrays["aggregate_labels"], arrays["aggregate_weights"])
     np.testing.assert_allclose(weights, shares, atol=1e-6)
 
 
 def test_the_mixture_is_fitted_to_draws_and_not_to_means(exported: Workshop) -> None:
-    bundle, train = read_bundle(exported.bundle("tiny")), load_dataset("mnist", exported.data_dir).train
+    bundle, train = read_bundle(exported.bundle("tiny")), training_digits(exported, "tiny")
     posterior = Graphs(bundle).encode(train.images)
     own = bundle.arrays["aggregate_labels"] == 1
     weights = bundle.arrays["aggregate_weights"][own] / bundle.arrays["aggregate_weights"][own].sum()
@@ -249,20 +306,31 @@ def test_label_means_of_a_few_rows() -> None:
 # What is written.
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_the_manifest_says_where_the_weights_come_from(exported: Workshop, name: str) -> None:
-    recipe, manifest = exported.recipes[name], read_manifest(exported.bundle(name))
-    checkpoint = load_checkpoint(recipe, exported.runs)
+TRAINED_ON = {
+    "tiny-2d": ("mnist", "none", "bernoulli"),
+    "tiny-ae": ("mnist", "none", "bernoulli"),
+    "tiny": ("mnist", "dynamic", "bernoulli"),
+    "tiny-iwae": ("tiny.npz", "none", "discretized_logistic"),
+    "tiny-early": ("tiny.npz", "none", "gaussian"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED_ON)
+def test_the_manifest_says_where_the_weights_come_from(workshops: dict[str, Workshop], name: str) -> None:
+    workshop = workshops[name]
+    recipe, manifest = workshop.recipes[name], read_manifest(workshop.bundle(name))
+    dataset, binarization, likelihood = TRAINED_ON[name]
+    checkpoint = load_checkpoint(recipe, workshop.runs, "best" if name == "tiny-early" else "last")
     assert (manifest.name, manifest.version, manifest.description) == (name, recipe.version, recipe.description)
     assert manifest.latent.model_dump() == {"shape": (recipe.latent,), "scaling_factor": 1.0, "shift_factor": 0.0}
     assert manifest.image.model_dump() == {"channels": 1, "height": 28, "width": 28, "mode": "L"}
-    assert (manifest.likelihood, manifest.license, manifest.metrics) == ("bernoulli", "Apache-2.0", {})
+    assert (manifest.likelihood, manifest.license, manifest.metrics) == (likelihood, "Apache-2.0", {})
     assert manifest.stochastic == recipe.stochastic
     assert manifest.training.model_dump() == {
-        "dataset": "mnist",
-        "binarization": {"tiny": "dynamic"}.get(name, "none"),
+        "dataset": dataset,
+        "binarization": binarization,
         "recipe": "recipe.toml",
-        "epochs": recipe.training.epochs,
+        "epochs": checkpoint["epoch"] + 1,
         "seed": recipe.seed,
         "commit": checkpoint["commit"],
     }
@@ -276,17 +344,18 @@ def test_a_recipe_that_merely_has_a_shipped_ones_name_is_not_taken_for_it(export
         (load_recipe("mnist"), "training/recipes/mnist.toml"),
         (tiny_recipe(tmp_path, "tiny").model_copy(update={"name": "mnist"}), "recipe.toml"),
     ):
-        manifest = describe(exported.bundle("tiny"), recipe, checkpoint, (1, 28, 28))
+        manifest = describe(exported.bundle("tiny"), recipe, checkpoint, (1, 28, 28), ["image", "logits"])
         assert manifest.training.recipe == expected
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_a_bundle_holds_these_files_and_nothing_is_left_beside_it(exported: Workshop, name: str) -> None:
-    directory = exported.bundle(name)
+@pytest.mark.parametrize("name", [*TINY, *MORE])
+def test_a_bundle_holds_these_files_and_nothing_is_left_beside_it(workshops: dict[str, Workshop], name: str) -> None:
+    workshop = workshops[name]
+    directory = workshop.bundle(name)
     assert sorted(content(directory)) == FILES
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]
-    assert load_recipe(str(directory / "recipe.toml")) == exported.recipes[name]
-    log = run_folder(exported.runs, exported.recipes[name]) / "training.csv"
+    assert load_recipe(str(directory / "recipe.toml")) == workshop.recipes[name]
+    log = run_folder(workshop.runs, workshop.recipes[name]) / "training.csv"
     assert (directory / "training.csv").read_bytes() == log.read_bytes()
 
 
@@ -298,24 +367,47 @@ def test_the_manifest_holds_no_path(exported: Workshop) -> None:
 
 
 def test_a_recipe_in_a_bundle_spells_out_every_default(exported: Workshop) -> None:
-    tables = tomllib.loads((exported.bundle("tiny-ae") / "recipe.toml").read_text())
-    assert tables["objective"]["kl_warmup_epochs"] == 0
+    tables = tomllib.loads((exported.bundle("tiny-2d") / "recipe.toml").read_text())
+    assert tables["objective"] == {"name": "elbo", "beta": 1.0, "free_bits": 0.0, "kl_warmup_epochs": 0}
+    assert tables["likelihood"] == {"name": "grey_cross_entropy"}
     assert tables["training"]["learning_rate"] == 1e-3
     assert tables["training"]["schedule"] == "constant"
-    assert tables["data"] == {"dataset": "mnist"}
-    assert tables["seed"] == 0
+    assert tables["training"]["precision"] == "32-true"
+    assert tables["data"] == {"dataset": "mnist", "validation": 0}
+    assert tables["seed"] == 3
+    assert tomllib.loads((exported.bundle("tiny-ae") / "recipe.toml").read_text())["seed"] == 0
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t\"\\'"), max_size=40)
 rates = st.floats(0, 1e9, exclude_min=True)
+objectives = st.one_of(
+    st.builds(dict, name=st.just("elbo"), beta=rates, free_bits=st.floats(0, 10), kl_warmup_epochs=st.integers(0, 2)),
+    st.builds(dict, name=st.just("iwae"), k=st.integers(2, 1000)),
+    st.just({"name": "autoencoder"}),
+)
+likelihoods = st.sampled_from(
+    [
+        {"name": "bernoulli", "binarization": "static"},
+        {"name": "gaussian", "scale": "learned"},
+        {"name": "gaussian", "scale": 1e-3},
+        {"name": "discretized_logistic"},
+    ]
+)
+paths = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp", "Cf", "Cn", "Co"], exclude_characters="/."),
+    min_size=1,
+)
 
 
-@given(texts, rates, st.integers(0, 2**31 - 1), st.booleans())
+@given(texts, rates, st.integers(0, 2**31 - 1), st.booleans(), objectives, likelihoods, paths)
 @settings(deadline=None)
-def test_a_recipe_survives_being_written_as_toml(text: str, rate: float, seed: int, contrast: bool) -> None:
+def test_a_recipe_survives_being_written_as_toml(
+    text: str, rate: float, seed: int, contrast: bool, objective: dict[str, Any], likelihood: dict[str, Any], path: str
+) -> None:
     values = tomllib.loads(TINY["tiny"])
     values |= {"description": text, "seed": seed, "figures": {"contrast": "x"} if contrast else {}}
-    values["training"]["learning_rate"] = rate
+    values |= {"objective": objective, "likelihood": likelihood, "data": {"dataset": "npz", "path": path}}
+    values["training"] |= {"learning_rate": rate, "start": "tiny/7"}
     recipe = Recipe.model_validate(values)
     assert Recipe.model_validate(tomllib.loads(to_toml(recipe))) == recipe
 
@@ -353,59 +445,3 @@ def test_without_data_there_is_no_bundle(trained: Workshop, tmp_path: Path) -> N
     with pytest.raises(DataError, match="train-images-idx3-ubyte"):
         export(trained.recipes["tiny"], runs=trained.runs, models=tmp_path / "models", data_dir=tmp_path / "data")
     assert not (tmp_path / "models").exists()
-
-
-def test_a_directory_appears_whole(tmp_path: Path) -> None:
-    target = tmp_path / "models" / "x" / "1"
-    with whole(target) as directory:
-        (directory / "file").write_text("new")
-        assert not target.exists()
-        assert directory.name.startswith("."), "not to be taken for a version"
-    assert content(tmp_path / "models") == {"x/1/file": b"new"}
-
-
-def test_a_directory_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
-    target = tmp_path / "1"
-    target.mkdir()
-    (target / "stray").write_text("old")
-    with whole(target) as directory:
-        (directory / "file").write_text("new")
-        assert content(target) == {"stray": b"old"}
-    assert content(tmp_path) == {"1/file": b"new"}
-
-
-def test_a_directory_does_not_appear_in_part(tmp_path: Path) -> None:
-    target = tmp_path / "models" / "x" / "1"
-
-    def fail() -> None:
-        with whole(target) as directory:
-            (directory / "file").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert list(target.parent.iterdir()) == []
-    target.mkdir()
-    (target / "file").write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert content(tmp_path / "models") == {"x/1/file": b"old"}
-
-
-def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    target = tmp_path / "1"
-    (tmp_path / ".1.partial").mkdir()
-    (tmp_path / ".1.partial" / "stray").write_text("half")
-    with whole(target) as directory:
-        (directory / "file").write_text("new")
-    assert content(tmp_path) == {"1/file": b"new"}
-
-
-def test_an_export_killed_between_its_two_renames_keeps_the_old_bundle(tmp_path: Path) -> None:
-    """The old bundle lies aside then, and is all there is: a next export that fails must not remove it."""
-    target = tmp_path / "1"
-    (tmp_path / ".1.old").mkdir()
-    (tmp_path / ".1.old" / "file").write_text("old")
-    with pytest.raises(KeyboardInterrupt), whole(target):
-        raise KeyboardInterrupt
-    assert b"old" in content(tmp_path).values()

@@ -26,7 +26,7 @@ def test_rows_stay_in_order_whatever_their_number(exported: Workshop, graphs: Gr
     assert np.array_equal(posterior.log_std, heads["log_std"])
     outputs = decoder.run({"latent": posterior.mean})
     assert np.array_equal(graphs.decode(posterior.mean), outputs["image"])
-    assert np.array_equal(graphs.logits(posterior.mean), outputs["logits"])
+    assert np.array_equal(graphs.parameters(posterior.mean)["logits"], outputs["logits"])
 
 
 def test_an_autoencoder_has_no_log_std(exported: Workshop, digits: Pixels) -> None:
@@ -37,5 +37,5 @@ def test_an_autoencoder_has_no_log_std(exported: Workshop, digits: Pixels) -> No
 
 def test_the_image_is_the_likelihoods_mean(graphs: Graphs) -> None:
     latents = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    probabilities = 1 / (1 + np.exp(-graphs.logits(latents).astype(np.float64)))
+    probabilities = 1 / (1 + np.exp(-graphs.parameters(latents)["logits"].astype(np.float64)))
     assert np.abs(graphs.decode(latents) - 255 * probabilities).max() < 0.51

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 class Options(BaseModel):
     """The article's net has nothing to choose."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["article"]
 
 

@@ -3,7 +3,7 @@
     python -m training train mnist-2d
 
 Pre-normalised blocks, x + linear(silu(linear(norm(x)))), whose second layer starts at zero, so that every block starts
-as the identity. `dropout` acts inside the encoder's blocks and before its heads, where small latent spaces overfit.
+as the identity.
 """
 
 from typing import Annotated, Literal
@@ -17,13 +17,14 @@ from torch.nn import functional
 class Options(BaseModel):
     """Width and depth of the net."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["mlp"]
     width: Annotated[int, Field(gt=0)] = 512
     """Units of every layer between the image and the latent."""
     depth: Annotated[int, Field(ge=0)] = 2
     """Residual blocks in each half."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
 
 
 class Block(nn.Module):

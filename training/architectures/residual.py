@@ -18,7 +18,7 @@ from torch.nn import functional
 class Options(BaseModel):
     """Width and depth of the net."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["residual"]
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 32
     """Channels at half the image's size; twice as many at a quarter."""

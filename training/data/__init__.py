@@ -4,30 +4,49 @@ A kind has `Options`, a table of the recipe, and `read(options, data_dir)`, whic
 """
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from training.data import idx
+from training.data import folder, idx, npz
 from training.data.dataset import DataError, Dataset, Split
 
 __all__ = ["DataError", "DataOptions", "Dataset", "Split", "load_dataset", "read_options"]
 
-DataOptions = Annotated[idx.Options, Field(discriminator="dataset")]
+DataOptions = Annotated[idx.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
+
+READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
+    "mnist": idx.read,
+    "fashion-mnist": idx.read,
+    "kmnist": idx.read,
+    "folder": folder.read,
+    "npz": npz.read,
+}
 
 
 def load_dataset(options: DataOptions, data_dir: Path) -> Dataset:
     """Read the data set that a recipe asks for from `data_dir`, downloading what can be.
 
     Raises:
-        DataError: it cannot be had, or is not what it should be.
+        DataError: it cannot be had, or is not what it should be; or a split of it has no images.
     """
-    train, test = idx.read(options, data_dir)
+    train, test = READERS[options.dataset](options, data_dir)
+    for name, split in {"training": train, "test": test}.items():
+        _check(split, f"the {name} split of {options.title}")
     kept = len(train.images) - options.validation
     if kept <= 0:
         raise DataError(f"validation = {options.validation} leaves none of {len(train.images)} images to train on")
     return Dataset(train[:kept], train[kept:], test)
+
+
+def _check(split: Split, name: str) -> None:
+    count = len(split.images)
+    if not count:
+        raise DataError(f"{name} has no images")
+    if split.labels is not None and len(split.labels) != count:
+        raise DataError(f"{name} has {count} images and {len(split.labels)} labels")
 
 
 def read_options(directory: Path) -> DataOptions:

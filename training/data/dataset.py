@@ -1,11 +1,28 @@
 """What every data set is once it is read: uint8 images in two splits, and the options that all kinds share."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+SIDE = 4
+"""Images are squares whose side is a multiple of this: the nets halve it twice."""
+
+
+def _is_below(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or path != "/".join(parts) or not path.isprintable():
+        raise ValueError("write a plain path below the data directory, such as faces/aligned")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_is_below)]
+"""Of a file or folder below the data directory, in one spelling only: it names the data set in manifests."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class DataError(Exception):
@@ -41,6 +58,6 @@ class Dataset:
 class Options(BaseModel):
     """What every kind of data set can be asked for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     validation: Annotated[int, Field(ge=0)] = 0
     """The last so many training images are set aside: not trained on, but watched, by early stopping above all."""

@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.error import HTTPError, URLError
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -19,14 +20,22 @@ from training.data import dataset
 from training.data.dataset import DataError, Split
 
 TIMEOUT_SECONDS = 30
+LOCK = ".lock"
+"""Name of the file in a data set's folder that the downloading process has locked. It stays."""
+
+
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One gzipped IDX file: its name without `.gz`, and the sha256 of its decompressed bytes."""
+    """One gzipped IDX file: its name without `.gz`, and its sha256."""
 
     name: str
     sha256: str
+    """Of the decompressed bytes,"""
+    packed: bool = False
+    """or of the `.gz` file, where no other is published. The decompressed file alone cannot be checked, then."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +50,54 @@ class IdxSource:
     test_labels: IdxFile
 
 
+def _source(title: str, *mirrors: str, sha256: tuple[str, ...], packed: bool = False) -> IdxSource:
+    """Four files of the usual names; `sha256` is in the order of NAMES."""
+    files = (IdxFile(name, digest, packed) for name, digest in zip(NAMES, sha256, strict=True))
+    return IdxSource(title, mirrors, *files)
+
+
 SOURCES = {
-    "mnist": IdxSource(
-        title="MNIST",
-        mirrors=(
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "mnist": _source(
+        "MNIST",
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        sha256=(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
-        train_images=IdxFile(
-            "train-images-idx3-ubyte", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    ),
+    # The sums of the packed files are those of tensorflow_datasets.
+    "fashion-mnist": _source(
+        "Fashion-MNIST",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        sha256=(
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
-        train_labels=IdxFile(
-            "train-labels-idx1-ubyte", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+        packed=True,
+    ),
+    "kmnist": _source(
+        "KMNIST",
+        "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        sha256=(
+            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
         ),
-        test_images=IdxFile(
-            "t10k-images-idx3-ubyte", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-        ),
-        test_labels=IdxFile(
-            "t10k-labels-idx1-ubyte", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-        ),
-    )
+        packed=True,
+    ),
 }
 
 
 class Options(dataset.Options):
-    """One of the data sets in SOURCES."""
+    """A data set of four IDX files, downloaded where they are absent."""
 
     dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
 
@@ -96,17 +128,29 @@ def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
 
 
 def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Read one IDX file of unsigned bytes, gzipped or plain, downloading it first where it is absent."""
+    """Read one IDX file of unsigned bytes, gzipped or plain, downloading it first where it is absent.
+
+    Where only the gzipped file can be checked, it is the one that counts. A plain file without it is refused: these
+    data sets have files of the same names and shapes, so nothing would tell one from another.
+
+    Raises:
+        DataError: as `read`.
+    """
     plain, packed = folder / file.name, folder / f"{file.name}.gz"
-    if not plain.exists() and not packed.exists():
+    if file.packed and plain.exists() and not packed.exists():
+        advice = f"put {packed.name} beside it, or remove it to have that downloaded"
+        raise DataError(f"{plain} cannot be checked, as only the sha256 of its .gz is known: {advice}")
+    path = plain if plain.exists() and not file.packed else packed
+    if not path.exists():
         _download(packed, mirrors)
-    path = plain if plain.exists() else packed
     try:
-        content = plain.read_bytes() if path is plain else gzip.decompress(packed.read_bytes())
+        stored = path.read_bytes()
+        content = stored if path is plain else gzip.decompress(stored)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise DataError(f"{path} is not the expected file: its decompressed content has another sha256")
+    checked, what = (stored, "it") if file.packed else (content, "its decompressed content")
+    if hashlib.sha256(checked).hexdigest() != file.sha256:
+        raise DataError(f"{path} is not the expected file: {what} has another sha256")
     return parse_idx(content)
 
 
@@ -125,11 +169,21 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def _download(target: Path, mirrors: tuple[str, ...]) -> None:
-    """Fetch `target.name` from the first mirror that gives it; what an earlier try left in `.part` is kept."""
+    """Fetch `target.name`. Of several processes that want to, one does, and the others wait and find the file."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / LOCK):
+            if not target.exists():
+                _download_from_any(target, mirrors)
+    except OSError as error:
+        raise DataError(f"{target} is absent and could not be downloaded: {error}") from error
+
+
+def _download_from_any(target: Path, mirrors: tuple[str, ...]) -> None:
+    """Fetch from the first mirror that serves; what an earlier try left in `.part` is kept."""
     failures = []
     for mirror in mirrors:
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             _fetch(mirror + target.name, target.with_name(target.name + ".part"))
         except (OSError, HTTPException) as error:
             failures.append(f"{mirror}: {error}")

@@ -3,11 +3,14 @@
 import gzip
 import hashlib
 import http.server
+import multiprocessing
 import re
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +20,15 @@ from hypothesis import strategies as st
 
 from tests.conftest import Pixels
 from tests.training.conftest import NAMES, TRAIN_IMAGES, idx, source_of
-from training.data import SOURCES, DataError, IdxFile, load_dataset, parse_idx, read_idx
+from training.data import DataError, load_dataset
+from training.data.idx import LOCK, SOURCES, IdxFile, IdxSource, Options, parse_idx, read, read_idx
 
 NAME = "some-images-idx3-ubyte"
 ARRAY = np.random.default_rng(0).integers(0, 256, (300, 20, 20)).astype(np.uint8)
 CONTENT = idx(ARRAY)
 PACKED = gzip.compress(CONTENT)
 FILE = IdxFile(NAME, hashlib.sha256(CONTENT).hexdigest())
+PACKED_FILE = IdxFile(NAME, hashlib.sha256(PACKED).hexdigest(), packed=True)
 
 
 # Parsing.
@@ -118,6 +123,35 @@ def test_what_lies_there_is_not_downloaded(tmp_path: Path) -> None:
     assert server.requests == []
 
 
+# Files of which only the packed one can be checked.
+
+
+@pytest.mark.parametrize("beside", [None, b"another file"])
+def test_a_packed_sum_is_checked_and_the_packed_file_read(tmp_path: Path, beside: bytes | None) -> None:
+    (tmp_path / f"{NAME}.gz").write_bytes(PACKED)
+    if beside is not None:
+        (tmp_path / NAME).write_bytes(beside)
+    assert np.array_equal(read_idx(tmp_path, PACKED_FILE, ()), ARRAY)
+
+
+def test_the_same_content_packed_otherwise_is_refused(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.gz").write_bytes(gzip.compress(CONTENT, 1))
+    with pytest.raises(DataError, match=rf"{NAME}\.gz is not the expected file: it has another sha256"):
+        read_idx(tmp_path, PACKED_FILE, ())
+
+
+def test_a_plain_file_alone_is_refused_and_not_replaced_behind_ones_back(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(CONTENT)
+    with mirror() as server, pytest.raises(DataError, match=rf"{NAME} cannot be checked.*put {NAME}\.gz beside it"):
+        read_idx(tmp_path, PACKED_FILE, (server.url,))
+    assert server.requests == []
+
+
+def test_a_packed_file_is_downloaded(tmp_path: Path) -> None:
+    with mirror() as server:
+        assert np.array_equal(read_idx(tmp_path, PACKED_FILE, (server.url,)), ARRAY)
+
+
 # Downloading.
 
 
@@ -132,6 +166,8 @@ class Mirror:
     breaks_after: int | None = None
     """Break the connection after so many bytes of the body."""
     chunked: bool = False
+    seconds: float = 0
+    """Wait before answering."""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and range of every request."""
     url: str = ""
@@ -148,6 +184,7 @@ def mirror(**options) -> Iterator[Mirror]:
             asked = self.headers["Range"]
             state.requests.append((self.path, asked))
             self.close_connection = True
+            time.sleep(state.seconds)
             if state.status is not None:
                 self.send_error(state.status)
                 return
@@ -183,7 +220,7 @@ def mirror(**options) -> Iterator[Mirror]:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
 
 
 def test_an_absent_file_is_downloaded_once(tmp_path: Path) -> None:
@@ -280,6 +317,30 @@ def test_a_mirror_that_serves_another_file_is_found_out(tmp_path: Path) -> None:
         read_idx(tmp_path, FILE, (server.url,))
 
 
+EXECUTORS = {
+    "threads": lambda: ThreadPoolExecutor(2),
+    "processes": lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
+}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS)
+def test_of_two_that_want_a_file_one_downloads_and_the_other_waits(tmp_path: Path, executor) -> None:
+    with mirror(seconds=0.3) as server:
+        pool: Executor
+        with executor() as pool:
+            tasks = [pool.submit(read_idx, tmp_path, FILE, (server.url,)) for _ in range(2)]
+            assert all(np.array_equal(task.result(), ARRAY) for task in tasks)
+    assert server.requests == [(f"/{NAME}.gz", None)]
+    assert files(tmp_path) == [f"{NAME}.gz"]
+
+
+def test_who_waited_for_a_download_that_failed_tries_in_turn(tmp_path: Path) -> None:
+    with mirror(seconds=0.1, status=503) as server, ThreadPoolExecutor(2) as pool:
+        tasks = [pool.submit(read_idx, tmp_path, FILE, (server.url,)) for _ in range(2)]
+        assert all(isinstance(task.exception(), DataError) for task in tasks)
+    assert len(server.requests) == 2
+
+
 def test_a_folder_that_cannot_be_made_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with mirror() as server, pytest.raises(DataError, match=f"{NAME}.gz"):
@@ -290,11 +351,11 @@ def test_a_folder_that_cannot_be_made_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_a_data_set_has_both_splits_with_their_labels(data_dir: Path, digits: Pixels, labels: Pixels) -> None:
-    dataset = load_dataset("mnist", data_dir)
-    assert np.array_equal(dataset.train.images, digits[:TRAIN_IMAGES, None])
-    assert np.array_equal(dataset.train.labels, labels[:TRAIN_IMAGES])
-    assert np.array_equal(dataset.test.images, digits[TRAIN_IMAGES:, None])
-    assert np.array_equal(dataset.test.labels, labels[TRAIN_IMAGES:])
+    train, test = read(Options(), data_dir)
+    assert np.array_equal(train.images, digits[:TRAIN_IMAGES, None])
+    assert np.array_equal(train.labels, labels[:TRAIN_IMAGES])
+    assert np.array_equal(test.images, digits[TRAIN_IMAGES:, None])
+    assert np.array_equal(test.labels, labels[TRAIN_IMAGES:])
 
 
 def test_a_data_set_is_downloaded_file_by_file(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,12 +370,55 @@ def test_a_data_set_is_downloaded_file_by_file(tmp_path: Path, data_dir: Path, m
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         source = source_of(data_dir / "mnist", (f"http://127.0.0.1:{server.server_port}/",))
         monkeypatch.setitem(SOURCES, "mnist", source)
-        dataset = load_dataset("mnist", tmp_path)
+        dataset = load_dataset(Options(), tmp_path)
         server.shutdown()
     assert len(dataset.train.images) == TRAIN_IMAGES
     assert files(tmp_path / "mnist") == sorted(f"{name}.gz" for name in NAMES)
 
 
-def test_a_data_set_that_nobody_knows_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="fashion"):
-        load_dataset("fashion", tmp_path)
+def write_packed(folder: Path, seed: int) -> IdxSource:
+    """Four files of 28 x 28 noise in `folder`, and their source, which knows the sums of the packed files."""
+    folder.mkdir()
+    noise = np.random.default_rng(seed)
+    for name, count in zip(NAMES, (6, 6, 4, 4), strict=True):
+        shape = (count, 28, 28) if "images" in name else (count,)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(idx(noise.integers(0, 10, shape).astype(np.uint8))))
+    sums = [hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in NAMES]
+    return IdxSource(
+        "Noise", (), *(IdxFile(name, digest, packed=True) for name, digest in zip(NAMES, sums, strict=True))
+    )
+
+
+def test_the_kin_of_mnist_lie_in_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, key in enumerate(("fashion-mnist", "kmnist")):
+        monkeypatch.setitem(SOURCES, key, replace(write_packed(tmp_path / key, seed), title=key))
+    for key in ("fashion-mnist", "kmnist"):
+        dataset = load_dataset(Options(dataset=key), tmp_path)
+        assert dataset.train.images.shape == (6, 1, 28, 28)
+        assert dataset.test.images.shape == (4, 1, 28, 28)
+        assert dataset.test.labels.shape == (4,)
+    for name in NAMES:
+        (tmp_path / "kmnist" / f"{name}.gz").replace(tmp_path / "fashion-mnist" / f"{name}.gz")
+    with pytest.raises(DataError, match=r"fashion-mnist.*is not the expected file"):
+        load_dataset(Options(dataset="fashion-mnist"), tmp_path)
+
+
+# What the package ships; the fixtures replace only `mnist`.
+
+
+@pytest.mark.parametrize(
+    ("key", "title"), [("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"), ("kmnist", "KMNIST")]
+)
+def test_a_source_has_a_title_mirrors_and_four_sums(key: str, title: str) -> None:
+    options, source = Options(dataset=key), SOURCES[key]
+    assert (options.key, options.title) == (key, title)
+    four = (source.train_images, source.train_labels, source.test_images, source.test_labels)
+    assert tuple(file.name for file in four) == NAMES
+    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in four)
+    assert len({file.sha256 for file in four}) == 4
+    assert all(mirror.endswith("/") for mirror in source.mirrors)
+
+
+def test_the_kin_are_checked_by_their_packed_files() -> None:
+    assert all(SOURCES[key].test_labels.packed for key in ("fashion-mnist", "kmnist"))
+    assert not SOURCES["mnist"].test_labels.packed

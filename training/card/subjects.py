@@ -1,0 +1,80 @@
+"""What the known data sets show, whose they are, and what their classes are called."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a data set is, in the card's words."""
+
+    title: str
+    one: str
+    """One of its pictures: a `digit`."""
+    many: str
+    contents: str
+    """Goes on after `pictures`."""
+    licence: str
+    misuse: str
+    """What a model of it is not for."""
+    classes: tuple[str, ...] = ()
+    """Names of the labels 0, 1, ...; the labels themselves, if empty."""
+
+
+SUBJECTS = {
+    "mnist": Subject(
+        title="MNIST",
+        one="digit",
+        many="digits",
+        contents="of single handwritten digits, white on black, centred and scaled as MNIST's are",
+        licence="""\
+MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J. C. Burges, derived from NIST's Special Databases 1
+and 3, and is available under CC BY-SA 3.0. The pictures on this page that show its digits are under that licence.""",
+        misuse="reading digits",
+    ),
+    "fashion-mnist": Subject(
+        title="Fashion-MNIST",
+        one="article",
+        many="articles",
+        contents="of single articles of clothing, light on black, centred and scaled as Fashion-MNIST's are",
+        licence="""\
+Fashion-MNIST is the work of Han Xiao, Kashif Rasul and Roland Vollgraf. It is copyright 2017 Zalando SE and available
+under the MIT licence. The pictures on this page that show its articles are under that licence.""",
+        misuse="sorting clothes",
+        classes=(
+            *("T-shirt", "trousers", "pullover", "dress", "coat"),
+            *("sandal", "shirt", "sneaker", "bag", "boot"),
+        ),
+    ),
+    "kmnist": Subject(
+        title="KMNIST",
+        one="character",
+        many="characters",
+        contents="of single handwritten kuzushiji characters, white on black, centred and scaled as KMNIST's are",
+        licence="""\
+The KMNIST dataset was created by the ROIS-DS Center for Open Data in the Humanities (CODH), adapted from the Kuzushiji
+dataset of the National Institute of Japanese Literature and others, doi:10.20676/00000341. It is available under
+CC BY-SA 4.0. The pictures on this page that show its characters are under that licence.""",
+        misuse="reading manuscripts",
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+}
+
+
+def subject_of(dataset: str) -> Subject:
+    """The subject of a data set by its key in the manifest; of an unknown one, what can be said of any."""
+    return SUBJECTS.get(dataset) or _unknown(dataset)
+
+
+def _unknown(dataset: str) -> Subject:
+    title = PurePosixPath(dataset).name.removesuffix(".npz")
+    return Subject(
+        title=title,
+        one="image",
+        many="images",
+        contents=f"like those of `{dataset}`, which it was trained on",
+        licence=f"""\
+The licence of the data set `{dataset}` is its owner's to say. The pictures on this page that show its images are under
+that licence.""",
+        misuse="what its data may not be used for",
+    )

@@ -1,0 +1,150 @@
+"""Figures of numbers: the training's loss terms, rate against distortion, the use that is made of each dimension."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from training.figures.scene import Scene
+from training.plots import MARK, PALETTE, TRAIN_COLOUR, WATCHED_COLOUR, curves, settled
+from training.record import watched
+
+ACTIVE_VARIANCE = 0.01
+"""A dimension whose posterior means vary less is switched off (Burda, Grosse & Salakhutdinov 2015)."""
+LEAST_BARS = 6
+"""Room for so many, lest one or two be too broad."""
+NUMBERED_BARS = 48
+"""More dimensions would have no room for their numbers."""
+LABELLED_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+UNUSED = "0.75"
+FAINT = "0.85"
+APART = 0.06
+"""Between numbered epochs, as a share of the axes."""
+LEAST_VARIANCE = 1e-6
+"""What the evaluation rounds to; zero has no place on a logarithmic axis."""
+
+Doubles = NDArray[np.float64]
+
+
+def draw_training(scene: Scene) -> Figure:
+    """Loss terms over the epochs, on both splits."""
+    terms = {"reconstruction": f"Reconstruction{_kind(scene)}"}
+    if scene.manifest.stochastic:
+        terms |= {"kl": "KL", "negative_elbo": "Sum: the loss" if _kind(scene) else "Negative ELBO"}
+    if "train/negative_iwae" in scene.log:
+        terms["negative_iwae"] = "Negative IWAE bound"
+    columns = 2 if len(terms) == 4 else len(terms)
+    rows = len(terms) // columns
+    figure = Figure(figsize=(1.2 + 3.1 * columns, 2.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (term, title) in zip(grid.flat, terms.items(), strict=True):
+        curves(axes, scene.log["epoch"], {split: scene.log[f"{split}/{term}"] for split in _splits(scene)})
+        axes.set_title(title)
+    figure.supylabel("nats an image", fontsize=9)
+    return figure
+
+
+def draw_rate_distortion(scene: Scene) -> Figure:
+    """KL against reconstruction, an epoch a point, over lines of equal negative ELBO."""
+    figure = Figure(figsize=(6.0, 4.8), layout="constrained")
+    axes = figure.subplots()
+    points = {split: _plane(scene, split) for split in _splits(scene)}
+    axes.set_xlim(settled([rates for rates, _ in points.values()]))
+    axes.set_ylim(settled([distortions for _, distortions in points.values()]))
+    _equal_elbo(axes)
+    for (split, (rates, distortions)), colour in zip(points.items(), (TRAIN_COLOUR, WATCHED_COLOUR), strict=True):
+        axes.plot(rates, distortions, color=colour, label=split, linewidth=1.2, marker="o", markersize=3)
+    _name_epochs(axes, scene.log["epoch"], *points[watched(scene.log)])
+    axes.set_xlabel("rate: KL, nats an image")
+    axes.set_ylabel(f"distortion: reconstruction{_kind(scene)}, nats an image")
+    lines = [*axes.get_lines()[-2:], Line2D([], [], color=FAINT, linewidth=0.8)]
+    names = [*points, "equal sum" if _kind(scene) else "equal negative ELBO"]
+    figure.legend(lines, names, loc="outside upper right", ncols=3)
+    return figure
+
+
+def draw_active_units(scene: Scene) -> Figure:
+    """KL of each latent dimension in descending order, above the variance of its posterior means."""
+    order, size = scene.order, len(scene.kl)
+    variance = np.maximum(scene.variance[order], LEAST_VARIANCE)
+    active = variance > ACTIVE_VARIANCE
+    colours = [PALETTE[0] if is_active else UNUSED for is_active in active]
+    figure = Figure(figsize=(min(7.2, 3.2 + 0.16 * size), 4.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    above.bar(range(size), scene.kl[order], color=colours, width=0.75)
+    above.set_ylabel("KL, nats an image")
+    above.set_title(f"{active.sum()} of {size} dimensions active")
+    below.scatter(range(size), variance, c=colours, s=18, zorder=3)
+    below.axhline(ACTIVE_VARIANCE, color=MARK, linewidth=1)
+    across = below.get_yaxis_transform()
+    below.text(0.01, 0.85 * ACTIVE_VARIANCE, "active above 0.01", va="top", transform=across, color=MARK, fontsize=8)
+    below.set_yscale("log")
+    below.set_ylim(min(ACTIVE_VARIANCE / 5, variance.min() / 2), 2 * max(1.0, variance.max()))
+    below.set_ylabel("variance of means")
+    _number(below, order)
+    return figure
+
+
+def _splits(scene: Scene) -> tuple[str, str]:
+    return "train", watched(scene.log)
+
+
+def _kind(scene: Scene) -> str:
+    """What the reconstruction is, where it is no likelihood."""
+    grey = scene.manifest.likelihood == "bernoulli" and scene.manifest.training.binarization == "none"
+    return " (grey cross entropy)" if grey else ""
+
+
+def _plane(scene: Scene, split: str) -> tuple[Doubles, Doubles]:
+    return np.array(scene.log[f"{split}/kl"]), np.array(scene.log[f"{split}/reconstruction"])
+
+
+def _equal_elbo(axes: Axes) -> None:
+    """Faint lines of equal sum, each with its value at its lower end, in the present limits."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for total in MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(left + bottom, right + top):
+        start, end = max(left, total - top), min(right, total - bottom)
+        if end - start < 0.15 * (right - left):  # cuts a corner, or lies outside
+            continue
+        axes.plot([start, end], [total - start, total - end], color=FAINT, linewidth=0.8, zorder=0)
+        _write(axes, f"{total:g}", (end, total - end), (-2, 2), ha="right", color="0.55", fontsize=7)
+
+
+def _name_epochs(axes: Axes, epochs: list[float], rates: Doubles, distortions: Doubles) -> None:
+    """Number some epochs at their points: the last, and those in sight that are apart from it."""
+    wanted = [len(epochs) - 1, *(row for row, epoch in enumerate(epochs) if epoch in LABELLED_EPOCHS)]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    taken: list[Doubles] = []
+    numbers: dict[str, Any] = {"color": "0.2", "fontsize": 8}
+    for row in wanted:
+        place = np.array([(rates[row] - left) / (right - left), (distortions[row] - bottom) / (top - bottom)])
+        if ((place < 0) | (place > 1)).any() or any(np.hypot(*(place - other)) < APART for other in taken):
+            continue
+        taken.append(place)
+        point = float(rates[row]), float(distortions[row])
+        if row == wanted[0]:
+            _write(axes, f"epoch {epochs[row]:.0f}", point, (0, -5), ha="center", va="top", **numbers)
+        else:
+            _write(axes, f"{epochs[row]:.0f}", point, (6, 0), va="center", **numbers)
+
+
+def _write(axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **properties: Any) -> None:
+    """Text with a halo, so many points from a point of the axes."""
+    halo = [withStroke(linewidth=2, foreground="white")]
+    axes.annotate(text, point, offset, textcoords="offset points", path_effects=halo, zorder=4, **properties)
+
+
+def _number(axes: Axes, order: list[int]) -> None:
+    """Name the bars by their dimensions, or, where they are too many, by their rank."""
+    if len(order) <= NUMBERED_BARS:
+        axes.set_xticks(range(len(order)), map(str, order), fontsize=7)
+        axes.set_xlabel("latent dimension")
+    else:
+        axes.set_xlabel("rank of the latent dimension by KL")
+    middle, reach = (len(order) - 1) / 2, max(len(order), LEAST_BARS) / 2 + 0.2
+    axes.set_xlim(middle - reach, middle + reach)

@@ -1,0 +1,126 @@
+"""What the figures of one bundle are drawn from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app import bundle
+from app.bundle import Bundle, Manifest
+from app.errors import BundleError
+from app.gaussian import Floats, Mixture, Posterior
+from training.card.subjects import subject_of
+from training.data import Split, load_dataset, read_options
+from training.graphs import Graphs
+from training.record import read_log, read_recipe
+
+MAX_IMAGES = 10_000
+"""Test images that are encoded: more points would only cover one another."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A bundle, what it makes of the test images, and how its training went."""
+
+    graphs: Graphs
+    test: Split
+    posterior: Posterior
+    """Of the test images."""
+    kl: Floats
+    """`[d]`: KL of each latent dimension; of an autoencoder without a posterior, the variance of each."""
+    variance: Floats
+    """`[d]`: variance of the posterior means of each latent dimension."""
+    log: dict[str, list[float]]
+    """Columns of training.csv."""
+    mixture: Mixture | None
+    """The aggregated posterior, where the bundle has it."""
+    contrast: Floats | None
+    """Means of the same images in a plain autoencoder, `[N, d]`."""
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.graphs.manifest
+
+    @property
+    def order(self) -> list[int]:
+        """The dimensions by falling KL."""
+        return [int(i) for i in np.argsort(-self.kl, kind="stable")]
+
+    @property
+    def dims(self) -> list[int]:
+        """The two dimensions of highest KL, in ascending order of their numbers."""
+        return sorted(self.order[:2])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the test images' labels, in ascending order; none, if they have no labels."""
+        if self.test.labels is None:
+            return []
+        return [self.name_of(int(label)) for label in np.unique(self.test.labels)]
+
+    def name_of(self, label: int) -> str:
+        """A label's name, where its data set has names."""
+        names = subject_of(self.manifest.training.dataset).classes
+        return names[label] if label < len(names) else str(label)
+
+    def examples(self, count: int) -> list[int]:
+        """Rows of so many test images, or all: the first of each class, then the second of each, and so on."""
+        labels = self.test.labels
+        if labels is None:
+            return list(range(min(count, len(self.test.images))))
+        turns = np.empty(len(labels), np.int64)
+        for label in np.unique(labels):
+            turns[labels == label] = np.arange((labels == label).sum())
+        return [int(row) for row in np.lexsort((labels, turns))[:count]]
+
+    @property
+    def specimen(self) -> int:
+        """Row of the one test image that is looked at closely: a 2, of digits."""
+        return self.examples(3)[-1]
+
+
+def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
+    """Read a bundle and encode the test images."""
+    read = bundle.read_bundle(directory)
+    log, other = read_log(directory / "training.csv"), contrast_directory(directory, models)
+    graphs = Graphs(read)
+    test = load_dataset(read_options(directory), data_dir).test[:MAX_IMAGES]
+    posterior = graphs.encode(test.images)
+    contrast = Graphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
+    if contrast is not None and contrast.shape != posterior.mean.shape:
+        raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
+    variance = _measured(graphs, "variance_per_dimension", posterior.mean.var(axis=0))
+    kl = _measured(graphs, "kl_per_dimension", posterior.kl().mean(axis=0)) if graphs.manifest.stochastic else variance
+    return Scene(graphs, test, posterior, kl, variance, log, read_mixture(read), contrast)
+
+
+def _measured(graphs: Graphs, name: str, otherwise: Floats) -> Floats:
+    """What the evaluation found, or, before one, what the test images as they are come to."""
+    return np.asarray(graphs.manifest.metrics.get(name, otherwise), np.float32)
+
+
+def read_mixture(read: Bundle) -> Mixture | None:
+    """The bundle's aggregated posterior; None if it has none."""
+    names = [f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")]
+    if not all(name in read.arrays for name in names):
+        return None
+    return Mixture(*(read.arrays[name] for name in names))
+
+
+def contrast_directory(directory: Path, models: Path) -> Path | None:
+    """The newest version of the autoencoder that the bundle's recipe names for contrast; None if it names none.
+
+    Raises:
+        BundleError: it names one, and that isn't there; or there is no recipe.
+    """
+    name: str | None = read_recipe(directory).get("figures", {}).get("contrast")
+    if name is None:
+        return None
+    versions = [path for path in (models / name).glob("[1-9]*") if path.name.isdecimal()]
+    if not versions:
+        raise BundleError(f"{models / name} holds no version of the autoencoder to contrast with: export it first")
+    return max(versions, key=_version)
+
+
+def _version(path: Path) -> int:
+    return int(path.name)
