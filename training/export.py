@@ -55,7 +55,8 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         outputs = ["image", *module.likelihood.names]
         write_graph(directory / "encoder.onnx", encoder, torch.zeros(2, *image_shape, dtype=torch.uint8), heads)
         write_graph(directory / "decoder.onnx", decoder, torch.zeros(2, recipe.latent), outputs)
-        shutil.copy(run_folder(runs, recipe) / "training.csv", directory)
+        for name in ("training.csv", "report.json"):
+            shutil.copy(run_folder(runs, recipe) / name, directory)
         (directory / "recipe.toml").write_text(to_toml(recipe))
         manifest = describe(directory, recipe, checkpoint, image_shape, outputs)
         bundle.write_manifest(directory, manifest)
