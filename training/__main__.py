@@ -1,5 +1,6 @@
 """The command line: `python -m training train|export|evaluate|figures`, in that order."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +52,8 @@ def train(
         nodes=nodes,
         fresh=fresh,
     )
-    print(f"Trained: {folder}. Next: python -m training export {recipe}")
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:  # of several processes
+        print(f"Trained: {folder}. Next: python -m training export {recipe}")
 
 
 @app.command()
@@ -73,7 +75,8 @@ def evaluate(
     models: Models = Path("models"),
     k: Annotated[int, typer.Option(min=1, help="Draws an image; the NLL is the IWAE-k bound.")] = 128,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Measure the first so many; kept only as a tighter bound, with a larger k.")
+        int | None,
+        typer.Option(min=1, help="Measure the first so many; kept only as a tighter bound, with a larger k."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of pixels and latents.")] = 0,
 ) -> None:

@@ -190,6 +190,7 @@ class VaeModule(L.LightningModule):
             values.append(-iwae(terms.log_weights).sum())
         values.append(torch.full_like(kl, len(terms.reconstruction)))
         sums = torch.stack(values).detach().double()
+        sums = torch.where(sums.isfinite().all(), sums, 0.0)  # a batch that is not counts for nothing in the log either
         self._sums[split] = self._sums[split] + sums if split in self._sums else sums
 
     def _report(self, split: str) -> None:

@@ -32,7 +32,7 @@ class Elbo(_Table):
     beta: PositiveFloat = 1.0
     """Weight of the KL term; what is not 1 trains a beta-VAE (Higgins et al. 2017) and no longer bounds log p(x)."""
     free_bits: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Nats of KL that a latent dimension has for nothing, on the mean of a batch (Kingma et al. 2016, appendix C.8)."""
+    """Nats of KL that a latent dimension has for nothing, on the mean of a process's share of a batch (Kingma et al. 2016, appendix C.8)."""
     kl_warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the weight of the KL term rises linearly from 0 to beta."""
 
@@ -113,8 +113,8 @@ class Training(_Table):
     early_stopping_epochs: Positive | None = None
     """Stop after so many epochs in which the validation loss did not fall, and export the best epoch's weights."""
     start: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*/[1-9][0-9]*$")] | None = None
-    """`name/version` of a bundle whose weights the training starts from. A deeper net takes it up where the added
-    layers start as the identity."""
+    """`name/version` of a bundle whose weights the training starts from. A deeper `residual` net takes up a shallower
+    one's: its added blocks start as the identity."""
 
     @model_validator(mode="after")
     def _weight_decay_is_decoupled(self) -> "Training":

@@ -38,6 +38,7 @@ FILES = [
     "label_means.npy",
     "manifest.json",
     "recipe.toml",
+    "report.json",
     "training.csv",
 ]
 

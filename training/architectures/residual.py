@@ -2,8 +2,8 @@
 
     python -m training train mnist
 
-Pre-activation residual blocks with SiLU and no normalisation; the weights of a block's second convolution start at
-zero, so that every block starts as the identity but for a bias a channel. Upsampling is a convolution followed by
+Pre-activation residual blocks with SiLU and no normalisation; a block's second convolution starts at zero, so
+that every block starts as the identity. Upsampling is a convolution followed by
 PixelShuffle (DepthToSpace in ONNX), which has no checkerboard and runs on every execution provider.
 """
 
@@ -36,6 +36,7 @@ class Block(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(torch.as_tensor(self.second.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.as_tensor(self.second(functional.silu(self.first(functional.silu(x)))))

@@ -67,7 +67,7 @@ def subject_of(dataset: str) -> Subject:
 
 
 def _unknown(dataset: str) -> Subject:
-    title = PurePosixPath(dataset).name.removesuffix(".npz")
+    title = PurePosixPath(dataset.partition(":")[2] or dataset).name.removesuffix(".npz")
     return Subject(
         title=title,
         one="image",

@@ -45,7 +45,7 @@ class Options(dataset.Options):
     @property
     def key(self) -> str:
         """What the manifest calls it."""
-        return self.path
+        return f"folder:{self.path}"
 
     @property
     def title(self) -> str:

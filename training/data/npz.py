@@ -28,7 +28,7 @@ class Options(dataset.Options):
     @property
     def key(self) -> str:
         """What the manifest calls it."""
-        return self.path
+        return f"npz:{self.path}"
 
     @property
     def title(self) -> str:

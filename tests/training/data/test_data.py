@@ -101,7 +101,7 @@ def test_a_path_stays_below_the_data_directory_and_has_one_spelling(tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["a", "a/b", "a b/c.d", "...", "..a", "übung/é", "a.npz"])
 def test_a_plain_path_is_taken(path: str) -> None:
-    assert npz.Options(dataset="npz", path=path).key == path
+    assert npz.Options(dataset="npz", path=path).key == f"npz:{path}"
 
 
 # What holds for every data set.

@@ -344,7 +344,7 @@ def test_a_folder_without_classes_has_no_labels(tmp_path: Path, folder: Path) ->
 
 
 def test_key_and_title_come_from_the_path() -> None:
-    assert options(path="faces/aligned").key == "faces/aligned"
+    assert options(path="faces/aligned").key == "folder:faces/aligned"
     assert options(path="faces/aligned").title == "aligned"
 
 

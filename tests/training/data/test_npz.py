@@ -186,5 +186,5 @@ def test_a_file_that_is_not_there_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_key_and_title_come_from_the_path() -> None:
-    assert options(path="faces/small.npz").key == "faces/small.npz"
+    assert options(path="faces/small.npz").key == "npz:faces/small.npz"
     assert options(path="faces/small.npz").title == "small"
