@@ -32,7 +32,8 @@ class Elbo(_Table):
     beta: PositiveFloat = 1.0
     """Weight of the KL term; what is not 1 trains a beta-VAE (Higgins et al. 2017) and no longer bounds log p(x)."""
     free_bits: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Nats of KL that a latent dimension has for nothing, on the mean of a process's share of a batch (Kingma et al. 2016, appendix C.8)."""
+    """Nats of KL that a latent dimension has for nothing, on the mean of a process's share of a batch (Kingma et al.
+    2016, appendix C.8)."""
     kl_warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the weight of the KL term rises linearly from 0 to beta."""
 

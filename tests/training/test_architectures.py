@@ -77,7 +77,7 @@ def test_dropout_acts_in_the_encoder_and_in_training_alone() -> None:
     assert torch.equal(encoder(images)[0], encoder(images)[0])
 
 
-@pytest.mark.parametrize("name", ["mlp", "residual"])
+@pytest.mark.parametrize("name", ["residual"])
 def test_a_deeper_net_has_every_tensor_of_a_shallower_one(name: str) -> None:
     """By name and shape, so that it can start from its weights."""
     halves = [
