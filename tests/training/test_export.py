@@ -311,8 +311,8 @@ TRAINED_ON = {
     "tiny-2d": ("mnist", "none", "bernoulli"),
     "tiny-ae": ("mnist", "none", "bernoulli"),
     "tiny": ("mnist", "dynamic", "bernoulli"),
-    "tiny-iwae": ("tiny.npz", "none", "discretized_logistic"),
-    "tiny-early": ("tiny.npz", "none", "gaussian"),
+    "tiny-iwae": ("npz:tiny.npz", "none", "discretized_logistic"),
+    "tiny-early": ("npz:tiny.npz", "none", "gaussian"),
 }
 
 

@@ -16,7 +16,7 @@ LATENTS = [[0.0, 0.0], [1.0, -1.0], [0.5, 2.0]]
 
 def test_every_representation_gives_the_same_pixels(client: TestClient) -> None:
     answer = client.post("/decode", params=PLANE, json={"latents": LATENTS}).json()
-    assert (answer["model"], answer["version"]) == ("mnist-2d", 1)
+    assert (answer["model"], answer["version"]) == ("mnist-2d", 2)
     images = np.stack([from_base64(text) for text in answer["images"]])
     assert images.shape == (3, 28, 28)
     array = client.post("/decode/npy", params=PLANE, content=npy(np.array(LATENTS, np.float32)), headers=NPY)
@@ -27,7 +27,7 @@ def test_every_representation_gives_the_same_pixels(client: TestClient) -> None:
     for kind in ("png", "webp"):
         one = client.get("/decode/image", params={**PLANE, "latent": LATENTS[1], "format": kind})
         assert one.headers["content-type"] == f"image/{kind}"
-        assert (one.headers["x-model"], one.headers["x-version"]) == ("mnist-2d", "1")
+        assert (one.headers["x-model"], one.headers["x-version"]) == ("mnist-2d", "2")
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(one.content)).convert("L")), images[1])
 
 
