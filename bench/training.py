@@ -34,7 +34,7 @@ from rich import print as show
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from training import train as product
@@ -75,7 +75,9 @@ class Stopwatch(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, VaeModule)
         decay = pl_module.recipe.training.ema_decay
-        self.average = AveragedModel(pl_module, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None  # type: ignore[no-untyped-call]
+        self.average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
+        self.weights = list(pl_module.parameters())
+        self.averages = [weight.detach().clone() for weight in self.weights]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -106,7 +108,7 @@ class Stopwatch(Callback):
             module.configure_gradient_clipping(optimizer)
             optimizer.step()
             if self.average is not None:
-                self.average.update_parameters(module)
+                self.average(self.averages, self.weights, 0)
             self.waits.append(ready - began)
             self.bares.append(time.perf_counter() - ready)
 

@@ -44,14 +44,14 @@ class Report:
 def make_report(trainer: L.Trainer, module: VaeModule, *, seconds: float, first_epoch: int, images: int) -> Report:
     """The report of a training that went on from `first_epoch` with so many images an epoch."""
     now, metrics = trainer.current_epoch - first_epoch, trainer.callback_metrics
-    cuda = module.device.type == "cuda"
+    cuda, threads = module.device.type == "cuda", torch.get_num_threads()
     return Report(
         epochs=trainer.current_epoch,
         epochs_now=now,
         seconds=round(seconds, 1),
         images_per_second=round(images * now / seconds, 1),
         processes=trainer.world_size,
-        device=torch.cuda.get_device_name(module.device) if cuda else f"CPU, {torch.get_num_threads()} threads",
+        device=torch.cuda.get_device_name(module.device) if cuda else f"CPU, {threads} thread{'s'[: threads != 1]}",
         precision=module.recipe.training.precision,
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         skipped_steps=int(metrics.get("train/skipped_steps", 0)),

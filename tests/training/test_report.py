@@ -52,7 +52,7 @@ def test_a_report_says_what_the_run_did(workshop: Workshop, name: str) -> None:
     assert report.seconds > 0
     images = (300 - recipe.data.validation) * len(rows)
     assert report.images_per_second == pytest.approx(images / report.seconds, rel=0.1 / report.seconds + 1e-3)
-    assert (report.processes, report.device) == (1, "CPU, 1 threads")
+    assert (report.processes, report.device) == (1, "CPU, 1 thread")
     assert (report.precision, report.torch) == ("32-true", torch.__version__)
     module = VaeModule(recipe, channels=1, size=28)
     assert report.parameters == sum(weight.numel() for weight in module.parameters())
