@@ -17,10 +17,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from rich import print as show
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.batches import ImageData
 from training.binarize import binarize
@@ -175,7 +176,8 @@ def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: boo
         callbacks.append(save(filename="best", monitor=loss))
     callbacks.append(save(filename="last"))
     if recipe.training.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=recipe.training.ema_decay, use_buffers=False))
+        average = get_ema_multi_avg_fn(recipe.training.ema_decay)  # type: ignore[no-untyped-call]
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     if interactive:
         callbacks.append(ProgressBar())
     return callbacks
