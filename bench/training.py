@@ -15,8 +15,10 @@ import json
 import os
 import platform
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -147,8 +149,11 @@ def to_tensor(picture: Image.Image) -> Tensor:
     return pixels.permute((2, 0, 1)).contiguous().to(dtype=torch.get_default_dtype()).div(255)
 
 
-def train_peer(recipe: Recipe, digits: Digits, steps: int, workers: int) -> float:
+def train_peer(recipe: Recipe, data_dir: Path, steps: int, workers: int) -> float:
     """Seconds a step of a round of the plain loop."""
+    split = load_dataset(recipe.data, data_dir).train
+    assert split.labels is not None
+    digits = Digits(split.images[:, 0], split.labels)
     encoder, decoder = build(recipe.architecture, channels=1, outputs=1, size=28, latent=recipe.latent, heads=2)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=recipe.training.learning_rate)
     loader = DataLoader(digits, batch_size=recipe.training.batch_size, shuffle=True, num_workers=workers)
@@ -170,17 +175,20 @@ def train_peer(recipe: Recipe, digits: Digits, steps: int, workers: int) -> floa
     return (time.perf_counter() - began) / steps
 
 
+def _process(threads: int) -> ProcessPoolExecutor:
+    """A process of its own for each side: ours changes how the process keeps memory."""
+    return ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,))
+
+
 def measure(recipe: Recipe, data_dir: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Medians over alternating rounds."""
-    split = load_dataset(recipe.data, data_dir).train
-    assert split.labels is not None
-    digits = Digits(split.images[:, 0], split.labels)
     ours: list[Times] = []
     peers: dict[int, list[float]] = {workers: [] for workers in WORKERS}
-    for _ in range(rounds):
-        ours.append(train_ours(recipe, data_dir, steps))
-        for workers, times in peers.items():
-            times.append(train_peer(recipe, digits, steps, workers))
+    with _process(torch.get_num_threads()) as our_process, _process(torch.get_num_threads()) as their_process:
+        for _ in range(rounds):
+            ours.append(our_process.submit(train_ours, recipe, data_dir, steps).result())
+            for workers, times in peers.items():
+                times.append(their_process.submit(train_peer, recipe, data_dir, steps, workers).result())
     best = min(WORKERS, key=lambda workers: median(peers[workers]))
     speed = {f"peer, {n} workers": recipe.training.batch_size / median(times) for n, times in peers.items()}
     ratios = [peer / our.step for our, peer in zip(ours, peers[best], strict=True)]

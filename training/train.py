@@ -27,6 +27,7 @@ from training.batches import ImageData
 from training.binarize import binarize
 from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance
 from training.data import load_dataset
+from training.memory import keep_freed_memory
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError
 from training.report import make_report
@@ -96,6 +97,7 @@ def train(
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     _check_devices(recipe, accelerator, devices * nodes)
     dataset = load_dataset(recipe.data, data_dir)
+    keep_freed_memory()
     L.seed_everything(recipe.seed, verbose=False)
     channels, size = dataset.image_shape[:2]
     module = VaeModule(recipe, channels=channels, size=size)
