@@ -8,9 +8,8 @@ from training.card.captions import captions
 from training.card.metrics import metric_rows
 from training.card.subjects import Subject, subject_of
 from training.card.training import training_section
-from training.record import read_log
 
-__all__ = ["captions", "metric_rows", "read_log", "write_card"]
+__all__ = ["captions", "metric_rows", "write_card"]
 
 PURPOSE = """\
 For teaching, for demonstrations, and for tests of what serves it. Not for {misuse}, and for no decision about anybody.

@@ -22,9 +22,8 @@ from training.figures.pictures import (
 from training.figures.planes import draw_contrast, draw_encoding, draw_posterior
 from training.figures.scene import Scene, load_scene
 from training.plots import STYLE, save
-from training.record import read_log
 
-__all__ = ["choose", "figures", "load_scene", "read_log"]
+__all__ = ["choose", "figures", "load_scene"]
 
 RETIRED = ("kl.png",)
 """Figures of earlier versions, that a bundle may still have."""
