@@ -4,10 +4,11 @@ Every draw is a function of (seed, row) alone, so that the i-th row of a request
 batch, on the worker that answers, or on the number of rows asked for.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,12 @@ class Mixture:
     means: Floats
     cholesky: Floats
     labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Mixture | None":
+        """The mixture that a bundle's arrays hold as `aggregate_weights` and so on; None if they lack one of them."""
+        names = [f"aggregate_{field.name}" for field in fields(cls)]
+        return cls(*(arrays[name] for name in names)) if all(name in arrays for name in names) else None
 
     def sample(
         self,

@@ -46,7 +46,7 @@ class Vae:
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds = batcher, queue_seconds
         self._label_means: Floats | None = bundle.arrays.get("label_means")
-        self._mixture = _mixture(bundle)
+        self._mixture = Mixture.of(bundle.arrays)
         self._warm_up()
 
     @property
@@ -183,14 +183,6 @@ class Vae:
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-
-
-def _mixture(bundle: Bundle) -> Mixture | None:
-    names = ("weights", "means", "cholesky", "labels")
-    parts = [bundle.arrays.get(f"aggregate_{name}") for name in names]
-    if any(part is None for part in parts):
-        return None
-    return Mixture(*parts)  # type: ignore[arg-type]
 
 
 def _check_shapes(bundle: Bundle, directory: str) -> None:

@@ -1,6 +1,5 @@
 """The command line: `python -m training train|export|evaluate|figures`, in that order."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +38,8 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even where a checkpoint lies.")] = False,
 ) -> None:
     """Train a recipe, going on from its last checkpoint."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from training.recipe import load_recipe
     from training.train import train
 
@@ -52,8 +53,7 @@ def train(
         nodes=nodes,
         fresh=fresh,
     )
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:  # of several processes
-        print(f"Trained: {folder}. Next: python -m training export {recipe}")
+    rank_zero_only(print)(f"Trained: {folder}. Next: python -m training export {recipe}")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from app import bundle
 from app.bundle import Bundle, Manifest
-from app.gaussian import Floats, Mixture, generator
+from app.gaussian import Floats, Mixture, Posterior, generator
 from training.aggregate import gap_to_prior
 from training.binarize import Pixels, binarize
 from training.calibration import latent_quantiles, score_quantiles
@@ -39,6 +39,7 @@ TRAIN_K = 16
 CALIBRATED_K = (1, 16, 128)
 """Numbers of draws that the server can tell a score's percentile for."""
 ACTIVE_VARIANCE = 0.01
+"""A dimension whose posterior means vary less is switched off (Burda, Grosse & Salakhutdinov 2015)."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,15 @@ class Terms:
     """`[N, d]`: KL(q(z|x) || p(z)) of each latent dimension, in closed form."""
     bounds: dict[int, Doubles]
     """`[N]` each: the IWAE bound on log p(x) with the first so many of the k draws; the largest key is k."""
-    mean: Floats
-    """`[N, d]`: posterior means."""
+    posterior: Posterior
+    """Of the images as the encoder got them."""
     squared_error: Doubles
     """`[N]`: mean over pixels of the squared error of the picture that the mean decodes to, in [0, 1]."""
+
+    @property
+    def mean(self) -> Floats:
+        """`[N, d]`: posterior means."""
+        return self.posterior.mean
 
     @property
     def negative_elbo(self) -> float:
@@ -142,8 +148,7 @@ def measure(
     }
     if manifest.likelihood == "discretized_logistic":
         metrics["bits_per_dimension"] = _rounded(metrics["nll"] / (np.log(2) * test[0].size))
-    draws = graphs.encode(prepare(test, manifest, seed)).draw(seed)
-    return metrics | _gap(read, draws), arrays
+    return metrics | _gap(read, held_out.posterior.draw(seed)), arrays
 
 
 def _measure_autoencoder(
@@ -164,10 +169,8 @@ def _measure_autoencoder(
 
 def _gap(read: Bundle, latents: Floats) -> dict[str, float]:
     """The aggregated posterior's distance from the prior, by the bundle's mixture and held-out latents `[N, d]`."""
-    names = [f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")]
-    if not all(name in read.arrays for name in names):
-        return {}
-    return {"aggregate_gap": _rounded(gap_to_prior(Mixture(*(read.arrays[name] for name in names)), latents))}
+    mixture = Mixture.of(read.arrays)
+    return {} if mixture is None else {"aggregate_gap": _rounded(gap_to_prior(mixture, latents))}
 
 
 def prepare(images: Pixels, manifest: Manifest, seed: int) -> Pixels:
@@ -210,7 +213,7 @@ def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress
             for j in ks:
                 bounds[j][rows] = log_mean_exp(log_weights[:, :j])
     kl = posterior.kl() if log_std is not None else np.zeros(posterior.mean.shape)
-    return Terms(reconstruction, kl, bounds, posterior.mean, squared_error(graphs, images, posterior.mean))
+    return Terms(reconstruction, kl, bounds, posterior, squared_error(graphs, images, posterior.mean))
 
 
 def squared_error(graphs: Graphs, images: Pixels, latents: Floats) -> Doubles:

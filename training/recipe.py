@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from training.architectures import ArchitectureOptions
 from training.data import DataOptions, idx
+from training.data.dataset import Fraction
 
 RECIPES = Path(__file__).parent / "recipes"
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 

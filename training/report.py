@@ -45,13 +45,14 @@ def make_report(trainer: L.Trainer, module: VaeModule, *, seconds: float, first_
     """The report of a training that went on from `first_epoch` with so many images an epoch."""
     now, metrics = trainer.current_epoch - first_epoch, trainer.callback_metrics
     cuda, threads = module.device.type == "cuda", torch.get_num_threads()
+    noun = "thread" if threads == 1 else "threads"
     return Report(
         epochs=trainer.current_epoch,
         epochs_now=now,
         seconds=round(seconds, 1),
         images_per_second=round(images * now / seconds, 1),
         processes=trainer.world_size,
-        device=torch.cuda.get_device_name(module.device) if cuda else f"CPU, {threads} thread{'s'[: threads != 1]}",
+        device=torch.cuda.get_device_name(module.device) if cuda else f"CPU, {threads} {noun}",
         precision=module.recipe.training.precision,
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         skipped_steps=int(metrics.get("train/skipped_steps", 0)),

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tests.conftest import Pixels
-from training.data.idx import SOURCES, IdxFile, IdxSource
+from training.data.idx import NAMES, SOURCES, IdxFile, IdxSource
 from training.evaluate import evaluate
 from training.export import export
 from training.figures import figures
@@ -23,7 +23,6 @@ from training.recipe import Recipe, load_recipe
 from training.train import train
 
 TRAIN_IMAGES = 300
-NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 TINY = {
     # A posterior in the plane, trained on grey values, to contrast with the autoencoder.
@@ -216,40 +215,41 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, digits: Pixels, labels: P
         yield folder.parent
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Workshop:
-    """The tiny recipes, trained. Read it only."""
-    folder = tmp_path_factory.mktemp("trained")
-    recipes = {name: load_recipe(str(write_recipe(folder, name))) for name in TINY}
+def train_all(folder: Path, names: Iterable[str], data_dir: Path) -> Workshop:
+    recipes = {name: load_recipe(str(write_recipe(folder, name))) for name in names}
     for recipe in recipes.values():
         train(recipe, data_dir=data_dir, runs=folder / "runs")
     return Workshop(data_dir, recipes, folder / "runs", folder / "models")
+
+
+def export_all(workshop: Workshop) -> Workshop:
+    for recipe in workshop.recipes.values():
+        export(recipe, runs=workshop.runs, models=workshop.models, data_dir=workshop.data_dir)
+    return workshop
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Workshop:
+    """The tiny recipes, trained. Read it only."""
+    return train_all(tmp_path_factory.mktemp("trained"), TINY, data_dir)
 
 
 @pytest.fixture(scope="session")
 def trained_more(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Workshop:
     """The recipes of MORE, trained. Read it only."""
-    folder = tmp_path_factory.mktemp("more")
-    recipes = {name: load_recipe(str(write_recipe(folder, name))) for name in MORE}
-    for recipe in recipes.values():
-        train(recipe, data_dir=data_dir, runs=folder / "runs")
-    return Workshop(data_dir, recipes, folder / "runs", folder / "models")
-
-
-@pytest.fixture(scope="session")
-def exported_more(trained_more: Workshop) -> Workshop:
-    """The same, exported. Read it only."""
-    for recipe in trained_more.recipes.values():
-        export(recipe, runs=trained_more.runs, models=trained_more.models, data_dir=trained_more.data_dir)
-    return trained_more
+    return train_all(tmp_path_factory.mktemp("more"), MORE, data_dir)
 
 
 @pytest.fixture(scope="session")
 def exported(trained: Workshop) -> Workshop:
-    """The same, exported, as yet without metrics and figures. Read it only."""
-    for recipe in trained.recipes.values():
-        export(recipe, runs=trained.runs, models=trained.models, data_dir=trained.data_dir)
-    return trained
+    """The tiny recipes, exported, as yet without metrics and figures. Read it only."""
+    return export_all(trained)
+
+
+@pytest.fixture(scope="session")
+def exported_more(trained_more: Workshop) -> Workshop:
+    """The recipes of MORE, exported. Read it only."""
+    return export_all(trained_more)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from app.bundle import Manifest
 from training.card.subjects import subject_of
 from training.record import read_log, read_recipe, read_report, watched
 
+Log = dict[str, list[float]]
+
 ROOT = Path(__file__).parents[2]
 
 GREY = """\
@@ -25,11 +27,12 @@ def training_section(directory: Path, manifest: Manifest) -> Iterator[str]:
         BundleError: the bundle has no recipe or no log.
     """
     recipe, subject = read_recipe(directory), subject_of(manifest.training.dataset)
-    yield " ".join([_run(recipe, manifest), *_cost(directory)])
+    log = read_log(directory / "training.csv")
+    yield " ".join([_run(recipe, manifest), *_cost(directory, log)])
     yield objective_in_words(recipe)
     if is_grey(recipe):
         yield GREY + (GREY_NLL.format(many=subject.many) if "nll" in manifest.metrics else "")
-    last = _last(directory, manifest)
+    last = _last(log, manifest)
     yield f"`recipe.toml` is the whole recipe, `training.csv` the loss terms of every epoch {last}. To do it again:"
     yield "```sh\n" + "\n".join(f"python -m training {step}" for step in _steps(directory, recipe, manifest)) + "\n```"
 
@@ -43,7 +46,7 @@ def _run(recipe: dict[str, Any], manifest: Manifest) -> str:
     )
 
 
-def _cost(directory: Path) -> Iterator[str]:
+def _cost(directory: Path, log: Log) -> Iterator[str]:
     """Time and device, where the bundle has a report; steps that changed nothing, where the log counts any."""
     report = read_report(directory)
     if report is not None:
@@ -53,7 +56,7 @@ def _cost(directory: Path) -> Iterator[str]:
             f"{what} took {duration(report['seconds'])} on {report['device']}, at {report['images_per_second']:,.0f} "
             f"images a second; {report['parameters']:,} parameters."
         )
-    skipped = sum(read_log(directory / "training.csv").get("train/skipped_steps", []))
+    skipped = sum(log.get("train/skipped_steps", []))
     if skipped:
         yield f"Steps skipped for the size of their gradient: {skipped:.0f}."
 
@@ -92,9 +95,8 @@ def is_grey(recipe: dict[str, Any]) -> bool:
     return bool(recipe.get("likelihood", {}).get("name") == "grey_cross_entropy")
 
 
-def _last(directory: Path, manifest: Manifest) -> str:
+def _last(log: Log, manifest: Manifest) -> str:
     """The exported epoch's loss on both splits."""
-    log = read_log(directory / "training.csv")
     split, epoch = watched(log), manifest.training.epochs
     row = log["epoch"].index(epoch) if epoch in log["epoch"] else -1
     train, held_out = (log[f"{name}/negative_elbo"][row] for name in ("train", split))

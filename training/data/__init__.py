@@ -3,15 +3,16 @@
 A kind has `Options`, a table of the recipe, and `read(options, data_dir)`, which gives the training and the test split.
 """
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from app.errors import BundleError
 from training.data import folder, idx, npz
 from training.data.dataset import DataError, Dataset, Split
+from training.record import read_recipe
 
 __all__ = ["DataError", "DataOptions", "Dataset", "Split", "load_dataset", "read_options"]
 
@@ -55,8 +56,7 @@ def read_options(directory: Path) -> DataOptions:
     Raises:
         DataError: it has none that can be read.
     """
-    path = directory / "recipe.toml"
     try:
-        return TypeAdapter[DataOptions](DataOptions).validate_python(tomllib.loads(path.read_text())["data"])
-    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise DataError(f"{path} does not say which data the bundle was trained on") from error
+        return TypeAdapter[DataOptions](DataOptions).validate_python(read_recipe(directory)["data"])
+    except (BundleError, KeyError, ValidationError) as error:
+        raise DataError(f"{directory / 'recipe.toml'} does not say which data the bundle was trained on") from error

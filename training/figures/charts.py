@@ -10,12 +10,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from training.evaluate import ACTIVE_VARIANCE
 from training.figures.scene import Scene
 from training.plots import MARK, PALETTE, TRAIN_COLOUR, WATCHED_COLOUR, curves, settled
 from training.record import watched
 
-ACTIVE_VARIANCE = 0.01
-"""A dimension whose posterior means vary less is switched off (Burda, Grosse & Salakhutdinov 2015)."""
 LEAST_BARS = 6
 """Room for so many, lest one or two be too broad."""
 NUMBERED_BARS = 48

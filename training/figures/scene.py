@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from app import bundle
-from app.bundle import Bundle, Manifest
+from app.bundle import Manifest
 from app.errors import BundleError
 from app.gaussian import Floats, Mixture, Posterior
 from training.card.subjects import subject_of
@@ -91,20 +91,12 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
         raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
     variance = _measured(graphs, "variance_per_dimension", posterior.mean.var(axis=0))
     kl = _measured(graphs, "kl_per_dimension", posterior.kl().mean(axis=0)) if graphs.manifest.stochastic else variance
-    return Scene(graphs, test, posterior, kl, variance, log, read_mixture(read), contrast)
+    return Scene(graphs, test, posterior, kl, variance, log, Mixture.of(read.arrays), contrast)
 
 
 def _measured(graphs: Graphs, name: str, otherwise: Floats) -> Floats:
     """What the evaluation found, or, before one, what the test images as they are come to."""
     return np.asarray(graphs.manifest.metrics.get(name, otherwise), np.float32)
-
-
-def read_mixture(read: Bundle) -> Mixture | None:
-    """The bundle's aggregated posterior; None if it has none."""
-    names = [f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")]
-    if not all(name in read.arrays for name in names):
-        return None
-    return Mixture(*(read.arrays[name] for name in names))
 
 
 def contrast_directory(directory: Path, models: Path) -> Path | None:
