@@ -35,6 +35,9 @@ def train(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu: what to train on.")] = "auto",
     devices: Annotated[int, typer.Option(help="Devices a node.")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines; start the same command on each with torchrun.")] = 1,
+    compile_nets: Annotated[
+        bool, typer.Option("--compile", help="Compile the nets first: a minute, which long trainings win back.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even where a checkpoint lies.")] = False,
 ) -> None:
     """Train a recipe, going on from its last checkpoint."""
@@ -51,6 +54,7 @@ def train(
         accelerator=accelerator,
         devices=devices,
         nodes=nodes,
+        compile_nets=compile_nets,
         fresh=fresh,
     )
     rank_zero_only(print)(f"Trained: {folder}. Next: python -m training export {recipe}")

@@ -17,15 +17,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from rich import print as show
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.batches import ImageData
 from training.binarize import binarize
-from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance
+from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
 from training.data import load_dataset
 from training.memory import keep_freed_memory
 from training.module import VaeModule
@@ -75,13 +74,15 @@ def train(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    compile_nets: bool = False,
     fresh: bool = False,
 ) -> Path:
     """Train `recipe`, going on from its last checkpoint; returns the run's folder, which `fresh` empties first.
 
     The folder holds `last.ckpt`, written at the end of every epoch, `training.csv`, the loss terms of every epoch, the
     same for TensorBoard in `tensorboard`, and at the end `report.json`. Under torchrun the processes are as many as it
-    started; else `devices` on each of `nodes`.
+    started; else `devices` on each of `nodes`. With `compile_nets` torch.compile fuses the operations of encoder and
+    decoder, and on a GPU records them as CUDA graphs: a minute at the start, and less time a step.
 
     Raises:
         RecipeError: the checkpoint there is another recipe's; or the recipe cannot run on these devices.
@@ -103,6 +104,8 @@ def train(
     module = VaeModule(recipe, channels=channels, size=size)
     if recipe.training.start is not None and not resume:
         start_from(models / recipe.training.start, module)
+    if compile_nets:
+        module.compile_nets()
     interactive = sys.stdout.isatty()
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -178,8 +181,7 @@ def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: boo
         callbacks.append(save(filename="best", monitor=loss))
     callbacks.append(save(filename="last"))
     if recipe.training.ema_decay is not None:
-        average = get_ema_multi_avg_fn(recipe.training.ema_decay)  # type: ignore[no-untyped-call]
-        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
+        callbacks.append(WeightEma(recipe.training.ema_decay))
     if interactive:
         callbacks.append(ProgressBar())
     return callbacks

@@ -55,7 +55,7 @@ def test_the_seed_decides_the_weights(options: ArchitectureOptions) -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-BLOCKS = {"residual": (residual.Block(4), (2, 4, 5, 5)), "mlp": (mlp.Block(6, dropout=0.5), (2, 6))}
+BLOCKS = {"residual": (residual.Block(4, dropout=0.5), (2, 4, 5, 5)), "mlp": (mlp.Block(6, dropout=0.5), (2, 6))}
 
 
 @pytest.mark.parametrize(("block", "shape"), BLOCKS.values(), ids=BLOCKS)

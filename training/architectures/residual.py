@@ -26,24 +26,28 @@ class Options(BaseModel):
     """Residual blocks a stage; there are two stages in each half."""
     hidden: Annotated[int, Field(gt=0)] = 256
     """Units of the dense layer between the convolutions and the latent."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
 
 
 class Block(nn.Module):
-    """x + conv(silu(conv(silu(x)))), channels and size unchanged."""
+    """x + conv(dropout(silu(conv(silu(x))))), channels and size unchanged."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(torch.as_tensor(self.second.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + torch.as_tensor(self.second(functional.silu(self.first(functional.silu(x)))))
+        hidden = functional.silu(self.first(functional.silu(x)))
+        return x + torch.as_tensor(self.second(self.dropout(hidden)))
 
 
-def blocks(channels: int, depth: int) -> nn.Sequential:
-    return nn.Sequential(*(Block(channels) for _ in range(depth)), nn.SiLU())
+def blocks(channels: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
+    return nn.Sequential(*(Block(channels, dropout) for _ in range(depth)), nn.SiLU())
 
 
 class Encoder(nn.Module):
@@ -54,12 +58,13 @@ class Encoder(nn.Module):
         width, quarter = options.width, size // 4
         self.body = nn.Sequential(
             nn.Conv2d(channels, width, 5, stride=2, padding=2),
-            blocks(width, options.depth),
+            blocks(width, options.depth, options.dropout),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            blocks(2 * width, options.depth),
+            blocks(2 * width, options.depth, options.dropout),
             nn.Flatten(1),
             nn.Linear(2 * width * quarter**2, options.hidden),
             nn.SiLU(),
+            nn.Dropout(options.dropout),
         )
         self.heads = nn.ModuleList(nn.Linear(options.hidden, latent) for _ in range(heads))
 
