@@ -16,7 +16,7 @@ from training.architectures import build
 from training.batches import Batch, Batches
 from training.likelihood import make_likelihood
 from training.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
-from training.recipe import Elbo, Iwae, Recipe
+from training.recipe import Elbo, Iwae, Recipe, RecipeError
 
 VALIDATION_EPOCH = 2**31
 """Seeds the draws of validation, the same in every epoch, so that epochs compare."""
@@ -115,6 +115,11 @@ class VaeModule(L.LightningModule):
         self._report("train")
         self._report(self.recipe.watched)
         self.log("train/skipped_steps", float(self._skipped_steps))
+        if self._skipped_steps >= int(self.trainer.num_training_batches):
+            raise RecipeError(
+                "every step of an epoch was skipped, and nothing is learnt any more: see training.gradient_skip"
+                " and training.learning_rate"
+            )
 
     def kl_weight(self, objective: Elbo) -> float:
         """Weight of the KL term at this step: rises linearly to beta over the warm-up."""

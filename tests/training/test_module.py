@@ -1,6 +1,7 @@
 """What the LightningModule does: the terms of a batch, and in a loop what it sees, how its rates go, what it skips."""
 
 import math
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -10,17 +11,19 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal
 from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tests.conftest import Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
 from training.batches import Batch, Batches, ImageData
+from training.callbacks import WeightEma
 from training.module import Terms, VaeModule
 from training.objective import iwae, kl_divergence
-from training.recipe import Elbo, Recipe
+from training.recipe import Elbo, Recipe, RecipeError
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated")
 
@@ -441,7 +444,7 @@ class Spoil(Callback):
 def test_a_step_with_a_bad_gradient_changes_nothing_and_is_counted(
     run: Callable[..., Run], value: float, optimizer: dict[str, Any]
 ) -> None:
-    spoil, ema = Spoil(value), EMAWeightAveraging(decay=0.9, use_buffers=False)
+    spoil, ema = Spoil(value), WeightEma(0.9)
     module, _, trainer = run(spoil, ema, objective=ELBO, training=PLAIN | optimizer)
     names = set(spoil.states["before"])
     assert any("exp_avg" in name for name in names)
@@ -466,6 +469,34 @@ def test_only_a_gradient_longer_than_the_recipe_says_is_skipped(
     assert max(recorder.norms[: Spoil.STEP]) < 500
     assert trainer.callback_metrics["train/skipped_steps"] == skipped
     assert bool(spoil.same("before", "after")) == bool(skipped)
+
+
+def test_an_epoch_without_a_step_ends_the_training(run: Callable[..., Run]) -> None:
+    with pytest.raises(RecipeError, match="every step of an epoch was skipped"):
+        run(objective=ELBO, training=PLAIN | {"gradient_clip": None, "gradient_skip": 1e-3})
+
+
+def test_the_average_is_torchs_own(run: Callable[..., Run]) -> None:
+    multi_avg_fn = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]
+    theirs = WeightAveraging(use_buffers=False, multi_avg_fn=multi_avg_fn)
+    modules = [run(average, objective=ELBO, training=PLAIN)[0] for average in (WeightEma(0.9), theirs)]
+    pairs = zip(*(module.parameters() for module in modules), strict=True)
+    assert all(torch.equal(ours, reference) for ours, reference in pairs)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_nets_give_the_same_loss_and_gradient(module_of: Callable[..., VaeModule], images: Tensor) -> None:
+    plain, compiled = module_of(**KINDS["iwae"]), module_of(**KINDS["iwae"])
+    compiled.compile_nets()
+    losses = []
+    for module in (plain, compiled):
+        loss = module.loss(module.terms(whole(images)))
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss)
+    torch.testing.assert_close(*losses)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    for ours, reference in zip(compiled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, reference.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_skipped_steps_are_counted_epoch_by_epoch(run: Callable[..., Run]) -> None:
