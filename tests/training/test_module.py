@@ -484,6 +484,7 @@ def test_the_average_is_torchs_own(run: Callable[..., Run]) -> None:
     assert all(torch.equal(ours, reference) for ours, reference in pairs)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.compile itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_nets_give_the_same_loss_and_gradient(module_of: Callable[..., VaeModule], images: Tensor) -> None:
     plain, compiled = module_of(**KINDS["iwae"]), module_of(**KINDS["iwae"])
