@@ -1,17 +1,20 @@
 """A bounded queue of rows, executor slots, and futures. Knows arrays and callables only.
 
-There is no timer. A free slot takes at once whatever is queued, up to a row budget, so a lone request waits for nothing
-and a backlog forms batches by itself. Requests of the same key share batches; a request larger than its share is split
-and leaves the rest of each batch to the others, so that bulk work cannot starve single requests.
+There is no timer. Whatever is queued when the event loop next comes round, or when a slot frees, is taken at once, so a
+lone request waits for nothing and a backlog forms batches by itself. Requests of the same key share batches; a request
+larger than its share is split and leaves the rest of each batch to the others, so that bulk work cannot starve single
+requests. How many rows a batch takes, and whether it runs in a slot's thread or at once on the event loop, follows from
+the measured latency of its graph.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,44 @@ from app.errors import DeadlineExceeded, Overloaded
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
-"""Rows `[N, ...]` -> named outputs `[N, ...]`; called in a slot's thread."""
+"""Rows `[N, ...]` -> named outputs `[N, ...]`; called in a slot's thread, or on the event loop where it is quick."""
+
+INLINE_SECONDS = 0.001
+"""Longest batch that runs on the event loop: about what handing it to a thread and back can cost."""
+OVERHEAD = 0.1
+"""A batch is large enough when what a call costs, whatever its rows, is no more than this share of it."""
+
+
+class Latency(NamedTuple):
+    """How long a graph takes for n rows: `base + per_row * n` seconds."""
+
+    base: float
+    per_row: float
+
+    @classmethod
+    def fit(cls, measured: dict[int, float]) -> "Latency":
+        """Least squares through seconds by number of rows, two or more of them; neither term is below 1 ns."""
+        per_row, base = np.polyfit(list(measured), list(measured.values()), 1)
+        return cls(max(float(base), 1e-9), max(float(per_row), 1e-9))
+
+    def rows(self, seconds: float) -> int:
+        """How many rows fit into `seconds`; one does always."""
+        return max(1, int((seconds - self.base) / self.per_row))
+
+    @property
+    def enough(self) -> int:
+        """Rows beyond which a larger batch wins next to nothing: 1 for heavy graphs, dozens for light ones."""
+        return max(1, math.ceil(self.base / self.per_row * (1 - OVERHEAD) / OVERHEAD))
+
+
+@dataclass
+class Timing:
+    """Where the time of a request's rows went, in seconds."""
+
+    queue: float = 0.0
+    """Until the first of them was taken,"""
+    inference: float = 0.0
+    """and from then until the last was done."""
 
 
 @dataclass(eq=False)
@@ -30,6 +70,8 @@ class _Job:
     rows: NDArray[Any]
     future: asyncio.Future[Arrays]
     deadline: float | None
+    submitted: float
+    began: float = 0.0
     taken: int = 0
     done: int = 0
     pieces: dict[int, Arrays] = field(default_factory=dict)
@@ -44,11 +86,13 @@ class _Lane:
     """The jobs of one key, in the order of their turns."""
 
     run: Run
+    latency: Latency | None
     jobs: deque[_Job] = field(default_factory=deque)
+    waiting: int = 0
+    """Rows of its jobs that are not taken, abandoned ones included."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Piece:
+class _Piece(NamedTuple):
     """Rows `start` to `stop` of a job, as they go into a batch."""
 
     job: _Job
@@ -58,6 +102,10 @@ class _Piece:
     @property
     def rows(self) -> NDArray[Any]:
         return self.job.rows[self.start : self.stop]
+
+
+Ran = tuple[list[_Piece], Arrays | Exception]
+"""Pieces that ran together, and what became of them."""
 
 
 @dataclass
@@ -72,86 +120,141 @@ class Counters:
 
 
 class Batcher:
-    """Runs rows in `slots` threads, at most `batch_rows` at a time, and refuses beyond `queue_rows` waiting rows.
+    """Runs rows in `slots` threads, at most `batch_rows` and about `batch_seconds` at a time, and refuses beyond
+    `queue_rows` waiting rows.
 
     Everything but the callables runs on the event loop's thread, so there is no lock. Make and use it on one loop.
     """
 
-    def __init__(self, *, slots: int = 1, batch_rows: int = 32, queue_rows: int = 4096) -> None:
-        self._slots, self._batch_rows, self._queue_rows = slots, batch_rows, queue_rows
+    def __init__(
+        self, *, slots: int = 1, batch_rows: int = 32, queue_rows: int = 4096, batch_seconds: float = 0.01
+    ) -> None:
+        self._free, self._batch_rows, self._queue_rows = slots, batch_rows, queue_rows
+        self._batch_seconds = batch_seconds
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._lanes: dict[Hashable, _Lane] = {}
-        self._busy: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._pumping = False
+        self._idle = asyncio.Event()
         self.closed = False
         self.counters = Counters()
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait for a slot."""
+        """Rows that wait to be taken."""
         return sum(job.waiting for lane in self._lanes.values() for job in lane.jobs if not job.future.done())
 
-    async def submit(self, key: Hashable, run: Run, rows: NDArray[Any], *, deadline: float | None = None) -> Arrays:
+    def queued_rows_of(self, owner: object) -> int:
+        """Those of them whose key is a tuple that begins with `owner`."""
+        lanes = [lane for key, lane in self._lanes.items() if isinstance(key, tuple) and key[0] is owner]
+        return sum(job.waiting for lane in lanes for job in lane.jobs if not job.future.done())
+
+    async def submit(
+        self,
+        key: Hashable,
+        run: Run,
+        rows: NDArray[Any],
+        *,
+        latency: Latency | None = None,
+        deadline: float | None = None,
+        timing: Timing | None = None,
+    ) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
-        `deadline` is a time of `time.monotonic()`; rows still waiting then are dropped. Cancelling the caller drops
-        what waits and leaves the neighbours alone.
+        `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. `deadline` is a time
+        of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went. Cancelling
+        the caller drops what waits and leaves the neighbours alone.
 
         Raises:
             Overloaded: the queue has no room for these rows, or the batcher is closed.
             DeadlineExceeded: rows were still waiting at the deadline.
             Exception: whatever `run` raised for this request's rows.
         """
-        if self.closed or self.queued_rows + len(rows) > self._queue_rows:
+        if self.closed or not self._has_room(len(rows)):
             self.counters.refused_rows += len(rows)
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
-        job = _Job(rows, asyncio.get_running_loop().create_future(), deadline)
-        self._lanes.setdefault(key, _Lane(run)).jobs.append(job)
-        self._fill_slots()
-        return await job.future
+        loop = asyncio.get_running_loop()
+        job = _Job(rows, loop.create_future(), deadline, time.monotonic())
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(run, latency)
+        lane.jobs.append(job)
+        lane.waiting += len(rows)
+        if not self._pumping:
+            self._pumping = True
+            loop.call_soon(self._pump)
+        outputs = await job.future
+        if timing is not None:
+            timing.queue += job.began - job.submitted
+            timing.inference += time.monotonic() - job.began
+        return outputs
 
     async def close(self) -> None:
         """Refuse new rows, wait until all accepted ones have ended, and stop the threads."""
         self.closed = True
-        while self._busy:
-            await asyncio.wait(self._busy)
+        while self._lanes or self._running:
+            self._idle.clear()
+            await self._idle.wait()
         self._executor.shutdown()
 
-    def _fill_slots(self) -> None:
-        while len(self._busy) < self._slots and (collected := self._collect()):
-            task = asyncio.create_task(self._run(*collected))
-            self._busy.add(task)
-            task.add_done_callback(self._slot_freed)
+    def _has_room(self, rows: int) -> bool:
+        # The lanes' own sums count abandoned rows, too: only where they say no is it worth looking at every job.
+        waiting = sum(lane.waiting for lane in self._lanes.values())
+        return waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
 
-    def _slot_freed(self, task: asyncio.Task[None]) -> None:
-        self._busy.discard(task)
-        self._fill_slots()
+    def _pump(self) -> None:
+        """Give the lanes their turns, as long as there are slots; what is quick runs here."""
+        self._pumping = False
+        while turns := [key for key, lane in self._lanes.items() if self._free or self._is_quick(lane)]:
+            for key in turns:
+                lane = self._lanes.pop(key)
+                self._turn(lane)
+                if lane.jobs:  # behind the other lanes
+                    self._lanes[key] = lane
+        if not self._lanes and not self._running:
+            self._idle.set()
 
-    def _collect(self) -> tuple[Run, list[_Piece]] | None:
-        """Take the next lane's turn: up to `batch_rows` rows of it. None when nothing waits."""
-        while self._lanes:
-            key = next(iter(self._lanes))
-            lane = self._lanes.pop(key)
-            pieces = self._take(lane)
-            if lane.jobs:  # behind the other lanes
-                self._lanes[key] = lane
-            if pieces:
-                return lane.run, pieces
-        return None
+    def _turn(self, lane: _Lane) -> None:
+        if self._is_quick(lane):
+            if pieces := self._take(lane, lane.waiting):
+                self._delivered(*_run(lane.run, pieces))
+        elif self._free and (pieces := self._take(lane, self._share(lane))):
+            self._start(lane.run, pieces)
 
-    def _take(self, lane: _Lane) -> list[_Piece]:
-        """Share a batch's rows among the jobs at the head of the lane: max-min fair, one piece a job."""
+    def _is_quick(self, lane: _Lane) -> bool:
+        """Whether everything that waits there runs in less time than a thread's turn costs."""
+        return (
+            lane.latency is not None
+            and lane.latency.base + lane.latency.per_row * lane.waiting <= INLINE_SECONDS
+            and lane.waiting <= self._batch_rows
+        )
+
+    def _share(self, lane: _Lane) -> int:
+        """How many rows the next batch of a lane takes: an equal share for each free slot, but enough to be worth a
+        call, and few enough that those who come after wait no longer than `batch_seconds`."""
+        if lane.latency is None:
+            return self._batch_rows
+        share = math.ceil(lane.waiting / self._free)
+        most = min(self._batch_rows, lane.latency.rows(self._batch_seconds))
+        return min(most, max(share, lane.latency.enough))
+
+    def _take(self, lane: _Lane, room: int) -> list[_Piece]:
+        """Share `room` rows of a batch among the jobs at the head of the lane: max-min fair, one piece a job."""
         window: list[_Job] = []
-        while lane.jobs and len(window) < self._batch_rows:
+        while lane.jobs and len(window) < room:
             job = lane.jobs.popleft()
             if self._wanted(job):
                 window.append(job)
             else:
                 self.counters.dropped_rows += job.waiting
-        pieces, room = [], self._batch_rows
+                lane.waiting -= job.waiting
+        pieces, now = [], time.monotonic()
         for sharers, job in zip(range(len(window), 0, -1), sorted(window, key=lambda job: job.waiting), strict=True):
             count = min(job.waiting, room // sharers)  # what the small ones leave goes to the large ones
             pieces.append(_Piece(job, job.taken, job.taken + count))
+            job.began = job.began or now
             job.taken += count
+            lane.waiting -= count
             room -= count
         lane.jobs.extendleft(job for job in reversed(window) if job.waiting)
         return pieces
@@ -165,41 +268,71 @@ class Batcher:
             return False
         return True
 
-    async def _run(self, run: Run, pieces: list[_Piece]) -> None:
+    def _start(self, run: Run, pieces: list[_Piece]) -> None:
+        """Run pieces in a slot; what comes of them is delivered on the event loop."""
+        self._free -= 1
+        self._running += 1
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            loop.call_soon_threadsafe(self._slot_freed, *_run(run, pieces))
+
+        self._executor.submit(work)
+
+    def _slot_freed(self, failed: bool, ran: list[Ran]) -> None:
+        self._free += 1
+        self._running -= 1
+        self._delivered(failed, ran)
+        self._pump()
+
+    def _delivered(self, failed: bool, ran: list[Ran]) -> None:
         self.counters.batches += 1
-        self.counters.rows += sum(len(piece.rows) for piece in pieces)
-        try:
-            rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
-            self._deliver(pieces, await self._in_slot(run, rows))
-        except Exception:
-            self.counters.failed_batches += 1
-            for piece in pieces:
-                await self._run_alone(run, piece)
+        self.counters.failed_batches += failed
+        for pieces, outcome in ran:
+            self.counters.rows += sum(piece.stop - piece.start for piece in pieces)
+            if isinstance(outcome, Exception):
+                for piece in pieces:
+                    if not piece.job.future.done():
+                        piece.job.future.set_exception(outcome)
+            else:
+                _deliver(pieces, outcome)
 
-    async def _run_alone(self, run: Run, piece: _Piece) -> None:
-        """The one retry: an error reaches only the request that it belongs to."""
-        try:
-            self._deliver([piece], await self._in_slot(run, piece.rows))
-        except Exception as error:
-            if not piece.job.future.done():
-                piece.job.future.set_exception(error)
 
-    async def _in_slot(self, run: Run, rows: NDArray[Any]) -> Arrays:
-        outputs = await asyncio.get_running_loop().run_in_executor(self._executor, run, rows)
-        if any(len(output) != len(rows) for output in outputs.values()):
-            raise RuntimeError("a graph answered another number of rows than it was given")
-        return outputs
+def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[Ran]]:
+    """Run pieces as one batch; where that fails, once more one by one, so that an error reaches only its owner.
 
-    @staticmethod
-    def _deliver(pieces: list[_Piece], outputs: Arrays) -> None:
-        at = 0
-        for piece in pieces:
-            job, count = piece.job, piece.stop - piece.start
-            job.pieces[piece.start] = {name: output[at : at + count] for name, output in outputs.items()}
-            job.done += count
-            at += count
-            if job.done == len(job.rows) and not job.future.done():
-                job.future.set_result(_join(job.pieces))
+    Returns whether it failed, and what became of the pieces.
+    """
+    try:
+        return False, [(pieces, _run_batch(run, pieces))]
+    except Exception:
+        return True, [([piece], _run_alone(run, piece)) for piece in pieces]
+
+
+def _run_alone(run: Run, piece: _Piece) -> Arrays | Exception:
+    try:
+        return _run_batch(run, [piece])
+    except Exception as error:
+        return error
+
+
+def _run_batch(run: Run, pieces: list[_Piece]) -> Arrays:
+    rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
+    outputs = run(rows)
+    if any(len(output) != len(rows) for output in outputs.values()):
+        raise RuntimeError("a graph answered another number of rows than it was given")
+    return outputs
+
+
+def _deliver(pieces: list[_Piece], outputs: Arrays) -> None:
+    at = 0
+    for piece in pieces:
+        job, count = piece.job, piece.stop - piece.start
+        job.pieces[piece.start] = {name: output[at : at + count] for name, output in outputs.items()}
+        job.done += count
+        at += count
+        if job.done == len(job.rows) and not job.future.done():
+            job.future.set_result(_join(job.pieces))
 
 
 def _join(pieces: dict[int, Arrays]) -> Arrays:

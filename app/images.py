@@ -3,6 +3,8 @@
 import io
 import math
 import re
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +22,10 @@ AnimationFormat = Literal["png", "gif", "webp"]
 # The dimensions are checked here, against a setting, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_PNG_HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour, compression, filter, interlace
+_PNG_COLOR = {"L": 0, "RGB": 2}
 _COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -106,6 +111,46 @@ def _middle(image: Image.Image, reading: Reading) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
+def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
+    """Pixels of a PNG that is as the model takes it, in a fifth of Pillow's time; None if it is anything else.
+
+    That is: 8 bits, of the model's size and mode, not interlaced, with no chunk but header, data and end. The data are
+    read by Pillow's own decoder.
+    """
+    if not content.startswith(_PNG_START):
+        return None
+    header = _PNG_HEADER.pack(reading.width, reading.height, 8, _PNG_COLOR[reading.mode], 0, 0, 0)
+    data, at, kind = [], len(_PNG_START), b""
+    while kind != b"IEND":
+        kind, end = content[at + 4 : at + 8], at + 8 + int.from_bytes(content[at : at + 4])
+        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4]):
+            return None
+        if kind == b"IDAT":
+            data.append(content[at + 8 : end])
+        elif kind != b"IEND" and (kind != b"IHDR" or content[at + 8 : end] != header):
+            return None
+        at = end + 4
+    try:
+        image = Image.frombytes(reading.mode, (reading.width, reading.height), b"".join(data), "zip", reading.mode, 0)
+    except ValueError:
+        return None
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(reading.height, reading.width, -1)
+    return 255 - pixels if reading.invert else pixels
+
+
+def read_plain_pngs(contents: Sequence[bytes], reading: Reading) -> Pixels | None:
+    """Pixels `[N, H, W, C]` where every one of N pictures is such a PNG, and they are within the limit; else None."""
+    if len(contents) * reading.width * reading.height > reading.max_pixels:
+        return None
+    images = []
+    for content in contents:
+        pixels = read_plain_png(content, reading)
+        if pixels is None:
+            return None
+        images.append(pixels)
+    return images[0][None] if len(images) == 1 else np.stack(images)
+
+
 def parse_color(text: str) -> tuple[int, int, int]:
     """RGB of a colour as CSS writes it: `black`, `#fff`, `#102030`.
 
@@ -143,9 +188,27 @@ WRITERS = {
 
 def write_image(pixels: Pixels, format: str = "png") -> bytes:
     """One still picture of `[H, W, C]` pixels as `png` or `webp`."""
+    if format == "png" and pixels.shape[-1] == 1:
+        return _grey_png(pixels[..., 0])
     buffer = io.BytesIO()
     _to_image(pixels).save(buffer, **(WRITERS[format].still or {}))
     return buffer.getvalue()
+
+
+def _grey_png(pixels: Pixels) -> bytes:
+    """A grey PNG without row filters: for digits smaller than Pillow's, in a tenth of its time; docs/performance.md."""
+    height, width = pixels.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter: none
+    rows[:, 1:] = pixels
+    chunks = (
+        (b"IHDR", _PNG_HEADER.pack(width, height, 8, _PNG_COLOR["L"], 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+        (b"IEND", b""),
+    )
+    parts = [_PNG_START]
+    for kind, data in chunks:
+        parts += (len(data).to_bytes(4), kind, data, zlib.crc32(data, zlib.crc32(kind)).to_bytes(4))
+    return b"".join(parts)
 
 
 def write_animation(frames: Pixels, format: str, milliseconds: int) -> bytes:

@@ -10,6 +10,7 @@ from starlette.staticfiles import StaticFiles
 
 from app import __version__
 from app.api import decode, encode, interpolate, manifold, models, problems, sample, service
+from app.api.caching import Cache
 from app.api.openapi import document
 from app.batcher import Batcher
 from app.catalog import load_catalog
@@ -27,7 +28,12 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         StartupError: a bundle or a setting is wrong; one sentence for the operator.
     """
-    batcher = Batcher(slots=settings.slot_count, batch_rows=settings.batch_rows, queue_rows=settings.queue_rows)
+    batcher = Batcher(
+        slots=settings.slot_count,
+        batch_rows=settings.batch_rows,
+        batch_seconds=settings.batch_seconds,
+        queue_rows=settings.queue_rows,
+    )
     catalog = load_catalog(
         settings.models_dir,
         settings.default_model,
@@ -40,7 +46,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {"limits": settings, "catalog": catalog, "decoding": CapacityLimiter(settings.slot_count)}
+        yield {
+            "limits": settings,
+            "catalog": catalog,
+            "cache": Cache(settings.cache_bytes),
+            "decoding": CapacityLimiter(settings.slot_count),
+        }
         await catalog.close()
 
     app = FastAPI(
@@ -54,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # the redirect would go to whatever host the client named
     )
     for module in ROUTERS:
-        app.include_router(module.router)
+        app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=service.STATIC))
     problems.install(app)

@@ -38,9 +38,15 @@ class Settings(BaseSettings):
     slots: Annotated[int, Field(ge=0)] = Field(0, description="Batches run at once; 0 is one for each CPU.")
     threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
     queue_seconds: Annotated[float, Field(gt=0)] = Field(30, description="Longest wait for a slot; then 504.")
-    batch_rows: Positive = Field(32, description="Most rows in one batch.")
+    batch_rows: Positive = Field(512, description="Most rows in one batch; measured latency sets it lower.")
+    batch_seconds: Annotated[float, Field(gt=0)] = Field(
+        0.01, description="About the longest time that one batch may take, by the latency measured at start-up."
+    )
     queue_rows: Positive = Field(4096, description="Most rows waiting; beyond it requests are refused with 503.")
 
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        32 * 2**20, description="Memory for answers that need not be computed again; 0 keeps none."
+    )
     max_rows: Positive = Field(256, description="Most images or latents in one request, and most samples.")
     max_steps: Annotated[int, Field(ge=2)] = Field(64, description="Most interpolation steps between two points.")
     max_manifold: Positive = Field(32, description="Most pictures along one side of the manifold.")

@@ -1,6 +1,9 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
+import hashlib
+import math
 import time
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -8,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import gaussian
-from app.batcher import Arrays, Batcher, Run
+from app.batcher import Arrays, Batcher, Latency, Run, Timing
 from app.bundle import MANIFEST, Bundle, Manifest
 from app.errors import BundleError, InferenceFailed, InvalidInput
 from app.gaussian import Floats, Mixture, Posterior
@@ -17,6 +20,14 @@ from app.session import ExecutionProvider, Session
 Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
+
+FIT_ROWS = (1, 2, 8)
+"""Batches whose latency is measured at warm-up,"""
+FIT_ROUNDS = 3
+"""so many times, of which the quickest counts."""
+
+timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
+"""Where the request that runs in this context adds up what its rows waited and took."""
 
 
 class Vae:
@@ -45,9 +56,11 @@ class Vae:
         self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds = batcher, queue_seconds
+        self.digest = hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
+        """Of the manifest, which holds every file's: the same bundle, the same digest."""
         self._label_means: Floats | None = bundle.arrays.get("label_means")
         self._mixture = Mixture.of(bundle.arrays)
-        self._warm_up()
+        self.latency = self._warm_up()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -153,9 +166,20 @@ class Vae:
         first, second = sorted(int(i) for i in np.argsort(-kl, kind="stable")[:2])
         return first, second
 
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for this model."""
+        return self._batcher.queued_rows_of(self)
+
     async def _submit(self, graph: str, run: Run, rows: NDArray[Any]) -> Arrays:
-        deadline = time.monotonic() + self._queue_seconds
-        return await self._batcher.submit((self, graph, rows.shape[1:]), run, rows, deadline=deadline)
+        return await self._batcher.submit(
+            (self, graph, rows.shape[1:]),
+            run,
+            rows,
+            latency=self.latency[graph],
+            deadline=time.monotonic() + self._queue_seconds,
+            timing=timing.get(),
+        )
 
     def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:
         return self._encoder.run({"image": rows})
@@ -164,8 +188,8 @@ class Vae:
         # Without the likelihood's parameters: only scoring needs them.
         return self._decoder.run({"latent": rows}, ["image"])
 
-    def _warm_up(self) -> None:
-        """Run each graph once on zeros and compare what it gives with what the manifest says."""
+    def _warm_up(self) -> dict[str, Latency]:
+        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
         height, width, channels = self.image_shape
         image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
         graphs = self.manifest.graphs
@@ -183,6 +207,19 @@ class Vae:
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
+        return {"encoder": _measure(self._run_encoder, image), "decoder": _measure(self._run_decoder, latent)}
+
+
+def _measure(run: Run, row: NDArray[Any]) -> Latency:
+    """The latency of a graph, on this machine, for batches of zeros like `row` `[1, ...]`."""
+    seconds: dict[int, float] = {}
+    for count in FIT_ROWS:
+        rows = np.repeat(row, count, axis=0)
+        for _ in range(FIT_ROUNDS):
+            began = time.perf_counter()
+            run(rows)
+            seconds[count] = min(time.perf_counter() - began, seconds.get(count, math.inf))
+    return Latency.fit(seconds)
 
 
 def _check_shapes(bundle: Bundle, directory: str) -> None:

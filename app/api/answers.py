@@ -15,7 +15,7 @@ from app.vae import Vae
 LatentList = list[list[float]]
 
 # Below this many pixels, writing a picture costs less than the hop to a thread.
-_INLINE_PIXELS = 4096
+_INLINE_PIXELS = 16_384
 
 
 class Answer(BaseModel):

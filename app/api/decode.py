@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from app.api.answers import PICTURE_TYPES, Images, base64_pictures, documented, npy_images, picture, stamp
+from app.api.operation import Operation
 from app.api.parameters import (
     NPY_LATENTS,
-    BodyRoute,
     Latent,
     ModelQuery,
     PictureQuery,
@@ -27,7 +27,7 @@ from app.gaussian import Floats
 from app.images import PictureFormat
 from app.vae import Vae
 
-router = APIRouter(tags=["decode"], route_class=BodyRoute)
+router = APIRouter(tags=["decode"], route_class=Operation)
 
 
 class DecodeRequest(Strict):

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from app.api.answers import Answer, LatentList, documented, nested, npz, stamp
+from app.api.operation import Operation
 from app.api.parameters import (
     IMAGE_FILES,
     NPY_IMAGES,
-    BodyRoute,
     ImageFiles,
     RawBody,
     ReadingQuery,
@@ -30,7 +30,7 @@ from app.gaussian import Floats, Posterior
 from app.images import Pixels
 from app.vae import Vae
 
-router = APIRouter(tags=["encode"], route_class=BodyRoute)
+router = APIRouter(tags=["encode"], route_class=Operation)
 
 # A 4 x 4 grey PNG: any size is resized to the model's.
 EXAMPLE_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAAAAACMmsGiAAAAEElEQVR4nGNgQAH/GWAsAABDBAIAvYkpVwAAAABJRU5ErkJggg=="

@@ -17,8 +17,8 @@ from app.api.answers import (
 )
 from app.api.decode import check_latents
 from app.api.encode import EXAMPLE_IMAGE, Base64Image
+from app.api.operation import Operation
 from app.api.parameters import (
-    BodyRoute,
     JsonInt,
     Latent,
     ModelQuery,
@@ -35,7 +35,7 @@ from app.gaussian import Floats
 from app.images import AnimationFormat, Pixels
 from app.vae import Method, Vae
 
-router = APIRouter(tags=["interpolate"], route_class=BodyRoute)
+router = APIRouter(tags=["interpolate"], route_class=Operation)
 
 
 class InterpolateQuery(ModelQuery, ReadingQuery):

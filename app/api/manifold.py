@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from app.api.answers import PICTURE_TYPES, documented, picture
+from app.api.operation import Operation
 from app.api.parameters import ModelQuery, Server, check_count
 from app.api.problems import MODEL_PROBLEMS
 from app.errors import InvalidInput
@@ -13,7 +14,7 @@ from app.gaussian import manifold_grid
 from app.images import PictureFormat
 from app.vae import Vae
 
-router = APIRouter(tags=["manifold"])
+router = APIRouter(tags=["manifold"], route_class=Operation)
 
 
 class ManifoldQuery(ModelQuery):

@@ -3,24 +3,29 @@
 import binascii
 import secrets
 from base64 import b64decode
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Protocol, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 import anyio
 import anyio.to_thread
-from fastapi import Depends, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.arrays import NPY
 from app.catalog import Catalog
-from app.errors import BadRequest, InvalidInput, UnsupportedMediaType
-from app.images import PictureFormat, Pixels, Reading, parse_color, read_images
+from app.errors import BadRequest, InvalidInput
+from app.images import PictureFormat, Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.vae import Vae
 
+if TYPE_CHECKING:
+    from app.api.caching import Cache
+
 LARGEST_SEED = 2**31 - 1
+
+_INLINE_PICTURES = 16
+"""So many plain pictures are read in less time than the hop to a thread and back takes under load."""
 
 
 class Limits(Protocol):
@@ -41,6 +46,7 @@ class State(Protocol):
 
     limits: Limits
     catalog: Catalog
+    cache: "Cache"
     decoding: anyio.CapacityLimiter
     """How many requests' pictures are decoded at once."""
 
@@ -96,16 +102,22 @@ class ReadingQuery(BaseModel):
     strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
 
     def reading(self, vae: Vae, limits: Limits) -> Reading:
-        height, width, _ = vae.image_shape
-        return Reading(
-            height=height,
-            width=width,
-            mode=vae.manifest.image.mode,
-            max_pixels=limits.max_pixels,
-            background=parse_color(self.background),
-            invert=self.invert,
-            strict=self.strict,
-        )
+        """For the images of `vae`."""
+        return _reading(vae, limits.max_pixels, self.background, self.invert, self.strict)
+
+
+@lru_cache(256)
+def _reading(vae: Vae, max_pixels: int, background: str, invert: bool, strict: bool) -> Reading:
+    height, width, _ = vae.image_shape
+    return Reading(
+        height=height,
+        width=width,
+        mode=vae.manifest.image.mode,
+        max_pixels=max_pixels,
+        background=parse_color(background),
+        invert=invert,
+        strict=strict,
+    )
 
 
 def _color(text: str) -> tuple[int, int, int]:
@@ -128,26 +140,6 @@ def server_state(request: Request) -> State:
 
 
 Server = Annotated[State, Depends(server_state)]
-
-
-class BodyRoute(APIRoute):
-    """A route that answers 415 to a body of another content type than it documents."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
-        body = (self.openapi_extra or {}).get("requestBody")
-        expected = next(iter(body["content"])) if body else "application/json" if self.body_field else None
-
-        async def checked(request: Request) -> Response:
-            if expected is not None:
-                given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if given != expected:
-                    raise UnsupportedMediaType(f"send Content-Type: {expected}")
-                if request.headers.get("content-encoding", "identity").lower() != "identity":
-                    raise UnsupportedMediaType("send the body without Content-Encoding")
-            return await handler(request)
-
-        return checked
 
 
 def binary_body(media_type: str, description: str) -> dict[str, Any]:
@@ -232,7 +224,10 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
 
 
 async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
-    """Pixels `[N, H, W, C]` of pictures, off the event loop: a few bytes can hold millions of pixels."""
+    """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
+    bytes can hold millions of pixels."""
+    if len(contents) <= _INLINE_PICTURES and (images := read_plain_pngs(contents, reading)) is not None:
+        return images
     try:
         return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)
     except InvalidInput as error:

@@ -15,6 +15,7 @@ from app.api.answers import (
     picture,
     stamp,
 )
+from app.api.operation import Operation
 from app.api.parameters import PictureQuery, QueryFloat, SeedQuery, Server, State, check_count
 from app.api.problems import MODEL_PROBLEMS
 from app.arrays import NPY
@@ -22,7 +23,7 @@ from app.gaussian import Floats
 from app.images import Pixels
 from app.vae import Source, Vae
 
-router = APIRouter(tags=["sample"])
+router = APIRouter(tags=["sample"], route_class=Operation)
 
 
 class SampleQuery(SeedQuery):

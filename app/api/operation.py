@@ -1,0 +1,192 @@
+"""What every operation on a model does around its own few lines: reads the request, answers, times, caches.
+
+FastAPI documents an operation from its signature; here the same signature is read once, when the route is made, and a
+request is then parsed straight from the ASGI messages. That is worth half of a small request's time; see
+docs/performance.md.
+"""
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, cast, get_args, get_origin
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response, params
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import State as Namespace
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from app.api.caching import Freshness
+from app.api.parameters import ModelQuery, State, image_files, raw_body, server_state
+from app.batcher import Timing
+from app.errors import InvalidInput, UnsupportedMediaType
+from app.vae import timing
+
+_REMEMBERED_QUERIES = 1024
+_LONGEST_REMEMBERED = 256
+"""Characters: what is kept of queries is bounded in bytes, too."""
+
+
+class Operation(APIRoute):
+    """A route whose endpoint takes, by annotation: the server's state, query parameters, and one kind of body."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self._arguments = _Arguments(endpoint, self.openapi_extra)
+        self._cacheable = self.methods == {"GET"}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; errors are raised, and become problem documents further out."""
+        if scope["method"] not in (self.methods or ()):
+            raise HTTPException(405)
+        began, spent = time.perf_counter(), Timing()
+        timing.set(spent)
+        server = cast(State, Namespace(scope["state"]))
+        query = self._arguments.query(scope)
+        freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None
+        response = freshness.remembered() if freshness else None
+        if response is None:
+            answer = await self.endpoint(**await self._arguments.read(server, query, scope, receive))
+            response = answer if isinstance(answer, Response) else self._json(answer)
+            if freshness:
+                freshness.remember(response)
+        response.raw_headers += _timing_headers(spent, time.perf_counter() - began)
+        await response(scope, receive, send)
+
+    def _json(self, answer: BaseModel) -> Response:
+        content = answer.__pydantic_serializer__.to_json(answer, exclude_none=self.response_model_exclude_none)
+        return Response(content, media_type="application/json")
+
+
+def _timing_headers(spent: Timing, total: float) -> list[tuple[bytes, bytes]]:
+    """Milliseconds that the request's rows waited for a slot, that the graphs took, and in all."""
+    return [
+        (b"x-queue-time", b"%.3f" % (1e3 * spent.queue)),
+        (b"x-inference-time", b"%.3f" % (1e3 * spent.inference)),
+        (b"x-total-time", b"%.3f" % (1e3 * total)),
+    ]
+
+
+class _Arguments:
+    """How an endpoint's parameters are read from a request."""
+
+    def __init__(self, endpoint: Callable[..., Any], openapi_extra: dict[str, Any] | None) -> None:
+        self._server = self._query = ""
+        self._body: tuple[str, Callable[[Scope, Receive, State], Awaitable[Any]]] | None = None
+        self._media_type: str | None = None
+        for name, parameter in inspect.signature(endpoint).parameters.items():
+            kind, marker = _annotation(parameter.annotation)
+            if isinstance(marker, params.Query):
+                self._query, self._parse = name, _query_parser(kind)
+            elif isinstance(marker, params.Depends) and marker.dependency is server_state:
+                self._server = name
+            elif isinstance(marker, params.Depends):
+                reader = {raw_body: _read_bytes, image_files: _read_files}[cast(Any, marker.dependency)]
+                self._body = name, reader
+                self._media_type = next(iter((openapi_extra or {})["requestBody"]["content"]))
+            else:
+                self._body, self._media_type = (name, _json_reader(kind)), "application/json"
+
+    def query(self, scope: Scope) -> ModelQuery:
+        """The query parameters.
+
+        Raises:
+            RequestValidationError: they are not what the operation takes.
+        """
+        return self._parse(scope["query_string"])
+
+    async def read(self, server: State, query: ModelQuery, scope: Scope, receive: Receive) -> dict[str, Any]:
+        """Every argument of the endpoint, by name.
+
+        Raises:
+            UnsupportedMediaType: a body of another type than the operation takes.
+            RequestValidationError, VaeError: a body that cannot be read.
+        """
+        arguments: dict[str, Any] = {self._server: server, self._query: query}
+        if self._body is not None:
+            _check_media_type(scope, self._media_type or "")
+            name, reader = self._body
+            arguments[name] = await reader(scope, receive, server)
+        return arguments
+
+
+def _annotation(annotation: Any) -> tuple[Any, Any]:
+    """Type and FastAPI marker of `Annotated[type, marker]`; of anything else the type alone."""
+    if hasattr(annotation, "__metadata__"):
+        kind, marker, *_ = get_args(annotation)
+        return kind, marker
+    return annotation, None
+
+
+def _query_parser(model: type[ModelQuery]) -> Callable[[bytes], ModelQuery]:
+    """A parser of query strings; it remembers the short ones, and its results are shared: nobody changes them."""
+    lists = {name for name, info in model.model_fields.items() if _takes_a_list(info.annotation)}
+
+    def parse(text: bytes) -> ModelQuery:
+        values: dict[str, Any] = {}
+        for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=4096):
+            if name in lists:
+                values.setdefault(name, []).append(value)
+            elif name in values:
+                raise InvalidInput("given more than once", f"/query/{name}" if name in model.model_fields else "/query")
+            else:
+                values[name] = value
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            raise _invalid(error, "query") from None
+
+    remembered = lru_cache(_REMEMBERED_QUERIES)(parse)
+    return lambda text: remembered(text) if len(text) <= _LONGEST_REMEMBERED else parse(text)
+
+
+def _takes_a_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(_takes_a_list, get_args(annotation)))
+
+
+def _json_reader(model: type[BaseModel]) -> Callable[[Scope, Receive, State], Awaitable[BaseModel]]:
+    async def read(scope: Scope, receive: Receive, _: State) -> BaseModel:
+        try:
+            return model.model_validate_json(await _read_body(receive))
+        except ValidationError as error:
+            raise _invalid(error, "body") from None
+
+    return read
+
+
+async def _read_bytes(_: Scope, receive: Receive, __: State) -> bytes:
+    return await _read_body(receive)
+
+
+async def _read_files(scope: Scope, receive: Receive, server: State) -> list[bytes]:
+    return await image_files(Request(scope, receive), server)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    chunks, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _check_media_type(scope: Scope, expected: str) -> None:
+    headers = dict(scope["headers"])
+    given = headers.get(b"content-type", b"").decode("latin-1")
+    if given != expected and given.partition(";")[0].strip().lower() != expected:
+        raise UnsupportedMediaType(f"send Content-Type: {expected}")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("send the body without Content-Encoding")
+
+
+def _invalid(error: ValidationError, source: str) -> RequestValidationError:
+    wrong = error.errors(include_url=False, include_context=False, include_input=False)
+    return RequestValidationError([item | {"loc": (source, *item["loc"])} for item in wrong])
