@@ -14,12 +14,16 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        announced = int(headers.get(b"content-length", b"0"))
+        if announced <= self.max_bytes and b"transfer-encoding" not in headers:
+            await self.app(scope, receive, send)  # the server takes no more than was announced
+            return
         received = 0
 
         async def counted() -> Message:
             nonlocal received
-            self._check(int(announced))  # before anything is read, so that a client that asks need not send
+            self._check(announced)  # before anything is read, so that a client that asks need not send
             message = await receive()
             received += len(message.get("body", b""))
             self._check(received)

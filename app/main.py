@@ -1,5 +1,6 @@
 """`create_app(settings)`: composition and lifespan, nothing else."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from app import __version__
 from app.api import decode, encode, interpolate, manifold, models, problems, sample, service
 from app.api.caching import Cache
 from app.api.openapi import document
+from app.api.parameters import State
+from app.api.server import Server
 from app.batcher import Batcher
 from app.catalog import load_catalog
 from app.limits import BodyLimit
@@ -46,15 +49,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        yield {
-            "limits": settings,
-            "catalog": catalog,
-            "cache": Cache(settings.cache_bytes),
-            "decoding": CapacityLimiter(settings.slot_count),
-        }
+        decoding = CapacityLimiter(settings.slot_count)
+        state = State(limits=settings, catalog=catalog, cache=Cache(settings.cache_bytes), decoding=decoding)
+        gc.freeze()  # what is loaded now stays: no collection need look at it again
+        yield {"server": state}
         await catalog.close()
 
-    app = FastAPI(
+    app = Server(
         title="vaeserve",
         version=__version__,
         summary="Encode, decode, sample and interpolate with variational autoencoders.",

@@ -16,7 +16,6 @@ from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import State as Namespace
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -46,7 +45,7 @@ class Operation(APIRoute):
             raise HTTPException(405)
         began, spent = time.perf_counter(), Timing()
         timing.set(spent)
-        server = cast(State, Namespace(scope["state"]))
+        server: State = scope["state"]["server"]
         query = self._arguments.query(scope)
         freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None
         response = freshness.remembered() if freshness else None

@@ -3,6 +3,7 @@
 import binascii
 import secrets
 from base64 import b64decode
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
@@ -41,7 +42,8 @@ class Limits(Protocol):
     def max_pixels(self) -> int: ...
 
 
-class State(Protocol):
+@dataclass(frozen=True)
+class State:
     """What the lifespan gives to every request."""
 
     limits: Limits
@@ -136,7 +138,7 @@ class PictureQuery(BaseModel):
 
 def server_state(request: Request) -> State:
     """The typed state of the server, from the lifespan."""
-    return cast(State, request.state)
+    return cast(State, request.scope["state"]["server"])
 
 
 Server = Annotated[State, Depends(server_state)]

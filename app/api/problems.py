@@ -14,6 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import (
     BadRequest,
@@ -82,6 +84,34 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
+
+
+class Problems:
+    """ASGI middleware: answers every error of what it wraps with a problem document."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            return  # nobody is there to be answered
+        except Exception as error:
+            if started:
+                raise
+            handlers = ((VaeError, _known), (RequestValidationError, _invalid), (HTTPException, _http))
+            handler = next((handler for kind, handler in handlers if isinstance(error, kind)), _unknown)
+            await handler(Request(scope, receive), error)(scope, receive, send)
+            if handler is _unknown:
+                raise  # for the server's log
 
 
 def _known(request: Request, error: Exception) -> JSONResponse:

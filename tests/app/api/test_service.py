@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def test_health(client: TestClient) -> None:
 def test_a_stopping_server_is_not_ready(make_client: Callable[..., TestClient]) -> None:
     client = make_client()
     assert client.portal is not None
-    client.portal.call(client.app_state["catalog"].close)
+    client.portal.call(client.app_state["server"].catalog.close)
     refused = client.get("/health/ready")
     problem(refused, 503, "overloaded")
     assert refused.headers["retry-after"] == "1"
@@ -184,7 +185,7 @@ def test_an_unforeseen_error_tells_nothing(make_client: Callable[..., TestClient
         def find(self, *_: object) -> None:
             raise RuntimeError("a secret at /srv/path")
 
-    client.app_state["catalog"] = Broken()
+    client.app_state["server"] = replace(client.app_state["server"], catalog=Broken())
     answer = client.get("/sample")
     problem(answer, 500, "internal-error")
     assert "secret" not in answer.text
@@ -199,7 +200,7 @@ def test_a_model_that_fails_is_an_internal_error(make_client: Callable[..., Test
         def run(self, *_: object) -> None:
             raise InferenceFailed("decoder failed")
 
-    client.app_state["catalog"].find()._decoder = Broken()
+    client.app_state["server"].catalog.find()._decoder = Broken()
     body = problem(client.get("/sample"), 500, "inference-failed")
     assert "detail" not in body
     assert "decoder failed" in caplog.text

@@ -1,0 +1,43 @@
+"""The application: FastAPI, but operations on models are found by method and path, and answered without its layers."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.operation import Operation
+from app.api.problems import Problems
+
+
+class Server(FastAPI):
+    """FastAPI with a way straight to the operations; FastAPI still documents them, and answers everything else."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._operations: dict[tuple[str, str], Operation] = {}
+        self._direct: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            operation = self._operations.get((scope["method"], path))
+            if operation is not None and self._direct is not None:
+                scope["route"] = operation
+                await self._direct(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """FastAPI's layers, and beside them the few that an operation needs: ours, around its errors."""
+        for route in self.routes:
+            if isinstance(route, Operation):
+                self._operations |= {(method, route.path): route for method in route.methods or ()}
+        direct: ASGIApp = Problems(_handle)
+        for layer, arguments, options in reversed(self.user_middleware):
+            direct = layer(direct, *arguments, **options)
+        self._direct = direct
+        return super().build_middleware_stack()
+
+
+async def _handle(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope["route"].handle(scope, receive, send)
