@@ -196,13 +196,18 @@ def write_image(pixels: Pixels, format: str = "png") -> bytes:
 
 
 def _grey_png(pixels: Pixels) -> bytes:
-    """A grey PNG without row filters: for digits smaller than Pillow's, in a tenth of its time; docs/performance.md."""
+    """A grey PNG without row filters, its runs encoded: for digits smaller than Pillow's, in a tenth of its time.
+
+    See docs/performance.md. A window that is no larger than a small picture spares zlib clearing 256 KiB.
+    """
     height, width = pixels.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter: none
     rows[:, 1:] = pixels
+    window, memory = (10, 4) if rows.size <= 1024 else (15, 8)
+    compressor = zlib.compressobj(1, zlib.DEFLATED, window, memory, zlib.Z_RLE)
     chunks = (
         (b"IHDR", _PNG_HEADER.pack(width, height, 8, _PNG_COLOR["L"], 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+        (b"IDAT", compressor.compress(rows.tobytes()) + compressor.flush()),
         (b"IEND", b""),
     )
     parts = [_PNG_START]
