@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, Overloaded
+from app.timing import Timing
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
@@ -51,16 +52,6 @@ class Latency(NamedTuple):
     def enough(self) -> int:
         """Rows beyond which a larger batch wins next to nothing: 1 for heavy graphs, dozens for light ones."""
         return max(1, math.ceil(self.base / self.per_row * (1 - OVERHEAD) / OVERHEAD))
-
-
-@dataclass
-class Timing:
-    """Where the time of a request's rows went, in seconds."""
-
-    queue: float = 0.0
-    """Until the first of them was taken,"""
-    inference: float = 0.0
-    """and from then until the last was done."""
 
 
 @dataclass(eq=False)

@@ -11,11 +11,11 @@ from starlette.staticfiles import StaticFiles
 
 from app import __version__
 from app.api import decode, encode, interpolate, manifold, models, problems, sample, service
-from app.api.caching import Cache
+from app.api.application import Application
 from app.api.openapi import document
-from app.api.parameters import State
-from app.api.server import Server
+from app.api.state import State
 from app.batcher import Batcher
+from app.cache import Cache
 from app.catalog import load_catalog
 from app.limits import BodyLimit
 from app.metrics import Metrics, RequestMetrics
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield {"server": state}
         await catalog.close()
 
-    app = Server(
+    app = Application(
         title="vaeserve",
         version=__version__,
         summary="Encode, decode, sample and interpolate with variational autoencoders.",

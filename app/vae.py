@@ -3,15 +3,14 @@
 import hashlib
 import math
 import time
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app import gaussian
-from app.batcher import Arrays, Batcher, Latency, Run, Timing
+from app import gaussian, timing
+from app.batcher import Arrays, Batcher, Latency, Run
 from app.bundle import MANIFEST, Bundle, Manifest
 from app.errors import BundleError, InferenceFailed, InvalidInput
 from app.gaussian import Floats, Mixture, Posterior
@@ -25,9 +24,6 @@ FIT_ROWS = (1, 2, 8)
 """Batches whose latency is measured at warm-up,"""
 FIT_ROUNDS = 3
 """so many times, of which the quickest counts."""
-
-timing: ContextVar[Timing | None] = ContextVar("timing", default=None)
-"""Where the request that runs in this context adds up what its rows waited and took."""
 
 
 class Vae:
@@ -178,7 +174,7 @@ class Vae:
             rows,
             latency=self.latency[graph],
             deadline=time.monotonic() + self._queue_seconds,
-            timing=timing.get(),
+            timing=timing.current(),
         )
 
     def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:

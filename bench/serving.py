@@ -114,7 +114,15 @@ def drive(port: int, load: Load, *, connections: int, seconds: float) -> dict[st
         SystemExit: an answer that is no success.
     """
     environment = {} if load.body is None else {"LOAD_BODY": load.file, "LOAD_TYPE": load.media_type}
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(LUA), f"http://127.0.0.1:{port}{load.path}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:g}s",
+        "-s",
+        str(LUA),
+        f"http://127.0.0.1:{port}{load.path}",
+    ]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     if result["failed"]:
@@ -228,12 +236,17 @@ def memory(requests: int, loads: dict[str, Load]) -> Iterator[tuple[str, str, fl
         mixed = [loads[name] for name in ("encode", "sample", f"decoder {LIGHT}", f"encoder {LIGHT}", "grid")]
         for load in mixed:
             drive(18101, load, connections=32, seconds=2)
-        before, count, chooser = resident(process.pid), 0.0, random.Random(0)  # noqa: S311 (no secret)
+        before, count, chooser = resident(process.pid), 0.0, random.Random(0)
         while count < requests:
             load = chooser.choice(mixed + 9 * mixed[:2])
             count += drive(18101, load, connections=chooser.choice((1, 8, 32)), seconds=2)["requests"]
         after = resident(process.pid)
-    yield f"resident MB after {count:,.0f} mixed requests", f"{after:.0f} to {before:.0f} before", after / before, "300 MB"
+    yield (
+        f"resident MB after {count:,.0f} mixed requests",
+        f"{after:.0f} to {before:.0f} before",
+        after / before,
+        "300 MB",
+    )
 
 
 def resident(pid: int) -> float:

@@ -11,10 +11,11 @@ from tests.conftest import ROOT
 ALLOWED = {
     "__init__": set(),
     "__main__": {"__init__", "main", "settings"},
-    "main": {"__init__", "api", "batcher", "catalog", "limits", "metrics", "session", "settings"},
-    "api": {"__init__", "api", "arrays", "bundle", "catalog", "gaussian", "images", "vae"},
+    "main": {"__init__", "api", "batcher", "cache", "catalog", "limits", "metrics", "session", "settings"},
+    "api": {"__init__", "api", "arrays", "bundle", "cache", "catalog", "gaussian", "images", "timing", "vae"},
     "catalog": {"batcher", "bundle", "session", "vae"},
-    "vae": {"batcher", "bundle", "gaussian", "session"},
+    "batcher": {"timing"},
+    "vae": {"batcher", "bundle", "gaussian", "session", "timing"},
     "metrics": {"batcher"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "session"}

@@ -9,18 +9,9 @@ from pydantic import Field
 
 from app.api.answers import PICTURE_TYPES, Images, base64_pictures, documented, npy_images, picture, stamp
 from app.api.operation import Operation
-from app.api.parameters import (
-    NPY_LATENTS,
-    Latent,
-    ModelQuery,
-    PictureQuery,
-    QueryFloat,
-    RawBody,
-    Server,
-    Strict,
-    check_count,
-)
+from app.api.parameters import NPY_LATENTS, Latent, ModelQuery, PictureQuery, QueryFloat, RawBody, Strict, check_count
 from app.api.problems import BODY_PROBLEMS, MODEL_PROBLEMS
+from app.api.state import Server
 from app.arrays import NPY, read_npy
 from app.errors import InvalidInput
 from app.gaussian import Floats

@@ -16,14 +16,13 @@ from app.api.parameters import (
     RawBody,
     ReadingQuery,
     SeedQuery,
-    Server,
-    State,
     Strict,
     check_count,
     decode_base64,
     decode_pictures,
 )
 from app.api.problems import BODY_PROBLEMS
+from app.api.state import Server, State
 from app.arrays import NPZ, read_npy
 from app.errors import InvalidInput
 from app.gaussian import Floats, Posterior

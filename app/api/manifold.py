@@ -7,8 +7,9 @@ from pydantic import Field
 
 from app.api.answers import PICTURE_TYPES, documented, picture
 from app.api.operation import Operation
-from app.api.parameters import ModelQuery, Server, check_count
+from app.api.parameters import ModelQuery, check_count
 from app.api.problems import MODEL_PROBLEMS
+from app.api.state import Server
 from app.errors import InvalidInput
 from app.gaussian import manifold_grid
 from app.images import PictureFormat

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.parameters import Server, Strict
+from app.api.parameters import Strict
 from app.api.problems import documented
+from app.api.state import Server
 from app.bundle import Manifest
 from app.catalog import Catalog
 from app.errors import InvalidInput, UnknownModel

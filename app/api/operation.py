@@ -20,11 +20,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.api.caching import Freshness
-from app.api.parameters import ModelQuery, State, image_files, raw_body, server_state
-from app.batcher import Timing
+from app.api.freshness import Freshness
+from app.api.parameters import ModelQuery, image_files, raw_body
+from app.api.state import State, server_state
 from app.errors import InvalidInput, UnsupportedMediaType
-from app.vae import timing
+from app.timing import Timing, timed
 
 _REMEMBERED_QUERIES = 1024
 _LONGEST_REMEMBERED = 256
@@ -43,8 +43,7 @@ class Operation(APIRoute):
         """Answer one request; errors are raised, and become problem documents further out."""
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405)
-        began, spent = time.perf_counter(), Timing()
-        timing.set(spent)
+        began, spent = time.perf_counter(), timed()
         server: State = scope["state"]["server"]
         query = self._arguments.query(scope)
         freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None

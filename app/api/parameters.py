@@ -1,56 +1,27 @@
-"""What the operations share: query parameters, request bodies, the server's state."""
+"""What the operations share: query parameters and request bodies."""
 
 import binascii
 import secrets
 from base64 import b64decode
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
+from typing import Annotated, Any
 
-import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from app.api.state import Limits, Server, State
 from app.arrays import NPY
-from app.catalog import Catalog
 from app.errors import BadRequest, InvalidInput
 from app.images import PictureFormat, Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.vae import Vae
-
-if TYPE_CHECKING:
-    from app.api.caching import Cache
 
 LARGEST_SEED = 2**31 - 1
 
 _INLINE_PICTURES = 16
 """So many plain pictures are read in less time than the hop to a thread and back takes under load."""
-
-
-class Limits(Protocol):
-    """The bounds that requests are held to; the server's settings have them."""
-
-    @property
-    def max_rows(self) -> int: ...
-    @property
-    def max_steps(self) -> int: ...
-    @property
-    def max_manifold(self) -> int: ...
-    @property
-    def max_pixels(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class State:
-    """What the lifespan gives to every request."""
-
-    limits: Limits
-    catalog: Catalog
-    cache: "Cache"
-    decoding: anyio.CapacityLimiter
-    """How many requests' pictures are decoded at once."""
 
 
 def _not_bool_or_str(value: Any) -> Any:
@@ -134,14 +105,6 @@ class PictureQuery(BaseModel):
 
     format: PictureFormat = Field("png", description="The picture's format.")
     columns: int | None = Field(None, ge=1, description="Columns of the grid; ceil(sqrt(N)) if absent.")
-
-
-def server_state(request: Request) -> State:
-    """The typed state of the server, from the lifespan."""
-    return cast(State, request.scope["state"]["server"])
-
-
-Server = Annotated[State, Depends(server_state)]
 
 
 def binary_body(media_type: str, description: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from app.api.answers import (
     stamp,
 )
 from app.api.operation import Operation
-from app.api.parameters import PictureQuery, QueryFloat, SeedQuery, Server, State, check_count
+from app.api.parameters import PictureQuery, QueryFloat, SeedQuery, check_count
 from app.api.problems import MODEL_PROBLEMS
+from app.api.state import Server, State
 from app.arrays import NPY
 from app.gaussian import Floats
 from app.images import Pixels

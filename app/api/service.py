@@ -8,8 +8,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from app import __version__
-from app.api.parameters import Server
 from app.api.problems import documented
+from app.api.state import Server
 from app.errors import Overloaded
 
 STATIC = Path(__file__).parent.parent / "static"

@@ -18,7 +18,7 @@ from tests.training.conftest import Workshop, copy_of, write_recipe
 from training.__main__ import MENDABLE, app, main
 
 OPTIONS = {
-    "train": ["--data-dir", "--runs", "--models", "--accelerator", "--devices", "--nodes", "--fresh"],
+    "train": ["--data-dir", "--runs", "--models", "--accelerator", "--devices", "--nodes", "--compile", "--fresh"],
     "export": ["--data-dir", "--runs", "--models"],
     "evaluate": ["--data-dir", "--models", "--k", "--images", "--seed"],
     "figures": ["--data-dir", "--models"],

@@ -9,7 +9,7 @@ from app.api.operation import Operation
 from app.api.problems import Problems
 
 
-class Server(FastAPI):
+class Application(FastAPI):
     """FastAPI with a way straight to the operations; FastAPI still documents them, and answers everything else."""
 
     def __init__(self, **options: Any) -> None:

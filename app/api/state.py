@@ -1,0 +1,42 @@
+"""What the lifespan gives to every request: the models, the limits, what is shared."""
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol, cast
+
+import anyio
+from fastapi import Depends, Request
+
+from app.cache import Cache
+from app.catalog import Catalog
+
+
+class Limits(Protocol):
+    """The bounds that requests are held to; the server's settings have them."""
+
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def max_steps(self) -> int: ...
+    @property
+    def max_manifold(self) -> int: ...
+    @property
+    def max_pixels(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class State:
+    """The server, as an operation sees it."""
+
+    limits: Limits
+    catalog: Catalog
+    cache: Cache
+    decoding: anyio.CapacityLimiter
+    """How many requests' pictures are decoded at once."""
+
+
+def server_state(request: Request) -> State:
+    """The typed state of the server, from the lifespan."""
+    return cast(State, request.scope["state"]["server"])
+
+
+Server = Annotated[State, Depends(server_state)]
