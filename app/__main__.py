@@ -1,6 +1,7 @@
 """`python -m app`: serve the models directory as the `VAE_*` settings say."""
 
 import argparse
+import gc
 import logging
 import sys
 
@@ -19,7 +20,9 @@ def app_from_environment() -> Starlette:
     """The application of one worker process."""
     settings = read_settings()
     _configure_logging(settings)
-    return create_app(settings)
+    application = create_app(settings)
+    _spare_the_collector()
+    return application
 
 
 def serve() -> None:
@@ -34,6 +37,7 @@ def serve() -> None:
         logger.warning("%s is set, but there is no such setting", name)
     # With several workers this only proves that they can start: each then loads its own.
     app: Starlette | str = create_app(settings)
+    _spare_the_collector()
     if settings.workers > 1:
         app = "app.__main__:app_from_environment"
     uvicorn.run(
@@ -46,7 +50,15 @@ def serve() -> None:
         root_path=settings.root_path,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
+        access_log=settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
     )
+
+
+def _spare_the_collector() -> None:
+    """Leave out of garbage collections what is loaded now and stays, and collect what requests leave less often: they
+    leave hardly any cycles, and looking for them took 4 % of a small request's time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -28,8 +28,12 @@ Run = Callable[[NDArray[Any]], Arrays]
 
 INLINE_SECONDS = 0.001
 """Longest batch that runs on the event loop: about what handing it to a thread and back can cost."""
+HANDOVER_SECONDS = 0.0001
+"""Shortest batch that is worth a thread while the event loop has other things to do."""
 OVERHEAD = 0.1
 """A batch is large enough when what a call costs, whatever its rows, is no more than this share of it."""
+TOLERABLE_OVERHEAD = 0.3
+"""The same of a batch that need not wait for more, because a slot has nothing else to do."""
 
 
 class Latency(NamedTuple):
@@ -44,6 +48,10 @@ class Latency(NamedTuple):
         per_row, base = np.polyfit(list(measured), list(measured.values()), 1)
         return cls(max(float(base), 1e-9), max(float(per_row), 1e-9))
 
+    def seconds(self, rows: int) -> float:
+        """How long so many rows take."""
+        return self.base + self.per_row * rows
+
     def rows(self, seconds: float) -> int:
         """How many rows fit into `seconds`; one does always."""
         return max(1, int((seconds - self.base) / self.per_row))
@@ -51,7 +59,15 @@ class Latency(NamedTuple):
     @property
     def enough(self) -> int:
         """Rows beyond which a larger batch wins next to nothing: 1 for heavy graphs, dozens for light ones."""
-        return max(1, math.ceil(self.base / self.per_row * (1 - OVERHEAD) / OVERHEAD))
+        return self._amortised(OVERHEAD)
+
+    @property
+    def worth_a_thread(self) -> int:
+        """Rows that go to an idle slot at once, while the event loop still reads requests."""
+        return max(self._amortised(TOLERABLE_OVERHEAD), self.rows(HANDOVER_SECONDS))
+
+    def _amortised(self, overhead: float) -> int:
+        return max(1, math.ceil(self.base / self.per_row * (1 - overhead) / overhead))
 
 
 @dataclass(eq=False)
@@ -171,6 +187,8 @@ class Batcher:
             lane = self._lanes[key] = _Lane(run, latency)
         lane.jobs.append(job)
         lane.waiting += len(rows)
+        if latency and not self._running and len(lane.jobs) > 1 and lane.waiting >= latency.worth_a_thread:
+            self._fill_slot(lane)
         if not self._pumping:
             self._pumping = True
             loop.call_soon(self._pump)
@@ -209,14 +227,18 @@ class Batcher:
         if self._is_quick(lane):
             if pieces := self._take(lane, lane.waiting):
                 self._delivered(*_run(lane.run, pieces))
-        elif self._free and (pieces := self._take(lane, self._share(lane))):
+        elif self._free:
+            self._fill_slot(lane)
+
+    def _fill_slot(self, lane: _Lane) -> None:
+        if pieces := self._take(lane, self._share(lane)):
             self._start(lane.run, pieces)
 
     def _is_quick(self, lane: _Lane) -> bool:
         """Whether everything that waits there runs in less time than a thread's turn costs."""
         return (
             lane.latency is not None
-            and lane.latency.base + lane.latency.per_row * lane.waiting <= INLINE_SECONDS
+            and lane.latency.seconds(lane.waiting) <= INLINE_SECONDS
             and lane.waiting <= self._batch_rows
         )
 

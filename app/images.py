@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_PNG_LAST = b"\x00\x00\x00\x00" + _PNG_END
 _PNG_HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour, compression, filter, interlace
+_ONE_PACKET = 1024
+"""Bytes of data that go into one packet together with what is around them."""
 _PNG_COLOR = {"L": 0, "RGB": 2}
 _COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 
@@ -114,28 +118,39 @@ def _middle(image: Image.Image, reading: Reading) -> tuple[int, int, int, int]:
 def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
     """Pixels of a PNG that is as the model takes it, in a fifth of Pillow's time; None if it is anything else.
 
-    That is: 8 bits, of the model's size and mode, not interlaced, with no chunk but header, data and end. The data are
-    read by Pillow's own decoder.
+    That is: 8 bits, of the model's size and mode, not interlaced, with no chunk but header, one of data, and end. The
+    data are read by Pillow's own decoder.
     """
-    if not content.startswith(_PNG_START):
+    start = _plain_start(reading.height, reading.width, reading.mode)
+    kind = len(start) + 4
+    end = kind + 4 + int.from_bytes(content[len(start) : kind])
+    if (
+        not content.startswith(start)
+        or content[kind : kind + 4] != b"IDAT"
+        or content[end + 4 :] != _PNG_LAST
+        or zlib.crc32(content[kind:end]) != int.from_bytes(content[end : end + 4])
+    ):
         return None
-    header = _PNG_HEADER.pack(reading.width, reading.height, 8, _PNG_COLOR[reading.mode], 0, 0, 0)
-    data, at, kind = [], len(_PNG_START), b""
-    while kind != b"IEND":
-        kind, end = content[at + 4 : at + 8], at + 8 + int.from_bytes(content[at : at + 4])
-        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4]):
-            return None
-        if kind == b"IDAT":
-            data.append(content[at + 8 : end])
-        elif kind != b"IEND" and (kind != b"IHDR" or content[at + 8 : end] != header):
-            return None
-        at = end + 4
+    size = (reading.width, reading.height)
     try:
-        image = Image.frombytes(reading.mode, (reading.width, reading.height), b"".join(data), "zip", reading.mode, 0)
+        image = Image.frombytes(reading.mode, size, content[kind + 4 : end], "zip", reading.mode, 0)
     except ValueError:
         return None
     pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(reading.height, reading.width, -1)
     return 255 - pixels if reading.invert else pixels
+
+
+@lru_cache(256)
+def _plain_start(height: int, width: int, mode: str) -> bytes:
+    """How such a PNG starts: everything before its data."""
+    return _PNG_START + _chunk(b"IHDR", _PNG_HEADER.pack(width, height, 8, _PNG_COLOR[mode], 0, 0, 0))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG's chunk."""
+    return b"".join(
+        (len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)),
+    )
 
 
 def read_plain_pngs(contents: Sequence[bytes], reading: Reading) -> Pixels | None:
@@ -179,8 +194,8 @@ WRITERS = {
     "png": Writer("image/png", still={"format": "PNG", "compress_level": 6}),
     "webp": Writer(
         "image/webp",
-        still={"format": "WEBP", "lossless": True, "method": 3},
-        animation={"format": "WEBP", "lossless": True, "method": 3, "loop": 0},
+        still={"format": "WEBP", "lossless": True, "method": 0},
+        animation={"format": "WEBP", "lossless": True, "method": 0, "loop": 0},
     ),
     "gif": Writer("image/gif", still=None, animation={"format": "GIF", "loop": 0, "disposal": 1}),
 }
@@ -196,24 +211,23 @@ def write_image(pixels: Pixels, format: str = "png") -> bytes:
 
 
 def _grey_png(pixels: Pixels) -> bytes:
-    """A grey PNG without row filters, its runs encoded: for digits smaller than Pillow's, in a tenth of its time.
+    """A grey PNG without row filters: stored where it fits into one packet anyway, else its runs encoded.
 
-    See docs/performance.md. A window that is no larger than a small picture spares zlib clearing 256 KiB.
+    Of a digit, that is 2 us and 880 bytes, where Pillow takes 44 us for 450; of larger pictures see
+    docs/performance.md.
     """
     height, width = pixels.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter: none
     rows[:, 1:] = pixels
-    window, memory = (10, 4) if rows.size <= 1024 else (15, 8)
-    compressor = zlib.compressobj(1, zlib.DEFLATED, window, memory, zlib.Z_RLE)
-    chunks = (
-        (b"IHDR", _PNG_HEADER.pack(width, height, 8, _PNG_COLOR["L"], 0, 0, 0)),
-        (b"IDAT", compressor.compress(rows.tobytes()) + compressor.flush()),
-        (b"IEND", b""),
-    )
-    parts = [_PNG_START]
-    for kind, data in chunks:
-        parts += (len(data).to_bytes(4), kind, data, zlib.crc32(data, zlib.crc32(kind)).to_bytes(4))
-    return b"".join(parts)
+    data = rows.tobytes()
+    compressed = zlib.compress(data, 0) if len(data) <= _ONE_PACKET else _encode_runs(data)
+    return _plain_start(height, width, "L") + _chunk(b"IDAT", compressed) + _PNG_LAST
+
+
+def _encode_runs(data: bytes) -> bytes:
+    """zlib's run-length encoding."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
+    return compressor.compress(data) + compressor.flush()
 
 
 def write_animation(frames: Pixels, format: str, milliseconds: int) -> bytes:

@@ -1,6 +1,5 @@
 """`create_app(settings)`: composition and lifespan, nothing else."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -51,7 +50,6 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         decoding = CapacityLimiter(settings.slot_count)
         state = State(limits=settings, catalog=catalog, cache=Cache(settings.cache_bytes), decoding=decoding)
-        gc.freeze()  # what is loaded now stays: no collection need look at it again
         yield {"server": state}
         await catalog.close()
 

@@ -21,10 +21,21 @@ class Metrics:
     def __init__(self, batcher: Batcher) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_BatcherCollector(batcher))
-        self.requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=self._registry)
-        self.latency = Histogram(
+        self._requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=self._registry)
+        self._latency = Histogram(
             "vae_request_seconds", "Time to answer.", ["operation"], buckets=_BUCKETS, registry=self._registry
         )
+        self._labelled: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def count(self, operation: str, status: int, seconds: float) -> None:
+        """One request, answered."""
+        labelled = self._labelled.get((operation, status))
+        if labelled is None:  # to find them costs more than to count
+            labelled = self._requests.labels(operation, str(status)), self._latency.labels(operation)
+            self._labelled[operation, status] = labelled
+        requests, latency = labelled
+        requests.inc()
+        latency.observe(seconds)
 
     async def endpoint(self, request: Request) -> Response:
         """The metrics as Prometheus text."""
@@ -72,5 +83,4 @@ class RequestMetrics:
         finally:
             # Requests that reach no operation share one name: a label made of their paths would have no bound.
             operation = getattr(scope.get("route"), "operation_id", None) or "other"
-            self.metrics.requests.labels(operation, str(status)).inc()
-            self.metrics.latency.labels(operation).observe(time.perf_counter() - start)
+            self.metrics.count(operation, status, time.perf_counter() - start)

@@ -58,7 +58,10 @@ class Operation(APIRoute):
 
     def _json(self, answer: BaseModel) -> Response:
         content = answer.__pydantic_serializer__.to_json(answer, exclude_none=self.response_model_exclude_none)
-        return Response(content, media_type="application/json")
+        response = Response()
+        response.body = content
+        response.raw_headers = [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")]
+        return response
 
 
 def _timing_headers(spent: Timing, total: float) -> list[tuple[bytes, bytes]]:
