@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import get_ident
 from typing import Any, Literal
 
 import numpy as np
@@ -131,9 +132,9 @@ def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
         or zlib.crc32(content[kind:end]) != int.from_bytes(content[end : end + 4])
     ):
         return None
-    size = (reading.width, reading.height)
+    image = _canvas(reading.height, reading.width, reading.mode, get_ident())
     try:
-        image = Image.frombytes(reading.mode, size, content[kind + 4 : end], "zip", reading.mode, 0)
+        image.frombytes(content[kind + 4 : end], "zip", reading.mode, 0)
     except ValueError:
         return None
     pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(reading.height, reading.width, -1)
@@ -144,6 +145,12 @@ def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
 def _plain_start(height: int, width: int, mode: str) -> bytes:
     """How such a PNG starts: everything before its data."""
     return _PNG_START + _chunk(b"IHDR", _PNG_HEADER.pack(width, height, 8, _PNG_COLOR[mode], 0, 0, 0))
+
+
+@lru_cache(256)
+def _canvas(height: int, width: int, mode: str, _thread: int) -> Image.Image:
+    """What such PNGs are decoded on, again and again: one for each thread."""
+    return Image.new(mode, (width, height))
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
