@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from app import __version__
 from app.errors import StartupError
 from app.main import create_app
+from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 
 logger = logging.getLogger("app")
@@ -50,6 +51,7 @@ def serve() -> None:
         root_path=settings.root_path,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         server_header=False,
+        http=Protocol,
         access_log=settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
     )
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,8 @@ TOLERABLE_OVERHEAD = 0.3
 """The same of a batch that need not wait for more, because a slot has nothing else to do."""
 
 
-class Latency(NamedTuple):
+@dataclass(frozen=True)
+class Latency:
     """How long a graph takes for n rows: `base + per_row * n` seconds."""
 
     base: float
@@ -56,12 +58,12 @@ class Latency(NamedTuple):
         """How many rows fit into `seconds`; one does always."""
         return max(1, int((seconds - self.base) / self.per_row))
 
-    @property
+    @cached_property
     def enough(self) -> int:
         """Rows beyond which a larger batch wins next to nothing: 1 for heavy graphs, dozens for light ones."""
         return self._amortised(OVERHEAD)
 
-    @property
+    @cached_property
     def worth_a_thread(self) -> int:
         """Rows that go to an idle slot at once, while the event loop still reads requests."""
         return max(self._amortised(TOLERABLE_OVERHEAD), self.rows(HANDOVER_SECONDS))

@@ -98,7 +98,7 @@ def sample_prior(
     draws = (
         standard_normal(seed, rows, shape) if truncation is None else truncated_normal(seed, rows, shape, truncation)
     )
-    return np.float32(temperature) * draws
+    return draws if temperature == 1 else np.float32(temperature) * draws
 
 
 @dataclass(frozen=True)

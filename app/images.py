@@ -249,6 +249,8 @@ def write_animation(frames: Pixels, format: str, milliseconds: int) -> bytes:
 def tile(images: Pixels, columns: int | None = None) -> Pixels:
     """Images `[N, H, W, C]` side by side, row by row; `columns` defaults to ceil(sqrt(N)). Empty places are black."""
     count, height, width, channels = images.shape
+    if count == 1:
+        return images.reshape(height, width, channels)
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     if rows * columns > count:

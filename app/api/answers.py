@@ -1,6 +1,7 @@
 """What the operations answer with: JSON models, pictures, arrays."""
 
 from base64 import b64encode
+from functools import lru_cache
 from typing import Any
 
 import anyio.to_thread
@@ -42,10 +43,23 @@ def stamp(vae: Vae) -> dict[str, Any]:
     return {"model": vae.manifest.name, "version": vae.manifest.version}
 
 
-def headers(vae: Vae, seed: int | None = None) -> dict[str, str]:
-    """The headers of every answer that is not JSON."""
-    named = {"X-Model": vae.manifest.name, "X-Version": str(vae.manifest.version)}
-    return named if seed is None else named | {"X-Seed": str(seed)}
+def binary(vae: Vae, content: bytes, media_type: str, seed: int | None = None) -> Response:
+    """An answer that is not JSON, with the headers that say of which model it is."""
+    response = Response()  # whose own way from headers to bytes is the longer one
+    response.body = content
+    response.raw_headers = [
+        (b"content-length", b"%d" % len(content)),
+        (b"content-type", media_type.encode()),
+        *_identity(vae),
+    ]
+    if seed is not None:
+        response.raw_headers.append((b"x-seed", b"%d" % seed))
+    return response
+
+
+@lru_cache(256)
+def _identity(vae: Vae) -> list[tuple[bytes, bytes]]:
+    return [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
 
 
 async def base64_pictures(images: Pixels) -> list[str]:
@@ -70,24 +84,24 @@ async def picture(
         return write_image(tile(images, columns), format)
 
     content = write() if images.size <= _INLINE_PIXELS else await anyio.to_thread.run_sync(write)
-    return Response(content, media_type=WRITERS[format].media_type, headers=headers(vae, seed))
+    return binary(vae, content, WRITERS[format].media_type, seed)
 
 
 async def animation(vae: Vae, frames: Pixels, format: str, milliseconds: int) -> Response:
     """An animation of `[N, H, W, C]`."""
     content = await anyio.to_thread.run_sync(write_animation, frames, format, milliseconds)
-    return Response(content, media_type=WRITERS[format].media_type, headers=headers(vae))
+    return binary(vae, content, WRITERS[format].media_type)
 
 
 def npy_images(vae: Vae, images: Pixels, seed: int | None = None) -> Response:
     """`[N, H, W, C]` as npy: `[N, H, W]` where the images are grey."""
     array = images[..., 0] if images.shape[-1] == 1 else images
-    return Response(write_npy(array), media_type=NPY, headers=headers(vae, seed))
+    return binary(vae, write_npy(array), NPY, seed)
 
 
 def npz(vae: Vae, arrays: dict[str, Any], seed: int | None = None) -> Response:
     """Named arrays as npz."""
-    return Response(write_npz(arrays), media_type=NPZ, headers=headers(vae, seed))
+    return binary(vae, write_npz(arrays), NPZ, seed)
 
 
 def nested(latents: Floats) -> LatentList:
