@@ -3,12 +3,16 @@
 import argparse
 import gc
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from starlette.applications import Starlette
 
-from app import __version__
+from app import __version__, metrics
 from app.errors import StartupError
 from app.main import create_app
 from app.protocol import Protocol
@@ -39,8 +43,14 @@ def serve() -> None:
     # With several workers this only proves that they can start: each then loads its own.
     app: Starlette | str = create_app(settings)
     _spare_the_collector()
-    if settings.workers > 1:
-        app = "app.__main__:app_from_environment"
+    with ExitStack() as stack:
+        if settings.workers > 1:
+            app = "app.__main__:app_from_environment"
+            os.environ[metrics.FOLDER] = stack.enter_context(_shared_folder())
+        _run(app, settings)
+
+
+def _run(app: Starlette | str, settings: Settings) -> None:
     uvicorn.run(
         app,
         factory=settings.workers > 1,
@@ -54,6 +64,16 @@ def serve() -> None:
         http=Protocol,
         access_log=settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
     )
+
+
+@contextmanager
+def _shared_folder() -> Iterator[str]:
+    """Where the workers add up their metrics; gone at the end."""
+    try:
+        with TemporaryDirectory(prefix="vaeserve-") as folder:
+            yield folder
+    except OSError as error:
+        raise StartupError(f"VAE_WORKERS above 1 needs a temporary directory, which TMPDIR may name: {error}") from None
 
 
 def _spare_the_collector() -> None:

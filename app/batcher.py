@@ -46,9 +46,13 @@ class Latency:
 
     @classmethod
     def fit(cls, measured: dict[int, float]) -> "Latency":
-        """Least squares through seconds by number of rows, two or more of them; neither term is below 1 ns."""
+        """Least squares through seconds by number of rows, two or more of them.
+
+        A disturbed measurement may slope too little: a row takes a quarter of its share of the largest batch at least.
+        """
         per_row, base = np.polyfit(list(measured), list(measured.values()), 1)
-        return cls(max(float(base), 1e-9), max(float(per_row), 1e-9))
+        largest = max(measured)
+        return cls(max(float(base), 1e-9), max(float(per_row), measured[largest] / largest / 4, 1e-9))
 
     def seconds(self, rows: int) -> float:
         """How long so many rows take."""
@@ -175,10 +179,12 @@ class Batcher:
         the caller drops what waits and leaves the neighbours alone.
 
         Raises:
-            Overloaded: the queue has no room for these rows, or the batcher is closed.
+            Overloaded: the queue has no room for these rows (an empty one always has), or the batcher is closed.
             DeadlineExceeded: rows were still waiting at the deadline.
             Exception: whatever `run` raised for this request's rows.
         """
+        if not len(rows):
+            raise ValueError("no rows")
         if self.closed or not self._has_room(len(rows)):
             self.counters.refused_rows += len(rows)
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
@@ -211,7 +217,7 @@ class Batcher:
     def _has_room(self, rows: int) -> bool:
         # The lanes' own sums count abandoned rows, too: only where they say no is it worth looking at every job.
         waiting = sum(lane.waiting for lane in self._lanes.values())
-        return waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
+        return not waiting or waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
 
     def _pump(self) -> None:
         """Give the lanes their turns, as long as there are slots; what is quick runs here."""
@@ -285,14 +291,18 @@ class Batcher:
 
     def _start(self, run: Run, pieces: list[_Piece]) -> None:
         """Run pieces in a slot; what comes of them is delivered on the event loop."""
-        self._free -= 1
-        self._running += 1
         loop = asyncio.get_running_loop()
 
         def work() -> None:
             loop.call_soon_threadsafe(self._slot_freed, *_run(run, pieces))
 
-        self._executor.submit(work)
+        try:
+            self._executor.submit(work)
+        except RuntimeError as error:  # the system gives no more threads
+            self._delivered(True, [([piece], RuntimeError(str(error))) for piece in pieces])
+        else:
+            self._free -= 1
+            self._running += 1
 
     def _slot_freed(self, failed: bool, ran: list[Ran]) -> None:
         self._free += 1
@@ -320,15 +330,19 @@ def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[Ran]]:
     """
     try:
         return False, [(pieces, _run_batch(run, pieces))]
-    except Exception:
+    except BaseException:
         return True, [([piece], _run_alone(run, piece)) for piece in pieces]
 
 
 def _run_alone(run: Run, piece: _Piece) -> Arrays | Exception:
     try:
         return _run_batch(run, [piece])
+    except StopIteration as error:  # which a future would not take
+        return RuntimeError(repr(error))
     except Exception as error:
         return error
+    except BaseException as error:  # which would end the slot, or the event loop
+        return RuntimeError(repr(error))
 
 
 def _run_batch(run: Run, pieces: list[_Piece]) -> Arrays:
@@ -347,7 +361,10 @@ def _deliver(pieces: list[_Piece], outputs: Arrays) -> None:
         job.done += count
         at += count
         if job.done == len(job.rows) and not job.future.done():
-            job.future.set_result(_join(job.pieces))
+            try:
+                job.future.set_result(_join(job.pieces))
+            except Exception as error:  # no memory, or pieces that do not fit together
+                job.future.set_exception(error)
 
 
 def _join(pieces: dict[int, Arrays]) -> Arrays:

@@ -133,6 +133,7 @@ def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
     ):
         return None
     image = _canvas(reading.height, reading.width, reading.mode, get_ident())
+    image.paste(0, (0, 0, reading.width, reading.height))  # too few rows are no error: the rest would be another's
     try:
         image.frombytes(content[kind + 4 : end], "zip", reading.mode, 0)
     except ValueError:

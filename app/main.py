@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 from app import __version__
 from app.api import decode, encode, interpolate, manifold, models, problems, sample, service
 from app.api.application import Application
+from app.api.departures import Departures
 from app.api.openapi import document
 from app.api.state import State
 from app.batcher import Batcher
@@ -49,7 +50,13 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         decoding = CapacityLimiter(settings.slot_count)
-        state = State(limits=settings, catalog=catalog, cache=Cache(settings.cache_bytes), decoding=decoding)
+        state = State(
+            limits=settings,
+            catalog=catalog,
+            cache=Cache(settings.cache_bytes),
+            departures=Departures(),
+            decoding=decoding,
+        )
         yield {"server": state}
         await catalog.close()
 

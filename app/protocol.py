@@ -5,9 +5,12 @@ packets, and a client that is woken twice.
 """
 
 import asyncio
+import json
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.errors import BadRequest
 
 _HEAD = b"HTTP/1.1 "
 _INTERIM = b"HTTP/1.1 1"
@@ -17,10 +20,10 @@ _SMALL = 65_536
 
 
 class JoiningTransport:
-    """A transport that keeps the head of an answer until something follows it, or it is closed."""
+    """A transport that keeps the head of an answer for what follows it in the same turn of the event loop."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport, self._head = transport, b""
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._head = transport, loop, b""
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
 
@@ -29,6 +32,7 @@ class JoiningTransport:
         head, self._head = self._head, b""
         if not head and data.startswith(_HEAD) and not data.startswith(_INTERIM):
             self._head = data
+            self._loop.call_soon(self._flush)  # nothing may follow: to HEAD, for one
         elif len(data) <= _SMALL:
             self._transport.write(head + data)
         else:
@@ -36,18 +40,40 @@ class JoiningTransport:
 
     def close(self) -> None:
         """Write what is kept, and close."""
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
+        self._flush()
         self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
+_NO_HTTP = json.dumps(
+    {
+        "type": f"urn:vaeserve:problem:{BadRequest.slug}",
+        "title": BadRequest.title,
+        "status": BadRequest.status,
+        "detail": "not an HTTP/1.1 request",
+    }
+).encode()
+
+
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 over a transport that joins heads to bodies."""
+    """HTTP/1.1 over a transport that joins heads to bodies; what is no HTTP gets a problem document, too."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        super().connection_made(cast(asyncio.Transport, JoiningTransport(transport)))
+        super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser does not understand, and close; `msg` is uvicorn's own text."""
+        head = (
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(_NO_HTTP)
+        )
+        self.transport.write(head + _NO_HTTP)
+        self.transport.close()

@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where ONNX Runtime runs: `auto` takes CUDA where it is there; `cuda` insists."
     )
-    slots: Annotated[int, Field(ge=0)] = Field(0, description="Batches run at once; 0 is one for each CPU.")
+    slots: Annotated[int, Field(ge=0)] = Field(
+        0, description="Batches that a worker runs at once; 0 shares out the CPUs."
+    )
     threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
     queue_seconds: Annotated[float, Field(gt=0)] = Field(30, description="Longest wait for a slot; then 504.")
     batch_rows: Positive = Field(512, description="Most rows in one batch; measured latency sets it lower.")
@@ -57,8 +59,8 @@ class Settings(BaseSettings):
 
     @property
     def slot_count(self) -> int:
-        """Slots, so that slots x threads do not exceed the CPUs that this process may use."""
-        return self.slots or max(1, available_cpus() // self.threads)
+        """Slots of each worker, so that workers x slots x threads do not exceed the CPUs that they may use."""
+        return self.slots or max(1, available_cpus() // (self.workers * self.threads))
 
 
 def available_cpus() -> int:

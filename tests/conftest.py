@@ -148,8 +148,8 @@ def start() -> Iterator[Start]:
     yield start
     for process, client in started:
         client.close()
-        process.kill()
-        process.communicate()
+        process.terminate()  # killed, it would leave its workers behind
+        process.communicate(timeout=40)
 
 
 def launch(**settings: object) -> subprocess.Popen[str]:

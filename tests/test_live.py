@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from app.settings import Settings
-from tests.conftest import MODELS, ROOT, Pixels, Start, base64_png, free_port, launch
+from tests.conftest import ROOT, Pixels, Start, base64_png, free_port, launch
 
 
 def test_digits_come_back_and_the_server_stops_cleanly(start: Start, digits: Pixels) -> None:
@@ -42,17 +42,6 @@ def test_a_body_over_the_limit_is_stopped_while_it_streams(start: Start) -> None
         assert client.post("/encode", content=endless(), headers=headers).status_code == 413
     assert sent < 1000
     assert client.get("/health/live").status_code == 200
-
-
-def test_several_workers_answer_the_same_bytes(start: Start) -> None:
-    process, client = start(workers=2, models_dir=MODELS)
-    answers = set()
-    for _ in range(20):
-        with httpx2.Client(base_url=client.base_url) as fresh:  # a connection each, so that both workers get some
-            answers.add(fresh.get("/sample/image", params={"seed": 1, "n": 9}).content)
-    assert len(answers) == 1
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
 
 
 def test_the_path_prefix_of_a_proxy(start: Start) -> None:

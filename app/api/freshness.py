@@ -44,10 +44,10 @@ class Freshness:
         vae = server.catalog.find(query.model, query.version)
         is_named = query.model is not None and query.version is not None
         rest = query.model_dump_json(exclude={"model", "version"})
-        parts = (vae.digest, __version__, operation, rest)
+        parts = (vae.digest, vae.execution_provider, __version__, operation, rest)
         etag = b'"%s"' % hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest().encode()
         known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").split(b",")
-        is_known = any(tag.strip().removeprefix(b"W/") in (etag, b"*") for tag in known)
+        is_known = any(tag.strip().removeprefix(b"W/") == etag for tag in known)
         return cls(server.cache, _FOREVER if is_named else _UNNAMED, etag, is_known)
 
     def remembered(self) -> Response | None:

@@ -24,6 +24,7 @@ class Model(BaseModel):
     versions: list[int] = Field(description="Every version of this model, ascending.")
     default: bool = Field(description="Whether requests that name no model get this one.")
     state: Literal["ready"] = Field(description="`ready`: it answers.")
+    queued_rows: int = Field(description="Rows that wait for a slot now.")
     execution_provider: Literal["cpu", "cuda"] = Field(description="Where ONNX Runtime runs it.")
     manifest: Manifest = Field(description="The bundle's manifest.")
 
@@ -32,7 +33,7 @@ class Models(BaseModel):
     """Everything that is served."""
 
     default: str = Field(description="The model of requests that name none.")
-    queued_rows: int = Field(description="Rows that wait for a slot now.")
+    queued_rows: int = Field(description="Rows that wait for a slot now, of all models.")
     models: list[Model] = Field(description="Every version of every model.")
 
 
@@ -68,6 +69,7 @@ def _describe(catalog: Catalog, vae: Vae) -> Model:
         versions=versions,
         default=name == catalog.default and version == versions[-1],
         state="ready",
+        queued_rows=vae.queued_rows,
         execution_provider=vae.execution_provider,
         manifest=vae.manifest,
     )

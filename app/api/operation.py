@@ -26,6 +26,9 @@ from app.api.state import State, server_state
 from app.errors import InvalidInput, UnsupportedMediaType
 from app.timing import Timing, timed
 
+_MOST_PARAMETERS = 4096
+_MOST_ERRORS = 1000
+"""More are not told apart: to make a list of them would take the event loop seconds."""
 _REMEMBERED_QUERIES = 1024
 _LONGEST_REMEMBERED = 256
 """Characters: what is kept of queries is bounded in bytes, too."""
@@ -49,7 +52,9 @@ class Operation(APIRoute):
         freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None
         response = freshness.remembered() if freshness else None
         if response is None:
-            answer = await self.endpoint(**await self._arguments.read(server, query, scope, receive))
+            arguments = await self._arguments.read(server, query, scope, receive)
+            with server.departures.cancelling(receive):
+                answer = await self.endpoint(**arguments)
             response = answer if isinstance(answer, Response) else self._json(answer)
             if freshness:
                 freshness.remember(response)
@@ -130,7 +135,11 @@ def _query_parser(model: type[ModelQuery]) -> Callable[[bytes], ModelQuery]:
 
     def parse(text: bytes) -> ModelQuery:
         values: dict[str, Any] = {}
-        for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=4096):
+        try:
+            pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+        except ValueError:
+            raise InvalidInput("too many parameters", "/query") from None
+        for name, value in pairs:
             if name in lists:
                 values.setdefault(name, []).append(value)
             elif name in values:
@@ -189,5 +198,7 @@ def _check_media_type(scope: Scope, expected: str) -> None:
 
 
 def _invalid(error: ValidationError, source: str) -> RequestValidationError:
+    if error.error_count() > _MOST_ERRORS:
+        return RequestValidationError([{"type": "many", "loc": (source,), "msg": "wrong in too many places"}])
     wrong = error.errors(include_url=False, include_context=False, include_input=False)
     return RequestValidationError([item | {"loc": (source, *item["loc"])} for item in wrong])

@@ -20,8 +20,8 @@ from app.vae import Vae
 
 LARGEST_SEED = 2**31 - 1
 
-_INLINE_PICTURES = 16
-"""So many plain pictures are read in less time than the hop to a thread and back takes under load."""
+_INLINE_PIXELS = 16_384
+"""Plain pictures of so many pixels are read in less time than the hop to a thread and back takes under load."""
 
 
 def _not_bool_or_str(value: Any) -> Any:
@@ -143,7 +143,7 @@ async def image_files(request: Request, server: Server) -> list[bytes]:
     limit = server.limits.max_rows
     try:
         form = await MultiPartParser(request.headers, request.stream(), max_files=limit, max_fields=limit).parse()
-    except (MultiPartException, KeyError) as error:
+    except (MultiPartException, KeyError, UnicodeError) as error:
         if "Too many" in str(getattr(error, "message", "")):
             raise InvalidInput(f"1 to {limit} are allowed", "/images") from None
         raise BadRequest("the body is not multipart/form-data") from None
@@ -191,7 +191,8 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
 async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
     """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
     bytes can hold millions of pixels."""
-    if len(contents) <= _INLINE_PICTURES and (images := read_plain_pngs(contents, reading)) is not None:
+    pixels = len(contents) * reading.height * reading.width
+    if pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
         return images
     try:
         return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)

@@ -6,6 +6,7 @@ from typing import Annotated, Protocol, cast
 import anyio
 from fastapi import Depends, Request
 
+from app.api.departures import Departures
 from app.cache import Cache
 from app.catalog import Catalog
 
@@ -30,6 +31,7 @@ class State:
     limits: Limits
     catalog: Catalog
     cache: Cache
+    departures: Departures
     decoding: anyio.CapacityLimiter
     """How many requests' pictures are decoded at once."""
 

@@ -37,6 +37,7 @@ def test_slots_times_threads_stay_within_the_cpus() -> None:
     assert Settings().slot_count == cpus
     assert Settings(threads=cpus).slot_count == 1
     assert Settings(threads=10 * cpus).slot_count == 1
+    assert Settings(workers=cpus).slot_count == 1
     assert Settings(slots=3).slot_count == 3
 
 

@@ -1,0 +1,123 @@
+"""Several processes behind one port: the same bytes, one sum of metrics, and a killed worker that nobody misses."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.metrics import FOLDER
+from tests.conftest import MODELS, Start
+
+
+def children(pid: int) -> set[int]:
+    """The worker processes of a supervisor."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields, command = path.read_text().rpartition(")")[2].split(), (path.parent / "cmdline").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[1]) == pid and b"spawn_main" in command:
+            found.add(int(path.parent.name))
+    return found
+
+
+def fresh(client: httpx2.Client) -> httpx2.Client:
+    """A client with a connection of its own, which any of the workers may accept."""
+    return httpx2.Client(base_url=client.base_url, timeout=20)
+
+
+def scraped(client: httpx2.Client, name: str) -> float:
+    with fresh(client) as another:
+        text = another.get("/metrics").text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def tells(client: httpx2.Client, name: str, value: float) -> bool:
+    """Whether the metric is this, whichever worker one asks."""
+    return {scraped(client, name) for _ in range(8)} == {value}
+
+
+def sharing(pids: set[int]) -> set[int]:
+    """Those workers that have come so far as to share their metrics."""
+    found = set()
+    for pid in pids:
+        variables = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+        found |= {pid} if list(Path(variables[FOLDER]).glob(f"gauge_livesum_{pid}.db")) else set()
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Whether it comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture
+def workers(start: Start) -> tuple[int, httpx2.Client]:
+    """The supervisor's pid, and a client of its two workers."""
+    process, client = start(workers=2, models_dir=MODELS, cache_bytes=0, log_level="warning")
+    assert until(lambda: len(sharing(children(process.pid))) == 2)
+    return process.pid, client
+
+
+def test_several_workers_answer_the_same_bytes_and_add_up_their_metrics(workers: tuple[int, httpx2.Client]) -> None:
+    _, client = workers
+    answers = set()
+    for _ in range(30):
+        with fresh(client) as another:
+            answers.add(another.get("/sample/image", params={"seed": 1, "n": 9}).content)
+    assert len(answers) == 1
+    assert until(lambda: tells(client, 'vae_requests_total{operation="sample_image",status="200"}', 30), 2)
+    assert until(lambda: tells(client, 'vae_request_seconds_count{operation="sample_image"}', 30), 2)
+    assert until(lambda: tells(client, "vae_batch_rows_total", 270), 2)
+    assert until(lambda: tells(client, "vae_queue_rows", 0), 2)
+
+
+def test_a_killed_worker_is_replaced_and_its_neighbour_notices_nothing(workers: tuple[int, httpx2.Client]) -> None:
+    supervisor, client = workers
+    before = children(supervisor)
+    victim, survivor = sorted(before)
+    lost, answered, stopping = 0, 0, False
+
+    def use() -> None:
+        nonlocal lost, answered
+        while not stopping:
+            try:
+                with fresh(client) as another:
+                    assert another.get("/sample/image", params={"n": 2}).status_code == 200
+                answered += 1
+            except httpx2.TransportError:  # it was in the victim's hands
+                lost += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        users = [pool.submit(use) for _ in range(4)]
+        try:
+            assert until(lambda: answered > 50)
+            os.kill(victim, signal.SIGKILL)
+            so_far = answered
+            assert until(lambda: answered > so_far + 50)  # while the victim is missing
+            assert until(lambda: len(sharing(children(supervisor) - {victim})) == 2)
+            so_far = answered
+            assert until(lambda: answered > so_far + 50)
+        finally:
+            stopping = True
+        for user in users:
+            user.result()
+    assert survivor in children(supervisor)
+    assert victim not in children(supervisor)
+    assert lost <= 4  # what the victim held: one request of each user at most
+    counted = scraped(client, 'vae_requests_total{operation="sample_image",status="200"}')
+    assert answered <= counted <= answered + lost  # what the victim counted is not forgotten
+    assert until(lambda: tells(client, "vae_queue_rows", 0), 2)
