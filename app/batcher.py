@@ -179,7 +179,7 @@ class Batcher:
         the caller drops what waits and leaves the neighbours alone.
 
         Raises:
-            Overloaded: the queue has no room for these rows (an empty one always has), or the batcher is closed.
+            Overloaded: the queue has no room for these rows or the batcher is closed.
             DeadlineExceeded: rows were still waiting at the deadline.
             Exception: whatever `run` raised for this request's rows.
         """
@@ -217,7 +217,7 @@ class Batcher:
     def _has_room(self, rows: int) -> bool:
         # The lanes' own sums count abandoned rows, too: only where they say no is it worth looking at every job.
         waiting = sum(lane.waiting for lane in self._lanes.values())
-        return not waiting or waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
+        return waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
 
     def _pump(self) -> None:
         """Give the lanes their turns, as long as there are slots; what is quick runs here."""

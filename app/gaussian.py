@@ -83,6 +83,11 @@ def standard_normal(seed: int, rows: int, shape: tuple[int, ...]) -> Floats:
     return draws
 
 
+def normal_draws(seed: int, rows: range, k: int, shape: tuple[int, ...]) -> Floats:
+    """`k` draws from N(0, I) for each of `rows`, `[len(rows), k, *shape]`; the first of each is `standard_normal`'s."""
+    return np.stack([generator(seed, row).standard_normal((k, *shape), np.float32) for row in rows])
+
+
 def truncated_normal(seed: int, rows: int, shape: tuple[int, ...], truncation: float) -> Floats:
     """Draws from N(0, I) with every component within [-truncation, truncation], `[rows, *shape]`, by inverse CDF."""
     low = _NORMAL.cdf(-truncation)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import decode, encode, interpolate, manifold, models, problems, sample, service
+from app.api import decode, encode, interpolate, manifold, models, problems, reconstruct, sample, score, service
 from app.api.application import Application
 from app.api.departures import Departures
 from app.api.openapi import document
@@ -22,7 +22,7 @@ from app.metrics import Metrics, RequestMetrics
 from app.session import execution_providers
 from app.settings import Settings
 
-ROUTERS = (encode, decode, sample, interpolate, manifold, models, service)
+ROUTERS = (encode, decode, sample, interpolate, reconstruct, score, manifold, models, service)
 
 
 def create_app(settings: Settings) -> FastAPI:

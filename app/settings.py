@@ -44,12 +44,16 @@ class Settings(BaseSettings):
     batch_seconds: Annotated[float, Field(gt=0)] = Field(
         0.01, description="About the longest time that one batch may take, by the latency measured at start-up."
     )
-    queue_rows: Positive = Field(4096, description="Most rows waiting; beyond it requests are refused with 503.")
+    queue_rows: Positive = Field(
+        4096,
+        description="Most rows waiting, and so in one request; beyond it requests are refused with 503.",
+    )
 
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         32 * 2**20, description="Memory for answers that need not be computed again; 0 keeps none."
     )
     max_rows: Positive = Field(256, description="Most images or latents in one request, and most samples.")
+    max_draws: Positive = Field(32_768, description="Most draws of one `/score`: its `k` times its images.")
     max_steps: Annotated[int, Field(ge=2)] = Field(64, description="Most interpolation steps between two points.")
     max_manifold: Positive = Field(32, description="Most pictures along one side of the manifold.")
     max_body_bytes: Positive = Field(32 * 2**20, description="Largest request body; it is stopped while it streams.")

@@ -14,11 +14,19 @@ from app.batcher import Arrays, Batcher, Latency, Run
 from app.bundle import MANIFEST, Bundle, Manifest
 from app.errors import BundleError, InferenceFailed, InvalidInput
 from app.gaussian import Floats, Mixture, Posterior
+from app.likelihood import binarize, log_prob, threshold
+from app.score import Binarize, Calibration, Scores, score
 from app.session import ExecutionProvider, Session
 
 Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
+Mode = Literal["mean", "draw", "predictive"]
+
+PREDICTIVE_DRAWS = 32
+"""Decoded draws that the posterior predictive averages."""
+CHUNK = 1024
+"""Rows that one request has in the queue at a time where each of its images makes many: some MB of them."""
 
 FIT_ROWS = (1, 2, 8)
 """Batches whose latency is measured at warm-up,"""
@@ -56,6 +64,7 @@ class Vae:
         """Of the manifest, which holds every file's: the same bundle, the same digest."""
         self._label_means: Floats | None = bundle.arrays.get("label_means")
         self._mixture = Mixture.of(bundle.arrays)
+        self._calibration = Calibration.of(bundle.arrays)
         self.latency = self._warm_up()
 
     @property
@@ -73,7 +82,9 @@ class Vae:
 
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
-        rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return await self._encode(_planes(images))
+
+    async def _encode(self, rows: Pixels) -> Posterior:
         outputs = await self._submit("encoder", self._run_encoder, rows)
         return Posterior(outputs["mean"], outputs.get("log_std"))
 
@@ -82,17 +93,77 @@ class Vae:
         outputs = await self._submit("decoder", self._run_decoder, latents)
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
 
-    def draw(self, posterior: Posterior, seed: int) -> Floats:
-        """One draw from the posterior a row.
+    def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
+        """One draw from the posterior a row; `pointer` is what asked for it.
 
         Raises:
             InvalidInput: this model's encoder is deterministic.
         """
         if posterior.log_std is None:
-            raise InvalidInput(
-                "this model's encoder is deterministic: there is no posterior to draw from", "/query/draw"
-            )
+            raise InvalidInput("this model's encoder is deterministic: there is no posterior to draw from", pointer)
         return posterior.draw(seed)
+
+    async def reconstruct(self, images: Pixels, mode: Mode, seed: int) -> Pixels:
+        """Images `[N, H, W, C]` encoded and decoded: by the posterior's mean, by one draw, or the posterior predictive,
+        which is the average of what 32 draws decode to.
+
+        Raises:
+            InvalidInput: draws are asked for, and this model's encoder is deterministic.
+        """
+        posterior = await self.encode(images)
+        if mode == "mean":
+            return await self.decode(posterior.mean)
+        latents = self.draw(posterior, seed, "/query/mode")
+        if mode == "draw":
+            return await self.decode(latents)
+        assert posterior.log_std is not None
+        averages, size = [], CHUNK // PREDICTIVE_DRAWS
+        for first in range(0, len(images), size):
+            mean, log_std = (head[first : first + size, None] for head in (posterior.mean, posterior.log_std))
+            eps = gaussian.normal_draws(seed, range(first, first + len(mean)), PREDICTIVE_DRAWS, self.latent_shape)
+            drawn = np.asarray(mean + np.exp(log_std) * eps, np.float32)
+            decoded = await self.decode(drawn.reshape(-1, *self.latent_shape))
+            averages.append(decoded.reshape(len(mean), PREDICTIVE_DRAWS, *self.image_shape).mean(axis=1))
+        return np.round(np.concatenate(averages)).astype(np.uint8)
+
+    async def score(self, images: Pixels, *, k: int, seed: int, how: Binarize | None) -> tuple[Scores, Binarize]:
+        """How well the model explains images `[N, H, W, C]`, from `k` draws each, and how they were binarized.
+
+        Raises:
+            InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
+        """
+        how = self._how_to_binarize(how)
+        rows = _planes(images)
+        if how == "draw":
+            rows = binarize(rows, seed)
+        elif how == "threshold":
+            rows = threshold(rows)
+        elif self.manifest.likelihood == "bernoulli":
+            _check_binary(rows)
+        posterior = await self._encode(rows)
+        eps = gaussian.normal_draws(seed, range(len(rows)), k, self.latent_shape)
+        assert posterior.log_std is not None
+        latents = (posterior.mean[:, None] + np.exp(posterior.log_std[:, None]) * eps).reshape(len(rows) * k, -1)
+        pixels = rows.reshape(len(rows), -1)
+        pieces = []
+        for first in range(0, len(latents), CHUNK):
+            drawn = latents[first : first + CHUNK]
+            explained = pixels[np.arange(first, first + len(drawn)) // k].astype(np.float32) / np.float32(255)
+            outputs = await self._submit("score", self._run_scoring, np.concatenate([drawn, explained], axis=1))
+            pieces.append(outputs["log_p_x"])
+        calibration = self._calibration if how == self._how_to_binarize(None) else None
+        return score(np.concatenate(pieces).reshape(len(rows), k), posterior, eps, calibration), how
+
+    def _how_to_binarize(self, how: Binarize | None) -> Binarize:
+        """How images are made what the likelihood is of: as in training, if None."""
+        manifest = self.manifest
+        if not manifest.stochastic:
+            raise InvalidInput("this model is a plain autoencoder: it has no likelihood of images", "/query/model")
+        if manifest.likelihood == "bernoulli":
+            return how or ("threshold" if manifest.training.binarization == "static" else "draw")
+        if how not in (None, "none"):
+            raise InvalidInput("this model's likelihood is not of binary images", "/query/binarize")
+        return "none"
 
     def sample(
         self,
@@ -184,6 +255,14 @@ class Vae:
         # Without the likelihood's parameters: only scoring needs them.
         return self._decoder.run({"latent": rows}, ["image"])
 
+    def _run_scoring(self, rows: Floats) -> Arrays:
+        """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
+        latents, pixels = np.split(rows, [self.latent_shape[0]], axis=1)
+        names = [name for name in self._decoder.outputs if name != "image"]
+        parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
+        flat = {name: values.reshape(len(rows), -1) for name, values in parameters.items()}
+        return {"log_p_x": log_prob(self.manifest.likelihood, flat, pixels)}
+
     def _warm_up(self) -> dict[str, Latency]:
         """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
         height, width, channels = self.image_shape
@@ -203,7 +282,22 @@ class Vae:
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-        return {"encoder": _measure(self._run_encoder, image), "decoder": _measure(self._run_decoder, latent)}
+        latency = {"encoder": _measure(self._run_encoder, image), "decoder": _measure(self._run_decoder, latent)}
+        if self.manifest.stochastic:
+            explained = np.zeros((1, latent.size + image.size), np.float32)
+            latency["score"] = _measure(self._run_scoring, explained)
+        return latency
+
+
+def _planes(images: Pixels) -> Pixels:
+    """`[N, C, H, W]`, as the graphs have them, of `[N, H, W, C]`."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _check_binary(rows: Pixels) -> None:
+    grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
+    if len(grey):
+        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
 
 
 def _measure(run: Run, row: NDArray[Any]) -> Latency:

@@ -12,13 +12,15 @@ ALLOWED = {
     "__init__": set(),
     "__main__": {"__init__", "main", "metrics", "protocol", "settings"},
     "main": {"__init__", "api", "batcher", "cache", "catalog", "limits", "metrics", "session", "settings"},
-    "api": {"__init__", "api", "arrays", "bundle", "cache", "catalog", "gaussian", "images", "timing", "vae"},
+    "api": {"__init__", "api", "arrays", "bundle", "cache", "catalog", "gaussian", "images", "score", "timing", "vae"},
     "catalog": {"batcher", "bundle", "session", "vae"},
     "batcher": {"timing"},
-    "vae": {"batcher", "bundle", "gaussian", "session", "timing"},
+    "likelihood": {"gaussian"},
+    "vae": {"batcher", "bundle", "gaussian", "likelihood", "score", "session", "timing"},
+    "score": {"gaussian", "likelihood"},
     "metrics": {"batcher"},
 }
-TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "session"}
+TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
 
 # Each third-party library enters by one door.
 DOORS = {

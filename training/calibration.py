@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from app.gaussian import Floats
-from training.log_prob import Doubles
+from app.likelihood import Doubles
 
 LEVELS = np.linspace(0, 1, 1001)
 LAST_LEVEL = 1 - 1e-6

@@ -22,13 +22,12 @@ from rich.table import Table
 from app import bundle
 from app.bundle import Bundle, Manifest
 from app.gaussian import Floats, Mixture, Posterior, generator
+from app.likelihood import Doubles, Pixels, binarize, log_mean_exp, log_prob, threshold
 from training.aggregate import gap_to_prior
-from training.binarize import Pixels, binarize
 from training.calibration import latent_quantiles, score_quantiles
 from training.card import metric_rows, write_card
 from training.data import load_dataset, read_options
 from training.graphs import Graphs
-from training.log_prob import Doubles, log_mean_exp, log_prob
 from training.whole import whole
 
 ROWS = 1024
@@ -120,7 +119,7 @@ def measure(
             return _measure_autoencoder(read, kind, held_out, seen)
         scores = held_out.bounds
         if kind == "static":  # the server has no draw of its own for an image: it takes a threshold
-            scores = terms(np.where(test < 128, np.uint8(0), np.uint8(255)), k=k, name="threshold").bounds
+            scores = terms(threshold(test), k=k, name="threshold").bounds
     arrays = latent_quantiles(held_out.mean) | score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
     log_likelihood, variance = held_out.bounds[k], held_out.mean.var(axis=0, dtype=np.float64)
     train_k = max(seen.bounds)

@@ -22,8 +22,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from rich import print as show
 
+from app.likelihood import binarize
 from training.batches import ImageData
-from training.binarize import binarize
 from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
 from training.data import load_dataset
 from training.memory import keep_freed_memory

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from app.bundle import read_bundle, read_manifest
 from app.errors import BundleError
 from app.gaussian import Posterior, standard_normal
+from app.likelihood import binarize
 from tests.conftest import ROOT, Pixels
 from tests.training.conftest import TINY, Workshop, copy_of
 from training import evaluate as module
-from training.binarize import binarize
 from training.data import DataError, idx, load_dataset
 from training.evaluate import Terms, evaluate, measure_terms, metric_table, normal_draws, pixels, prepare
 from training.graphs import Graphs

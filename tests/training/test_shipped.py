@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from app.bundle import Manifest, read_bundle, read_manifest
+from app.likelihood import binarize
 from tests.conftest import MODELS, Pixels
 from tests.training.test_recipe import SHIPPED
-from training.binarize import binarize
 from training.card import captions, write_card
 from training.graphs import Graphs
 from training.recipe import Recipe, load_recipe

@@ -16,11 +16,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from app.likelihood import binarize
 from tests.conftest import ROOT
 from tests.training.conftest import MORE, TINY, Workshop, tiny_recipe
 from training import train as training_train
 from training.batches import Batches
-from training.binarize import binarize
 from training.data import load_dataset
 from training.export import to_toml
 from training.module import VaeModule

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from app.likelihood import cross_entropy, log_discretized_logistic, log_mean_exp, log_prob
 from training.likelihood import DiscretizedLogisticLikelihood, GaussianLikelihood
-from training.log_prob import cross_entropy, log_discretized_logistic, log_mean_exp, log_prob
 
 matrices = st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=5)
 

@@ -1,13 +1,19 @@
-"""log p(x|z) in numpy, from the parameters that a decoder graph answers. The torch twin is `training.likelihood`."""
+"""log p(x|z) in numpy, from the parameters that a decoder graph answers, and how grey pixels become the binary ones
+that a Bernoulli likelihood is of. The torch twin of the first is `training.likelihood`.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.gaussian import Floats
+from app.gaussian import Floats, generator
 
 Doubles = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+STREAM = 1
+"""Stream of a row's generator that its pixels are drawn from; stream 0 is the latents'."""
 
 HALF_LEVEL = np.float32(0.5 / 255)
 HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
@@ -58,6 +64,20 @@ def log_discretized_logistic(mean: Floats, log_scale: Floats, pixels: Floats) ->
     inside = np.log(-np.expm1(-2 * HALF_LEVEL * precision))
     values = np.where(pixels < HALF_LEVEL, left, np.where(pixels > 1 - HALF_LEVEL, right, left + right + inside))
     return np.asarray(values.sum(axis=-1, dtype=np.float64))
+
+
+def binarize(images: Pixels, seed: int) -> Pixels:
+    """0 or 255, 255 with probability grey/255; what a pixel becomes depends on seed, row and place alone."""
+    binary = np.empty_like(images)
+    for row, image in enumerate(images):
+        uniform = generator(seed, row, STREAM).random(image.shape, np.float32)
+        binary[row] = np.where(uniform < image / np.float32(255), 255, 0)
+    return binary
+
+
+def threshold(images: Pixels) -> Pixels:
+    """0 or 255, 255 from the middle of the grey levels on."""
+    return np.where(images < 128, np.uint8(0), np.uint8(255))
 
 
 def log_mean_exp(values: Doubles) -> Doubles:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from app.gaussian import generator, standard_normal
+from app.likelihood import STREAM, binarize
 from tests.conftest import Pixels
-from training.binarize import STREAM, binarize
 
 
 def grey(count: int, value: int) -> Pixels:
