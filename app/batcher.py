@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Barrier
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,6 +146,8 @@ class Batcher:
         self._free, self._batch_rows, self._queue_rows = slots, batch_rows, queue_rows
         self._batch_seconds = batch_seconds
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
+        everyone = Barrier(slots)  # all threads start now, where a system that has none left is noticed
+        list(self._executor.map(lambda _: everyone.wait(), range(slots)))
         self._lanes: dict[Hashable, _Lane] = {}
         self._running = 0
         self._pumping = False
@@ -179,7 +182,8 @@ class Batcher:
         the caller drops what waits and leaves the neighbours alone.
 
         Raises:
-            Overloaded: the queue has no room for these rows or the batcher is closed.
+            Overloaded: the queue has no room for these rows, or the batcher is closed.
+            ValueError: there are no rows.
             DeadlineExceeded: rows were still waiting at the deadline.
             Exception: whatever `run` raised for this request's rows.
         """
@@ -291,18 +295,14 @@ class Batcher:
 
     def _start(self, run: Run, pieces: list[_Piece]) -> None:
         """Run pieces in a slot; what comes of them is delivered on the event loop."""
+        self._free -= 1
+        self._running += 1
         loop = asyncio.get_running_loop()
 
         def work() -> None:
             loop.call_soon_threadsafe(self._slot_freed, *_run(run, pieces))
 
-        try:
-            self._executor.submit(work)
-        except RuntimeError as error:  # the system gives no more threads
-            self._delivered(True, [([piece], RuntimeError(str(error))) for piece in pieces])
-        else:
-            self._free -= 1
-            self._running += 1
+        self._executor.submit(work)
 
     def _slot_freed(self, failed: bool, ran: list[Ran]) -> None:
         self._free += 1

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.batcher import Arrays, Batcher
+from app.batcher import Arrays, Batcher, Latency
 from app.errors import DeadlineExceeded, Overloaded
+from app.timing import Timing
 
 Rows = NDArray[np.float32]
 
@@ -222,20 +223,233 @@ def test_closing_drains_what_was_accepted_and_refuses_the_rest() -> None:
     asyncio.run(main())
 
 
+QUICK = Latency(base=1e-6, per_row=1e-6)
+"""Of a graph that runs on the event loop."""
+SLOW = Latency(base=1.0, per_row=1.0)
+"""Of one that never does."""
+
+
+def test_a_latency_is_fitted_and_inverted() -> None:
+    latency = Latency.fit({1: 0.0119, 2: 0.0139, 8: 0.0259})
+    assert latency.base == pytest.approx(0.0099)
+    assert latency.per_row == pytest.approx(0.002)
+    assert latency.seconds(5) == pytest.approx(0.0199)
+    assert [latency.rows(seconds) for seconds in (0, 0.0121, 0.0201)] == [1, 1, 5]
+    assert latency.enough == 45  # of which the base is a tenth
+    assert latency.worth_a_thread == 12  # of which it is three tenths
+
+
+@pytest.mark.parametrize("measured", [{1: 0.3, 2: 0.2, 8: 0.25}, {1: 1e-12, 8: 1e-12}, {1: 0.0, 8: 0.0}])
+def test_a_disturbed_measurement_gives_a_latency_that_one_can_live_with(measured: dict[int, float]) -> None:
+    latency = Latency.fit(measured)
+    assert latency.per_row >= max(measured[8] / 32, 1e-9)
+    assert latency.base > 0
+    assert 1 <= latency.enough < 10**9
+
+
+@given(st.floats(1e-6, 1e-1), st.floats(1e-6, 1e-1), st.floats(0, 10))
+def test_rows_fit_into_the_time_they_are_given(base: float, per_row: float, seconds: float) -> None:
+    latency = Latency(base, per_row)
+    count = latency.rows(seconds)
+    assert count == 1 or latency.seconds(count) <= seconds * (1 + 1e-9)
+    assert latency.seconds(count + 2) > seconds
+    assert base / latency.seconds(latency.enough) <= 0.1 + 1e-9
+
+
+def test_what_is_quick_runs_on_the_event_loop_and_what_is_not_in_a_slot() -> None:
+    async def main() -> None:
+        batcher = Batcher(slots=2)
+        ran: list[int] = []
+
+        def run(batch: NDArray[Any]) -> Arrays:
+            ran.append(threading.get_ident())
+            return double(batch)
+
+        await batcher.submit("quick", run, rows(1), latency=QUICK)
+        await batcher.submit("slow", run, rows(1), latency=SLOW)
+        await batcher.submit("unknown", run, rows(1))
+        assert [thread == threading.get_ident() for thread in ran] == [True, False, False]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_quick_rows_wait_for_no_slot() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1), Gate()
+        held = asyncio.create_task(batcher.submit("slow", gate, rows(0), latency=SLOW))
+        await started(gate)
+        answer = await asyncio.wait_for(batcher.submit("quick", double, rows(7), latency=QUICK), 5)
+        assert answer["double"].tolist() == [14]
+        gate.open.set()
+        await held
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_backlog_is_spread_over_free_slots_but_in_batches_that_are_worth_a_call() -> None:
+    async def main(latency: Latency, expected: list[int]) -> None:
+        batcher, gate = Batcher(slots=2, batch_rows=64, batch_seconds=1000), Gate()
+        gate.open.set()
+        await batcher.submit("k", gate, rows(*range(20)), latency=latency)
+        assert sorted(map(len, gate.batches), reverse=True) == expected
+        await batcher.close()
+
+    asyncio.run(main(Latency(base=1e-3, per_row=1.0), [10, 10]))  # a heavy graph gains nothing from batching
+    asyncio.run(main(Latency(base=1.0, per_row=0.6), [15, 5]))  # less than 15 rows would not be worth a call
+    asyncio.run(main(Latency(base=100.0, per_row=0.1), [20]))
+
+
+def test_a_batch_takes_no_longer_than_those_behind_it_should_wait() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=64, batch_seconds=0.05), Gate()
+        gate.open.set()
+        await batcher.submit("k", gate, rows(*range(20)), latency=Latency(base=1e-4, per_row=0.01))
+        assert max(map(len, gate.batches)) == 4
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_an_idle_slot_takes_a_batch_while_requests_still_arrive() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=64), Gate()
+        latency = Latency(base=1e-3, per_row=1e-3)
+        assert latency.worth_a_thread == 3
+        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i), latency=latency)) for i in range(5)]
+        await started(gate)
+        assert gate.batches == [[0, 1, 2]]  # and not five: it did not wait for the others
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert gate.batches == [[0, 1, 2], [3, 4]]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+class Stop(BaseException):
+    """No Exception: it would end a thread, or the event loop."""
+
+
+@pytest.mark.parametrize("latency", [None, QUICK, SLOW])
+@pytest.mark.parametrize("raised", [Stop, StopIteration, SystemExit, MemoryError])
+def test_whatever_is_raised_reaches_the_request_and_ends_nothing_else(
+    latency: Latency | None, raised: type[BaseException]
+) -> None:
+    async def main() -> None:
+        batcher = Batcher(slots=1)
+
+        def run(batch: NDArray[Any]) -> Arrays:
+            if batch[0] < 0:
+                raise raised
+            return double(batch)
+
+        with pytest.raises(MemoryError if raised is MemoryError else RuntimeError):
+            await asyncio.wait_for(batcher.submit("k", run, rows(-1), latency=latency), 5)
+        answer = await asyncio.wait_for(batcher.submit("k", run, rows(1), latency=latency), 5)
+        assert answer["double"].tolist() == [2]
+        await asyncio.wait_for(batcher.close(), 5)
+
+    asyncio.run(main())
+
+
+def test_pieces_that_do_not_fit_together_are_an_error() -> None:
+    async def main() -> None:
+        batcher, calls = Batcher(slots=1, batch_rows=2), 0
+
+        def run(batch: NDArray[Any]) -> Arrays:
+            nonlocal calls
+            calls += 1
+            return {"odd": np.zeros((len(batch), calls))}
+
+        with pytest.raises(ValueError, match="concatenat"):
+            await asyncio.wait_for(batcher.submit("k", run, rows(1, 2, 3, 4)), 5)
+        await asyncio.wait_for(batcher.close(), 5)
+
+    asyncio.run(main())
+
+
+def test_a_system_without_threads_is_noticed_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Batcher(slots=1)
+
+
+def test_no_rows_are_no_request() -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="no rows"):
+            await Batcher().submit("k", double, rows())
+
+    asyncio.run(main())
+
+
+def test_waiting_rows_are_known_by_owner() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
+        one, other = object(), object()
+        tasks = [asyncio.create_task(batcher.submit((one, "encoder"), gate, rows(1, 2, 3)))]
+        await started(gate)
+        tasks += [asyncio.create_task(batcher.submit((other, "decoder"), gate, rows(4)))]
+        await asyncio.sleep(0)
+        assert (batcher.queued_rows_of(one), batcher.queued_rows_of(other), batcher.queued_rows) == (2, 1, 3)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert batcher.queued_rows == 0
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_where_the_time_went_is_added_up() -> None:
+    async def main() -> None:
+        batcher, timing = Batcher(slots=1), Timing()
+
+        def slowly(batch: NDArray[Any]) -> Arrays:
+            time.sleep(0.03)
+            return double(batch)
+
+        first = asyncio.create_task(batcher.submit("a", slowly, rows(1)))
+        await asyncio.sleep(0.005)
+        await batcher.submit("b", slowly, rows(1), timing=timing)
+        assert timing.queue > 0.01
+        assert timing.inference > 0.025
+        before = timing.inference
+        await batcher.submit("b", slowly, rows(1), timing=timing)
+        assert timing.inference > before + 0.025
+        await first
+        await batcher.close()
+
+    asyncio.run(main())
+
+
 request = st.fixed_dictionaries(
     {
-        "key": st.sampled_from("ab"),
-        "rows": st.integers(1, 9),
-        "fails": st.integers(0, 9).map(lambda draw: draw == 0),
+        "key": st.sampled_from(["a", "b"]),
+        "latency": st.sampled_from([None, QUICK, SLOW, Latency(1e-4, 1e-5), Latency(1e-6, 3e-4)]),
+        "rows": st.integers(1, 12),
+        "fails": st.integers(0, 5).map(lambda draw: draw == 0),
         "cancelled": st.integers(0, 5).map(lambda draw: draw == 0),
+        "overdue": st.integers(0, 8).map(lambda draw: draw == 0),
         "pause": st.integers(0, 2),
+        "sleep": st.integers(0, 12).map(lambda draw: draw == 0),
     }
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(requests=st.lists(request, min_size=1, max_size=25), slots=st.integers(1, 3), batch_rows=st.integers(1, 8))
-def test_every_request_ends_and_gets_its_own_rows(requests: list[dict[str, Any]], slots: int, batch_rows: int) -> None:
+@settings(max_examples=150, deadline=None)
+@given(
+    requests=st.lists(request, min_size=1, max_size=25),
+    slots=st.integers(1, 3),
+    batch_rows=st.integers(1, 8),
+    queue_rows=st.sampled_from([20, 60, 4096]),
+)
+def test_every_request_ends_and_gets_its_own_rows(
+    requests: list[dict[str, Any]], slots: int, batch_rows: int, queue_rows: int
+) -> None:
     def run(batch: NDArray[Any]) -> Arrays:
         assert len(batch) <= batch_rows
         if (batch < 0).any():
@@ -243,26 +457,42 @@ def test_every_request_ends_and_gets_its_own_rows(requests: list[dict[str, Any]]
         return double(batch)
 
     async def main() -> None:
-        batcher = Batcher(slots=slots, batch_rows=batch_rows)
+        batcher = Batcher(slots=slots, batch_rows=batch_rows, queue_rows=queue_rows)
         tasks, sent = [], []
         for number, wanted in enumerate(requests):
             values = rows(*(100 * number + i + 1 for i in range(wanted["rows"])))
             sent.append(-values if wanted["fails"] else values)
-            tasks.append(asyncio.create_task(batcher.submit(wanted["key"], run, sent[-1])))
+            deadline = time.monotonic() - 1 if wanted["overdue"] else None
+            key = wanted["key"], wanted["latency"]
+            submitted = batcher.submit(key, run, sent[-1], latency=wanted["latency"], deadline=deadline)
+            tasks.append(asyncio.create_task(submitted))
             for _ in range(wanted["pause"]):
                 await asyncio.sleep(0)
+            if wanted["sleep"]:
+                await asyncio.sleep(0.001)
             if wanted["cancelled"]:
                 tasks[-1].cancel()
         answers = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        refused = 0
         for wanted, values, answer in zip(requests, sent, answers, strict=True):
             if isinstance(answer, asyncio.CancelledError):
                 assert wanted["cancelled"]
+            elif isinstance(answer, Overloaded):
+                refused += len(values)
+            elif isinstance(answer, DeadlineExceeded):
+                assert wanted["overdue"]
             elif wanted["fails"]:
                 assert isinstance(answer, RuntimeError)
             else:
                 assert isinstance(answer, dict), answer
+                assert not wanted["overdue"]
                 assert answer["double"].tolist() == (2 * values).tolist()
+        await asyncio.wait_for(batcher.close(), 10)
+        counters = batcher.counters
         assert batcher.queued_rows == 0
-        await batcher.close()
+        assert counters.refused_rows >= refused  # more, where the refused were cancelled, too
+        never_sent = sum(len(v) for w, v in zip(requests, sent, strict=True) if w["cancelled"])
+        seen = counters.rows + counters.dropped_rows + counters.refused_rows
+        assert sum(map(len, sent)) - never_sent <= seen <= sum(map(len, sent))
 
     asyncio.run(main())
