@@ -91,15 +91,12 @@ def test_a_thousand_seeds_give_the_same_bytes_idle_and_under_load(
     _, loaded = start(**settings)  # a restart, too
     done = Event()
 
-    def bulk(number: int) -> int:
+    def bulk(model: str) -> int:
         count = 0
         while not done.is_set():
-            query = {"model": ("mnist", "mnist-2d")[number % 2], "n": 64}
-            count += loaded.get("/sample/npy", params=query).status_code == 200
-            answer = loaded.post(
-                "/encode/npy", params={"model": query["model"]}, content=npy(digits[:100]), headers=NPY
-            )
-            count += answer.status_code == 200
+            sampled = loaded.get("/sample/npy", params={"model": model, "n": 64})
+            encoded = loaded.post("/encode/npy", params={"model": model}, content=npy(digits[:100]), headers=NPY)
+            count += sampled.status_code == encoded.status_code == 200
         return count
 
     order = random.Random(1).sample(range(SEEDS), SEEDS)
