@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from app.errors import InvalidInput
-from app.images import WRITERS, Reading, parse_color, read_images, tile, write_animation, write_image
+from app.images import (
+    WRITERS,
+    Reading,
+    parse_color,
+    read_images,
+    read_plain_png,
+    read_plain_pngs,
+    tile,
+    write_animation,
+    write_image,
+)
 from tests.conftest import Pixels, png
 
 GREY = Reading(height=28, width=28, mode="L", max_pixels=10_000)
@@ -220,3 +232,83 @@ def test_tiles_run_row_by_row_and_fill_up_with_black() -> None:
     assert tile(images, columns=3).shape == (2, 6, 1)
     assert tile(images, columns=99).shape == (2, 6, 1)
     assert np.array_equal(tile(images[:1]), images[0])
+
+
+PLAIN = Reading(height=28, width=28, mode="L", max_pixels=10**6)
+
+
+def test_the_fast_way_reads_what_pillow_writes(digits: Pixels) -> None:
+    for level in (0, 1, 6, 9):
+        contents = [png(digit, compress_level=level) for digit in digits[:50]]
+        read = read_plain_pngs(contents, PLAIN)
+        assert read is not None
+        assert (read == read_images(contents, PLAIN)).all()
+        assert (read[..., 0] == digits[:50]).all()
+    inverted = read_plain_png(contents[0], replace(PLAIN, invert=True))
+    assert inverted is not None
+    assert (inverted[..., 0] == 255 - digits[0]).all()
+
+
+def test_the_fast_way_reads_colour() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    read = read_plain_png(png(pixels), replace(PLAIN, mode="RGB"))
+    assert read is not None
+    assert (read == pixels).all()
+    assert read_plain_png(png(pixels), PLAIN) is None
+
+
+def test_the_fast_way_leaves_everything_else_to_pillow(digits: Pixels) -> None:
+    content = png(digits[0])
+    text = PngInfo()
+    text.add_text("a", "b")
+    others = [
+        b"",
+        b"\x89PNG",
+        png(digits[0, :27]),
+        png(digits[0] > 127),
+        png(digits[0], pnginfo=text),
+        content[:-1],
+        content + b"x",
+        content[:50] + bytes([content[50] ^ 1]) + content[51:],
+        content[:-30] + content[-12:],
+    ]
+    for other in others:
+        assert read_plain_png(other, PLAIN) is None
+    assert read_plain_pngs([content, others[2]], PLAIN) is None
+    assert read_plain_pngs([content] * 3, replace(PLAIN, max_pixels=2 * 28 * 28)) is None
+
+
+def with_data(data: bytes) -> bytes:
+    """A 28 x 28 grey PNG of these compressed data."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+    header = (28).to_bytes(4) + (28).to_bytes(4) + bytes([8, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@given(rows=st.integers(0, 30), kind=st.integers(0, 5), cut=st.integers(0, 40), junk=st.binary(max_size=3))
+def test_no_picture_shows_through_another(rows: int, kind: int, cut: int, junk: bytes) -> None:
+    full = with_data(zlib.compress((b"\0" + b"\xff" * 28) * 28))
+    assert read_plain_png(full, PLAIN) is not None
+    data = zlib.compress((bytes([kind]) + bytes(range(28))) * rows)
+    content = with_data(data[: len(data) - cut] + junk)
+    fast = read_plain_png(content, PLAIN)
+    if fast is None:
+        return
+    assert (fast == read_images([content], PLAIN)[0]).all()
+    assert (fast[rows:] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (28, 28), (31, 32), (224, 224), (3, 700)])
+def test_written_grey_pictures_are_valid_and_the_small_ones_fit_a_packet(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 1), np.uint8)
+    content = write_image(pixels)
+    with Image.open(io.BytesIO(content)) as image:
+        image.verify()
+    with Image.open(io.BytesIO(content)) as image:
+        assert (np.asarray(image) == pixels[..., 0]).all()
+    if pixels.size <= 1000:
+        assert len(content) < 1460
+    assert len(write_image(np.zeros((224, 224, 1), np.uint8))) < 1000

@@ -1,0 +1,155 @@
+"""HTTP as it goes over the wire: heads joined to bodies, nothing lost, nothing waited for; clients that go away."""
+
+import json
+import socket
+import time
+
+import httpx2
+import pytest
+
+from tests.conftest import MODELS, Pixels, Start, base64_png
+
+
+def connect(client: httpx2.Client) -> socket.socket:
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=4)
+
+
+def answers(client: httpx2.Client, *requests: bytes, count: int | None = None) -> list[bytes]:
+    """What comes back for requests sent at once over one connection: heads with bodies, as the lengths say."""
+    with connect(client) as connection:
+        connection.sendall(b"".join(requests))
+        received, found = b"", []
+        for request in requests[:count]:
+            while b"\r\n\r\n" not in received:
+                received += connection.recv(65536)
+            head, _, received = received.partition(b"\r\n\r\n")
+            lengths = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")]
+            length = 0 if request.startswith(b"HEAD") or b" 304 " in head else lengths[0]
+            while len(received) < length:
+                received += connection.recv(65536)
+            found.append(head + b"\r\n\r\n" + received[:length])
+            received = received[length:]
+        return found
+
+
+def get(path: str, *headers: str, method: str = "GET") -> bytes:
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: a", *headers, "", "")).encode()
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[tuple[bytes, int]]:
+    """Requests and their statuses."""
+    body = json.dumps({"latents": [[0.0, 0.0]]}).encode()
+    post = get(
+        "/decode?model=mnist-2d", "Content-Type: application/json", f"Content-Length: {len(body)}", method="POST"
+    )
+    return [
+        (get("/sample/image?seed=1"), 200),
+        (get("/", method="HEAD"), 405),
+        (get("/sample/image", method="HEAD"), 405),
+        (post + body, 200),
+        (get("/nope"), 404),
+        (get("/sample?n=0"), 422),
+        (get("/docs"), 200),
+        (get("/static/swagger-ui-bundle.js"), 200),
+        (get("/static/swagger-ui-bundle.js", "Range: bytes=0-9"), 206),
+        (get("/sample/npy?n=256&seed=1"), 200),
+        (get("/openapi.json"), 200),
+        (get("/metrics"), 200),
+        (get("/health/live"), 200),
+    ]
+
+
+def test_every_answer_comes_at_once_and_whole(start: Start, requests: list[tuple[bytes, int]]) -> None:
+    _, client = start(models_dir=MODELS)
+    for request, status in requests:
+        began = time.monotonic()
+        (answer,) = answers(client, request)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), request
+        assert time.monotonic() - began < 3
+    # ... and in order, where they are sent without waiting.
+    pipelined = answers(client, *(request for request, _ in requests))
+    assert [int(answer[9:12]) for answer in pipelined] == [status for _, status in requests]
+
+
+def test_a_small_answer_is_one_packet(start: Start) -> None:
+    _, client = start(models_dir=MODELS)
+    with connect(client) as connection:
+        for seed in range(20):
+            connection.sendall(get(f"/sample/image?model=mnist-2d&seed={seed}"))
+            assert b"\r\n\r\n\x89PNG" in connection.recv(65536)
+
+
+def test_not_modified_has_no_body(start: Start) -> None:
+    _, client = start(models_dir=MODELS)
+    etag = client.get("/sample/image?seed=1").headers["etag"]
+    (answer, after) = answers(client, get("/sample/image?seed=1", f"If-None-Match: {etag}"), get("/health/live"))
+    assert answer.startswith(b"HTTP/1.1 304 ")
+    assert after.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on(start: Start) -> None:
+    _, client = start(models_dir=MODELS)
+    body = json.dumps({"latents": [[0.0, 0.0]]}).encode()
+    headers = ("Content-Type: application/json", f"Content-Length: {len(body)}", "Expect: 100-continue")
+    with connect(client) as connection:
+        connection.sendall(get("/decode?model=mnist-2d", *headers, method="POST"))
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "GET /ü HTTP/1.1\r\n\r\n".encode()],
+)
+def test_what_is_no_http_gets_a_problem_document(start: Start, request_: bytes) -> None:
+    _, client = start(models_dir=MODELS)
+    with connect(client) as connection:
+        connection.sendall(request_)
+        received = b""
+        while more := connection.recv(65536):  # until it closes
+            received += more
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["status"] == 400
+
+
+def metric(client: httpx2.Client, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next((float(line.split(" ")[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def test_rows_of_clients_that_went_away_are_dropped(start: Start, digits: Pixels) -> None:
+    _, client = start(models_dir=MODELS, slots=1, log_level="warning")
+    gone = [connect(client) for _ in range(8)]
+    for connection in gone:
+        connection.sendall(get("/sample/npy?model=mnist&n=256"))
+    time.sleep(0.15)  # they are looked after from 0.1 s on
+    for connection in gone:
+        connection.close()
+    kept = client.post("/encode", json={"images": [base64_png(digits[0])]})
+    assert kept.status_code == 200
+    until = time.monotonic() + 20
+    while metric(client, "vae_queue_rows") and time.monotonic() < until:
+        time.sleep(0.05)
+    dropped = metric(client, "vae_dropped_rows_total")
+    assert dropped > 256
+    assert metric(client, "vae_batch_rows_total") == pytest.approx(8 * 256 + 1 - dropped)
+    assert metric(client, 'vae_requests_total{operation="sample_npy",status="499"}') > 0
+    assert metric(client, 'vae_requests_total{operation="sample_npy",status="500"}') == 0
+
+
+def test_a_client_that_hangs_up_while_it_sends_is_no_error_of_ours(start: Start) -> None:
+    process, client = start(models_dir=MODELS)
+    with connect(client) as connection:
+        connection.sendall(
+            get("/encode", "Content-Type: application/json", "Content-Length: 100", method="POST") + b"{"
+        )
+    until = time.monotonic() + 5
+    while not metric(client, 'vae_requests_total{operation="encode",status="499"}'):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.terminate()
+    assert "Traceback" not in process.communicate(timeout=20)[1]
