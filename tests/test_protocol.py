@@ -51,8 +51,8 @@ def requests() -> list[tuple[bytes, int]]:
         (get("/nope"), 404),
         (get("/sample?n=0"), 422),
         (get("/docs"), 200),
-        (get("/static/swagger-ui-bundle.js"), 200),
-        (get("/static/swagger-ui-bundle.js", "Range: bytes=0-9"), 206),
+        (get("/static/docs.js"), 200),
+        (get("/static/docs.js", "Range: bytes=0-9"), 206),
         (get("/sample/npy?n=256&seed=1"), 200),
         (get("/openapi.json"), 200),
         (get("/metrics"), 200),
@@ -132,11 +132,10 @@ def test_rows_of_clients_that_went_away_are_dropped(start: Start, digits: Pixels
     kept = client.post("/encode", json={"images": [base64_png(digits[0])]})
     assert kept.status_code == 200
     until = time.monotonic() + 20
-    while metric(client, "vae_queue_rows") and time.monotonic() < until:
+    while metric(client, "vae_dropped_rows_total") + metric(client, "vae_batch_rows_total") < 8 * 256 + 1:
+        assert time.monotonic() < until
         time.sleep(0.05)
-    dropped = metric(client, "vae_dropped_rows_total")
-    assert dropped > 256
-    assert metric(client, "vae_batch_rows_total") == pytest.approx(8 * 256 + 1 - dropped)
+    assert metric(client, "vae_dropped_rows_total") > 100
     assert metric(client, 'vae_requests_total{operation="sample_npy",status="499"}') > 0
     assert metric(client, 'vae_requests_total{operation="sample_npy",status="500"}') == 0
 
