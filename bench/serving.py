@@ -72,9 +72,11 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 
 @contextmanager
-def started(command: list[str], port: int, ready: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    command: list[str], port: int, ready: str, root: Path = ROOT, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server, from ready to its end."""
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
+    process = subprocess.Popen(command, cwd=root, env=os.environ | environment)
     try:
         deadline = time.monotonic() + 60
         while True:

@@ -1,11 +1,13 @@
 """Clients that go away: what is being computed for them is cancelled, and their rows are dropped."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
+
+Answer = TypeVar("Answer")
 
 _SECONDS = 0.05
 """A request that takes less is not looked after: to ask whether its client is there would cost more than to answer."""
@@ -24,9 +26,8 @@ class Departures:
         self._gone: set[asyncio.Task[object]] = set()
         self._is_ticking = False
 
-    @contextmanager
-    def cancelling(self, receive: Receive) -> Iterator[None]:
-        """Cancel what is done inside when the client goes away; the request's body must have been read before.
+    async def attend(self, answering: Awaitable[Answer], receive: Receive) -> Answer:
+        """Await it, and cancel it when the client goes away; the request's body must have been read before.
 
         Raises:
             ClientDisconnect: it went away.
@@ -38,7 +39,7 @@ class Departures:
             self._is_ticking = True
             asyncio.get_running_loop().call_later(_SECONDS, self._tick)
         try:
-            yield
+            return await answering
         except asyncio.CancelledError:
             if task not in self._gone:
                 raise

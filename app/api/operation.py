@@ -53,8 +53,7 @@ class Operation(APIRoute):
         response = freshness.remembered() if freshness else None
         if response is None:
             arguments = await self._arguments.read(server, query, scope, receive)
-            with server.departures.cancelling(receive):
-                answer = await self.endpoint(**arguments)
+            answer = await server.departures.attend(self.endpoint(**arguments), receive)
             response = answer if isinstance(answer, Response) else self._json(answer)
             if freshness:
                 freshness.remember(response)
