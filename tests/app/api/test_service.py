@@ -239,9 +239,13 @@ def test_the_openapi_document_is_valid(client: TestClient) -> None:
         operations
     )
     assert {"sample", "sample_image", "sample_npy", "interpolate", "interpolate_image"} <= set(operations)
+    assert {f"{name}{form}" for name in ("score", "reconstruct") for form in ("", "_files", "_npy")} <= set(operations)
+    assert "304" in operations["sample_image"]["responses"]
     assert {"manifold_image", "list_models", "get_model", "live", "ready"} <= set(operations)
     for name, operation in operations.items():
         assert "HTTPValidationError" not in json.dumps(operation), name
+        is_of_a_model = "X-Total-Time" in operation["responses"]["200"].get("headers", {})
+        assert is_of_a_model == (name not in ("service", "list_models", "get_model", "live", "ready")), name
         for status, response in operation["responses"].items():
             if int(status) >= 400:
                 assert list(response["content"]) == ["application/problem+json"], (name, status)
