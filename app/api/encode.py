@@ -2,39 +2,21 @@
 
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Query, Response
-from numpy.typing import NDArray
 from pydantic import Field
 
 from app.api.answers import Answer, LatentList, documented, nested, npz, stamp
 from app.api.operation import Operation
-from app.api.parameters import (
-    IMAGE_FILES,
-    NPY_IMAGES,
-    ImageFiles,
-    RawBody,
-    ReadingQuery,
-    SeedQuery,
-    Strict,
-    check_count,
-    decode_base64,
-    decode_pictures,
-)
+from app.api.parameters import IMAGE_FILES, NPY_IMAGES, ImageFiles, RawBody, SeedQuery
+from app.api.pictures import PicturesRequest, ReadingQuery, images_of_array, images_of_files, images_of_json
 from app.api.problems import BODY_PROBLEMS
-from app.api.state import Server, State
-from app.arrays import NPZ, read_npy
-from app.errors import InvalidInput
+from app.api.state import Server
+from app.arrays import NPZ
 from app.gaussian import Floats, Posterior
 from app.images import Pixels
 from app.vae import Vae
 
 router = APIRouter(tags=["encode"], route_class=Operation)
-
-# A 4 x 4 grey PNG: any size is resized to the model's.
-EXAMPLE_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAAAAACMmsGiAAAAEElEQVR4nGNgQAH/GWAsAABDBAIAvYkpVwAAAABJRU5ErkJggg=="
-
-Base64Image = Annotated[str, Field(min_length=1, description="Base64 of a PNG, JPEG, WebP or still GIF.")]
 
 
 class DrawQuery(SeedQuery):
@@ -45,17 +27,6 @@ class DrawQuery(SeedQuery):
 
 class EncodeQuery(DrawQuery, ReadingQuery):
     """How to encode pictures."""
-
-
-class EncodeRequest(Strict):
-    """Pictures to encode."""
-
-    images: list[Base64Image] = Field(
-        min_length=1,
-        fail_fast=True,
-        description="Pictures; each may carry a `data:` prefix.",
-        examples=[[EXAMPLE_IMAGE]],
-    )
 
 
 class EncodeResponse(Answer):
@@ -70,11 +41,10 @@ class EncodeResponse(Answer):
 
 
 @router.post("/encode", operation_id="encode", responses=BODY_PROBLEMS, response_model_exclude_none=True)
-async def encode(server: Server, query: Annotated[EncodeQuery, Query()], body: EncodeRequest) -> EncodeResponse:
+async def encode(server: Server, query: Annotated[EncodeQuery, Query()], body: PicturesRequest) -> EncodeResponse:
     """Posterior mean and log standard deviation of each picture."""
     vae = server.catalog.find(query.model, query.version)
-    check_count(len(body.images), server.limits.max_rows, "/images")
-    return _json(vae, *await _encode_pictures(server, vae, query, decode_base64(body.images)))
+    return _json(vae, *await _encode(vae, query, await images_of_json(server, vae, query, body)))
 
 
 @router.post(
@@ -87,7 +57,7 @@ async def encode(server: Server, query: Annotated[EncodeQuery, Query()], body: E
 async def encode_files(server: Server, query: Annotated[EncodeQuery, Query()], files: ImageFiles) -> EncodeResponse:
     """As `encode`, of uploaded files."""
     vae = server.catalog.find(query.model, query.version)
-    return _json(vae, *await _encode_pictures(server, vae, query, files))
+    return _json(vae, *await _encode(vae, query, await images_of_files(server, vae, query, files)))
 
 
 @router.post(
@@ -100,19 +70,13 @@ async def encode_files(server: Server, query: Annotated[EncodeQuery, Query()], f
 async def encode_npy(server: Server, query: Annotated[DrawQuery, Query()], body: RawBody) -> Response:
     """As `encode`, of an npy array of the model's size; answers npz."""
     vae = server.catalog.find(query.model, query.version)
-    images = images_from_array(read_npy(body), vae, server.limits.max_rows)
-    posterior, latents, seed = await _encode(vae, query, images)
+    posterior, latents, seed = await _encode(vae, query, images_of_array(server, vae, body))
     arrays = {"mean": posterior.mean, "log_std": posterior.log_std, "latents": latents}
     return npz(vae, {name: array for name, array in arrays.items() if array is not None}, seed)
 
 
 Encoded = tuple[Posterior, Floats | None, int | None]
 """Posterior, draws, and the draws' seed."""
-
-
-async def _encode_pictures(server: State, vae: Vae, query: EncodeQuery, contents: list[bytes]) -> Encoded:
-    images = await decode_pictures(server, contents, query.reading(vae, server.limits))
-    return await _encode(vae, query, images)
 
 
 async def _encode(vae: Vae, query: DrawQuery, images: Pixels) -> Encoded:
@@ -131,24 +95,3 @@ def _json(vae: Vae, posterior: Posterior, latents: Floats | None, seed: int | No
         latents=None if latents is None else nested(latents),
         seed=seed,
     )
-
-
-def images_from_array(array: NDArray[np.generic], vae: Vae, limit: int) -> Pixels:
-    """uint8 `[N, H, W, C]` of an array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
-
-    Raises:
-        InvalidInput: another shape than the model's, too many rows, or floats that are not finite or out of range.
-    """
-    height, width, channels = vae.image_shape
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.shape[1:] != (height, width, channels):
-        grey = f"[N, {height}, {width}] or " if channels == 1 else ""
-        raise InvalidInput(f"the array must be {grey}[N, {height}, {width}, {channels}]")
-    check_count(len(array), limit, "")
-    if array.dtype == np.uint8:
-        return array.astype(np.uint8, copy=False)
-    floats = array.astype(np.float64)
-    if not (np.isfinite(floats).all() and floats.min() >= 0 and floats.max() <= 1):
-        raise InvalidInput("a float array must lie in [0, 1]")
-    return np.round(floats * 255).astype(np.uint8)

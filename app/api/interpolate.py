@@ -16,9 +16,9 @@ from app.api.answers import (
     stamp,
 )
 from app.api.decode import check_latents
-from app.api.encode import EXAMPLE_IMAGE, Base64Image
 from app.api.operation import Operation
-from app.api.parameters import JsonInt, Latent, ModelQuery, ReadingQuery, Strict, decode_base64, decode_pictures
+from app.api.parameters import JsonInt, Latent, ModelQuery, Strict
+from app.api.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
 from app.api.problems import BODY_PROBLEMS
 from app.api.state import Server, State
 from app.errors import InvalidInput

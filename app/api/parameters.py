@@ -1,27 +1,19 @@
 """What the operations share: query parameters and request bodies."""
 
-import binascii
 import secrets
-from base64 import b64decode
-from functools import lru_cache
 from typing import Annotated, Any
 
-import anyio.to_thread
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from app.api.state import Limits, Server, State
+from app.api.state import Server
 from app.arrays import NPY
 from app.errors import BadRequest, InvalidInput
-from app.images import PictureFormat, Pixels, Reading, parse_color, read_images, read_plain_pngs
-from app.vae import Vae
+from app.images import PictureFormat
 
 LARGEST_SEED = 2**31 - 1
-
-_INLINE_PIXELS = 16_384
-"""Plain pictures of so many pixels are read in less time than the hop to a thread and back takes under load."""
 
 
 def _not_bool_or_str(value: Any) -> Any:
@@ -63,41 +55,6 @@ class SeedQuery(ModelQuery):
 
     def seed_or_new(self) -> int:
         return secrets.randbelow(LARGEST_SEED + 1) if self.seed is None else self.seed
-
-
-class ReadingQuery(BaseModel):
-    """How pictures are read into a model's images."""
-
-    background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] = Field(
-        "black", max_length=40, description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb."
-    )
-    invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
-    strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
-
-    def reading(self, vae: Vae, limits: Limits) -> Reading:
-        """For the images of `vae`."""
-        return _reading(vae, limits.max_pixels, self.background, self.invert, self.strict)
-
-
-@lru_cache(256)
-def _reading(vae: Vae, max_pixels: int, background: str, invert: bool, strict: bool) -> Reading:
-    height, width, _ = vae.image_shape
-    return Reading(
-        height=height,
-        width=width,
-        mode=vae.manifest.image.mode,
-        max_pixels=max_pixels,
-        background=parse_color(background),
-        invert=invert,
-        strict=strict,
-    )
-
-
-def _color(text: str) -> tuple[int, int, int]:
-    try:
-        return parse_color(text)
-    except InvalidInput as error:
-        raise ValueError(error.detail) from None
 
 
 class PictureQuery(BaseModel):
@@ -173,28 +130,3 @@ def check_count(count: int, limit: int, pointer: str) -> None:
     """Refuse none and too many."""
     if not 1 <= count <= limit:
         raise InvalidInput(f"1 to {limit} are allowed", pointer)
-
-
-def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
-    """Bytes of base64 texts, each perhaps a `data:` URL."""
-    contents = []
-    for index, text in enumerate(texts):
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
-        try:
-            contents.append(b64decode(text, validate=True))
-        except (binascii.Error, ValueError):
-            raise InvalidInput("not base64", f"{pointer}/{index}") from None
-    return contents
-
-
-async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
-    """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
-    bytes can hold millions of pixels."""
-    pixels = len(contents) * reading.height * reading.width
-    if pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
-        return images
-    try:
-        return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)
-    except InvalidInput as error:
-        raise error.below(pointer) from None

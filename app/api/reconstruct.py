@@ -6,22 +6,12 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from app.api.answers import Images, base64_pictures, documented, npy_images, stamp
-from app.api.encode import EncodeRequest, images_from_array
 from app.api.operation import Operation
-from app.api.parameters import (
-    IMAGE_FILES,
-    NPY_IMAGES,
-    ImageFiles,
-    RawBody,
-    ReadingQuery,
-    SeedQuery,
-    check_count,
-    decode_base64,
-    decode_pictures,
-)
+from app.api.parameters import IMAGE_FILES, NPY_IMAGES, ImageFiles, RawBody, SeedQuery
+from app.api.pictures import PicturesRequest, ReadingQuery, images_of_array, images_of_files, images_of_json
 from app.api.problems import BODY_PROBLEMS
 from app.api.state import Server
-from app.arrays import NPY, read_npy
+from app.arrays import NPY
 from app.images import Pixels
 from app.vae import Mode, Vae
 
@@ -49,12 +39,11 @@ class ReconstructResponse(Images):
 
 @router.post("/reconstruct", operation_id="reconstruct", responses=BODY_PROBLEMS, response_model_exclude_none=True)
 async def reconstruct(
-    server: Server, query: Annotated[ReconstructQuery, Query()], body: EncodeRequest
+    server: Server, query: Annotated[ReconstructQuery, Query()], body: PicturesRequest
 ) -> ReconstructResponse:
     """What the model makes of each picture."""
     vae = server.catalog.find(query.model, query.version)
-    check_count(len(body.images), server.limits.max_rows, "/images")
-    images = await decode_pictures(server, decode_base64(body.images), query.reading(vae, server.limits))
+    images = await images_of_json(server, vae, query, body)
     return await _json(vae, *await _reconstruct(vae, query, images))
 
 
@@ -70,7 +59,7 @@ async def reconstruct_files(
 ) -> ReconstructResponse:
     """As `reconstruct`, of uploaded files."""
     vae = server.catalog.find(query.model, query.version)
-    images = await decode_pictures(server, files, query.reading(vae, server.limits))
+    images = await images_of_files(server, vae, query, files)
     return await _json(vae, *await _reconstruct(vae, query, images))
 
 
@@ -84,7 +73,7 @@ async def reconstruct_files(
 async def reconstruct_npy(server: Server, query: Annotated[ModeQuery, Query()], body: RawBody) -> Response:
     """As `reconstruct`, from npy to npy."""
     vae = server.catalog.find(query.model, query.version)
-    images = images_from_array(read_npy(body), vae, server.limits.max_rows)
+    images = images_of_array(server, vae, body)
     return npy_images(vae, *await _reconstruct(vae, query, images))
 
 

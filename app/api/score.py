@@ -8,22 +8,12 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from app.api.answers import Answer, documented, npz, stamp
-from app.api.encode import EncodeRequest, images_from_array
 from app.api.operation import Operation
-from app.api.parameters import (
-    IMAGE_FILES,
-    NPY_IMAGES,
-    ImageFiles,
-    RawBody,
-    ReadingQuery,
-    SeedQuery,
-    check_count,
-    decode_base64,
-    decode_pictures,
-)
+from app.api.parameters import IMAGE_FILES, NPY_IMAGES, ImageFiles, RawBody, SeedQuery
+from app.api.pictures import PicturesRequest, ReadingQuery, images_of_array, images_of_files, images_of_json
 from app.api.problems import BODY_PROBLEMS
 from app.api.state import Server, State
-from app.arrays import NPZ, read_npy
+from app.arrays import NPZ
 from app.errors import InvalidInput
 from app.images import Pixels
 from app.score import Binarize, Scores
@@ -72,11 +62,10 @@ class ScoreResponse(Answer):
 
 
 @router.post("/score", operation_id="score", responses=BODY_PROBLEMS, response_model_exclude_none=True)
-async def score(server: Server, query: Annotated[ScoreQuery, Query()], body: EncodeRequest) -> ScoreResponse:
+async def score(server: Server, query: Annotated[ScoreQuery, Query()], body: PicturesRequest) -> ScoreResponse:
     """ELBO, IWAE bound and their parts of each picture, and how usual it is."""
     vae = server.catalog.find(query.model, query.version)
-    check_count(len(body.images), server.limits.max_rows, "/images")
-    images = await decode_pictures(server, decode_base64(body.images), query.reading(vae, server.limits))
+    images = await images_of_json(server, vae, query, body)
     return _json(vae, query, *await _score(server, vae, query, images))
 
 
@@ -90,7 +79,7 @@ async def score(server: Server, query: Annotated[ScoreQuery, Query()], body: Enc
 async def score_files(server: Server, query: Annotated[ScoreQuery, Query()], files: ImageFiles) -> ScoreResponse:
     """As `score`, of uploaded files."""
     vae = server.catalog.find(query.model, query.version)
-    images = await decode_pictures(server, files, query.reading(vae, server.limits))
+    images = await images_of_files(server, vae, query, files)
     return _json(vae, query, *await _score(server, vae, query, images))
 
 
@@ -105,7 +94,7 @@ async def score_files(server: Server, query: Annotated[ScoreQuery, Query()], fil
 async def score_npy(server: Server, query: Annotated[DrawsQuery, Query()], body: RawBody) -> Response:
     """As `score`, of an npy array of the model's size; answers npz."""
     vae = server.catalog.find(query.model, query.version)
-    images = images_from_array(read_npy(body), vae, server.limits.max_rows)
+    images = images_of_array(server, vae, body)
     scores, binarize, seed = await _score(server, vae, query, images)
     return npz(vae, {**_known(scores), "k": np.array(query.k), "binarize": np.array(binarize)}, seed)
 

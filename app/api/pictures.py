@@ -1,0 +1,137 @@
+"""Pictures and arrays of a request, as images of the model that is asked."""
+
+import binascii
+from base64 import b64decode
+from functools import lru_cache
+from typing import Annotated
+
+import anyio.to_thread
+import numpy as np
+from pydantic import AfterValidator, BaseModel, Field
+
+from app.api.parameters import Strict, check_count
+from app.api.state import Limits, State
+from app.arrays import read_npy
+from app.errors import InvalidInput
+from app.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
+from app.vae import Vae
+
+# A 4 x 4 grey PNG: any size is resized to the model's.
+EXAMPLE_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAAAAACMmsGiAAAAEElEQVR4nGNgQAH/GWAsAABDBAIAvYkpVwAAAABJRU5ErkJggg=="
+
+Base64Image = Annotated[str, Field(min_length=1, description="Base64 of a PNG, JPEG, WebP or still GIF.")]
+
+_INLINE_PIXELS = 16_384
+"""Plain pictures of so many pixels are read in less time than the hop to a thread and back takes under load."""
+
+
+class PicturesRequest(Strict):
+    """Pictures."""
+
+    images: list[Base64Image] = Field(
+        min_length=1,
+        fail_fast=True,
+        description="Pictures; each may carry a `data:` prefix.",
+        examples=[[EXAMPLE_IMAGE]],
+    )
+
+
+class ReadingQuery(BaseModel):
+    """How pictures are read into a model's images."""
+
+    background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] = Field(
+        "black", max_length=40, description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb."
+    )
+    invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
+    strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
+
+    def reading(self, vae: Vae, limits: Limits) -> Reading:
+        """For the images of `vae`."""
+        return _reading(vae, limits.max_pixels, self.background, self.invert, self.strict)
+
+
+@lru_cache(256)
+def _reading(vae: Vae, max_pixels: int, background: str, invert: bool, strict: bool) -> Reading:
+    height, width, _ = vae.image_shape
+    return Reading(
+        height=height,
+        width=width,
+        mode=vae.manifest.image.mode,
+        max_pixels=max_pixels,
+        background=parse_color(background),
+        invert=invert,
+        strict=strict,
+    )
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    try:
+        return parse_color(text)
+    except InvalidInput as error:
+        raise ValueError(error.detail) from None
+
+
+async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: PicturesRequest) -> Pixels:
+    """Images `[N, H, W, C]` of base64 pictures.
+
+    Raises:
+        InvalidInput: too many, or one that cannot be read; the pointer says which.
+    """
+    check_count(len(body.images), server.limits.max_rows, "/images")
+    return await images_of_files(server, vae, query, decode_base64(body.images))
+
+
+async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents: list[bytes]) -> Pixels:
+    """Images `[N, H, W, C]` of pictures.
+
+    Raises:
+        InvalidInput: one of them cannot be read; the pointer says which.
+    """
+    return await decode_pictures(server, contents, query.reading(vae, server.limits))
+
+
+def images_of_array(server: State, vae: Vae, content: bytes) -> Pixels:
+    """uint8 `[N, H, W, C]` of an npy array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
+
+    Raises:
+        BadRequest: not an npy file.
+        InvalidInput: another shape than the model's, too many rows, or floats that are not finite or out of range.
+    """
+    array, (height, width, channels) = read_npy(content), vae.image_shape
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.shape[1:] != (height, width, channels):
+        grey = f"[N, {height}, {width}] or " if channels == 1 else ""
+        raise InvalidInput(f"the array must be {grey}[N, {height}, {width}, {channels}]")
+    check_count(len(array), server.limits.max_rows, "")
+    if array.dtype == np.uint8:
+        return array.astype(np.uint8, copy=False)
+    floats = array.astype(np.float64)
+    if not (np.isfinite(floats).all() and floats.min() >= 0 and floats.max() <= 1):
+        raise InvalidInput("a float array must lie in [0, 1]")
+    return np.round(floats * 255).astype(np.uint8)
+
+
+def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
+    """Bytes of base64 texts, each perhaps a `data:` URL."""
+    contents = []
+    for index, text in enumerate(texts):
+        if text.startswith("data:"):
+            text = text.partition(",")[2]
+        try:
+            contents.append(b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            raise InvalidInput("not base64", f"{pointer}/{index}") from None
+    return contents
+
+
+async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
+    """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
+    bytes can hold millions of pixels."""
+    pixels = len(contents) * reading.height * reading.width
+    if pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
+        return images
+    try:
+        return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)
+    except InvalidInput as error:
+        raise error.below(pointer) from None
