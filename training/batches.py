@@ -55,7 +55,8 @@ class Batches:
         for first in range(0, self.count, self.batch_size):
             total = min(self.batch_size, self.count - first)
             start, stop = (total * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            yield Batch(self.images[indices[first + start : first + stop]], start, total)
+            chosen = indices[first + start : first + stop]
+            yield Batch(self.images.index_select(0, chosen), start, total)  # a third of the time of indexing
 
 
 class ImageData(L.LightningDataModule):
@@ -70,6 +71,9 @@ class ImageData(L.LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         return self._batches(self.watched, seed=None)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # it is gathered there; Lightning's own way looks into every batch for what to move
 
     def _batches(self, pixels: Pixels, *, seed: int | None) -> Batches:
         assert self.trainer is not None
