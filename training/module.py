@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -54,13 +53,20 @@ class VaeModule(L.LightningModule):
             latent=recipe.latent,
             heads=2 if recipe.stochastic else 1,
         )
-        self._sums: dict[str, Tensor] = {}
+        self._seen: dict[str, list[Tensor]] = {"train": [], recipe.watched: []}
         self._skipped_steps = 0
         self._weights = [weight for weight in self.parameters() if weight.requires_grad]  # to walk the tree once
         self.draws = recipe.objective.k if isinstance(recipe.objective, Iwae) else 1
         self._begin_step: Callable[[], None] = lambda: None
         # Half the time of a convolution on a CPU; bit for bit the same weights.
         self.to(memory_format=torch.channels_last)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this around every hook, 47 times a step, and torch's own way is to look for weights in it.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @property
     def term_names(self) -> list[str]:
@@ -94,7 +100,7 @@ class VaeModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         terms = self.terms(batch)
-        self._count("train", terms)
+        self._note("train", terms)
         return self.loss(terms)
 
     def loss(self, terms: Terms) -> Tensor:
@@ -108,7 +114,7 @@ class VaeModule(L.LightningModule):
         return reconstruction + self.kl_weight(objective) * free_bits(terms.kl, objective.free_bits)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self._count(self.recipe.watched, self.terms(batch))
+        self._note(self.recipe.watched, self.terms(batch))
 
     def on_validation_epoch_end(self) -> None:
         # Here, at the epoch's end, and not in on_train_epoch_end, which comes after the callbacks that want them.
@@ -126,6 +132,18 @@ class VaeModule(L.LightningModule):
         steps = objective.kl_warmup_epochs * int(self.trainer.num_training_batches)
         return objective.beta * (min(1.0, (self.global_step + 1) / steps) if steps else 1.0)
 
+    def learning_rate(self) -> float:
+        """Of this step: rises linearly over its warm-up, and falls along the schedule."""
+        training, step = self.recipe.training, self.global_step
+        warmup = training.learning_rate_warmup_steps
+        factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        if training.schedule == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * step / self._total_steps))
+        return training.learning_rate * factor
+
+    def on_fit_start(self) -> None:
+        self._total_steps = int(self.trainer.estimated_stepping_batches)
+
     def on_train_epoch_start(self) -> None:
         # Every epoch starts from its own seed, so that a run resumed at an epoch's end goes on to the same numbers.
         self._seed(self.current_epoch)
@@ -133,6 +151,10 @@ class VaeModule(L.LightningModule):
         assert isinstance(batches, Batches)
         batches.set_epoch(self.current_epoch)
         self._skipped_steps = 0
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        for group in self.trainer.optimizers[0].param_groups:  # a scheduler object takes longer than this
+            group["lr"] = self.learning_rate()
 
     def on_validation_epoch_start(self) -> None:
         self._seed(VALIDATION_EPOCH)
@@ -154,7 +176,7 @@ class VaeModule(L.LightningModule):
             clip_grads_with_norm_(self._weights, training.gradient_clip, norm)
         self._skipped_steps += int(skipped)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> Optimizer:
         training = self.recipe.training
         weights = self._weights
         # A third of a small net's step otherwise. Fused, it unscales gradients itself, after they would be clipped.
@@ -166,14 +188,7 @@ class VaeModule(L.LightningModule):
             optimizer = torch.optim.Adamax(weights, lr=rate)
         else:
             optimizer = torch.optim.Adam(weights, lr=rate, fused=fused)
-        total, warmup = int(self.trainer.estimated_stepping_batches), training.learning_rate_warmup_steps
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-            return rise * (0.5 * (1 + math.cos(math.pi * step / total)) if training.schedule == "cosine" else 1.0)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer
 
     def _pixels(self, batch: Batch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""
@@ -199,19 +214,20 @@ class VaeModule(L.LightningModule):
         self._generator = torch.Generator(self.device).manual_seed(int(shared))
         torch.manual_seed(int(own) + self.global_rank)  # what layers draw for themselves: dropout
 
-    def _count(self, split: str, terms: Terms) -> None:
-        """Add a batch to its split's sums: Lightning's own logging, called every step, costs a small net dearly."""
-        reconstruction, kl = terms.reconstruction.sum(), terms.kl.sum()
-        values = [reconstruction, kl, reconstruction + kl]
+    def _note(self, split: str, terms: Terms) -> None:
+        """Keep a batch's terms for the log: to sum them every step, or to log them, would cost a small net dearly."""
+        values = [terms.reconstruction, terms.kl.sum(dim=1)]
         if terms.log_weights is not None:
-            values.append(-iwae(terms.log_weights).sum())
-        values.append(torch.full_like(kl, len(terms.reconstruction)))
-        sums = torch.stack(values).detach().double()
-        sums = torch.where(sums.isfinite().all(), sums, 0.0)  # a batch that is not counts for nothing in the log either
-        self._sums[split] = self._sums[split] + sums if split in self._sums else sums
+            values.append(-iwae(terms.log_weights))
+        self._seen[split].append(torch.stack(values).detach())
 
     def _report(self, split: str) -> None:
         """Log the means over the images of a split, of all processes."""
-        sums = self.trainer.strategy.reduce(self._sums.pop(split), reduce_op="sum")
-        for name, value in zip(self.term_names, (sums[:-1] / sums[-1]).tolist(), strict=True):
+        values = torch.cat(self._seen[split], dim=1).double()  # [terms, images]
+        self._seen[split] = []
+        finite = values.isfinite().all(dim=0)  # an image that is not counts for nothing
+        sums = torch.cat([values.where(finite, 0.0).sum(dim=1), finite.sum(dim=0, keepdim=True)])
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        reconstruction, kl, *bound = (sums[:-1] / sums[-1]).tolist()
+        for name, value in zip(self.term_names, (reconstruction, kl, reconstruction + kl, *bound), strict=True):
             self.log(f"{split}/{name}", value)

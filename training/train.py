@@ -28,6 +28,7 @@ from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, Wei
 from training.data import load_dataset
 from training.memory import keep_freed_memory
 from training.module import VaeModule
+from training.profiler import NoProfiler
 from training.recipe import Recipe, RecipeError
 from training.report import make_report
 from training.start import start_from
@@ -117,6 +118,7 @@ def train(
         num_sanity_val_steps=0,
         logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
         callbacks=_callbacks(recipe, module, folder, interactive),
+        profiler=NoProfiler(),
         enable_progress_bar=False,  # ours shows the whole training
         enable_model_summary=interactive,
         use_distributed_sampler=False,

@@ -215,10 +215,10 @@ class Recorder(Callback):
         self.train.append(batch.images.clone())
         if isinstance(pl_module.recipe.objective, Elbo):
             self.kl_weights.append(pl_module.kl_weight(pl_module.recipe.objective))
-        self.learning_rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.random_states.append(torch.random.get_rng_state().numpy().tobytes())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+        self.learning_rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.losses.append(outputs["loss"].item())
         self.norms.append(get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]).item())
 
@@ -359,6 +359,24 @@ def test_what_is_logged_is_the_mean_over_the_images(run: Callable[..., Run], dig
         assert logged["train/negative_elbo"] == pytest.approx(
             np.average(recorder.losses, weights=[40] * 7 + [20]), rel=1e-5
         )
+
+
+def test_an_image_that_is_not_finite_counts_for_nothing_in_the_log(run: Callable[..., Run]) -> None:
+    class Break(Callback):
+        def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+            def spoil(_: Any, __: Any, heads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+                mean = heads[0].clone()
+                mean[0] = math.inf
+                return (mean, *heads[1:])
+
+            self.handle = pl_module.encoder.register_forward_hook(spoil)
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.handle.remove()
+
+    logged = run(Break(), objective=ELBO, training=PLAIN)[2].callback_metrics
+    assert logged["train/skipped_steps"] == 1
+    assert all(value.isfinite() for value in logged.values())
 
 
 def test_set_aside_images_are_logged_as_what_they_are(run: Callable[..., Run]) -> None:
