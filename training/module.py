@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
@@ -60,6 +60,9 @@ class VaeModule(L.LightningModule):
         self._begin_step: Callable[[], None] = lambda: None
         # Half the time of a convolution on a CPU; bit for bit the same weights.
         self.to(memory_format=torch.channels_last)
+        for layer in self.decoder.modules():
+            if isinstance(layer, nn.Unflatten):  # or its blocks would add one layout to the other
+                layer.register_forward_hook(_channels_last)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this around every hook, 47 times a step, and torch's own way is to look for weights in it.
@@ -231,3 +234,7 @@ class VaeModule(L.LightningModule):
         reconstruction, kl, *bound = (sums[:-1] / sums[-1]).tolist()
         for name, value in zip(self.term_names, (reconstruction, kl, reconstruction + kl, *bound), strict=True):
             self.log(f"{split}/{name}", value)
+
+
+def _channels_last(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.contiguous(memory_format=torch.channels_last)

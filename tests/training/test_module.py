@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -377,6 +377,23 @@ def test_an_image_that_is_not_finite_counts_for_nothing_in_the_log(run: Callable
     logged = run(Break(), objective=ELBO, training=PLAIN)[2].callback_metrics
     assert logged["train/skipped_steps"] == 1
     assert all(value.isfinite() for value in logged.values())
+
+
+CONVOLUTIONAL = [{"name": "article"}, {"name": "residual", "width": 4, "depth": 1, "hidden": 8}]
+
+
+@pytest.mark.parametrize("architecture", CONVOLUTIONAL, ids=str)
+def test_convolutions_see_one_layout(
+    module_of: Callable[..., VaeModule], images: Tensor, architecture: dict[str, Any]
+) -> None:
+    module, seen = module_of(objective=ELBO, architecture=architecture), list[Tensor]()
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.SiLU):
+            layer.register_forward_hook(lambda _, inputs, output: seen.extend([inputs[0], output]))
+    module.terms(whole(images))
+    maps = [tensor for tensor in seen if tensor.ndim == 4]
+    assert len(maps) > 6
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in maps)
 
 
 def test_set_aside_images_are_logged_as_what_they_are(run: Callable[..., Run]) -> None:
