@@ -26,6 +26,7 @@ from app.likelihood import binarize
 from training.batches import ImageData
 from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
 from training.data import load_dataset
+from training.linear import use_onednn
 from training.memory import keep_freed_memory
 from training.module import VaeModule
 from training.profiler import NoProfiler
@@ -105,8 +106,6 @@ def train(
     module = VaeModule(recipe, channels=channels, size=size)
     if recipe.training.start is not None and not resume:
         start_from(models / recipe.training.start, module)
-    if compile_nets:
-        module.compile_nets()
     interactive = sys.stdout.isatty()
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -123,6 +122,10 @@ def train(
         enable_model_summary=interactive,
         use_distributed_sampler=False,
     )
+    if compile_nets:
+        module.compile_nets()
+    elif trainer.strategy.root_device.type == "cpu" and recipe.training.precision == "32-true":
+        use_onednn(module)
     if fresh and trainer.is_global_zero:  # or an end before the first checkpoint would leave the old run to go on with
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
