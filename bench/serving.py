@@ -233,20 +233,25 @@ def fairness(rounds: int, seconds: float, loads: dict[str, Load]) -> Iterator[tu
 
 
 def memory(requests: int, loads: dict[str, Load]) -> Iterator[tuple[str, str, float, str]]:
-    """Resident memory before and after so many mixed requests."""
+    """Resident memory before, during and after so many mixed requests."""
     with ours(18101) as process:
-        mixed = [loads[name] for name in ("encode", "sample", f"decoder {LIGHT}", f"encoder {LIGHT}", "grid")]
-        for load in mixed:
-            drive(18101, load, connections=32, seconds=2)
-        before, count, chooser = resident(process.pid), 0.0, random.Random(0)
-        while count < requests:
-            load = chooser.choice(mixed + 9 * mixed[:2])
-            count += drive(18101, load, connections=chooser.choice((1, 8, 32)), seconds=2)["requests"]
-        after = resident(process.pid)
+        small = [loads[name] for name in ("encode", "sample")]
+        large = [loads[name] for name in (f"decoder {LIGHT}", f"encoder {LIGHT}", "grid")]
+        for load in small + large:
+            drive(18101, load, connections=8, seconds=2)
+        counts, sizes, chooser = [0.0], [resident(process.pid)], random.Random(0)
+        while counts[-1] < requests:
+            load = chooser.choice(9 * small + large)
+            # More rows at once than the queue has room for would be refused.
+            connections = chooser.choice((1, 8, 32) if load in small else (1, 4, 8))
+            counts.append(counts[-1] + drive(18101, load, connections=connections, seconds=2)["requests"])
+            sizes.append(resident(process.pid))
+    later = len(sizes) // 2
+    slope = np.polyfit(counts[later:], sizes[later:], 1)[0] * 1e5
     yield (
-        f"resident MB after {count:,.0f} mixed requests",
-        f"{after:.0f} to {before:.0f} before",
-        after / before,
+        f"resident MB after {counts[-1]:,.0f} mixed requests, to before",
+        f"{sizes[-1]:.0f} to {sizes[0]:.0f}; {slope:+.2f} for each 100,000 of the second half",
+        sizes[-1] / sizes[0],
         "300 MB",
     )
 
