@@ -28,6 +28,10 @@ Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
 """Rows `[N, ...]` -> named outputs `[N, ...]`; called in a slot's thread, or on the event loop where it is quick."""
 
+FIT_ROWS = (1, 2, 8)
+"""Batches whose latency is measured,"""
+FIT_ROUNDS = 3
+"""so many times, of which the quickest counts."""
 INLINE_SECONDS = 0.001
 """Longest batch that runs on the event loop: about what handing it to a thread and back can cost."""
 HANDOVER_SECONDS = 0.0001
@@ -54,6 +58,18 @@ class Latency:
         per_row, base = np.polyfit(list(measured), list(measured.values()), 1)
         largest = max(measured)
         return cls(max(float(base), 1e-9), max(float(per_row), measured[largest] / largest / 4, 1e-9))
+
+    @classmethod
+    def measured(cls, run: Run, row: NDArray[Any]) -> "Latency":
+        """Of `run`, on this machine, for batches of rows like `row` `[1, ...]`."""
+        seconds: dict[int, float] = {}
+        for count in FIT_ROWS:
+            rows = np.repeat(row, count, axis=0)
+            for _ in range(FIT_ROUNDS):
+                began = time.perf_counter()
+                run(rows)
+                seconds[count] = min(time.perf_counter() - began, seconds.get(count, math.inf))
+        return cls.fit(seconds)
 
     def seconds(self, rows: int) -> float:
         """How long so many rows take."""

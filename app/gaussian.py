@@ -38,6 +38,19 @@ class Posterior:
         eps = standard_normal(seed, len(self.mean), self.mean.shape[1:])
         return np.asarray(self.mean + np.exp(self.log_std) * eps, np.float32)
 
+    def draws(self, seed: int, rows: range, k: int) -> tuple[Floats, Floats]:
+        """`k` draws each of some rows, as eps and as z = mean + exp(log_std) * eps, `[len(rows), k, *latent]` both; the
+        first of a row is `draw`'s.
+
+        Raises:
+            ValueError: the encoder is deterministic.
+        """
+        if self.log_std is None:
+            raise ValueError("a deterministic encoder has no posterior to draw from")
+        eps = normal_draws(seed, rows, k, self.mean.shape[1:])
+        some = slice(rows.start, rows.stop)
+        return eps, np.asarray(self.mean[some, None] + np.exp(self.log_std[some, None]) * eps, np.float32)
+
     def kl(self) -> NDArray[np.float64]:
         """KL(q(z|x) || N(0, I)) of every latent dimension, in nats, `[N, *latent]`; never negative.
 

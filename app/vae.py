@@ -1,10 +1,11 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
+import asyncio
 import hashlib
-import math
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,14 @@ Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
 Mode = Literal["mean", "draw", "predictive"]
+Result = TypeVar("Result")
 
 PREDICTIVE_DRAWS = 32
 """Decoded draws that the posterior predictive averages."""
+INLINE_ELEMENTS = 16_384
+"""Draws that take the event loop less time than it would lose by a thread: some tenths of a millisecond."""
 CHUNK = 1024
 """Rows that one request has in the queue at a time where each of its images makes many: some MB of them."""
-
-FIT_ROWS = (1, 2, 8)
-"""Batches whose latency is measured at warm-up,"""
-FIT_ROUNDS = 3
-"""so many times, of which the quickest counts."""
 
 
 class Vae:
@@ -116,14 +115,12 @@ class Vae:
         latents = self.draw(posterior, seed, "/query/mode")
         if mode == "draw":
             return await self.decode(latents)
-        assert posterior.log_std is not None
         averages, size = [], CHUNK // PREDICTIVE_DRAWS
         for first in range(0, len(images), size):
-            mean, log_std = (head[first : first + size, None] for head in (posterior.mean, posterior.log_std))
-            eps = gaussian.normal_draws(seed, range(first, first + len(mean)), PREDICTIVE_DRAWS, self.latent_shape)
-            drawn = np.asarray(mean + np.exp(log_std) * eps, np.float32)
+            rows = range(first, min(first + size, len(images)))
+            _, drawn = posterior.draws(seed, rows, PREDICTIVE_DRAWS)
             decoded = await self.decode(drawn.reshape(-1, *self.latent_shape))
-            averages.append(decoded.reshape(len(mean), PREDICTIVE_DRAWS, *self.image_shape).mean(axis=1))
+            averages.append(decoded.reshape(len(rows), PREDICTIVE_DRAWS, *self.image_shape).mean(axis=1))
         return np.round(np.concatenate(averages)).astype(np.uint8)
 
     async def score(self, images: Pixels, *, k: int, seed: int, how: Binarize | None) -> tuple[Scores, Binarize]:
@@ -141,9 +138,9 @@ class Vae:
         elif self.manifest.likelihood == "bernoulli":
             _check_binary(rows)
         posterior = await self._encode(rows)
-        eps = gaussian.normal_draws(seed, range(len(rows)), k, self.latent_shape)
-        assert posterior.log_std is not None
-        latents = (posterior.mean[:, None] + np.exp(posterior.log_std[:, None]) * eps).reshape(len(rows) * k, -1)
+        elements = posterior.mean.size * k
+        eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
+        latents = latents.reshape(len(rows) * k, -1)
         pixels = rows.reshape(len(rows), -1)
         pieces = []
         for first in range(0, len(latents), CHUNK):
@@ -152,7 +149,8 @@ class Vae:
             outputs = await self._submit("score", self._run_scoring, np.concatenate([drawn, explained], axis=1))
             pieces.append(outputs["log_p_x"])
         calibration = self._calibration if how == self._how_to_binarize(None) else None
-        return score(np.concatenate(pieces).reshape(len(rows), k), posterior, eps, calibration), how
+        log_p_x = np.concatenate(pieces).reshape(len(rows), k)
+        return await _computed(elements, score, log_p_x, posterior, eps, calibration), how
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""
@@ -282,11 +280,21 @@ class Vae:
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-        latency = {"encoder": _measure(self._run_encoder, image), "decoder": _measure(self._run_decoder, latent)}
+        latency = {
+            "encoder": Latency.measured(self._run_encoder, image),
+            "decoder": Latency.measured(self._run_decoder, latent),
+        }
         if self.manifest.stochastic:
             explained = np.zeros((1, latent.size + image.size), np.float32)
-            latency["score"] = _measure(self._run_scoring, explained)
+            latency["score"] = Latency.measured(self._run_scoring, explained)
         return latency
+
+
+async def _computed(elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    """What a function of so many array elements gives, off the event loop where that takes long."""
+    if elements <= INLINE_ELEMENTS:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
 
 
 def _planes(images: Pixels) -> Pixels:
@@ -298,18 +306,6 @@ def _check_binary(rows: Pixels) -> None:
     grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
     if len(grey):
         raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
-
-
-def _measure(run: Run, row: NDArray[Any]) -> Latency:
-    """The latency of a graph, on this machine, for batches of zeros like `row` `[1, ...]`."""
-    seconds: dict[int, float] = {}
-    for count in FIT_ROWS:
-        rows = np.repeat(row, count, axis=0)
-        for _ in range(FIT_ROUNDS):
-            began = time.perf_counter()
-            run(rows)
-            seconds[count] = min(time.perf_counter() - began, seconds.get(count, math.inf))
-    return Latency.fit(seconds)
 
 
 def _check_shapes(bundle: Bundle, directory: str) -> None:
