@@ -70,10 +70,11 @@ def _run(app: Starlette | str, settings: Settings) -> None:
 def _shared_folder() -> Iterator[str]:
     """Where the workers add up their metrics; gone at the end."""
     try:
-        with TemporaryDirectory(prefix="vaeserve-") as folder:
-            yield folder
+        folder = TemporaryDirectory(prefix="vaeserve-")
     except OSError as error:
         raise StartupError(f"VAE_WORKERS above 1 needs a temporary directory, which TMPDIR may name: {error}") from None
+    with folder:
+        yield folder.name
 
 
 def _spare_the_collector() -> None:

@@ -15,6 +15,13 @@ Pixels = NDArray[np.uint8]
 STREAM = 1
 """Stream of a row's generator that its pixels are drawn from; stream 0 is the latents'."""
 
+PARAMETERS = {
+    "bernoulli": ["logits"],
+    "gaussian": ["mean", "log_scale"],
+    "discretized_logistic": ["mean", "log_scale"],
+}
+"""What a decoder graph answers for each likelihood, if it is to score images."""
+
 HALF_LEVEL = np.float32(0.5 / 255)
 HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
 

@@ -15,7 +15,7 @@ from app.batcher import Arrays, Batcher, Latency, Run
 from app.bundle import MANIFEST, Bundle, Manifest
 from app.errors import BundleError, InferenceFailed, InvalidInput
 from app.gaussian import Floats, Mixture, Posterior
-from app.likelihood import binarize, log_prob, threshold
+from app.likelihood import PARAMETERS, binarize, log_prob, threshold
 from app.score import Binarize, Calibration, Scores, score
 from app.session import ExecutionProvider, Session
 
@@ -155,8 +155,8 @@ class Vae:
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""
         manifest = self.manifest
-        if not manifest.stochastic:
-            raise InvalidInput("this model is a plain autoencoder: it has no likelihood of images", "/query/model")
+        if "score" not in self.latency:
+            raise InvalidInput("this model has no likelihood of images", "/query/model")
         if manifest.likelihood == "bernoulli":
             return how or ("threshold" if manifest.training.binarization == "static" else "draw")
         if how not in (None, "none"):
@@ -256,7 +256,7 @@ class Vae:
     def _run_scoring(self, rows: Floats) -> Arrays:
         """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
         latents, pixels = np.split(rows, [self.latent_shape[0]], axis=1)
-        names = [name for name in self._decoder.outputs if name != "image"]
+        names = PARAMETERS[self.manifest.likelihood]
         parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
         flat = {name: values.reshape(len(rows), -1) for name, values in parameters.items()}
         return {"log_p_x": log_prob(self.manifest.likelihood, flat, pixels)}
@@ -284,9 +284,12 @@ class Vae:
             "encoder": Latency.measured(self._run_encoder, image),
             "decoder": Latency.measured(self._run_decoder, latent),
         }
-        if self.manifest.stochastic:
+        if self.manifest.stochastic and set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs):
             explained = np.zeros((1, latent.size + image.size), np.float32)
-            latency["score"] = Latency.measured(self._run_scoring, explained)
+            try:
+                latency["score"] = Latency.measured(self._run_scoring, explained)
+            except (ValueError, InferenceFailed) as error:
+                raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
         return latency
 
 
@@ -316,12 +319,17 @@ def _check_shapes(bundle: Bundle, directory: str) -> None:
     d, kl = latent[0], bundle.manifest.metrics.get("kl_per_dimension")
     if kl is not None and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
         raise BundleError(f"{path} has a kl_per_dimension that is not {d} numbers")
-    components = len(bundle.arrays.get("aggregate_weights", ()))
+    components, levels, ks = (
+        len(bundle.arrays.get(name, ())) for name in ("aggregate_weights", "percentiles", "score_k")
+    )
     wanted = {
         "label_means": (len(bundle.arrays.get("label_means", ())), d),
         "aggregate_means": (components, d),
         "aggregate_cholesky": (components, d, d),
         "aggregate_labels": (components,),
+        "percentiles": (levels,),
+        "score_k": (ks,),
+        "score_quantiles": (ks, levels),
     }
     for name, shape in wanted.items():
         if name in bundle.arrays and bundle.arrays[name].shape != shape:

@@ -1,7 +1,11 @@
 """One served model, where its bundle has less than the shipped ones."""
 
+import asyncio
+
 import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
 
 from app.batcher import Batcher
 from app.bundle import Bundle, read_bundle
@@ -11,9 +15,9 @@ from app.vae import Vae
 from tests.conftest import MODELS
 
 
-def vae(name: str = "mnist-2d", **changes: object) -> Vae:
+def vae(name: str = "mnist-2d", batcher: Batcher | None = None, **changes: object) -> Vae:
     bundle = read_bundle(MODELS / name / "1")
-    return Vae(Bundle(**(bundle.__dict__ | changes)), Batcher())
+    return Vae(Bundle(**(bundle.__dict__ | changes)), batcher or Batcher())
 
 
 def test_without_arrays_there_is_no_aggregate_and_no_label() -> None:
@@ -50,3 +54,38 @@ def test_a_deterministic_encoder_draws_nothing() -> None:
     posterior = Posterior(np.zeros((1, 2), np.float32), None)
     with pytest.raises(InvalidInput, match="deterministic"):
         vae("digits-ae").draw(posterior, 0)
+
+
+def digit() -> NDArray[np.uint8]:
+    return np.zeros((1, 28, 28, 1), np.uint8)
+
+
+def test_without_calibration_a_score_has_no_percentile() -> None:
+    async def main() -> None:
+        batcher = Batcher()
+        for arrays, known in (({}, False), (read_bundle(MODELS / "mnist-2d" / "1").arrays, True)):
+            scores, how = await vae(batcher=batcher, arrays=arrays).score(digit(), k=16, seed=0, how=None)
+            assert how == "draw"
+            assert (scores.score_percentile is not None) == known
+
+    asyncio.run(main())
+
+
+def without(graph: bytes, output: str) -> bytes:
+    """An ONNX graph that lacks one of its outputs."""
+    model = onnx.load_model_from_string(graph)
+    kept = [value for value in model.graph.output if value.name != output]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    return bytes(model.SerializeToString())
+
+
+def test_a_decoder_without_its_likelihoods_parameters_serves_but_scores_nothing() -> None:
+    async def main() -> None:
+        batcher, bundle = Batcher(), read_bundle(MODELS / "mnist-2d" / "1")
+        poor = vae(batcher=batcher, decoder=without(bundle.decoder, "logits"))
+        assert (await poor.reconstruct(digit(), "draw", 0)).shape == (1, 28, 28, 1)
+        with pytest.raises(InvalidInput, match="no likelihood"):
+            await poor.score(digit(), k=1, seed=0, how=None)
+
+    asyncio.run(main())
