@@ -109,11 +109,18 @@ def test_what_is_not_served_is_refused_at_start(models_copy: Path, kind: str) ->
         load(models_copy)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["label_means", "aggregate_means", "aggregate_cholesky", "aggregate_labels"]
-    + ["percentiles", "score_k", "score_quantiles"],
-)
+SHAPED = [
+    "label_means",
+    "aggregate_means",
+    "aggregate_cholesky",
+    "aggregate_labels",
+    "percentiles",
+    "score_k",
+    "score_quantiles",
+]
+
+
+@pytest.mark.parametrize("name", SHAPED)
 def test_arrays_that_do_not_fit_the_latent_are_refused_at_start(models_copy: Path, name: str) -> None:
     directory = models_copy / "mnist-2d" / "1"
     manifest = read_manifest(directory)
