@@ -101,6 +101,15 @@ def normal_draws(seed: int, rows: range, k: int, shape: tuple[int, ...]) -> Floa
     return np.stack([generator(seed, row).standard_normal((k, *shape), np.float32) for row in rows])
 
 
+def log_ratio(eps: Floats, latents: Floats, log_std: Floats) -> NDArray[np.float64]:
+    """log p(z) - log q(z|x) `[N, k]` of draws z = mean + exp(log_std) * eps, eps and z `[N, k, d]`, log_std `[N, d]`.
+
+    Both normalising constants are the same, and cancel.
+    """
+    ratio = 0.5 * (np.square(eps) - np.square(latents)) + log_std[:, None]
+    return np.asarray(ratio.sum(axis=2, dtype=np.float64))
+
+
 def truncated_normal(seed: int, rows: int, shape: tuple[int, ...], truncation: float) -> Floats:
     """Draws from N(0, I) with every component within [-truncation, truncation], `[rows, *shape]`, by inverse CDF."""
     low = _NORMAL.cdf(-truncation)

@@ -5,11 +5,11 @@ packets, and a client that is woken twice.
 """
 
 import asyncio
-import json
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.problems import problem
 from app.errors import BadRequest
 
 _HEAD = b"HTTP/1.1 "
@@ -52,14 +52,7 @@ class JoiningTransport:
         return getattr(self._transport, name)
 
 
-_NO_HTTP = json.dumps(
-    {
-        "type": f"urn:vaeserve:problem:{BadRequest.slug}",
-        "title": BadRequest.title,
-        "status": BadRequest.status,
-        "detail": "not an HTTP/1.1 request",
-    }
-).encode()
+_NO_HTTP = bytes(problem(BadRequest, "not an HTTP/1.1 request").body)
 
 
 class Protocol(HttpToolsProtocol):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.gaussian import Floats, Posterior
+from app.gaussian import Floats, Posterior, log_ratio
 from app.likelihood import Doubles, log_mean_exp
 
 Binarize = Literal["draw", "threshold", "none"]
@@ -33,16 +33,15 @@ class Scores:
     """Per cent of held-out images with a lower log_likelihood; None where that is not known."""
 
 
-def score(log_p_x: Doubles, posterior: Posterior, eps: Floats, calibration: "Calibration | None") -> Scores:
-    """Scores of N images from log p(x|z) `[N, k]` of draws z = mean + exp(log_std) eps, eps `[N, k, d]`.
+def score(
+    log_p_x: Doubles, posterior: Posterior, eps: Floats, latents: Floats, calibration: "Calibration | None"
+) -> Scores:
+    """Scores of N images from log p(x|z) `[N, k]` of draws z = mean + exp(log_std) eps, both `[N, k, d]`.
 
-    The weights are p(x|z) p(z) / q(z|x); in log p(z) - log q(z|x) both normalising constants are the same, and cancel.
+    The weights are p(x|z) p(z) / q(z|x).
     """
     assert posterior.log_std is not None
-    log_std = posterior.log_std[:, None]
-    latents = posterior.mean[:, None] + np.exp(log_std) * eps
-    log_ratio = 0.5 * (np.square(eps) - np.square(latents)) + log_std
-    log_weights = log_p_x + log_ratio.sum(axis=2, dtype=np.float64)
+    log_weights = log_p_x + log_ratio(eps, latents, posterior.log_std)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     reconstruction, kl, bound = -log_p_x.mean(axis=1), posterior.kl(), log_mean_exp(log_weights)
     return Scores(

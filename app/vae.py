@@ -112,9 +112,8 @@ class Vae:
         posterior = await self.encode(images)
         if mode == "mean":
             return await self.decode(posterior.mean)
-        latents = self.draw(posterior, seed, "/query/mode")
-        if mode == "draw":
-            return await self.decode(latents)
+        if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
+            return await self.decode(self.draw(posterior, seed, "/query/mode"))
         averages, size = [], CHUNK // PREDICTIVE_DRAWS
         for first in range(0, len(images), size):
             rows = range(first, min(first + size, len(images)))
@@ -140,17 +139,16 @@ class Vae:
         posterior = await self._encode(rows)
         elements = posterior.mean.size * k
         eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
-        latents = latents.reshape(len(rows) * k, -1)
-        pixels = rows.reshape(len(rows), -1)
+        flat, pixels = latents.reshape(len(rows) * k, -1), rows.reshape(len(rows), -1)
         pieces = []
-        for first in range(0, len(latents), CHUNK):
-            drawn = latents[first : first + CHUNK]
+        for first in range(0, len(flat), CHUNK):
+            drawn = flat[first : first + CHUNK]
             explained = pixels[np.arange(first, first + len(drawn)) // k].astype(np.float32) / np.float32(255)
             outputs = await self._submit("score", self._run_scoring, np.concatenate([drawn, explained], axis=1))
             pieces.append(outputs["log_p_x"])
         calibration = self._calibration if how == self._how_to_binarize(None) else None
         log_p_x = np.concatenate(pieces).reshape(len(rows), k)
-        return await _computed(elements, score, log_p_x, posterior, eps, calibration), how
+        return await _computed(elements, score, log_p_x, posterior, eps, latents, calibration), how
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""

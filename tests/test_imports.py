@@ -19,6 +19,7 @@ ALLOWED = {
     "vae": {"batcher", "bundle", "gaussian", "likelihood", "score", "session", "timing"},
     "score": {"gaussian", "likelihood"},
     "metrics": {"batcher"},
+    "protocol": {"api"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from app import bundle
 from app.bundle import Bundle, Manifest
-from app.gaussian import Floats, Mixture, Posterior, generator
+from app.gaussian import Floats, Mixture, Posterior, log_ratio
 from app.likelihood import Doubles, Pixels, binarize, log_mean_exp, log_prob, threshold
 from training.aggregate import gap_to_prior
 from training.calibration import latent_quantiles, score_quantiles
@@ -199,16 +199,13 @@ def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress
     for rows in _chunks(count, max(1, ROWS // k), progress, name):
         latents = posterior.mean[rows, None]  # [n, k, d]
         if log_std is not None:
-            eps = normal_draws(seed, rows, k, latents.shape[2])
-            latents = np.asarray(latents + np.exp(log_std[rows, None]) * eps, np.float32)
+            eps, latents = posterior.draws(seed, range(rows.start, rows.stop), k)
         parameters = graphs.parameters(latents.reshape(-1, latents.shape[2]))
         parts = {part: values.reshape(*latents.shape[:2], -1) for part, values in parameters.items()}
         log_p_x = log_prob(manifest.likelihood, parts, pixels(images[rows])[:, None])  # [n, k]
         reconstruction[rows] = -log_p_x.mean(axis=1)
         if log_std is not None:
-            # log p(z) - log q(z|x): both normalising constants are the same, and cancel.
-            log_ratio = 0.5 * (np.square(eps) - np.square(latents)) + log_std[rows, None]
-            log_weights = log_p_x + log_ratio.sum(axis=2, dtype=np.float64)
+            log_weights = log_p_x + log_ratio(eps, latents, log_std[rows])
             for j in ks:
                 bounds[j][rows] = log_mean_exp(log_weights[:, :j])
     kl = posterior.kl() if log_std is not None else np.zeros(posterior.mean.shape)
@@ -219,12 +216,6 @@ def squared_error(graphs: Graphs, images: Pixels, latents: Floats) -> Doubles:
     """Mean over pixels of (image - picture)^2, both in [0, 1], `[N]`, of images and the pictures of their latents."""
     difference = pixels(images) - pixels(graphs.decode(latents))
     return np.asarray(np.square(difference).mean(axis=1, dtype=np.float64))
-
-
-def normal_draws(seed: int, rows: slice, k: int, latent: int) -> Floats:
-    """Draws from N(0, I), `[rows, k, latent]`; a row's first draw is that of `app.gaussian.standard_normal`."""
-    draws = [generator(seed, row).standard_normal((k, latent), np.float32) for row in range(rows.start, rows.stop)]
-    return np.stack(draws)
 
 
 def pixels(images: Pixels) -> Floats:

@@ -1,13 +1,13 @@
 """What the operations answer with: JSON models, pictures, arrays."""
 
 from base64 import b64encode
-from functools import lru_cache
 from typing import Any
 
 import anyio.to_thread
 from fastapi import Response
 from pydantic import BaseModel, Field
 
+from app.api.raw import Raw
 from app.arrays import NPY, NPZ, write_npy, write_npz
 from app.gaussian import Floats
 from app.images import WRITERS, Pixels, tile, write_animation, write_image
@@ -45,21 +45,9 @@ def stamp(vae: Vae) -> dict[str, Any]:
 
 def binary(vae: Vae, content: bytes, media_type: str, seed: int | None = None) -> Response:
     """An answer that is not JSON, with the headers that say of which model it is."""
-    response = Response()  # whose own way from headers to bytes is the longer one
-    response.body = content
-    response.raw_headers = [
-        (b"content-length", b"%d" % len(content)),
-        (b"content-type", media_type.encode()),
-        *_identity(vae),
-    ]
-    if seed is not None:
-        response.raw_headers.append((b"x-seed", b"%d" % seed))
-    return response
-
-
-@lru_cache(256)
-def _identity(vae: Vae) -> list[tuple[bytes, bytes]]:
-    return [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
+    named = [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
+    seeded = [] if seed is None else [(b"x-seed", b"%d" % seed)]
+    return Raw.of(content, media_type.encode(), named + seeded)
 
 
 async def base64_pictures(images: Pixels) -> list[str]:

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from app import __version__
 from app.api.parameters import ModelQuery, SeedQuery
+from app.api.raw import Raw
 from app.api.state import State
 from app.cache import Answer, Cache
 
@@ -54,11 +55,11 @@ class Freshness:
         """The answer, where it need not be computed: 304 without a body, or from memory."""
         if self.etag is None:
             return None
+        response: Response
         if self.is_known:
             response = Response(status_code=304)
         elif (answer := self.cache.get(self.etag)) is not None:
-            response = Response()
-            response.body, response.raw_headers = answer.body, list(answer.headers)
+            response = Raw(answer.body, answer.headers)
         else:
             return None
         self._mark(response)

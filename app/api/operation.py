@@ -21,7 +21,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.api.freshness import Freshness
-from app.api.parameters import ModelQuery, image_files, raw_body
+from app.api.parameters import ModelQuery
+from app.api.raw import Raw
 from app.api.state import State, server_state
 from app.errors import InvalidInput, UnsupportedMediaType
 from app.timing import Timing, timed
@@ -62,10 +63,7 @@ class Operation(APIRoute):
 
     def _json(self, answer: BaseModel) -> Response:
         content = answer.__pydantic_serializer__.to_json(answer, exclude_none=self.response_model_exclude_none)
-        response = Response()
-        response.body = content
-        response.raw_headers = [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")]
-        return response
+        return Raw.of(content, b"application/json")
 
 
 def _timing_headers(spent: Timing, total: float) -> list[tuple[bytes, bytes]]:
@@ -91,8 +89,7 @@ class _Arguments:
             elif isinstance(marker, params.Depends) and marker.dependency is server_state:
                 self._server = name
             elif isinstance(marker, params.Depends):
-                reader = {raw_body: _read_bytes, image_files: _read_files}[cast(Any, marker.dependency)]
-                self._body = name, reader
+                self._body = name, _request_reader(cast(Any, marker.dependency))
                 self._media_type = next(iter((openapi_extra or {})["requestBody"]["content"]))
             else:
                 self._body, self._media_type = (name, _json_reader(kind)), "application/json"
@@ -168,12 +165,10 @@ def _json_reader(model: type[BaseModel]) -> Callable[[Scope, Receive, State], Aw
     return read
 
 
-async def _read_bytes(_: Scope, receive: Receive, __: State) -> bytes:
-    return await _read_body(receive)
-
-
-async def _read_files(scope: Scope, receive: Receive, server: State) -> list[bytes]:
-    return await image_files(Request(scope, receive), server)
+def _request_reader(
+    dependency: Callable[[Request, State], Awaitable[Any]],
+) -> Callable[[Scope, Receive, State], Awaitable[Any]]:
+    return lambda scope, receive, server: dependency(Request(scope, receive), server)
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -118,7 +118,7 @@ async def image_files(request: Request, server: Server) -> list[bytes]:
 ImageFiles = Annotated[list[bytes], Depends(image_files)]
 
 
-async def raw_body(request: Request) -> bytes:
+async def raw_body(request: Request, _: Server) -> bytes:
     """The whole body."""
     return await request.body()
 

@@ -3,7 +3,7 @@
 import binascii
 from base64 import b64decode
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import anyio.to_thread
 import numpy as np
@@ -47,16 +47,19 @@ class ReadingQuery(BaseModel):
 
     def reading(self, vae: Vae, limits: Limits) -> Reading:
         """For the images of `vae`."""
-        return _reading(vae, limits.max_pixels, self.background, self.invert, self.strict)
+        height, width, _ = vae.image_shape
+        mode = vae.manifest.image.mode
+        return _reading(height, width, mode, limits.max_pixels, self.background, self.invert, self.strict)
 
 
 @lru_cache(256)
-def _reading(vae: Vae, max_pixels: int, background: str, invert: bool, strict: bool) -> Reading:
-    height, width, _ = vae.image_shape
+def _reading(
+    height: int, width: int, mode: Literal["L", "RGB"], max_pixels: int, background: str, invert: bool, strict: bool
+) -> Reading:
     return Reading(
         height=height,
         width=width,
-        mode=vae.manifest.image.mode,
+        mode=mode,
         max_pixels=max_pixels,
         background=parse_color(background),
         invert=invert,

@@ -6,6 +6,7 @@ pydantic's own fixed sentences.
 
 import logging
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -80,10 +81,8 @@ def problem(error: type[VaeError], detail: str | None = None, errors: list[Field
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem document."""
-    app.add_exception_handler(VaeError, _known)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unknown)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
 
 class Problems:
@@ -107,8 +106,7 @@ class Problems:
         except Exception as error:
             if started:
                 raise
-            handlers = ((VaeError, _known), (RequestValidationError, _invalid), (HTTPException, _http))
-            handler = next((handler for kind, handler in handlers if isinstance(error, kind)), _unknown)
+            handler = next(handler for kind, handler in _HANDLERS.items() if isinstance(error, kind))
             await handler(Request(scope, receive), error)(scope, receive, send)
             if handler is _unknown:
                 raise  # for the server's log
@@ -174,3 +172,12 @@ def _methods(request: Request) -> list[str]:
 
 def _unknown(request: Request, error: Exception) -> JSONResponse:
     return problem(VaeError)  # Starlette raises it again behind this answer, and the server logs it
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+    VaeError: _known,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    Exception: _unknown,
+}
+"""What answers an error; the first kind that fits."""

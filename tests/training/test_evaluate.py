@@ -20,13 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from app.bundle import read_bundle, read_manifest
 from app.errors import BundleError
-from app.gaussian import Posterior, standard_normal
+from app.gaussian import Posterior, normal_draws, standard_normal
 from app.likelihood import binarize
 from tests.conftest import ROOT, Pixels
 from tests.training.conftest import TINY, Workshop, copy_of
 from training import evaluate as module
 from training.data import DataError, idx, load_dataset
-from training.evaluate import Terms, evaluate, measure_terms, metric_table, normal_draws, pixels, prepare
+from training.evaluate import Terms, evaluate, measure_terms, metric_table, pixels, prepare
 from training.graphs import Graphs
 
 QUIET = Progress(disable=True)
@@ -81,15 +81,15 @@ def test_pixels_are_rows_in_the_unit_interval() -> None:
 
 
 def test_draws_depend_on_seed_and_row_alone() -> None:
-    draws = normal_draws(4, slice(0, 10), 6, 3)
+    draws = normal_draws(4, range(0, 10), 6, (3,))
     assert (draws.dtype, draws.shape) == (np.float32, (10, 6, 3))
-    assert np.array_equal(normal_draws(4, slice(7, 9), 6, 3), draws[7:9])
+    assert np.array_equal(normal_draws(4, range(7, 9), 6, (3,)), draws[7:9])
     assert np.array_equal(draws[:, 0], standard_normal(4, 10, (3,)))
-    assert not np.array_equal(normal_draws(5, slice(0, 10), 6, 3), draws)
+    assert not np.array_equal(normal_draws(5, range(0, 10), 6, (3,)), draws)
 
 
 def test_draws_are_standard_normal() -> None:
-    draws = normal_draws(0, slice(0, 100), 200, 2)
+    draws = normal_draws(0, range(0, 100), 200, (2,))
     assert draws.mean() == pytest.approx(0.0, abs=0.02)
     assert draws.std() == pytest.approx(1.0, abs=0.02)
     assert np.corrcoef(draws[:, 0, 0], draws[:, 1, 0])[0, 1] == pytest.approx(0.0, abs=0.35)
@@ -112,7 +112,7 @@ def test_the_terms_are_those_of_torch_distributions(exported: Workshop, graphs: 
     posterior = graphs.encode(binary)
     q = Independent(Normal(torch.tensor(posterior.mean), torch.tensor(posterior.log_std).exp()), 1)
     p = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
-    eps = torch.tensor(normal_draws(5, slice(0, len(binary)), k, 2))
+    eps = torch.tensor(normal_draws(5, range(len(binary)), k, (2,)))
     z = torch.tensor(posterior.mean)[:, None] + torch.tensor(posterior.log_std).exp()[:, None] * eps
     logits = torch.tensor(graphs.parameters(z.reshape(-1, 2).numpy())["logits"]).reshape(len(binary), k, -1)
     x = torch.tensor(binary.reshape(len(binary), 1, -1) / np.float32(255))

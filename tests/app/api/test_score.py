@@ -111,8 +111,8 @@ def test_weights_and_percentiles_by_hand() -> None:
     posterior = Posterior(np.array([[0.5]], np.float32), np.array([[-0.5]], np.float32))
     eps, log_p_x = np.array([[[1.0], [-2.0]]], np.float32), np.array([[-3.0, -4.0]])
     calibration = Calibration(np.array([0, 50, 100], np.float32), {2: np.array([-6, -4, -2], np.float32)})
-    found = scores_of(log_p_x, posterior, eps, calibration)
     z = 0.5 + np.exp(-0.5) * eps[0, :, 0]
+    found = scores_of(log_p_x, posterior, eps, z.astype(np.float32).reshape(1, 2, 1), calibration)
     log_w = log_p_x[0] - 0.5 * z**2 - (-0.5 * eps[0, :, 0] ** 2 + 0.5)
     np.testing.assert_allclose(found.log_likelihood, [np.log(np.exp(log_w).mean())], rtol=1e-6)
     np.testing.assert_allclose(
