@@ -3,7 +3,7 @@
 import binascii
 from base64 import b64decode
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 import numpy as np
@@ -93,7 +93,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     return await decode_pictures(server, contents, query.reading(vae, server.limits))
 
 
-def images_of_array(server: State, vae: Vae, content: bytes) -> Pixels:
+async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
     """uint8 `[N, H, W, C]` of an npy array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Raises:
