@@ -9,7 +9,22 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import decode, encode, interpolate, manifold, models, problems, reconstruct, sample, score, service
+from app.api import (
+    combine,
+    decode,
+    encode,
+    interpolate,
+    manifold,
+    models,
+    posteriors,
+    problems,
+    reconstruct,
+    sample,
+    score,
+    service,
+    traverse,
+    vary,
+)
 from app.api.application import Application
 from app.api.departures import Departures
 from app.api.openapi import document
@@ -22,7 +37,21 @@ from app.metrics import Metrics, RequestMetrics
 from app.session import execution_providers
 from app.settings import Settings
 
-ROUTERS = (encode, decode, sample, interpolate, reconstruct, score, manifold, models, service)
+ROUTERS = (
+    encode,
+    decode,
+    sample,
+    interpolate,
+    reconstruct,
+    score,
+    vary,
+    combine,
+    traverse,
+    manifold,
+    posteriors,
+    models,
+    service,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
