@@ -333,10 +333,15 @@ class Vae:
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-        latency = {
-            "encoder": Latency.measured(self._run_encoder, image),
-            "decoder": Latency.measured(self._run_decoder, latent),
-        }
+        try:
+            latency = {
+                "encoder": Latency.measured(self._run_encoder, image),
+                "decoder": Latency.measured(self._run_decoder, latent),
+            }
+        except InferenceFailed as error:
+            raise BundleError(
+                f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
+            ) from error
         if self.manifest.stochastic and set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs):
             explained = np.zeros((1, latent.size + image.size), np.float32)
             try:
