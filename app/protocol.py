@@ -54,7 +54,6 @@ class JoiningTransport:
         return getattr(self._transport, name)
 
 
-_FAREWELL = b"connection", b"close"
 _FAREWELL_SECONDS = 0.5
 """How long a stopping server waits for what may be on its way: a client that has connected is about to ask."""
 _NO_HTTP = bytes(problem(BadRequest, "not an HTTP/1.1 request").body)
@@ -75,23 +74,23 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: close when what is being answered is, or what may come in a moment."""
         self.is_stopping = True
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_idle:
             self.loop.call_later(_FAREWELL_SECONDS, self._close_if_idle)
         else:
-            self._say_farewell()
+            super().shutdown()
 
     def on_headers_complete(self) -> None:
         """Begin to answer a request."""
         super().on_headers_complete()
         if self.is_stopping and self.cycle is not None:
-            self._say_farewell()
+            self.cycle.keep_alive = False
 
-    def _say_farewell(self) -> None:
-        self.cycle.keep_alive = False
-        self.cycle.scope["headers"] = [*self.cycle.scope["headers"], _FAREWELL]  # as if the client had asked for it
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _close_if_idle(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_idle:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
