@@ -26,11 +26,14 @@ logger = logging.getLogger("app")
 
 
 def app_from_environment() -> Starlette:
-    """The application of one worker process."""
+    """The application of one worker process; where it cannot start, the process ends with one sentence."""
     ignore_hangups()  # the supervisor heeds them
     settings = read_settings()
     _configure_logging(settings)
-    application = create_app(settings)
+    try:
+        application = create_app(settings)
+    except StartupError as error:  # what was proven at the supervisor's start is so no more
+        sys.exit(f"error: {error}")
     _spare_the_collector()
     return application
 
