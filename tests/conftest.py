@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.bundle import read_manifest, write_manifest
 from app.main import create_app
 from app.settings import Settings
 
@@ -92,6 +93,24 @@ def models_copy(tmp_path: Path) -> Path:
     """A models directory with a copy of `mnist-2d` 1 alone, to damage."""
     shutil.copytree(MODELS / "mnist-2d" / "1", tmp_path / "models" / "mnist-2d" / "1")
     return tmp_path / "models"
+
+
+def put_bundle(models: Path, version: int, name: str = "mnist-2d", like: str = "mnist-2d/1") -> Path:
+    """Put a copy of a shipped bundle into a models directory under a name and version of one's own, at once: first
+    beside it, then in place of what is there."""
+    directory, part = models / name / str(version), models / name / f"{version}.part"
+    shutil.copytree(MODELS / like, part)
+    write_manifest(part, read_manifest(part).model_copy(update={"name": name, "version": version}))
+    if directory.exists():
+        shutil.rmtree(directory)
+    part.rename(directory)
+    return directory
+
+
+def damage(directory: Path) -> None:
+    """Make a bundle one that no hash fits: one byte too many."""
+    with (directory / "decoder.onnx").open("ab") as file:
+        file.write(b"x")
 
 
 @pytest.fixture

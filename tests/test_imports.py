@@ -10,15 +10,29 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "main", "metrics", "protocol", "settings"},
-    "main": {"__init__", "api", "batcher", "cache", "catalog", "limits", "metrics", "session", "settings"},
+    "__main__": {"__init__", "hangup", "main", "metrics", "protocol", "settings", "supervisor"},
+    "main": {
+        "__init__",
+        "api",
+        "auth",
+        "batcher",
+        "cache",
+        "catalog",
+        "hangup",
+        "limits",
+        "metrics",
+        "session",
+        "settings",
+    },
     "api": {
         "__init__",
         "api",
         "arrays",
+        "auth",
         "bundle",
         "cache",
         "catalog",
+        "directory",
         "gaussian",
         "images",
         "scatter",
@@ -27,7 +41,10 @@ ALLOWED = {
         "timing",
         "vae",
     },
-    "catalog": {"batcher", "bundle", "session", "vae"},
+    "catalog": {"batcher", "bundle", "changes", "directory", "session", "vae"},
+    "changes": {"directory"},
+    "directory": {"bundle"},
+    "hangup": {"catalog"},
     "batcher": {"timing"},
     "likelihood": {"gaussian"},
     "scatter": {"gaussian", "images"},
@@ -46,7 +63,7 @@ DOORS = {
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
     "prometheus_client": {"app/metrics.py"},
-    "uvicorn": {"app/__main__.py", "app/protocol.py"},
+    "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
 }
 
 

@@ -27,6 +27,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
     VaeError,
@@ -59,7 +60,13 @@ class Problem(BaseModel):
 def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these errors."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    return {e.status: {"description": e.title, "content": {MEDIA_TYPE: {"schema": schema}}} for e in errors}
+    titles: dict[int, list[str]] = {}
+    for error in errors:
+        titles.setdefault(error.status, []).append(error.title)
+    return {
+        status: {"description": "; ".join(named), "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status, named in titles.items()
+    }
 
 
 MODEL_PROBLEMS = documented(UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
@@ -74,7 +81,11 @@ def problem(error: type[VaeError], detail: str | None = None, errors: list[Field
     document = Problem(
         type=f"urn:vaeserve:problem:{error.slug}", title=error.title, status=error.status, detail=detail, errors=errors
     )
-    headers = {"Retry-After": str(error.retry_after)} if issubclass(error, Overloaded) else None
+    headers = {}
+    if issubclass(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after)
+    if issubclass(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     content = document.model_dump(exclude_none=True)
     return JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
 
