@@ -16,6 +16,7 @@ from app.api import (
     interpolate,
     manifold,
     models,
+    openapi,
     posteriors,
     problems,
     reconstruct,
@@ -27,7 +28,6 @@ from app.api import (
 )
 from app.api.application import Application
 from app.api.departures import Departures
-from app.api.openapi import document
 from app.api.state import State
 from app.batcher import Batcher
 from app.cache import Cache
@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Encode, decode, sample and interpolate with variational autoencoders.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
@@ -106,5 +107,5 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    openapi.install(app)
     return app

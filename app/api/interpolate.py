@@ -8,7 +8,7 @@ from pydantic import Field
 from app.api.forms import offer
 from app.api.latents import PictureQuery, Point, locate
 from app.api.operation import Operation
-from app.api.parameters import JsonInt, Strict
+from app.api.parameters import JSON_INT, Strict
 from app.api.pictures import EXAMPLE_IMAGE
 from app.api.readers import json_of
 from app.api.state import State
@@ -23,7 +23,7 @@ class InterpolateRequest(Strict):
     """The points to visit, in order."""
 
     points: list[Point] = Field(min_length=2, max_length=16, examples=[[{"image": EXAMPLE_IMAGE}, {"label": 3}]])
-    steps: Annotated[JsonInt, Field(ge=2)] = Field(
+    steps: Annotated[int, Field(ge=2), JSON_INT] = Field(
         10, description="Pictures from each point to the next, both included; at most `VAE_MAX_STEPS`."
     )
     method: Method = Field("auto", description="`auto`: slerp through given latents of d > 2, else lerp.")

@@ -22,7 +22,8 @@ def _not_bool_or_str(value: Any) -> Any:
 
 
 # Strict integers would refuse 1.0, which JSON Schema allows; lax ones would take false and "1".
-JsonInt = Annotated[int, Field(ge=0), BeforeValidator(_not_bool_or_str)]
+JSON_INT = BeforeValidator(_not_bool_or_str)  # behind the bounds, which would be documented wrongly otherwise
+JsonInt = Annotated[int, Field(ge=0), JSON_INT]
 JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -39,7 +40,7 @@ class Strict(BaseModel):
 class ModelQuery(Strict):
     """Which model answers."""
 
-    model: str | None = Field(None, description="A model's name; the default model if absent.", examples=["mnist"])
+    model: str | None = Field(None, description="A model's name; the default model if absent.", examples=["mnist-2d"])
     version: int | None = Field(None, ge=1, description="A version of it; the newest if absent.")
 
 
@@ -78,6 +79,8 @@ IMAGE_FILES: dict[str, Any] = {
         "content": {
             "multipart/form-data": {
                 "schema": {
+                    "title": "FilesRequest",
+                    "description": "Pictures, as uploaded files.",
                     "type": "object",
                     "required": ["images"],
                     "properties": {
