@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from app.api.operation import Operation
 from app.api.problems import Problem, problem_responses
-from app.api.schemas import PREFIX, is_named_object, plain, reachable, references, written
+from app.api.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
 
 Document = dict[str, Any]
 
@@ -141,18 +141,15 @@ def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> Non
     """Make every schema plain, as what it is used for allows."""
     schemas = openapi["components"]["schemas"]
     taken, nulls = set[str](), set[str]()
-    answered = reachable(openapi["components"]["responses"], schemas)
     for (path, method), route in routes.items():
         operation = openapi["paths"][path][method]
         taken |= reachable(operation.get("requestBody"), schemas)
-        names = reachable(operation["responses"], schemas)
-        answered |= names
         if not route.response_model_exclude_none:
-            nulls |= names
+            nulls |= reachable(operation["responses"], schemas)
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = plain(parameter["schema"], nullable=False)
             parameter["schema"].pop("description", None)  # the parameter has it
     for name, schema in schemas.items():
         nullable = name in nulls
-        mended = written(schema, nullable=nullable) if name in answered - taken else schema
+        mended = asked(schema) if name in taken else written(schema, nullable=nullable)
         schemas[name] = {"title": name} | plain(mended, nullable=nullable)

@@ -1,5 +1,6 @@
 """JSON Schemas as pydantic writes them, made plain: what every generator of clients understands, and nothing twice."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
@@ -47,6 +48,12 @@ def written(schema: Schema, *, nullable: bool) -> Schema:
     return open_ | {"properties": members} | ({"required": required} if required else {})
 
 
+def asked(schema: Schema) -> Schema:
+    """A request's schema: a default is told in words, or generators would want the member to be given."""
+    members = {name: _with_default_in_words(part) for name, part in schema.get("properties", {}).items()}
+    return schema | {"properties": members} if members else schema
+
+
 def references(node: Any) -> Iterator[str]:
     """Every `$ref` in a part of the document."""
     if isinstance(node, dict):
@@ -73,6 +80,13 @@ def reachable(node: Any, schemas: dict[str, Schema]) -> set[str]:
 def is_named_object(schema: Any) -> TypeGuard[Schema]:
     """Whether a schema that stands in its place has a name, to be moved under it."""
     return isinstance(schema, dict) and schema.get("type") == "object" and "title" in schema
+
+
+def _with_default_in_words(schema: Schema) -> Schema:
+    if "default" not in schema:
+        return schema
+    words = f"{schema.get('description', '')} `{json.dumps(schema['default'])}` if absent.".strip()
+    return {key: value for key, value in schema.items() if key != "default"} | {"description": words}
 
 
 def _may_be_null(schema: Schema) -> bool:
