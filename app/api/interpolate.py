@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from app.api.forms import offer
-from app.api.latents import PictureQuery, Point, locate
+from app.api.latents import PictureQuery, Point, finite, locate
 from app.api.operation import Operation
 from app.api.parameters import JSON_INT, Strict
 from app.api.pictures import EXAMPLE_IMAGE
@@ -42,7 +42,7 @@ async def _interpolate(server: State, vae: Vae, query: PictureQuery, body: Inter
     points = await locate(server, vae, query, body.points)
     all_given = all(point.latent is not None for point in body.points)
     latents, method = vae.interpolate(points, body.steps, body.method, all_given=all_given)
-    return await decoded(vae, query, latents, method=method)
+    return await decoded(vae, query, finite(latents, "/points", rows=False), method=method)
 
 
 offer(

@@ -21,6 +21,14 @@ def _not_bool_or_str(value: Any) -> Any:
     return value
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("leave it out instead of null")
+    return value
+
+
+NOT_NULL = BeforeValidator(_not_null)  # a member that need not be there is documented without null
+
 # Strict integers would refuse 1.0, which JSON Schema allows; lax ones would take false and "1".
 JSON_INT = BeforeValidator(_not_bool_or_str)  # behind the bounds, which would be documented wrongly otherwise
 JsonInt = Annotated[int, Field(ge=0), JSON_INT]
@@ -86,6 +94,7 @@ IMAGE_FILES: dict[str, Any] = {
                     "properties": {
                         "images": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "PNG, JPEG, WebP or still GIF files; the field is repeated for each.",
                         }
