@@ -28,7 +28,11 @@ _TAGS = {
     "interpolate": "Paths through the latent space.",
     "reconstruct": "Images encoded and decoded.",
     "score": "How well a model explains images.",
+    "vary": "Images near a given one.",
+    "combine": "Latent arithmetic.",
+    "traverse": "One latent dimension after another, from end to end.",
     "manifold": "The latent plane as a picture.",
+    "posteriors": "Where held-out images lie in the latent space.",
     "models": "What is served.",
     "service": "The service itself, and its health.",
 }
