@@ -1,5 +1,6 @@
 """What the operations share: query parameters and request bodies."""
 
+import logging
 import secrets
 from typing import Annotated, Any
 
@@ -104,6 +105,8 @@ IMAGE_FILES: dict[str, Any] = {
         },
     }
 }
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it would log what is wrong with a form: the answer says
 
 
 async def image_files(request: Request, server: Server) -> list[bytes]:
