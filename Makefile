@@ -18,5 +18,5 @@ format: ## format the code and make the fixes that are safe, then check
 	@scripts/check --fix
 
 clean: ## remove .venv and what the tools leave behind
-	rm -rf .venv build dist *.egg-info .coverage coverage.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv tests/clients/node_modules build dist *.egg-info .coverage coverage.xml .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

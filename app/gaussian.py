@@ -191,9 +191,9 @@ class Quantiles:
         return np.asarray(np.interp(values, self.values, self.percentiles))
 
 
-def squared_norm(latents: Floats) -> Floats:
+def squared_norm(latents: Floats) -> NDArray[np.float64]:
     """|z|^2 `[N]` of latents `[N, *latent]`."""
-    flat = latents.reshape(len(latents), -1)
+    flat = latents.reshape(len(latents), -1).astype(np.float64)  # a latent may be as large as float32 goes
     return np.asarray(np.vecdot(flat, flat))
 
 
@@ -213,11 +213,15 @@ def manifold_grid(n: int) -> Floats:
 
 
 def interpolate(points: Floats, steps: int, method: Literal["lerp", "slerp"]) -> Floats:
-    """A path `[(P - 1) * (steps - 1) + 1, *latent]` through `points` `[P, *latent]`, `steps` latents a leg."""
+    """A path `[(P - 1) * (steps - 1) + 1, *latent]` through `points` `[P, *latent]`, `steps` latents a leg.
+
+    An arc between latents near float32's largest that point in almost opposite directions leaves its range: inf.
+    """
     fractions = np.linspace(0, 1, steps)
     between = {"lerp": lerp, "slerp": slerp}[method]
     legs = [between(a, b, fractions) for a, b in pairwise(points)]
-    return np.concatenate([leg[:-1] for leg in legs] + [points[-1:]]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return np.concatenate([leg[:-1] for leg in legs] + [points[-1:]]).astype(np.float32)
 
 
 def lerp(a: Floats, b: Floats, fractions: NDArray[np.float64]) -> NDArray[np.float64]:

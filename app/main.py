@@ -17,6 +17,7 @@ from app.api import (
     manage,
     manifold,
     models,
+    openapi,
     posteriors,
     problems,
     reconstruct,
@@ -28,7 +29,6 @@ from app.api import (
 )
 from app.api.application import Application
 from app.api.departures import Departures
-from app.api.openapi import document
 from app.api.state import State
 from app.auth import Keys
 from app.batcher import Batcher
@@ -104,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Encode, decode, sample and interpolate with variational autoencoders.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
@@ -115,7 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    openapi.install(app)
     return app
 
 

@@ -33,6 +33,10 @@ INLINE_ELEMENTS = 16_384
 CHUNK = 1024
 """Rows that one request has in the queue at a time where each of its images makes many: some MB of them."""
 
+WIDEST = np.float32(30)
+"""Largest `log_std`, a standard deviation of 1e13: of an image unlike any that it learnt from an encoder may say far
+more, and neither draws nor their scores would be finite."""
+
 
 class Vae:
     """Encoder and decoder of one bundle, ready to run."""
@@ -83,7 +87,8 @@ class Vae:
 
     async def _encode(self, rows: Pixels) -> Posterior:
         outputs = await self._submit("encoder", self._run_encoder, rows)
-        return Posterior(outputs["mean"], outputs.get("log_std"))
+        log_std = outputs.get("log_std")
+        return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
 
     async def decode(self, latents: Floats) -> Pixels:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
+@contextmanager
+def servers() -> Iterator[Start]:
     """Starts servers with settings of one's own, and ends them."""
     started: list[tuple[subprocess.Popen[str], httpx2.Client]] = []
 
@@ -169,6 +170,13 @@ def start() -> Iterator[Start]:
         client.close()
         process.terminate()  # killed, it would leave its workers behind
         process.communicate(timeout=40)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers for one test."""
+    with servers() as start:
+        yield start
 
 
 def launch(**settings: object) -> subprocess.Popen[str]:

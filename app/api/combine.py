@@ -2,7 +2,7 @@
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from app.api.forms import offer
 from app.api.latents import PictureQuery, Point, finite, locate
@@ -19,6 +19,8 @@ router = APIRouter(tags=["combine"], route_class=Operation)
 
 class Term(Point):
     """A weight, and exactly one of an image, a latent and a label."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 2, "maxProperties": 2})
 
     weight: JsonFloat = Field(description="What the latent counts; negative to take it away.", examples=[1.0])
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from app.api.forms import offer
-from app.api.latents import PictureQuery, Point, locate
+from app.api.latents import PictureQuery, Point, finite, locate
 from app.api.operation import Operation
-from app.api.parameters import JsonInt, Strict
+from app.api.parameters import JSON_INT, Strict
 from app.api.pictures import EXAMPLE_IMAGE
 from app.api.readers import json_of
 from app.api.state import State
@@ -23,7 +23,7 @@ class InterpolateRequest(Strict):
     """The points to visit, in order."""
 
     points: list[Point] = Field(min_length=2, max_length=16, examples=[[{"image": EXAMPLE_IMAGE}, {"label": 3}]])
-    steps: Annotated[JsonInt, Field(ge=2)] = Field(
+    steps: Annotated[int, Field(ge=2), JSON_INT] = Field(
         10, description="Pictures from each point to the next, both included; at most `VAE_MAX_STEPS`."
     )
     method: Method = Field("auto", description="`auto`: slerp through given latents of d > 2, else lerp.")
@@ -42,7 +42,7 @@ async def _interpolate(server: State, vae: Vae, query: PictureQuery, body: Inter
     points = await locate(server, vae, query, body.points)
     all_given = all(point.latent is not None for point in body.points)
     latents, method = vae.interpolate(points, body.steps, body.method, all_given=all_given)
-    return await decoded(vae, query, latents, method=method)
+    return await decoded(vae, query, finite(latents, "/points", rows=False), method=method)
 
 
 offer(

@@ -1,13 +1,13 @@
 """Latents of a request: as JSON and npy have them, or located by an image, a class, or themselves."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from app.api.parameters import JsonInt, Latent, ModelQuery, PercentileQuery, Strict, check_count
+from app.api.parameters import NOT_NULL, JsonInt, Latent, ModelQuery, PercentileQuery, Strict, check_count
 from app.api.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
 from app.api.state import State
 from app.arrays import read_npy
@@ -30,9 +30,11 @@ class PictureQuery(ModelQuery, ReadingQuery, PercentileQuery):
 class Point(Strict):
     """Exactly one of an image, a latent and a label."""
 
-    image: Base64Image | None = Field(None, examples=[EXAMPLE_IMAGE])
-    latent: Latent | None = None
-    label: JsonInt | None = Field(None, description="The mean of this class.")
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    image: Annotated[Base64Image | None, NOT_NULL] = Field(None, examples=[EXAMPLE_IMAGE])
+    latent: Annotated[Latent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
+    label: Annotated[JsonInt | None, NOT_NULL] = Field(None, description="The mean of this class.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Point":

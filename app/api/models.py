@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
 from app.api.parameters import Strict
@@ -37,6 +37,9 @@ class Models(BaseModel):
     models: list[Model] = Field(description="Every version of every model.")
 
 
+Name = Annotated[str, Path(description="A model's name.", examples=["mnist-2d"])]
+
+
 class VersionQuery(Strict):
     """Which version."""
 
@@ -55,7 +58,7 @@ async def list_models(server: Server) -> Models:
 
 
 @router.get("/models/{name}", operation_id="get_model", responses=documented(UnknownModel, InvalidInput))
-async def get_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Model:
+async def get_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Model:
     """One model, with its manifest."""
     return _describe(server.catalog, server.catalog.find(name, query.version))
 

@@ -1,50 +1,159 @@
-"""The OpenAPI document as generated clients need it."""
+"""The OpenAPI document, written for its readers: generators of clients, linters, and people."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 
 from app.api.operation import Operation
-from app.api.problems import Problem
+from app.api.problems import Problem, problem_responses
+from app.api.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
+
+Document = dict[str, Any]
+
+_DESCRIPTION = (
+    "Images go in as base64, as uploaded files or as npy arrays; latents, pictures and arrays come back. Every"
+    " operation on a model takes `model` and `version`, and answers the default model's newest version without them."
+    " The same seed gives the same bytes. Every error is a problem document (RFC 9457)."
+)
+
+# A tag that is not here fails tests/test_openapi.py; one that no operation has is left out.
+_TAGS = {
+    "encode": "Images to posteriors.",
+    "decode": "Latents to images.",
+    "sample": "New images, from the prior or from the aggregated posterior.",
+    "interpolate": "Paths through the latent space.",
+    "reconstruct": "Images encoded and decoded.",
+    "score": "How well a model explains images.",
+    "vary": "Images near a given one.",
+    "combine": "Latent arithmetic.",
+    "traverse": "One latent dimension after another, from end to end.",
+    "manifold": "The latent plane as a picture.",
+    "posteriors": "Where held-out images lie in the latent space.",
+    "models": "What is served.",
+    "service": "The service itself, and its health.",
+}
 
 _TIMES = {
     "X-Queue-Time": "Milliseconds that the request's rows waited for a slot.",
     "X-Inference-Time": "Milliseconds from then until the last of them was done.",
     "X-Total-Time": "Milliseconds that the server took for all of it.",
 }
+_FRESHNESS = {"ETag": "Of the answer, unless its draws have no seed.", "Cache-Control": "How long it holds."}
 _NOT_MODIFIED = {"description": "The client has this answer: its ETag was in If-None-Match."}
+_STOCK = "Successful Response"
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with one schema for every problem in place of FastAPI's own."""
+def install(app: FastAPI) -> None:
+    """Make `app` serve its document at `/openapi.json`."""
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+
+    async def openapi(request: Request) -> JSONResponse:
+        prefix = request.scope.get("root_path")
+        return JSONResponse(document(app) | ({"servers": [{"url": prefix}]} if prefix else {}))
+
+    app.add_route("/openapi.json", openapi, include_in_schema=False)
+
+
+def document(app: FastAPI) -> Document:
+    """The document of every route of `app`, as it is without a path prefix."""
     if app.openapi_schema is None:
-        openapi = get_openapi(
-            title=app.title,
-            version=app.version,
-            summary=app.summary,
-            license_info=app.license_info,
-            routes=app.routes,
-        )
-        schemas = openapi["components"]["schemas"]
-        for stock in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(stock, None)
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs"))
-        schemas["Problem"] = problem
-        for route in app.routes:
-            if isinstance(route, Operation):
-                for method in route.methods or ():
-                    _describe(openapi["paths"][route.path][method.lower()], method)
-        app.openapi_schema = openapi
+        app.openapi_schema = _write(app)
     return app.openapi_schema
 
 
-def _describe(operation: dict[str, Any], method: str) -> None:
-    """Add what every operation on a model does."""
-    headers = operation["responses"]["200"].setdefault("headers", {})
-    headers |= {name: {"description": text, "schema": {"type": "number"}} for name, text in _TIMES.items()}
-    if method == "GET":
-        headers["ETag"] = {"description": "Of the answer, unless its draws have no seed.", "schema": {"type": "string"}}
-        headers["Cache-Control"] = {"description": "How long it holds.", "schema": {"type": "string"}}
-        operation["responses"]["304"] = _NOT_MODIFIED
+def _write(app: FastAPI) -> Document:
+    openapi = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=_DESCRIPTION,
+        license_info=app.license_info,
+        servers=[{"url": "/"}],
+        routes=app.routes,
+    )
+    routes = {
+        (route.path_format, method.lower()): route
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in route.methods or ()
+    }
+    for (path, method), route in routes.items():
+        _describe(openapi["paths"][path][method], route, openapi)
+    _share(openapi)
+    _simplify(openapi, routes)
+    used = {tag for operation in _operations(openapi) for tag in operation.get("tags", ())}
+    openapi["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
+    openapi.setdefault("security", [])
+    return openapi
+
+
+def _operations(openapi: Document) -> Iterator[Document]:
+    for methods in openapi["paths"].values():
+        yield from methods.values()
+
+
+def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
+    """Add what FastAPI does not know of a route."""
+    operation["summary"] = str(operation["operationId"]).replace("_", " ").capitalize()
+    answers = operation["responses"]
+    for status, answer in answers.items():
+        if answer.get("description") == _STOCK and (names := list(references(answer))):
+            schema = openapi["components"]["schemas"][names[0].removeprefix(PREFIX)]
+            answer["description"] = schema.get("description", _STOCK)
+        if "$ref" in answer:  # beside it FastAPI writes a description of its own
+            answers[status] = {"$ref": answer["$ref"]}
+    if isinstance(route, Operation):
+        headers = answers["200"].setdefault("headers", {})
+        headers |= {name: {"description": text, "schema": {"type": "number"}} for name, text in _TIMES.items()}
+        if route.methods == {"GET"}:
+            headers |= {name: {"description": text, "schema": {"type": "string"}} for name, text in _FRESHNESS.items()}
+            answers["304"] = _NOT_MODIFIED
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _share(openapi: Document) -> None:
+    """Move under `components` what many operations have: problems, headers, and objects that stand in their place."""
+    components = openapi.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for stock in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(stock, None)
+    problem = Problem.model_json_schema(ref_template=PREFIX + "{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas["Problem"] = problem
+    used = set(references(openapi["paths"]))
+    responses = problem_responses()
+    components["responses"] = {
+        name: part for name, part in responses.items() if f"#/components/responses/{name}" in used
+    }
+    headers = components.setdefault("headers", {})
+    for operation in _operations(openapi):
+        for media_type in operation.get("requestBody", {}).get("content", {}).values():
+            if is_named_object(schema := media_type.get("schema")):
+                schemas[schema["title"]] = schema
+                media_type["schema"] = {"$ref": PREFIX + schema["title"]}
+        for answer in operation["responses"].values():
+            for name, header in answer.get("headers", {}).items():
+                if headers.setdefault(name, header) == header:
+                    answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
+
+
+def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> None:
+    """Make every schema plain, as what it is used for allows."""
+    schemas = openapi["components"]["schemas"]
+    taken, nulls = set[str](), set[str]()
+    for (path, method), route in routes.items():
+        operation = openapi["paths"][path][method]
+        taken |= reachable(operation.get("requestBody"), schemas)
+        if not route.response_model_exclude_none:
+            nulls |= reachable(operation["responses"], schemas)
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = plain(parameter["schema"], nullable=False)
+            parameter["schema"].pop("description", None)  # the parameter has it
+    for name, schema in schemas.items():
+        nullable = name in nulls
+        mended = asked(schema) if name in taken else written(schema, nullable=nullable)
+        schemas[name] = {"title": name} | plain(mended, nullable=nullable)

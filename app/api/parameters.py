@@ -1,5 +1,6 @@
 """What the operations share: query parameters and request bodies."""
 
+import logging
 import secrets
 from typing import Annotated, Any
 
@@ -21,8 +22,17 @@ def _not_bool_or_str(value: Any) -> Any:
     return value
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("leave it out instead of null")
+    return value
+
+
+NOT_NULL = BeforeValidator(_not_null)  # a member that need not be there is documented without null
+
 # Strict integers would refuse 1.0, which JSON Schema allows; lax ones would take false and "1".
-JsonInt = Annotated[int, Field(ge=0), BeforeValidator(_not_bool_or_str)]
+JSON_INT = BeforeValidator(_not_bool_or_str)  # behind the bounds, which would be documented wrongly otherwise
+JsonInt = Annotated[int, Field(ge=0), JSON_INT]
 JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -39,7 +49,7 @@ class Strict(BaseModel):
 class ModelQuery(Strict):
     """Which model answers."""
 
-    model: str | None = Field(None, description="A model's name; the default model if absent.", examples=["mnist"])
+    model: str | None = Field(None, description="A model's name; the default model if absent.", examples=["mnist-2d"])
     version: int | None = Field(None, ge=1, description="A version of it; the newest if absent.")
 
 
@@ -78,11 +88,14 @@ IMAGE_FILES: dict[str, Any] = {
         "content": {
             "multipart/form-data": {
                 "schema": {
+                    "title": "FilesRequest",
+                    "description": "Pictures, as uploaded files.",
                     "type": "object",
                     "required": ["images"],
                     "properties": {
                         "images": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "PNG, JPEG, WebP or still GIF files; the field is repeated for each.",
                         }
@@ -92,6 +105,8 @@ IMAGE_FILES: dict[str, Any] = {
         },
     }
 }
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it would log what is wrong with a form: the answer says
 
 
 async def image_files(request: Request, server: Server) -> list[bytes]:

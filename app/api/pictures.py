@@ -16,8 +16,11 @@ from app.errors import InvalidInput
 from app.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.vae import Vae
 
-# A 4 x 4 grey PNG: any size is resized to the model's.
-EXAMPLE_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAAAAACMmsGiAAAAEElEQVR4nGNgQAH/GWAsAABDBAIAvYkpVwAAAABJRU5ErkJggg=="
+# An 8 x 8 grey PNG of a nought: any size is resized to the model's.
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAIklEQVR42mNggAJG"
+    "Bob/EIrh/38Ghv//GZhgUpgMJMVQAAARsgYFwKk0sQAAAABJRU5ErkJggg=="
+)
 
 Base64Image = Annotated[str, Field(min_length=1, description="Base64 of a PNG, JPEG, WebP or still GIF.")]
 

@@ -27,6 +27,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    StartupError,
     Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
@@ -47,10 +48,26 @@ class FieldError(BaseModel):
     detail: str = Field(description="What is wrong there.")
 
 
+def urn(error: type[VaeError]) -> str:
+    """What identifies a kind of problem."""
+    return f"urn:vaeserve:problem:{error.slug}"
+
+
+def kinds(error: type[VaeError] = VaeError) -> list[type[VaeError]]:
+    """An error class and every one below it that can be answered."""
+    below = [kind for child in error.__subclasses__() if child is not StartupError for kind in kinds(child)]
+    return [error, *below]
+
+
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 
-    type: str = Field(description="Identifies the kind of problem.", examples=["urn:vaeserve:problem:invalid-input"])
+    # An open list: with an `enum`, a client would choke on a kind that a later version adds.
+    type: str = Field(
+        description="Identifies the kind of problem; later versions may add some.",
+        examples=[urn(InvalidInput)],
+        json_schema_extra={"x-extensible-enum": [urn(error) for error in kinds()]},
+    )
     title: str = Field(description="The kind of problem in words.", examples=["Invalid input"])
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str | None = Field(None, description="What to know about this occurrence.")
@@ -59,14 +76,36 @@ class Problem(BaseModel):
 
 def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these errors."""
-    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    titles: dict[int, list[str]] = {}
+    by_status: dict[int, list[type[VaeError]]] = {}
     for error in errors:
-        titles.setdefault(error.status, []).append(error.title)
-    return {
-        status: {"description": "; ".join(named), "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status, named in titles.items()
+        by_status.setdefault(error.status, []).append(error)
+    return {status: _of_status(classes) for status, classes in by_status.items()}
+
+
+def _of_status(classes: list[type[VaeError]]) -> dict[str, Any]:
+    """The response of one class; where several share a status, the first one's under all their titles."""
+    if len(classes) == 1:
+        return {"$ref": f"#/components/responses/{classes[0].__name__}"}
+    return _response(classes[0]) | {"description": "; ".join(error.title for error in classes)}
+
+
+def problem_responses() -> dict[str, dict[str, Any]]:
+    """OpenAPI of what each error class answers, by its name."""
+    return {error.__name__: _response(error) for error in kinds()}
+
+
+def _response(error: type[VaeError]) -> dict[str, Any]:
+    wrong = [FieldError(pointer="/images/3", detail="not base64")] if issubclass(error, InvalidInput) else None
+    example = Problem(type=urn(error), title=error.title, status=error.status, errors=wrong)
+    content = {
+        "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
+        "example": example.model_dump(exclude_none=True),
     }
+    response: dict[str, Any] = {"description": error.title, "content": {MEDIA_TYPE: content}}
+    if issubclass(error, Overloaded):
+        seconds = {"description": "Seconds to wait before another try.", "schema": {"type": "integer"}}
+        response["headers"] = {"Retry-After": seconds}
+    return response
 
 
 MODEL_PROBLEMS = documented(UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
@@ -78,9 +117,7 @@ BODY_PROBLEMS = documented(BadRequest, BodyTooLarge, UnsupportedMediaType) | MOD
 
 def problem(error: type[VaeError], detail: str | None = None, errors: list[FieldError] | None = None) -> JSONResponse:
     """The answer for one error."""
-    document = Problem(
-        type=f"urn:vaeserve:problem:{error.slug}", title=error.title, status=error.status, detail=detail, errors=errors
-    )
+    document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
     headers = {}
     if issubclass(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after)

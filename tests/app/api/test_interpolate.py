@@ -110,3 +110,21 @@ def test_what_is_no_path(client: TestClient, body: dict[str, Any], pointer: str)
 
 def test_whole_floats_are_integers(client: TestClient) -> None:
     assert len(client.post("/interpolate", params=PLANE, json={"points": LINE, "steps": 3.0}).json()["images"]) == 3
+
+
+@pytest.mark.parametrize("method", ["lerp", "slerp"])
+@pytest.mark.parametrize("first", [[3e38, 3e38], [1e25, -1e25], [1e-40, 1e-40], [0, 0]])
+@pytest.mark.parametrize("second", [[-3e38, -3e38], [-3e38, -2.9e38], [0, 1], [1e-40, 0]])
+def test_a_path_is_finite_or_refused(client: TestClient, method: str, first: list[float], second: list[float]) -> None:
+    body = {"points": [{"latent": first}, {"latent": second}], "steps": 5, "method": method}
+    answer = client.post("/interpolate", params={"model": "mnist-2d", "percentile": True}, json=body)
+    assert answer.status_code == 200 or pointers(answer) == ["/points"]
+    assert "null" not in answer.text
+
+
+@pytest.mark.parametrize("member", ["image", "latent", "label"])
+def test_what_is_not_given_is_left_out(client: TestClient, member: str) -> None:
+    points = [{"latent": [0, 1]}, {"label": 3}]
+    points[1] |= {member: None}  # type: ignore[dict-item]
+    answer = client.post("/interpolate", params={"model": "mnist-2d"}, json={"points": points})
+    assert f"/points/1/{member}" in pointers(answer)

@@ -167,3 +167,26 @@ def test_npz_has_explanations_as_pixels(client: TestClient, digits: Pixels) -> N
     assert arrays["explanation"].shape == (3, 28, 28)
     assert (arrays["explanation"][2] == from_base64(body["explanation"][2])).all()
     assert arrays["explanation_nats"].tolist() == body["explanation_nats"]
+
+
+@pytest.mark.parametrize(("name", "version"), [("mnist", 1), ("mnist", 2), ("mnist-2d", 1), ("mnist-2d", 2)])
+def test_images_unlike_any_are_told_in_finite_numbers(
+    client: TestClient, digits: Pixels, name: str, version: int
+) -> None:
+    rng = np.random.default_rng(0)
+    odd = [
+        255 - digits[0],
+        np.full((28, 28), 255),
+        rng.integers(0, 256, (28, 28)),
+        255 * (np.indices((28, 28)).sum(0) % 2),
+    ]
+    query = {"model": name, "version": version, "seed": 1}
+    body = {"images": [base64_png(pixels.astype(np.uint8)) for pixels in odd]}
+    scored = client.post("/score", params=query | {"explain": True}, json=body)
+    drawn = client.post("/encode", params=query | {"draw": True, "percentile": True}, json=body)
+    near = {"images": body["images"][:1]}
+    varied = client.post("/vary", params=query | {"radius": 100, "percentile": True}, json=near)
+    for answer in (scored, drawn, varied):
+        assert answer.status_code == 200
+        assert "null" not in answer.text
+    assert client.post("/reconstruct", params=query | {"mode": "predictive"}, json=body).status_code == 200

@@ -1,0 +1,109 @@
+"""JSON Schemas as pydantic writes them, made plain: what every generator of clients understands, and nothing twice."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+
+Schema = dict[str, Any]
+
+PREFIX = "#/components/schemas/"
+
+_NULL = {"type": "null"}
+
+
+def plain(schema: Schema, *, nullable: bool) -> Schema:
+    """The same schema in fewer words.
+
+    A title that only repeats a name is left out: generators would name types by it. `const` is an `enum` of one, and a
+    bound of integers an integer that belongs to them. Unless `nullable`, what may be null may simply be absent.
+    """
+    schema = {key: value for key, value in schema.items() if key != "title"}
+    if not nullable:
+        schema = _without_null(schema)
+    if "const" in schema:
+        schema["enum"] = [schema.pop("const")]
+    if schema.get("type") == "integer":
+        schema = _with_integer_bounds(schema)
+    for key, value in schema.items():
+        if key == "properties":
+            schema[key] = {name: plain(part, nullable=nullable) for name, part in value.items()}
+        elif key in ("items", "additionalProperties") and isinstance(value, dict):
+            schema[key] = plain(value, nullable=nullable)
+        elif key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+            schema[key] = [plain(part, nullable=nullable) for part in value]
+    return schema
+
+
+def written(schema: Schema, *, nullable: bool) -> Schema:
+    """An answer's schema: only what would be null is left out, unless `nullable`; later versions may write more."""
+    if "properties" not in schema:
+        return schema
+    members = {
+        name: {key: value for key, value in part.items() if key != "default"}
+        for name, part in schema["properties"].items()
+    }
+    already = schema.get("required", ())
+    required = [name for name, part in members.items() if nullable or name in already or not _may_be_null(part)]
+    open_ = {key: value for key, value in schema.items() if (key, value) != ("additionalProperties", False)}
+    return open_ | {"properties": members} | ({"required": required} if required else {})
+
+
+def asked(schema: Schema) -> Schema:
+    """A request's schema: a default is told in words, or generators would want the member to be given."""
+    members = {name: _with_default_in_words(part) for name, part in schema.get("properties", {}).items()}
+    return schema | {"properties": members} if members else schema
+
+
+def references(node: Any) -> Iterator[str]:
+    """Every `$ref` in a part of the document."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def reachable(node: Any, schemas: dict[str, Schema]) -> set[str]:
+    """Names of the schemas that a part of the document refers to, directly or through others."""
+    found: set[str] = set()
+    ahead = [node]
+    while ahead:
+        names = {ref.removeprefix(PREFIX) for ref in references(ahead.pop()) if ref.startswith(PREFIX)} - found
+        found |= names
+        ahead += [schemas[name] for name in names]
+    return found
+
+
+def is_named_object(schema: Any) -> TypeGuard[Schema]:
+    """Whether a schema that stands in its place has a name, to be moved under it."""
+    return isinstance(schema, dict) and schema.get("type") == "object" and "title" in schema
+
+
+def _with_default_in_words(schema: Schema) -> Schema:
+    if "default" not in schema:
+        return schema
+    words = f"{schema.get('description', '')} `{json.dumps(schema['default'])}` if absent.".strip()
+    return {key: value for key, value in schema.items() if key != "default"} | {"description": words}
+
+
+def _may_be_null(schema: Schema) -> bool:
+    return _NULL in schema.get("anyOf", ())
+
+
+def _without_null(schema: Schema) -> Schema:
+    if not _may_be_null(schema):
+        return schema
+    rest = [kind for kind in schema["anyOf"] if kind != _NULL]
+    outer = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
+    inner = {key: value for key, value in rest[0].items() if key != "title"} if len(rest) == 1 else {"anyOf": rest}
+    return inner | outer
+
+
+def _with_integer_bounds(schema: Schema) -> Schema:
+    schema = {key: int(value) if key in ("minimum", "maximum") else value for key, value in schema.items()}
+    if "exclusiveMinimum" in schema:
+        schema["minimum"] = int(schema.pop("exclusiveMinimum")) + 1
+    return schema
