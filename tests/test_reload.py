@@ -1,8 +1,11 @@
 """Models that change while requests come in: not one fails, and each is answered by one bundle, whole."""
 
+import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +17,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from tests.conftest import Pixels, Start, base64_png, damage, put_bundle
+from tests.conftest import ROOT, Pixels, Start, base64_png, damage, put_bundle
 from tests.test_workers import children, sharing, until
 
 KEY = "a-key-of-16-chars"
@@ -141,6 +144,28 @@ def test_under_load_a_model_is_replaced_loaded_unloaded_and_refused(
     assert users.seen >= {(2, FIRST), (2, SECOND)}
     assert users.seen <= {(version, like) for version in (2, 3) for like in (FIRST, SECOND)}
     assert memory[-1] < memory[4] + 60  # of 45 loaded models more, each of 8 MB and up, about none has stayed
+
+
+def test_every_command_of_the_documentation_works(start: Start, models_copy: Path) -> None:
+    for version in (1, 2):
+        put_bundle(models_copy, version, name="mnist")
+    _, client = start(models_dir=models_copy, admin_key=KEY)
+    text = (ROOT / "docs" / "models.md").read_text()
+    answers = []
+    for command in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)[0].strip().splitlines():
+        script = command.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))
+        script = script.replace("curl -s", "curl -sS --fail-with-body")
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env={"VAE_ADMIN_KEY": KEY, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            check=True,
+        )
+        answers.append(json.loads(done.stdout))
+    second = [{"name": "mnist", "version": 2}]
+    assert answers[1:3] == [{"unloaded": second}, {"loaded": second}]
+    assert set(answers[0]) == set(re.findall(r"`(\w+)`", text.partition("| as SIGHUP |")[2].partition("\n")[0]))
+    assert answers[3]["versions"] == [1, 2]
 
 
 def test_hangup_reloads_a_lone_process_in_place(
