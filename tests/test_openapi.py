@@ -17,7 +17,7 @@ from app.api.problems import kinds, urn
 from app.errors import InvalidInput, StartupError, UnknownModel, VaeError
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import ROOT, npy
+from tests.conftest import MODELS, ROOT, npy
 from tests.document import Call, Document, call, examples, operations, resolve
 
 DOCUMENT: Document = json.loads((ROOT / "openapi.json").read_text(encoding="utf-8"))
@@ -190,8 +190,15 @@ def test_examples_of_parameters_fit_their_schemas(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def example_call(client: TestClient) -> Call:
-    """Calls operations with their examples; arrays, which no document holds, are of the examples' model."""
+def example_call() -> Iterator[Call]:
+    """Calls operations with their examples, and the admin key; arrays are of the examples' model."""
+    key = "a-key-for-the-examples"
+    with TestClient(create_app(Settings(models_dir=MODELS, admin_key=key))) as client:
+        client.headers["Authorization"] = f"Bearer {key}"
+        yield _caller(client)
+
+
+def _caller(client: TestClient) -> Call:
     manifest = client.get("/models/mnist-2d").json()["manifest"]
     image, latent = manifest["image"], manifest["latent"]["shape"]
     arrays = {

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi import APIRouter, Depends, Path, Query, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
@@ -35,6 +35,9 @@ router = APIRouter(tags=["manage"], dependencies=[Depends(administered)])
 _PROBLEMS = documented(Unauthorized, Conflict, BundleRefused)
 _OF_A_MODEL = documented(Unauthorized, UnknownModel, Conflict, InvalidInput)
 _OF_A_BUNDLE = documented(Unauthorized, UnknownModel, Conflict, InvalidInput, BundleRefused)
+
+
+Name = Annotated[str, Path(description="A model's name in the models directory.", examples=["mnist-iwae"])]
 
 
 class Version(BaseModel):
@@ -80,14 +83,14 @@ async def reload_models(server: Server) -> Reloaded:
 
 
 @router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_BUNDLE)
-async def load_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Loaded:
+async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
     """Serve a model from the models directory, in one version or in all; what answers already goes on until then."""
     vaes = await server.catalog.load(name, query.version)
     return Loaded(loaded=_versions([Key(vae.manifest.name, vae.manifest.version) for vae in vaes]))
 
 
 @router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
-async def unload_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Unloaded:
+async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Unloaded:
     """Serve a model no more, in one version or in all, until it is loaded again; accepted requests are answered."""
     return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
 

@@ -34,6 +34,7 @@ _TAGS = {
     "manifold": "The latent plane as a picture.",
     "posteriors": "Where held-out images lie in the latent space.",
     "models": "What is served.",
+    "manage": "Models are loaded, unloaded and reloaded. There where an admin key is set.",
     "service": "The service itself, and its health.",
 }
 

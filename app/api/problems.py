@@ -76,17 +76,8 @@ class Problem(BaseModel):
 
 def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these errors."""
-    by_status: dict[int, list[type[VaeError]]] = {}
-    for error in errors:
-        by_status.setdefault(error.status, []).append(error)
-    return {status: _of_status(classes) for status, classes in by_status.items()}
-
-
-def _of_status(classes: list[type[VaeError]]) -> dict[str, Any]:
-    """The response of one class; where several share a status, the first one's under all their titles."""
-    if len(classes) == 1:
-        return {"$ref": f"#/components/responses/{classes[0].__name__}"}
-    return _response(classes[0]) | {"description": "; ".join(error.title for error in classes)}
+    # Where several share a status, the first one's.
+    return {error.status: {"$ref": f"#/components/responses/{error.__name__}"} for error in reversed(errors)}
 
 
 def problem_responses() -> dict[str, dict[str, Any]]:
