@@ -9,11 +9,13 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import decode, encode, interpolate, manifold, models, problems, reconstruct, sample, score, service
+from app.api import decode, encode, interpolate, manifold, models, problems, reconstruct, remote, sample, score, service
 from app.api.application import Application
 from app.api.departures import Departures
 from app.api.openapi import document
 from app.api.state import State
+from app.api.v2 import inference, metadata, statistics
+from app.api.v2 import service as v2_service
 from app.batcher import Batcher
 from app.cache import Cache
 from app.catalog import load_catalog
@@ -22,7 +24,9 @@ from app.metrics import Metrics, RequestMetrics
 from app.session import execution_providers
 from app.settings import Settings
 
-ROUTERS = (encode, decode, sample, interpolate, reconstruct, score, manifold, models, service)
+ROUTERS = (encode, decode, sample, interpolate, reconstruct, score, manifold, remote, models, service)
+V2_ROUTERS = (v2_service, statistics, metadata, inference)
+"""The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -70,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
     )
-    for module in ROUTERS:
+    for module in ROUTERS + V2_ROUTERS:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=service.STATIC))

@@ -3,10 +3,11 @@
 import binascii
 from base64 import b64decode
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field
 
 from app.api.parameters import Strict, check_count
@@ -107,6 +108,15 @@ def images_of_array(server: State, vae: Vae, content: bytes) -> Pixels:
         grey = f"[N, {height}, {width}] or " if channels == 1 else ""
         raise InvalidInput(f"the array must be {grey}[N, {height}, {width}, {channels}]")
     check_count(len(array), server.limits.max_rows, "")
+    return pixels_of_values(array)
+
+
+def pixels_of_values(array: NDArray[Any]) -> Pixels:
+    """uint8 pixels of an array, which is uint8 or float in [0, 1].
+
+    Raises:
+        InvalidInput: floats that are not finite or out of range.
+    """
     if array.dtype == np.uint8:
         return array.astype(np.uint8, copy=False)
     floats = array.astype(np.float64)
