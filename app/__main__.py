@@ -6,23 +6,28 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
 from app import __version__, metrics
 from app.errors import StartupError
-from app.main import create_app
+from app.hangup import ignore_hangups
+from app.main import check_models, create_app
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
+from app.supervisor import Supervisor
 
 logger = logging.getLogger("app")
 
 
 def app_from_environment() -> Starlette:
     """The application of one worker process."""
+    ignore_hangups()  # the supervisor heeds them
     settings = read_settings()
     _configure_logging(settings)
     application = create_app(settings)
@@ -40,30 +45,36 @@ def serve() -> None:
     _configure_logging(settings)
     for name in unknown_variables():
         logger.warning("%s is set, but there is no such setting", name)
-    # With several workers this only proves that they can start: each then loads its own.
-    app: Starlette | str = create_app(settings)
-    _spare_the_collector()
-    with ExitStack() as stack:
-        if settings.workers > 1:
-            app = "app.__main__:app_from_environment"
-            os.environ[metrics.FOLDER] = stack.enter_context(_shared_folder())
-        _run(app, settings)
+    ignore_hangups()  # until there is something to reload
+    if settings.workers == 1:
+        app = create_app(settings)
+        _spare_the_collector()
+        uvicorn.run(app, **_options(settings))
+    else:
+        _serve_with_workers(settings)
 
 
-def _run(app: Starlette | str, settings: Settings) -> None:
-    uvicorn.run(
-        app,
-        factory=settings.workers > 1,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        log_level=settings.log_level,
-        root_path=settings.root_path,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-        server_header=False,
-        http=Protocol,
-        access_log=settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
-    )
+def _serve_with_workers(settings: Settings) -> None:
+    """Each worker loads its own models; that they can be served is proven before."""
+    check_models(settings)
+    with _shared_folder() as os.environ[metrics.FOLDER]:
+        config = uvicorn.Config("app.__main__:app_from_environment", factory=True, **_options(settings))
+        Supervisor(config, [config.bind_socket()], partial(check_models, settings)).run()
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """uvicorn's options."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+        "log_level": settings.log_level,
+        "root_path": settings.root_path,
+        "timeout_graceful_shutdown": settings.shutdown_seconds,
+        "server_header": False,
+        "http": Protocol,
+        "access_log": settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
+    }
 
 
 @contextmanager

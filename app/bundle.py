@@ -133,6 +133,11 @@ class Manifest(_Part):
         return "log_std" in self.graphs.encoder.outputs
 
     @property
+    def digest(self) -> str:
+        """sha256 of the manifest, which holds every file's: the same bundle, the same digest."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
     def files(self) -> dict[str, str]:
         """Every named file and its sha256."""
         parts: list[File] = [self.graphs.encoder, self.graphs.decoder, *self.arrays.values()]

@@ -1,33 +1,59 @@
-"""The served models: discovered at start, looked up by name and version. A name from outside is never a path."""
+"""The served models: discovered at start, looked up by name and version, loaded, unloaded and reloaded at run time.
 
+A name from outside is never a path: it is looked up among what the models directory holds.
+"""
+
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from app.batcher import Batcher
-from app.bundle import MANIFEST, Bundle, read_bundle
-from app.errors import BundleError, ExecutionProviderError, StartupError, UnknownModel
+from app.bundle import MANIFEST, Bundle, read_manifest
+from app.changes import Known, Reload
+from app.directory import Key, find_bundles, read_found
+from app.errors import (
+    BundleError,
+    BundleRefused,
+    Conflict,
+    ExecutionProviderError,
+    StartupError,
+    UnknownModel,
+)
 from app.session import ExecutionProvider
 from app.vae import Vae
 
 logger = logging.getLogger(__name__)
 
+Make = Callable[[Bundle], Vae]
+"""Loads a bundle's graphs, on the execution provider chosen at start, and warms them up.
+
+Raises StartupError where it cannot be served."""
+
 
 class Catalog:
-    """The served models, by name, then by version, and the batcher that they share."""
+    """The served models, by name, then by version, and the batcher that they share.
 
-    def __init__(self, vaes: list[Vae], default: str, batcher: Batcher) -> None:
+    Bundles are read and warmed up in a thread, one change after another; what is served changes on the event loop, at
+    once, so that a request finds the old or the new and never waits. Make and use it on one loop.
+    """
+
+    def __init__(self, vaes: list[Vae], default: str, batcher: Batcher, models_dir: Path, make: Make) -> None:
         """Raises StartupError where `default` is not among several models."""
-        self._batcher = batcher
+        self._batcher, self._models_dir, self._make = batcher, models_dir, make
         self._vaes: dict[str, dict[int, Vae]] = {}
-        for vae in sorted(vaes, key=lambda vae: (vae.manifest.name, vae.manifest.version)):
-            self._vaes.setdefault(vae.manifest.name, {})[vae.manifest.version] = vae
+        self._serve({Key(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
             default = next(iter(self._vaes))
         if default not in self._vaes:
             raise StartupError(f"VAE_DEFAULT_MODEL is {default}, but the models are {', '.join(self._vaes)}")
         self.default = default
+        self._changing = asyncio.Lock()
+        self._loading: set[Key] = set()
+        self._refused: set[Key] = set()
+        self._unloaded: set[Key] = set()
+        """What `unload` took out: `reload` leaves it out, until `load` takes it in or its directory is gone."""
 
     def __iter__(self) -> Iterator[Vae]:
         return (vae for versions in self._vaes.values() for vae in versions.values())
@@ -50,6 +76,79 @@ class Catalog:
         """The versions of a model that is there, ascending."""
         return sorted(self._vaes[name])
 
+    def known(self) -> list[Known]:
+        """Every version of every model that is served or lies in the models directory, ascending."""
+        served, held = self._served, find_bundles(self._models_dir)
+        return [self._describe(key, key in served, key in held) for key in sorted(served.keys() | held.keys())]
+
+    async def load(self, name: str, version: int | None = None) -> list[Vae]:
+        """Serve what the models directory has of `name` in `version` (in every version if None): all of it or, where a
+        bundle is broken, nothing new. What is served already as the directory has it is kept.
+
+        Raises:
+            UnknownModel: the models directory has none such.
+            BundleRefused: a bundle cannot be served; what answered before answers on.
+        """
+        async with self._changing:
+            held = await asyncio.to_thread(find_bundles, self._models_dir)
+            chosen = {key: path for key, path in held.items() if _is_meant(key, name, version)}
+            if not chosen:
+                raise UnknownModel("the models directory has no such model or version")
+            vaes = await self._read(chosen)
+            if self._refused & chosen.keys():
+                raise BundleRefused("the bundle cannot be served, the log says why; what answered before answers on")
+            self._unloaded -= chosen.keys()
+            self._serve(self._served | vaes)
+            return list(vaes.values())
+
+    async def unload(self, name: str, version: int | None = None) -> list[Key]:
+        """Serve `version` of `name` (every version if None) no more, and return what was served; requests that were
+        accepted finish. `reload` leaves it out, until `load` takes it in again.
+
+        Raises:
+            UnknownModel: it is neither served nor in the models directory.
+            Conflict: nothing of the default model would be left.
+        """
+        async with self._changing:
+            held, served = await asyncio.to_thread(find_bundles, self._models_dir), self._served
+            gone = {key for key in held.keys() | served.keys() if _is_meant(key, name, version)}
+            if not gone:
+                raise UnknownModel("no such model or version, served or in the models directory")
+            left = {key: vae for key, vae in served.items() if key not in gone}
+            if not any(key.name == self.default for key in left):
+                raise Conflict("the default model keeps one version at least")
+            self._unloaded |= gone
+            self._serve(left)
+            return sorted(served.keys() & gone)
+
+    async def reload(self) -> Reload:
+        """Serve what the models directory holds now: load what is new or changed, take out what has vanished. What is
+        broken is refused, and what answered before answers on; so does the default model's newest version, were it to
+        lose all.
+
+        Raises:
+            BundleRefused: the directory holds no bundle at all; nothing changes.
+        """
+        async with self._changing:
+            held = await asyncio.to_thread(find_bundles, self._models_dir)
+            if not held:
+                raise BundleRefused("the models directory holds no bundle; what answered before answers on")
+            self._unloaded &= held.keys()
+            self._refused &= held.keys()
+            before = self._served
+            staying = {key: vae for key, vae in before.items() if key in held}
+            vaes = staying | await self._read({key: path for key, path in held.items() if key not in self._unloaded})
+            if not any(key.name == self.default for key in vaes):
+                last = max(key for key in before if key.name == self.default)
+                vaes[last] = before[last]
+            self._serve(vaes)
+            return Reload(
+                loaded=sorted(key for key in vaes if vaes[key] is not before.get(key)),
+                unloaded=sorted(before.keys() - vaes.keys()),
+                kept=sorted(key for key in vaes if vaes[key] is before.get(key)),
+                refused=sorted(self._refused - self._unloaded),
+            )
+
     @property
     def queued_rows(self) -> int:
         """Rows that wait for a slot."""
@@ -63,6 +162,59 @@ class Catalog:
     async def close(self) -> None:
         """Take no more requests, and wait until all accepted ones have ended."""
         await self._batcher.close()
+
+    @property
+    def _served(self) -> dict[Key, Vae]:
+        return {Key(name, version): vae for name, versions in self._vaes.items() for version, vae in versions.items()}
+
+    def _serve(self, vaes: dict[Key, Vae]) -> None:
+        """From now on these answer, and no others."""
+        before, table = self._served, dict[str, dict[int, Vae]]()
+        for key in sorted(vaes):
+            table.setdefault(key.name, {})[key.version] = vaes[key]
+            if vaes[key] is not before.get(key):
+                logger.info("loaded %s version %s", *key)
+        for key in before.keys() - vaes.keys():
+            logger.info("unloaded %s version %s", *key)
+        self._vaes = table
+
+    async def _read(self, chosen: dict[Key, Path]) -> dict[Key, Vae]:
+        """The Vaes of bundles, ready to run, without those that are refused; what is unchanged is as it is served."""
+        served = self._served
+        self._loading = set(chosen)
+        try:
+            read = await asyncio.to_thread(lambda: {key: self._vae(chosen[key], served.get(key)) for key in chosen})
+        finally:
+            self._loading = set()
+        vaes = {key: vae for key, vae in read.items() if vae is not None}
+        self._refused = (self._refused - chosen.keys()) | (chosen.keys() - vaes.keys())
+        return vaes
+
+    def _vae(self, directory: Path, served: Vae | None) -> Vae | None:
+        """What the bundle of a directory is to be served as; None where it cannot be. Runs in a thread."""
+        try:
+            if served is not None and read_manifest(directory).digest == served.digest:
+                return served
+            return self._make(read_found(directory))
+        except StartupError as error:
+            logger.error("refused: %s", error)
+        except Exception:  # whatever else a broken bundle may raise is the log's, and ends nothing
+            logger.exception("refused: %s", directory)
+        return None
+
+    def _describe(self, key: Key, is_served: bool, is_held: bool) -> Known:
+        if is_served:
+            reason = "a change was refused: see the log" if key in self._refused else ""
+            return Known(*key, "ready", reason if is_held else "gone from the models directory")
+        if key in self._loading:
+            return Known(*key, "loading", "")
+        if key in self._refused:
+            return Known(*key, "unavailable", "refused: see the log")
+        return Known(*key, "unavailable", "unloaded" if key in self._unloaded else "not loaded yet")
+
+
+def _is_meant(key: Key, name: str, version: int | None) -> bool:
+    return key.name == name and version in (None, key.version)
 
 
 def load_catalog(
@@ -79,11 +231,15 @@ def load_catalog(
     Raises:
         StartupError: there is no bundle, or one of them cannot be served; the message names the file.
     """
-    bundles = [_read(directory) for directory in _directories(models_dir)]
+    bundles = [read_found(directory) for directory in find_bundles(models_dir).values()]
+    if not bundles:
+        raise BundleError(f"{models_dir} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)")
     for provider in execution_providers:
         try:
-            load = partial(Vae, execution_provider=provider, threads=threads, queue_seconds=queue_seconds)
-            vaes = [load(bundle, batcher) for bundle in bundles]
+            make = partial(
+                Vae, batcher=batcher, execution_provider=provider, threads=threads, queue_seconds=queue_seconds
+            )
+            vaes = [make(bundle) for bundle in bundles]
         except ExecutionProviderError as error:
             if provider == execution_providers[-1]:
                 raise
@@ -91,21 +247,4 @@ def load_catalog(
         else:
             break
     logger.info("execution provider: %s", provider)
-    for vae in vaes:
-        logger.info("loaded %s version %s", vae.manifest.name, vae.manifest.version)
-    return Catalog(vaes, default, batcher)
-
-
-def _directories(models_dir: Path) -> list[Path]:
-    directories = sorted(path for path in models_dir.glob("[!.]*/[1-9]*") if path.is_dir())
-    if not directories:
-        raise BundleError(f"{models_dir} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)")
-    return directories
-
-
-def _read(directory: Path) -> Bundle:
-    bundle = read_bundle(directory)
-    name, version = bundle.manifest.name, str(bundle.manifest.version)
-    if (name, version) != (directory.parent.name, directory.name):
-        raise BundleError(f"{directory / MANIFEST} is of {name} {version}, not of the directory it lies in")
-    return bundle
+    return Catalog(vaes, default, batcher, models_dir, make)

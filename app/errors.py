@@ -2,12 +2,15 @@
 
 VaeError
 ├── BadRequest 400
+├── Unauthorized 401
 ├── NotFound 404
 │   └── UnknownModel
 ├── MethodNotAllowed 405
+├── Conflict 409
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422
+├── BundleRefused 422
 ├── Overloaded 503
 ├── DeadlineExceeded 504
 ├── InferenceFailed 500
@@ -33,6 +36,12 @@ class BadRequest(VaeError):
     status, slug, title = 400, "bad-request", "Unparseable request body"
 
 
+class Unauthorized(VaeError):
+    """No key, or a wrong one."""
+
+    status, slug, title = 401, "unauthorized", "Missing or wrong key"
+
+
 class NotFound(VaeError):
     """Nothing at this path."""
 
@@ -49,6 +58,12 @@ class MethodNotAllowed(VaeError):
     """The path exists, but not with this method."""
 
     status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class Conflict(VaeError):
+    """What the server is, or how it was started, does not allow it."""
+
+    status, slug, title = 409, "conflict", "Not as the server is now"
 
 
 class BodyTooLarge(VaeError):
@@ -75,6 +90,12 @@ class InvalidInput(VaeError):
     def below(self, pointer: str) -> "InvalidInput":
         """The same error, one or more levels deeper: the caller knows where the value stands."""
         return InvalidInput(self.detail, pointer + self.pointer)
+
+
+class BundleRefused(VaeError):
+    """A bundle that was to be loaded at run time and cannot be served; what answered before answers on."""
+
+    status, slug, title = 422, "bundle-refused", "Bundle refused"
 
 
 class InferenceFailed(VaeError):

@@ -1,7 +1,7 @@
 """`create_app(settings)`: composition and lifespan, nothing else."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -9,24 +9,50 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from app import __version__
-from app.api import decode, encode, interpolate, manifold, models, problems, reconstruct, remote, sample, score, service
+from app.api import (
+    decode,
+    encode,
+    interpolate,
+    manage,
+    manifold,
+    models,
+    problems,
+    reconstruct,
+    remote,
+    sample,
+    score,
+    service,
+)
 from app.api.application import Application
 from app.api.departures import Departures
 from app.api.openapi import document
 from app.api.state import State
-from app.api.v2 import inference, metadata, statistics
+from app.api.v2 import index, inference, metadata, repository, statistics
 from app.api.v2 import service as v2_service
+from app.auth import Keys
 from app.batcher import Batcher
 from app.cache import Cache
-from app.catalog import load_catalog
+from app.catalog import Catalog, load_catalog
+from app.hangup import reloads_on_hangup
 from app.limits import BodyLimit
 from app.metrics import Metrics, RequestMetrics
 from app.session import execution_providers
 from app.settings import Settings
 
 ROUTERS = (encode, decode, sample, interpolate, reconstruct, score, manifold, remote, models, service)
-V2_ROUTERS = (v2_service, statistics, metadata, inference)
+V2_ROUTERS = (v2_service, statistics, metadata, inference, index)
 """The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
+MANAGEMENT = (manage, repository)
+"""What there is only with an admin key."""
+
+
+def check_models(settings: Settings) -> None:
+    """Load every model, and let go of them.
+
+    Raises:
+        StartupError: a bundle or a setting is wrong; one sentence for the operator.
+    """
+    _load(settings, Batcher())
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -41,15 +67,9 @@ def create_app(settings: Settings) -> FastAPI:
         batch_seconds=settings.batch_seconds,
         queue_rows=settings.queue_rows,
     )
-    catalog = load_catalog(
-        settings.models_dir,
-        settings.default_model,
-        batcher,
-        execution_providers=execution_providers(settings.execution_provider),
-        threads=settings.threads,
-        queue_seconds=settings.queue_seconds,
-    )
+    catalog = _load(settings, batcher)
     metrics = Metrics(batcher)
+    keys = Keys(admin=settings.admin_key.get_secret_value() if settings.admin_key else None)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -60,8 +80,11 @@ def create_app(settings: Settings) -> FastAPI:
             cache=Cache(settings.cache_bytes),
             departures=Departures(),
             decoding=decoding,
+            keys=keys,
+            workers=settings.workers,
         )
-        yield {"server": state}
+        with reloads_on_hangup(catalog) if settings.workers == 1 else nullcontext():
+            yield {"server": state}
         await catalog.close()
 
     app = Application(
@@ -74,7 +97,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
     )
-    for module in ROUTERS + V2_ROUTERS:
+    routers = (*ROUTERS, *V2_ROUTERS) if settings.admin_key is None else (*ROUTERS, *V2_ROUTERS, *MANAGEMENT)
+    for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=service.STATIC))
@@ -83,3 +107,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
+
+
+def _load(settings: Settings, batcher: Batcher) -> Catalog:
+    return load_catalog(
+        settings.models_dir,
+        settings.default_model,
+        batcher,
+        execution_providers=execution_providers(settings.execution_provider),
+        threads=settings.threads,
+        queue_seconds=settings.queue_seconds,
+    )

@@ -1,7 +1,9 @@
-"""uvicorn's HTTP protocol, but for one thing: the head of an answer leaves together with its body.
+"""uvicorn's HTTP protocol, but for two things: the head of an answer leaves together with its body, and a server that
+stops loses no request.
 
-uvicorn writes them one after the other. On a connection that has nothing to wait for, that is two system calls, two
-packets, and a client that is woken twice.
+uvicorn writes head and body one after the other. On a connection that has nothing to wait for, that is two system
+calls, two packets, and a client that is woken twice. And when it stops, it closes every connection that is not being
+answered at once, with requests that are on their way to it (https://github.com/Kludex/uvicorn/issues/2757).
 """
 
 import asyncio
@@ -52,15 +54,44 @@ class JoiningTransport:
         return getattr(self._transport, name)
 
 
+_FAREWELL_SECONDS = 0.5
+"""How long a stopping server waits for what may be on its way: a client that has connected is about to ask."""
 _NO_HTTP = bytes(problem(BadRequest, "not an HTTP/1.1 request").body)
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 over a transport that joins heads to bodies; what is no HTTP gets a problem document, too."""
+    """HTTP/1.1 over a transport that joins heads to bodies; what is no HTTP gets a problem document, too.
+
+    Once the server stops, each connection answers one more request, if one comes, and says that it is the last.
+    """
+
+    is_stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+
+    def shutdown(self) -> None:
+        """The server stops: close when what is being answered is, or what may come in a moment."""
+        self.is_stopping = True
+        if self._is_idle:
+            self.loop.call_later(_FAREWELL_SECONDS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request."""
+        super().on_headers_complete()
+        if self.is_stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser does not understand, and close; `msg` is uvicorn's own text."""

@@ -1,15 +1,28 @@
 """Settings: `VAE_*` variables, read once at start-up and passed in. The README lists every one of them."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
 
 Positive = Annotated[int, Field(gt=0)]
+
+
+def _key_or_none(key: SecretStr | None) -> SecretStr | None:
+    """A key that a header can carry as it is; an empty one is none."""
+    if key is None or not key.get_secret_value():
+        return None
+    if not re.fullmatch("[!-~]{16,}", key.get_secret_value()):
+        raise ValueError("a key has 16 characters or more, all of them visible ASCII")
+    return key
+
+
+Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
 
 _ELSEWHERE = {"VAE_DATA_DIR"}  # read by `python -m training`
 
@@ -47,6 +60,10 @@ class Settings(BaseSettings):
     queue_rows: Positive = Field(
         4096,
         description="Most rows waiting, and so in one request; beyond it requests are refused with 503.",
+    )
+
+    admin_key: Key = Field(
+        None, description="Key of the management routes, 16 characters or more; without one there are none."
     )
 
     cache_bytes: Annotated[int, Field(ge=0)] = Field(

@@ -1,7 +1,6 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -60,8 +59,7 @@ class Vae:
         self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds = batcher, queue_seconds
-        self.digest = hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
-        """Of the manifest, which holds every file's: the same bundle, the same digest."""
+        self.digest = self.manifest.digest
         self._label_means: Floats | None = bundle.arrays.get("label_means")
         self._mixture = Mixture.of(bundle.arrays)
         self._calibration = Calibration.of(bundle.arrays)

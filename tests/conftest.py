@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.bundle import read_manifest, write_manifest
 from app.main import create_app
 from app.settings import Settings
 
@@ -94,6 +96,24 @@ def models_copy(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+def put_bundle(models: Path, version: int, name: str = "mnist-2d", like: str = "mnist-2d/1") -> Path:
+    """Put a copy of a shipped bundle into a models directory under a name and version of one's own, at once: first
+    beside it, then in place of what is there."""
+    directory, part = models / name / str(version), models / name / f"{version}.part"
+    shutil.copytree(MODELS / like, part)
+    write_manifest(part, read_manifest(part).model_copy(update={"name": name, "version": version}))
+    if directory.exists():
+        shutil.rmtree(directory)
+    part.rename(directory)
+    return directory
+
+
+def damage(directory: Path) -> None:
+    """Make a bundle one that no hash fits: one byte too many."""
+    with (directory / "decoder.onnx").open("ab") as file:
+        file.write(b"x")
+
+
 @pytest.fixture
 def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
     """Clients of applications on a copy of `mnist-2d` with settings of one's own."""
@@ -125,9 +145,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts servers with settings of one's own, and ends them."""
+@contextmanager
+def starting() -> Iterator[Start]:
+    """Starts servers, and ends them."""
     started: list[tuple[subprocess.Popen[str], httpx2.Client]] = []
 
     def start(**settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
@@ -150,6 +170,20 @@ def start() -> Iterator[Start]:
         client.close()
         process.terminate()  # killed, it would leave its workers behind
         process.communicate(timeout=40)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers with settings of one's own, and ends them."""
+    with starting() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[httpx2.Client]:
+    """A client of a live server of the shipped bundles, which libraries of others can be pointed at."""
+    with starting() as start:
+        yield start(models_dir=MODELS, log_level="warning")[1]
 
 
 def launch(**settings: object) -> subprocess.Popen[str]:

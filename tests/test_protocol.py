@@ -140,6 +140,28 @@ def test_rows_of_clients_that_went_away_are_dropped(start: Start, digits: Pixels
     assert metric(client, 'vae_requests_total{operation="sample_npy",status="500"}') == 0
 
 
+def test_what_is_asked_of_a_stopping_server_is_answered_once_more(start: Start) -> None:
+    process, client = start(models_dir=MODELS)
+    with connect(client) as fresh, connect(client) as used, connect(client) as silent:
+        used.sendall(get("/health/live"))
+        assert used.recv(65536).startswith(b"HTTP/1.1 200 ")
+        process.terminate()
+        time.sleep(0.3)  # it stops: nobody is let in any more
+        with pytest.raises(ConnectionRefusedError):
+            connect(client)
+        for connection in (fresh, used):
+            connection.sendall(get("/sample?seed=1"))
+            received = b""
+            while more := connection.recv(65536):  # until it closes
+                received += more
+            assert received.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in received
+            assert received.endswith(b"}")
+        assert silent.recv(1) == b""
+    _, log = process.communicate(timeout=20)
+    assert "Traceback" not in log
+
+
 def test_a_client_that_hangs_up_while_it_sends_is_no_error_of_ours(start: Start) -> None:
     process, client = start(models_dir=MODELS)
     with connect(client) as connection:

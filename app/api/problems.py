@@ -27,6 +27,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
     VaeError,
@@ -63,7 +64,13 @@ class Problem(BaseModel):
 def documented(*errors: type[VaeError], media_type: str = MEDIA_TYPE) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these errors."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    return {e.status: {"description": e.title, "content": {media_type: {"schema": schema}}} for e in errors}
+    titles: dict[int, list[str]] = {}
+    for error in errors:
+        titles.setdefault(error.status, []).append(error.title)
+    return {
+        status: {"description": "; ".join(named), "content": {media_type: {"schema": schema}}}
+        for status, named in titles.items()
+    }
 
 
 MODEL_ERRORS = (UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
@@ -86,10 +93,13 @@ def problem(
     document = Problem(
         type=f"urn:vaeserve:problem:{error.slug}", title=error.title, status=error.status, detail=detail, errors=errors
     )
-    media_type = MEDIA_TYPE
+    media_type, headers = MEDIA_TYPE, {}
     if request is not None and _path(request).startswith(_V2):
         document.error, media_type = _sentence(document), V2_MEDIA_TYPE
-    headers = {"Retry-After": str(error.retry_after)} if issubclass(error, Overloaded) else None
+    if issubclass(error, Overloaded):
+        headers["Retry-After"] = str(error.retry_after)
+    if issubclass(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     content = document.model_dump(exclude_none=True)
     return JSONResponse(content, error.status, headers=headers, media_type=media_type)
 

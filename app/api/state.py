@@ -7,6 +7,7 @@ import anyio
 from fastapi import Depends, Request
 
 from app.api.departures import Departures
+from app.auth import Keys
 from app.cache import Cache
 from app.catalog import Catalog
 
@@ -38,6 +39,9 @@ class State:
     departures: Departures
     decoding: anyio.CapacityLimiter
     """How many requests' pictures are decoded at once."""
+    keys: Keys
+    workers: int
+    """Processes that serve; where there are others, none may change by itself what it serves."""
 
 
 def server_state(request: Request) -> State:

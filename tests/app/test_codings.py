@@ -3,6 +3,7 @@
 import gzip
 import tracemalloc
 import zlib
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -52,10 +53,8 @@ def test_damaged_truncated_and_followed_bodies_are_refused(coding: str) -> None:
 
 @given(content=st.binary(max_size=200), coding=st.sampled_from(["gzip", "deflate", "identity", "br", ""]))
 def test_nothing_else_is_raised(content: bytes, coding: str) -> None:
-    try:
+    with suppress(VaeError):
         inflate(content, coding, 100)
-    except VaeError:
-        pass
 
 
 def test_other_codings_are_refused() -> None:

@@ -26,6 +26,27 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
         read_settings()
 
 
+@pytest.mark.parametrize(
+    "key", ["short", "fifteen-letters", "with a space in it", "a-key-and-a-newline\n", "schlüssel-des-hauses"]
+)
+def test_a_key_is_long_and_fits_into_a_header(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("VAE_ADMIN_KEY", key)
+    with pytest.raises(StartupError, match=r"^VAE_ADMIN_KEY: .* 16 characters or more") as refused:
+        read_settings()
+    assert key not in str(refused.value)
+
+
+def test_an_empty_key_is_none_and_another_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().admin_key is None
+    monkeypatch.setenv("VAE_ADMIN_KEY", "")
+    assert read_settings().admin_key is None
+    monkeypatch.setenv("VAE_ADMIN_KEY", "a-key-of-16-chars")
+    settings = read_settings()
+    assert settings.admin_key is not None
+    assert settings.admin_key.get_secret_value() == "a-key-of-16-chars"
+    assert "a-key" not in repr(settings)
+
+
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAE_PROT", "9000")
     monkeypatch.setenv("VAE_DATA_DIR", "data")

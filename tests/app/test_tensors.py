@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -100,10 +101,8 @@ JSON = st.recursive(
 
 @given(data=st.lists(JSON, max_size=5), dtype=st.sampled_from(TYPES), shape=SHAPES)
 def test_nothing_but_invalid_input_is_raised_of_json(data: list[Any], dtype: str, shape: list[int]) -> None:
-    try:
+    with suppress(InvalidInput):
         assert of_json(data, dtype, shape).shape == tuple(shape)
-    except InvalidInput:
-        pass
 
 
 @given(content=st.binary(max_size=40), dtype=st.sampled_from([*TYPES, "bfloat16"]), shape=SHAPES)
@@ -135,13 +134,16 @@ def test_the_header_splits_or_is_refused(content: bytes, length: str | None) -> 
     try:
         head, binary = split_header(content, encoded)
     except BadRequest:
-        assert not (encoded is None or (encoded.isdigit() and int(encoded) <= len(content)))
+        assert encoded is not None
+        assert not encoded.isdigit() or int(encoded) > len(content)
         return
     assert bytes(head) + bytes(binary) == content
     assert len(head) == (len(content) if length is None else int(length))
 
 
-@pytest.mark.parametrize("length", [b"", b"-1", b"+1", b"1_0", b" 1", b"1.0", b"0x1", b"11", b"9" * 5000, "١".encode()])
+@pytest.mark.parametrize(
+    "length", [b"", b"-1", b"+1", b"1_0", b" 1", b"1.0", b"0x1", b"11", b"9" * 5000, "\u0661".encode()]
+)
 def test_lengths_that_are_none(length: bytes) -> None:
     with pytest.raises(BadRequest):
         split_header(b"0123456789", length)

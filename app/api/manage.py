@@ -1,0 +1,96 @@
+"""Management: models are loaded, unloaded and reloaded while the server runs. There only where an admin key is set."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, Field
+
+from app.api.models import VersionQuery
+from app.api.problems import documented
+from app.api.state import Server, State, server_state
+from app.directory import Key
+from app.errors import BundleRefused, Conflict, InvalidInput, Unauthorized, UnknownModel
+
+_BEARER = HTTPBearer(scheme_name="admin_key", description="The server's VAE_ADMIN_KEY.", auto_error=False)
+
+
+async def administered(request: Request, _: Annotated[Any, Security(_BEARER)]) -> State:
+    """The server, for who brings the admin key, and where no other process serves.
+
+    Raises:
+        Unauthorized: the request does not bring it.
+        Conflict: several workers serve, of which a request reaches one.
+    """
+    server = server_state(request)
+    server.keys.check_admin(request.scope["headers"])
+    if server.workers > 1:
+        raise Conflict("several workers serve, and a request reaches one: send SIGHUP to their supervisor instead")
+    return server
+
+
+# Of the router, so that it is asked before a query is looked at.
+router = APIRouter(tags=["manage"], dependencies=[Depends(administered)])
+
+_PROBLEMS = documented(Unauthorized, Conflict, BundleRefused)
+_OF_A_MODEL = documented(Unauthorized, UnknownModel, Conflict, InvalidInput)
+_OF_A_BUNDLE = documented(Unauthorized, UnknownModel, Conflict, InvalidInput, BundleRefused)
+
+
+class Version(BaseModel):
+    """One version of a model."""
+
+    name: str = Field(description="The model's name.", examples=["mnist"])
+    version: int = Field(description="Its version.", examples=[2])
+
+
+class Loaded(BaseModel):
+    """What was asked for, and now answers."""
+
+    loaded: list[Version] = Field(description="Each version, ascending; what was there already is among them.")
+
+
+class Unloaded(BaseModel):
+    """What answers no more."""
+
+    unloaded: list[Version] = Field(description="Each version, ascending; none, where it was unloaded before.")
+
+
+class Reloaded(BaseModel):
+    """What is served now (`loaded` and `kept`), and what is not."""
+
+    loaded: list[Version] = Field(description="New in the models directory, or changed there.")
+    unloaded: list[Version] = Field(description="Gone from there.")
+    kept: list[Version] = Field(description="Served as before.")
+    refused: list[Version] = Field(
+        description="There, but broken, the log says how; what answered before, if anything did, is among `kept`."
+    )
+
+
+@router.post("/models/reload", operation_id="reload_models", responses=_PROBLEMS)
+async def reload_models(server: Server) -> Reloaded:
+    """Serve what the models directory holds now, without a pause."""
+    reloaded = await server.catalog.reload()
+    return Reloaded(
+        loaded=_versions(reloaded.loaded),
+        unloaded=_versions(reloaded.unloaded),
+        kept=_versions(reloaded.kept),
+        refused=_versions(reloaded.refused),
+    )
+
+
+@router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_BUNDLE)
+async def load_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Loaded:
+    """Serve a model from the models directory, in one version or in all; what answers already goes on until then."""
+    vaes = await server.catalog.load(name, query.version)
+    return Loaded(loaded=_versions([Key(vae.manifest.name, vae.manifest.version) for vae in vaes]))
+
+
+@router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
+async def unload_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Unloaded:
+    """Serve a model no more, in one version or in all, until it is loaded again; accepted requests are answered."""
+    return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
+
+
+def _versions(keys: list[Key]) -> list[Version]:
+    return [Version(name=name, version=version) for name, version in keys]

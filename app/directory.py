@@ -1,0 +1,38 @@
+"""The models directory: which bundles lie in it, by name and version, and how one is read."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from app.bundle import MANIFEST, Bundle, read_bundle
+from app.errors import BundleError
+
+
+class Key(NamedTuple):
+    """One version of a model."""
+
+    name: str
+    version: int
+
+
+def find_bundles(models_dir: Path) -> dict[Key, Path]:
+    """The directories `<name>/<version>` of `models_dir`, ascending; a version is a plain number, so that a bundle can
+    be copied in as `3.part` and renamed to `3`."""
+    found = {
+        Key(path.parent.name, int(path.name)): path
+        for path in models_dir.glob("[!.]*/[1-9]*")
+        if path.name.isascii() and path.name.isdigit() and path.is_dir()
+    }
+    return dict(sorted(found.items()))
+
+
+def read_found(directory: Path) -> Bundle:
+    """Read and verify the bundle of one of these directories.
+
+    Raises:
+        BundleError: it is damaged, or of another name or version than its directory; the message names the file.
+    """
+    bundle = read_bundle(directory)
+    name, version = bundle.manifest.name, str(bundle.manifest.version)
+    if (name, version) != (directory.parent.name, directory.name):
+        raise BundleError(f"{directory / MANIFEST} is of {name} {version}, not of the directory it lies in")
+    return bundle
