@@ -355,3 +355,33 @@ def test_the_examples_of_the_document_work(client: TestClient) -> None:
     inputs = document["components"]["schemas"]["InferRequest"]["properties"]["inputs"]["examples"][0]
     assert client.post(f"/v2/models/{name}/infer", json={"inputs": inputs}).status_code == 200
     assert client.get(f"/v2/models/{name}/versions/1").status_code == 200
+
+
+def test_models_change_with_the_key_and_in_one_process_alone(make_client: Callable[..., TestClient]) -> None:
+    bearer = {"Authorization": "Bearer a-key-of-16-chars"}
+    client = make_client(admin_key="a-key-of-16-chars")
+    for change in ("load", "unload"):
+        path = f"/v2/repository/models/mnist-2d.encoder/{change}"
+        answer = client.post(path, content=b"{")  # before the body is looked at
+        assert "Missing or wrong key" in refused(answer, 401)
+        assert answer.headers["www-authenticate"] == "Bearer"
+        refused(client.post(path, content=b"{", headers=bearer), 400)
+        refused(client.post(path, content=b'{"parameters": 1}', headers=bearer), 422, "/parameters")
+        refused(client.post(path, content=b'{"parameters": {"file:x": ""}}', headers=bearer), 422, "/parameters")
+        refused(client.post(path.replace("mnist-2d", "nope"), headers=bearer), 404)
+    load = client.post("/v2/repository/models/mnist-2d/load", headers=bearer)
+    assert load.json() == {"name": "mnist-2d", "load": True}
+    assert "default model" in refused(client.post("/v2/repository/models/mnist-2d/unload", headers=bearer), 409)
+    several = make_client(admin_key="a-key-of-16-chars", workers=2)
+    assert "several workers" in refused(several.post("/v2/repository/models/mnist-2d/load", headers=bearer), 409)
+
+
+def test_a_model_may_be_called_as_a_graph_is(make_client: Callable[..., TestClient], models_copy: Any) -> None:
+    client = make_client(admin_key="a-key-of-16-chars")
+    put_bundle(models_copy, 1, name="x.encoder")
+    bearer = {"Authorization": "Bearer a-key-of-16-chars"}
+    for name in ("x.encoder", "x.encoder.decoder"):
+        assert client.post(f"/v2/repository/models/{name}/load", headers=bearer).json()["load"]
+        assert client.get("/v2/models/x.encoder.encoder/ready").json() == {"name": "x.encoder.encoder", "ready": True}
+        assert client.post(f"/v2/repository/models/{name}/unload", headers=bearer).json()["unload"]
+        refused(client.get("/v2/models/x.encoder.encoder"), 404)
