@@ -26,15 +26,18 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Image(_Part):
     """The images of a model. Height and width are null where any size will do."""
 
     channels: Literal[1, 3]
+    """1 for `L`, 3 for `RGB`."""
     height: Positive | None
+    """Pixels."""
     width: Positive | None
+    """Pixels."""
     mode: Literal["L", "RGB"]
     """Pillow's name of the pixel format: `L` is grey, `RGB` colour."""
 
@@ -49,36 +52,47 @@ class Latent(_Part):
     """The latent space. A null size follows the image's."""
 
     shape: Annotated[tuple[Positive | None, ...], Field(min_length=1, max_length=3)]
+    """Of one latent, without the batch: `[d]` for a vector."""
     scaling_factor: float = 1.0
+    """For protocols that send latents as (z - shift_factor) * scaling_factor; the graphs take and give z."""
     shift_factor: float = 0.0
+    """See `scaling_factor`."""
 
 
 class Tensor(_Part):
     """One input or output of a graph; a null size is variable."""
 
     dtype: Literal["uint8", "float32"]
+    """Of its elements."""
     shape: tuple[int | None, ...]
+    """With the batch, which comes first and is null."""
 
 
 class File(_Part):
     """A file of the bundle and the sha256 of its bytes."""
 
     file: FileName
+    """Its name; it lies beside the manifest."""
     sha256: Sha256
+    """Of its bytes, in small hexadecimal digits."""
 
 
 class Graph(File):
     """An ONNX file, its inputs and its outputs."""
 
     inputs: dict[str, Tensor]
+    """Of the encoder `image`, of the decoder `latent`, and no others."""
     outputs: dict[str, Tensor]
+    """`mean` and, where there is a posterior, `log_std`; `image` and the likelihood's parameters."""
 
 
 class Graphs(_Part):
     """The two graphs: `image` -> `mean`, `log_std`, and `latent` -> `image` with the likelihood's parameters."""
 
     encoder: Graph
+    """From images to their posteriors."""
     decoder: Graph
+    """From latents to images."""
 
     @model_validator(mode="after")
     def _tensors_of_the_contract(self) -> "Graphs":
@@ -93,17 +107,24 @@ class Array(File):
     """An npy file of the bundle."""
 
     dtype: Literal["float32", "int64", "uint8"]
+    """Of its elements, as the file has them."""
     shape: tuple[int, ...]
+    """As the file has it."""
 
 
 class Training(_Part):
     """Where the weights come from."""
 
     dataset: str
+    """Name of the data set."""
     binarization: Literal["dynamic", "static", "none"]
+    """How grey pixels became binary: by a draw whenever an image was seen, by one draw for all, or not."""
     recipe: str
+    """Path of the recipe, in this repository or in the bundle."""
     epochs: int
+    """Passes over the training images."""
     seed: int
+    """Of the training's random numbers."""
     commit: str | None = None
     """Commit of this repository that the training ran at."""
 
@@ -112,20 +133,31 @@ class Manifest(_Part):
     """`manifest.json`, format 1."""
 
     format: Literal[1] = 1
+    """Version of this contract."""
     name: Name
+    """What requests call the model, and the name of the directory above the bundle."""
     version: Positive
+    """The name of the bundle's directory. Of several, the highest answers requests that name none."""
     description: str
+    """One sentence about the model."""
     license: str
+    """Of the weights, an SPDX identifier."""
     created: str
     """Date and time of the export, ISO 8601, UTC."""
     image: Image
+    """What the images are."""
     latent: Latent
+    """What the latents are."""
     likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"]
+    """p(x|z), whose parameters the decoder gives."""
     graphs: Graphs
+    """The nets."""
     arrays: dict[str, Array] = {}
+    """What the server knows beside them, by name. Names that it does not know are verified and left alone."""
     training: Training
+    """How the weights came to be."""
     metrics: dict[str, Any] = {}
-    """Measured through the graphs of this bundle on held-out images, in nats an image: elbo, nll, k, kl, ..."""
+    """Measured through these graphs on held-out images, in nats an image; the server reads `kl_per_dimension` alone."""
 
     @property
     def stochastic(self) -> bool:

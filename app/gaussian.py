@@ -172,6 +172,31 @@ class Mixture:
         return draws
 
 
+@dataclass(frozen=True)
+class Quantiles:
+    """A distribution on the line: `values` `[Q]` at `percentiles` `[Q]`, both float64 and ascending."""
+
+    percentiles: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]], name: str) -> "Quantiles | None":
+        """The distribution that a bundle's array `name` holds; None if the bundle lacks it."""
+        if not {"percentiles", name} <= set(arrays):
+            return None
+        return cls(arrays["percentiles"].astype(np.float64), arrays[name].astype(np.float64))
+
+    def percentile(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Per cent of the distribution below each of `values`, interpolated, 0 to 100."""
+        return np.asarray(np.interp(values, self.values, self.percentiles))
+
+
+def squared_norm(latents: Floats) -> Floats:
+    """|z|^2 `[N]` of latents `[N, *latent]`."""
+    flat = latents.reshape(len(latents), -1)
+    return np.asarray(np.vecdot(flat, flat))
+
+
 def normal_quantile(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Quantiles of N(0, 1) (Wichura's AS 241, from the standard library); probabilities strictly between 0 and 1."""
     return np.asarray(_quantile(probabilities), np.float64)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from app.errors import InvalidInput
 
@@ -245,6 +245,15 @@ def write_animation(frames: Pixels, format: str, milliseconds: int) -> bytes:
     options = WRITERS[format].animation or {}
     first.save(buffer, save_all=True, append_images=others, duration=milliseconds, **options)
     return buffer.getvalue()
+
+
+def write_text(text: str, height: int) -> Pixels:
+    """A line of text in Pillow's own font, `[h, w]`: 255 where there is ink; `height` is the font's, in pixels."""
+    font = ImageFont.load_default(height)
+    left, top, right, bottom = font.getbbox(text)
+    image = Image.new("L", (math.ceil(right - left) + 1, math.ceil(bottom - top) + 1))
+    ImageDraw.Draw(image).text((-left, -top), text, 255, font)
+    return np.asarray(image)
 
 
 def tile(images: Pixels, columns: int | None = None) -> Pixels:

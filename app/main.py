@@ -10,18 +10,22 @@ from starlette.staticfiles import StaticFiles
 
 from app import __version__
 from app.api import (
+    combine,
     decode,
     encode,
     interpolate,
     manage,
     manifold,
     models,
+    posteriors,
     problems,
     reconstruct,
     remote,
     sample,
     score,
     service,
+    traverse,
+    vary,
 )
 from app.api.application import Application
 from app.api.departures import Departures
@@ -39,7 +43,22 @@ from app.metrics import Metrics, RequestMetrics
 from app.session import execution_providers
 from app.settings import Settings
 
-ROUTERS = (encode, decode, sample, interpolate, reconstruct, score, manifold, remote, models, service)
+ROUTERS = (
+    encode,
+    decode,
+    sample,
+    interpolate,
+    reconstruct,
+    score,
+    vary,
+    combine,
+    traverse,
+    manifold,
+    posteriors,
+    remote,
+    models,
+    service,
+)
 V2_ROUTERS = (v2_service, statistics, metadata, inference, index)
 """The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
 MANAGEMENT = (manage, repository)

@@ -31,6 +31,8 @@ class Scores:
     """(sum w)^2 / sum w^2 of the k importance weights: from 1 to k."""
     score_percentile: Doubles | None
     """Per cent of held-out images with a lower log_likelihood; None where that is not known."""
+    explanation: Floats | None = None
+    """`[N, H, W]`: -log p(x_i|z) of each pixel, averaged over the k draws, whose sum is `reconstruction`; if wanted."""
 
 
 def score(

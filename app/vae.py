@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -13,10 +14,11 @@ from app import gaussian, timing
 from app.batcher import Arrays, Batcher, Latency, Run
 from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
 from app.errors import BundleError, InferenceFailed, InvalidInput
-from app.gaussian import Floats, Mixture, Posterior
-from app.likelihood import PARAMETERS, binarize, log_prob, threshold
-from app.score import Binarize, Calibration, Scores, score
+from app.gaussian import Floats, Posterior, squared_norm
+from app.likelihood import PARAMETERS, Doubles, binarize, log_prob, threshold
+from app.score import Binarize, Scores, score
 from app.session import ExecutionProvider, Session
+from app.tables import Tables
 
 Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
@@ -54,15 +56,13 @@ class Vae:
         self.manifest: Manifest = bundle.manifest
         self.execution_provider = execution_provider
         directory, graphs = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.graphs
-        _check_shapes(bundle, directory)
+        _check_shapes(bundle.manifest, directory)
+        self.tables = Tables.of(bundle)
         load = partial(Session, execution_provider=execution_provider, threads=threads)
         self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds = batcher, queue_seconds
         self.digest = self.manifest.digest
-        self._label_means: Floats | None = bundle.arrays.get("label_means")
-        self._mixture = Mixture.of(bundle.arrays)
-        self._calibration = Calibration.of(bundle.arrays)
         self.statistics: dict[GraphName, timing.Statistics] = {
             "encoder": timing.Statistics(),
             "decoder": timing.Statistics(),
@@ -121,9 +121,13 @@ class Vae:
         Raises:
             InvalidInput: this model's encoder is deterministic.
         """
+        self._log_std(posterior, pointer)
+        return posterior.draw(seed)
+
+    def _log_std(self, posterior: Posterior, pointer: str) -> Floats:
         if posterior.log_std is None:
             raise InvalidInput("this model's encoder is deterministic: there is no posterior to draw from", pointer)
-        return posterior.draw(seed)
+        return posterior.log_std
 
     async def reconstruct(self, images: Pixels, mode: Mode, seed: int) -> Pixels:
         """Images `[N, H, W, C]` encoded and decoded: by the posterior's mean, by one draw, or the posterior predictive,
@@ -145,33 +149,54 @@ class Vae:
             averages.append(decoded.reshape(len(rows), PREDICTIVE_DRAWS, *self.image_shape).mean(axis=1))
         return np.round(np.concatenate(averages)).astype(np.uint8)
 
-    async def score(self, images: Pixels, *, k: int, seed: int, how: Binarize | None) -> tuple[Scores, Binarize]:
-        """How well the model explains images `[N, H, W, C]`, from `k` draws each, and how they were binarized.
+    async def score(
+        self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
+    ) -> tuple[Scores, Binarize]:
+        """How well the model explains images `[N, H, W, C]`, from `k` draws each, and how they were binarized; with
+        `explain`, pixel by pixel, too.
 
         Raises:
             InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
         """
         how = self._how_to_binarize(how)
-        rows = _planes(images)
-        if how == "draw":
-            rows = binarize(rows, seed)
-        elif how == "threshold":
-            rows = threshold(rows)
-        elif self.manifest.likelihood == "bernoulli":
-            _check_binary(rows)
+        rows = self._binarized(_planes(images), how, seed)
         posterior = await self._encode(rows)
         elements = posterior.mean.size * k
         eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
-        flat, pixels = latents.reshape(len(rows) * k, -1), rows.reshape(len(rows), -1)
-        pieces = []
+        log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
+        calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
+        scores = await _computed(elements, score, log_p_x, posterior, eps, latents, calibration)
+        return replace(scores, explanation=explanation), how
+
+    def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
+        """Images `[N, C, H, W]` as the likelihood takes them."""
+        if how == "draw":
+            return binarize(rows, seed)
+        if how == "threshold":
+            return threshold(rows)
+        if self.manifest.likelihood == "bernoulli":
+            _check_binary(rows)
+        return rows
+
+    async def _explained(self, latents: Floats, pixels: Pixels, explain: bool) -> tuple[Doubles, Floats | None]:
+        """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`; and, if wanted, -log p(x_i|z) of
+        each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
+        count, k, _ = latents.shape
+        flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
+        graph, run = ("explain", self._run_explaining) if explain else ("score", self._run_scoring)
         for first in range(0, len(flat), CHUNK):
             drawn = flat[first : first + CHUNK]
-            explained = pixels[np.arange(first, first + len(drawn)) // k].astype(np.float32) / np.float32(255)
-            outputs = await self._submit("score", self._run_scoring, np.concatenate([drawn, explained], axis=1))
+            images = np.arange(first, first + len(drawn)) // k
+            explained = pixels[images].astype(np.float32) / np.float32(255)
+            outputs = await self._submit(graph, run, np.concatenate([drawn, explained], axis=1))
             pieces.append(outputs["log_p_x"])
-        calibration = self._calibration if how == self._how_to_binarize(None) else None
-        log_p_x = np.concatenate(pieces).reshape(len(rows), k)
-        return await _computed(elements, score, log_p_x, posterior, eps, latents, calibration), how
+            if explain:
+                np.add.at(terms, images, outputs["log_p_pixels"])
+        log_p_x = np.concatenate(pieces).reshape(count, k)
+        if not explain:
+            return log_p_x, None
+        height, width, channels = self.image_shape
+        return log_p_x, (-terms / k).reshape(count, channels, height, width).sum(axis=1)
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""
@@ -203,24 +228,12 @@ class Vae:
             if label is not None:
                 raise InvalidInput("label needs source=aggregate: the prior knows no labels", "/query/label")
             return gaussian.sample_prior(seed, n, self.latent_shape, temperature=temperature, truncation=truncation)
-        if self._mixture is None:
+        mixture = self.tables.mixture
+        if mixture is None:
             raise InvalidInput("this model has no aggregated posterior", "/query/source")
-        if label is not None and label not in self._mixture.labels:
+        if label is not None and label not in mixture.labels:
             raise InvalidInput("this model's aggregated posterior has no such label", "/query/label")
-        return self._mixture.sample(seed, n, temperature=temperature, truncation=truncation, label=label)
-
-    def label_mean(self, label: int) -> Floats:
-        """Mean `[*latent]` of the training images' posterior means of one class.
-
-        Raises:
-            InvalidInput: this bundle has no class means, or no such class.
-        """
-        if self._label_means is None:
-            raise InvalidInput("this model has no labels")
-        if label >= len(self._label_means):
-            raise InvalidInput(f"this model's labels are 0 to {len(self._label_means) - 1}")
-        mean: Floats = self._label_means[label]
-        return mean
+        return mixture.sample(seed, n, temperature=temperature, truncation=truncation, label=label)
 
     def interpolate(
         self, points: Floats, steps: int, method: Method, *, all_given: bool
@@ -233,6 +246,33 @@ class Vae:
         if method == "auto":
             method = "slerp" if all_given and points[0].size > 2 else "lerp"
         return gaussian.interpolate(points, steps, method), method
+
+    def traverse(self, base: Floats, dims: list[int], values: Floats) -> Floats:
+        """Latents `[len(dims) * len(values), d]`: `base` `[d]`, but one of `dims` at a time takes each of `values`."""
+        latents = np.tile(base, (len(dims), len(values), 1))
+        for row, dim in enumerate(dims):
+            latents[row, :, dim] = values
+        return latents.reshape(-1, base.size)
+
+    def vary(self, posterior: Posterior, n: int, radius: float, seed: int) -> Floats:
+        """Latents `[n, *latent]` around the one posterior: z = mean + radius * exp(log_std) * eps, eps ~ N(0, I).
+
+        Raises:
+            InvalidInput: this model's encoder is deterministic.
+        """
+        std = np.exp(self._log_std(posterior, "/query/model"))
+        eps = gaussian.standard_normal(seed, n, self.latent_shape)
+        return np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
+
+    def latent_percentile(self, latents: Floats) -> Doubles | None:
+        """Per cent of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`."""
+        norms = self.tables.prior_norms
+        return None if norms is None else norms.percentile(squared_norm(latents))
+
+    def mean_percentile(self, means: Floats) -> Doubles | None:
+        """Per cent of held-out images whose posterior mean is nearer to the origin than each of `means`."""
+        norms = self.tables.mean_norms
+        return None if norms is None else norms.percentile(squared_norm(means))
 
     def plane(self, grid: Floats, dims: tuple[int, int]) -> Floats:
         """Latents `[N, d]`: the origin, but for `grid` `[N, 2]` in two dimensions."""
@@ -248,9 +288,13 @@ class Vae:
         """
         if len(self.latent_shape) != 1 or self.latent_shape[0] < 2:
             raise InvalidInput("this model's latent space has no plane: it is not a vector of two or more dimensions")
-        kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
-        first, second = sorted(int(i) for i in np.argsort(-kl, kind="stable")[:2])
+        first, second = sorted(self.dims_by_kl()[:2])
         return first, second
+
+    def dims_by_kl(self) -> list[int]:
+        """The latent dimensions, the one of highest KL first; in their order, where the manifest has no KL."""
+        kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
+        return [int(dim) for dim in np.argsort(-kl, kind="stable")]
 
     @property
     def queued_rows(self) -> int:
@@ -285,11 +329,22 @@ class Vae:
 
     def _run_scoring(self, rows: Floats) -> Arrays:
         """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
+        parameters, pixels = self._parameters(rows)
+        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)}
+
+    def _run_explaining(self, rows: Floats) -> Arrays:
+        """The same, and the log p(x_i|z) `[N, pixels]` that it is the sum of."""
+        parameters, pixels = self._parameters(rows)
+        each = {name: values[..., None] for name, values in parameters.items()}
+        terms = log_prob(self.manifest.likelihood, each, pixels[..., None])
+        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels), "log_p_pixels": terms}
+
+    def _parameters(self, rows: Floats) -> tuple[dict[str, Floats], Floats]:
+        """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_scoring` takes them."""
         latents, pixels = np.split(rows, [self.latent_shape[0]], axis=1)
         names = PARAMETERS[self.manifest.likelihood]
         parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
-        flat = {name: values.reshape(len(rows), -1) for name, values in parameters.items()}
-        return {"log_p_x": log_prob(self.manifest.likelihood, flat, pixels)}
+        return {name: values.reshape(len(rows), -1) for name, values in parameters.items()}, pixels
 
     def _warm_up(self) -> dict[str, Latency]:
         """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
@@ -310,15 +365,20 @@ class Vae:
             for name, like in expected.items():
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-        latency = {
-            "encoder": Latency.measured(self._run_encoder, image),
-            "decoder": Latency.measured(self._run_decoder, latent),
-            "parameters": Latency.measured(self._run_parameters, latent),
-        }
+        try:
+            latency = {
+                "encoder": Latency.measured(self._run_encoder, image),
+                "decoder": Latency.measured(self._run_decoder, latent),
+                "parameters": Latency.measured(self._run_parameters, latent),
+            }
+        except InferenceFailed as error:
+            raise BundleError(
+                f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
+            ) from error
         if self.manifest.stochastic and set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs):
             explained = np.zeros((1, latent.size + image.size), np.float32)
             try:
-                latency["score"] = Latency.measured(self._run_scoring, explained)
+                latency["score"] = latency["explain"] = Latency.measured(self._run_scoring, explained)
             except (ValueError, InferenceFailed) as error:
                 raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
         return latency
@@ -342,26 +402,9 @@ def _check_binary(rows: Pixels) -> None:
         raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
 
 
-def _check_shapes(bundle: Bundle, directory: str) -> None:
-    """Refuse what is not served (images of any size, latents that are no vectors) and arrays that do not fit."""
-    image, latent, path = bundle.manifest.image, bundle.manifest.latent.shape, f"{directory}/{MANIFEST}"
+def _check_shapes(manifest: Manifest, directory: str) -> None:
+    """Refuse what is not served yet: images of any size, latents that are no vectors."""
+    image, latent = manifest.image, manifest.latent.shape
     if image.height is None or image.width is None or len(latent) != 1 or latent[0] is None:
+        path = f"{directory}/{MANIFEST}"
         raise BundleError(f"{path} is of images without a fixed size or latents that are no vectors: not served yet")
-    d, kl = latent[0], bundle.manifest.metrics.get("kl_per_dimension")
-    if kl is not None and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
-        raise BundleError(f"{path} has a kl_per_dimension that is not {d} numbers")
-    components, levels, ks = (
-        len(bundle.arrays.get(name, ())) for name in ("aggregate_weights", "percentiles", "score_k")
-    )
-    wanted = {
-        "label_means": (len(bundle.arrays.get("label_means", ())), d),
-        "aggregate_means": (components, d),
-        "aggregate_cholesky": (components, d, d),
-        "aggregate_labels": (components,),
-        "percentiles": (levels,),
-        "score_k": (ks,),
-        "score_quantiles": (ks, levels),
-    }
-    for name, shape in wanted.items():
-        if name in bundle.arrays and bundle.arrays[name].shape != shape:
-            raise BundleError(f"{directory}/{bundle.manifest.arrays[name].file} does not have the shape {shape}")

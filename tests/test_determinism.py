@@ -69,7 +69,9 @@ def drawing(seed: int, digits: Pixels, chooser: random.Random) -> Call:
         ("POST", "/encode", query | {"draw": True}, some),
         ("POST", "/encode/npy", query | {"draw": True}, npy(digits[seed % 300 :][:5])),
         ("POST", "/reconstruct", query | {"mode": "draw"}, some),
-        ("POST", "/score", query | {"k": chooser.choice([1, 4, 16])}, some),
+        ("POST", "/vary", query | {"n": 3, "radius": 2}, {"images": some["images"][:1]}),
+        ("GET", "/traverse", query | {"dims": [0, 1], "steps": 3}, None),
+        ("POST", "/score", query | {"k": chooser.choice([1, 4, 16]), "explain": seed % 2 == 0}, some),
     ]
     return chooser.choice(calls)
 

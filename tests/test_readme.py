@@ -1,5 +1,6 @@
 """What README.md shows is true: its tables, its commands, its pictures, its links."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -39,6 +40,8 @@ def test_every_variable_that_is_named_is_one() -> None:
 def test_every_use_of_the_server_works(start: Start, tmp_path: Path) -> None:
     _, client = start()
     address = f"{client.base_url.host}:{client.base_url.port}"
+    (shown,) = re.findall(r"```json\n(.*?)\n```", USE, flags=re.DOTALL)
+    answers = []
     for command in commands("sh", USE):
         script = command.replace("127.0.0.1:8000", address).replace("curl -s", "curl -sS --fail-with-body")
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, check=False)
@@ -48,7 +51,13 @@ def test_every_use_of_the_server_works(start: Start, tmp_path: Path) -> None:
             magic = (tmp_path / written[1]).read_bytes()[:4]
             assert magic == {"png": b"\x89PNG", "gif": b"GIF8"}[written[1][-3:]]
         else:
-            assert (b'"elbo"' if "/score" in command else b'"mean"') in done.stdout
+            answers.append(done.stdout.decode())
+            assert ('"elbo"' if "/score" in command else '"mean"') in answers[-1]
+    assert answers[0] == answers[1]
+    answered, expected = json.loads(answers[0]), json.loads(shown)
+    for name in ("mean", "log_std"):  # other machines round otherwise
+        assert answered.pop(name) == [pytest.approx(expected.pop(name)[0], abs=1e-3)]
+    assert answered == expected
     (program,) = re.findall(r"```python\n(.*?)```", USE, flags=re.DOTALL)
     script = program.replace("127.0.0.1:8000", address)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

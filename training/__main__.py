@@ -1,4 +1,4 @@
-"""The command line: `python -m training train|export|evaluate|figures`, in that order."""
+"""The command line: `python -m training train|export|evaluate|figures`, in that order, or `posteriors`."""
 
 import sys
 from pathlib import Path
@@ -102,6 +102,15 @@ def figures(target: Target, data_dir: DataDir = Path("data"), models: Models = P
 
     for path in figures(_bundle(target, models), data_dir=data_dir, models=models):
         print(path)
+
+
+@app.command()
+def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models = Path("models")) -> None:
+    """Put held-out posterior means, classes and principal axes into a bundle that was exported without."""
+    from training.posteriors import posteriors
+
+    for name, array in posteriors(_bundle(target, models), data_dir=data_dir).items():
+        print(f"{name} {list(array.shape)}")
 
 
 def _bundle(target: str, models: Path) -> Path:

@@ -24,7 +24,7 @@ from app.bundle import Bundle, Manifest
 from app.gaussian import Floats, Mixture, Posterior, log_ratio
 from app.likelihood import Doubles, Pixels, binarize, log_mean_exp, log_prob, threshold
 from training.aggregate import gap_to_prior
-from training.calibration import latent_quantiles, score_quantiles
+from training.calibration import score_quantiles
 from training.card import metric_rows, write_card
 from training.data import load_dataset, read_options
 from training.graphs import Graphs
@@ -116,11 +116,11 @@ def measure(
         held_out = terms(prepare(test, manifest, seed), k=k if manifest.stochastic else 1, name="test")
         seen = terms(prepare(train, manifest, seed), k=min(k, TRAIN_K) if manifest.stochastic else 1, name="train")
         if not manifest.stochastic:
-            return _measure_autoencoder(read, kind, held_out, seen)
+            return _measure_autoencoder(read, kind, held_out, seen), {}
         scores = held_out.bounds
         if kind == "static":  # the server has no draw of its own for an image: it takes a threshold
             scores = terms(threshold(test), k=k, name="threshold").bounds
-    arrays = latent_quantiles(held_out.mean) | score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
+    arrays = score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
     log_likelihood, variance = held_out.bounds[k], held_out.mean.var(axis=0, dtype=np.float64)
     train_k = max(seen.bounds)
     metrics = {
@@ -150,9 +150,7 @@ def measure(
     return metrics | _gap(read, held_out.posterior.draw(seed)), arrays
 
 
-def _measure_autoencoder(
-    read: Bundle, kind: str, held_out: Terms, seen: Terms
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _measure_autoencoder(read: Bundle, kind: str, held_out: Terms, seen: Terms) -> dict[str, Any]:
     """What can be said of a plain autoencoder: no bound, no KL."""
     metrics = {
         "split": "test",
@@ -163,7 +161,7 @@ def _measure_autoencoder(
         "train_reconstruction": _rounded(seen.reconstruction.mean()),
         "train_images": len(seen.mean),
     }
-    return metrics | _gap(read, held_out.mean), latent_quantiles(held_out.mean)
+    return metrics | _gap(read, held_out.mean)
 
 
 def _gap(read: Bundle, latents: Floats) -> dict[str, float]:

@@ -25,6 +25,7 @@ from training.conversion import BATCHES, ImageDecoder, ImageEncoder, compare, wr
 from training.data import Split, load_dataset
 from training.graphs import Graphs
 from training.module import VaeModule
+from training.posteriors import write_posteriors
 from training.recipe import RECIPES, Recipe, load_recipe
 from training.train import load_checkpoint, run_folder
 from training.whole import whole
@@ -62,7 +63,9 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
         compare(written, encoder, decoder, dataset.test.images[: max(BATCHES)])
-        arrays = write_arrays(directory, Graphs(written), dataset.train, recipe.seed)
+        graphs = Graphs(written)
+        arrays = write_arrays(directory, graphs, dataset.train, recipe.seed)
+        arrays |= write_posteriors(directory, graphs, dataset.test)
         bundle.write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
         write_card(directory)
         bundle.read_bundle(directory)

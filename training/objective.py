@@ -9,7 +9,7 @@ from torch import Tensor
 def kl_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, exp(log_std)^2) || N(0, I)) of each latent dimension, `[N, d]`; never negative.
 
-    0.5 * (mean^2 + exp(2 log_std) - 2 log_std - 1): Kingma & Welling 2013, appendix B, with the sign put right.
+    0.5 * (mean^2 + exp(2 log_std) - 2 log_std - 1): Kingma & Welling 2013, appendix B, which solves for its negative.
     expm1 keeps it from falling below zero by rounding.
     """
     return 0.5 * (mean.square() + (2 * log_std).expm1() - 2 * log_std)

@@ -11,7 +11,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from app.api.state import Server
 from app.arrays import NPY
 from app.errors import BadRequest, InvalidInput
-from app.images import PictureFormat
 
 LARGEST_SEED = 2**31 - 1
 
@@ -25,6 +24,7 @@ def _not_bool_or_str(value: Any) -> Any:
 # Strict integers would refuse 1.0, which JSON Schema allows; lax ones would take false and "1".
 JsonInt = Annotated[int, Field(ge=0), BeforeValidator(_not_bool_or_str)]
 JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 Latent = Annotated[list[JsonFloat], Field(min_length=1, fail_fast=True, examples=[[0.5, -1.2]])]
@@ -43,25 +43,24 @@ class ModelQuery(Strict):
     version: int | None = Field(None, ge=1, description="A version of it; the newest if absent.")
 
 
+class PercentileQuery(BaseModel):
+    """Whether to say where latents lie."""
+
+    percentile: bool = Field(
+        False, description="Also answer each latent's `latent_percentile`, 0 to 100: low is near the origin."
+    )
+
+
 class SeedQuery(ModelQuery):
     """Which model answers, and the seed of its draws."""
 
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         None,
-        ge=0,
-        le=LARGEST_SEED,
         description="The same seed gives the same bytes; without one the server picks one and answers it.",
     )
 
     def seed_or_new(self) -> int:
         return secrets.randbelow(LARGEST_SEED + 1) if self.seed is None else self.seed
-
-
-class PictureQuery(BaseModel):
-    """How several pictures become one."""
-
-    format: PictureFormat = Field("png", description="The picture's format.")
-    columns: int | None = Field(None, ge=1, description="Columns of the grid; ceil(sqrt(N)) if absent.")
 
 
 def binary_body(media_type: str, description: str) -> dict[str, Any]:

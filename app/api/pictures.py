@@ -94,7 +94,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     return await decode_pictures(server, contents, query.reading(vae, server.limits))
 
 
-def images_of_array(server: State, vae: Vae, content: bytes) -> Pixels:
+async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
     """uint8 `[N, H, W, C]` of an npy array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Raises:

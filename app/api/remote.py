@@ -13,16 +13,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from numpy.typing import NDArray
 from pydantic import Field
 
-from app.api.answers import binary, documented, picture
-from app.api.decode import latents_from_array
+from app.api.latents import latents_of_values
 from app.api.operation import AnyType, Operation
 from app.api.parameters import ModelQuery, QueryFloat, binary_body, check_count, raw_body
 from app.api.pictures import ReadingQuery, images_of_files
 from app.api.problems import BODY_PROBLEMS
+from app.api.raw import Raw
 from app.api.state import Server, State
+from app.api.writers import one_picture, stamp
 from app.errors import InvalidInput
 from app.gaussian import Floats
-from app.images import Pixels
+from app.images import WRITERS, Pixels
 from app.tensors import of_bytes, to_bytes
 from app.vae import Vae
 
@@ -32,16 +33,22 @@ FloatType = Literal["float16", "float32", "bfloat16"]
 TensorType = Literal["float16", "float32", "bfloat16", "uint8"]
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=8)]
 
-_TENSOR_HEADERS = {
-    "shape": {"description": "Of the tensor, as a JSON list.", "schema": {"type": "string"}},
-    "dtype": {"description": "Its data type.", "schema": {"type": "string"}},
+_HEADERS = {
+    "shape": ("Of the tensor, as a JSON list.", "string"),
+    "dtype": ("Its data type.", "string"),
+    "X-Model": ("The model that answered.", "string"),
+    "X-Version": ("Its version.", "integer"),
 }
 
 
 def _documented(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    answer = documented(description, TENSOR, *media_types)
-    answer[200]["headers"] |= _TENSOR_HEADERS
-    return BODY_PROBLEMS | answer
+    """OpenAPI of a tensor, or of pictures in its place."""
+    answer = {
+        "description": description,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (TENSOR, *media_types)},
+        "headers": {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in _HEADERS.items()},
+    }
+    return BODY_PROBLEMS | {200: answer}
 
 
 router = APIRouter(prefix="/remote", tags=["remote"], route_class=Operation)
@@ -113,14 +120,15 @@ async def remote_decode(
     """As diffusers' `remote_decode` wants it: the picture of latents, a grid where they are several, or a tensor."""
     vae = server.catalog.find(query.model, query.version)
     latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
-    images = await vae.decode(latents_from_array(latents, vae, server.limits.max_rows))
+    images = await vae.decode(latents_of_values(latents, vae, server.limits.max_rows))
     if query.output_type == "pt":
         if query.partial_postprocess:
             return _tensor(vae, _colour(images), "uint8")
         return _tensor(vae, _planes(images) / np.float32(127.5) - 1, query.dtype)
     if body.wants_tensor:
         return _tensor(vae, _planes(_colour(images)) / np.float32(255), query.dtype)
-    return await picture(vae, images, query.image_format)
+    content = await one_picture(images, query.image_format)
+    return Raw.of(content, WRITERS[query.image_format].media_type.encode(), stamp(vae))
 
 
 @router.post(
@@ -180,6 +188,5 @@ def _colour(images: Pixels) -> Pixels:
 
 
 def _tensor(vae: Vae, array: NDArray[Any], dtype: str) -> Response:
-    response = binary(vae, to_bytes(array, dtype), TENSOR)
-    response.raw_headers += [(b"shape", json.dumps(array.shape).encode()), (b"dtype", dtype.encode())]
-    return response
+    told = [(b"shape", json.dumps(array.shape).encode()), (b"dtype", dtype.encode())]
+    return Raw.of(to_bytes(array, dtype), TENSOR.encode(), stamp(vae) + told)

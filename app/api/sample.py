@@ -1,33 +1,19 @@
 """`GET /sample`: images that the model makes up."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.answers import (
-    PICTURE_TYPES,
-    LatentImages,
-    base64_pictures,
-    documented,
-    nested,
-    npy_images,
-    picture,
-    stamp,
-)
+from app.api.forms import offer
 from app.api.operation import Operation
-from app.api.parameters import PictureQuery, QueryFloat, SeedQuery, check_count
-from app.api.problems import MODEL_PROBLEMS
-from app.api.state import Server, State
-from app.arrays import NPY
-from app.gaussian import Floats
-from app.images import Pixels
+from app.api.parameters import PercentileQuery, QueryFloat, SeedQuery, check_count
+from app.api.state import State
+from app.api.writers import Result, SeededImages, decoded
 from app.vae import Source, Vae
 
 router = APIRouter(tags=["sample"], route_class=Operation)
 
 
-class SampleQuery(SeedQuery):
+class SampleQuery(SeedQuery, PercentileQuery):
     """What to draw."""
 
     n: int = Field(1, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
@@ -39,49 +25,8 @@ class SampleQuery(SeedQuery):
     label: int | None = Field(None, ge=0, description="Only this class; for `aggregate`.")
 
 
-class SampleImageQuery(SampleQuery, PictureQuery):
-    """What to draw, and how to show it."""
-
-
-class SampleResponse(LatentImages):
-    """Samples, their latents and their seed."""
-
-    seed: int = Field(description="The seed of the draws.")
-
-
-@router.get("/sample", operation_id="sample", responses=MODEL_PROBLEMS)
-async def sample(server: Server, query: Annotated[SampleQuery, Query()]) -> SampleResponse:
+async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
     """Draw latents and decode them."""
-    vae, seed, latents, images = await _sample(server, query)
-    return SampleResponse(**stamp(vae), seed=seed, latents=nested(latents), images=await base64_pictures(images))
-
-
-@router.get(
-    "/sample/image",
-    operation_id="sample_image",
-    response_class=Response,
-    responses=MODEL_PROBLEMS | documented("The sample, or a grid of several.", *PICTURE_TYPES, seeded=True),
-)
-async def sample_image(server: Server, query: Annotated[SampleImageQuery, Query()]) -> Response:
-    """As `sample`, as one picture."""
-    vae, seed, _, images = await _sample(server, query)
-    return await picture(vae, images, query.format, query.columns, seed)
-
-
-@router.get(
-    "/sample/npy",
-    operation_id="sample_npy",
-    response_class=Response,
-    responses=MODEL_PROBLEMS | documented("uint8 [N, H, W] or [N, H, W, C].", NPY, seeded=True),
-)
-async def sample_npy(server: Server, query: Annotated[SampleQuery, Query()]) -> Response:
-    """As `sample`, as an npy array."""
-    vae, seed, _, images = await _sample(server, query)
-    return npy_images(vae, images, seed)
-
-
-async def _sample(server: State, query: SampleQuery) -> tuple[Vae, int, Floats, Pixels]:
-    vae = server.catalog.find(query.model, query.version)
     check_count(query.n, server.limits.max_rows, "/query/n")
     seed = query.seed_or_new()
     latents = vae.sample(
@@ -92,4 +37,8 @@ async def _sample(server: State, query: SampleQuery) -> tuple[Vae, int, Floats, 
         source=query.source,
         label=query.label,
     )
-    return vae, seed, latents, await vae.decode(latents)
+    return await decoded(vae, query, latents, seed=seed)
+
+
+FORMS = {"": (None, "json"), "/image": (None, "grid"), "/npy": (None, "npy")}
+offer(router, "/sample", _sample, query=SampleQuery, answer=SeededImages, forms=FORMS)

@@ -1,28 +1,26 @@
 """`POST /score`: how well the model explains images."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.answers import Answer, documented, npz, stamp
+from app.api.forms import IMAGES_TO_ARRAYS, offer
 from app.api.operation import Operation
-from app.api.parameters import IMAGE_FILES, NPY_IMAGES, ImageFiles, RawBody, SeedQuery
-from app.api.pictures import PicturesRequest, ReadingQuery, images_of_array, images_of_files, images_of_json
-from app.api.problems import BODY_PROBLEMS
-from app.api.state import Server, State
-from app.arrays import NPZ
+from app.api.parameters import SeedQuery
+from app.api.state import State
+from app.api.writers import Answer, Result
 from app.errors import InvalidInput
+from app.gaussian import Floats
 from app.images import Pixels
-from app.score import Binarize, Scores
+from app.score import Binarize
 from app.vae import Vae
 
 router = APIRouter(tags=["score"], route_class=Operation)
 
 
-class DrawsQuery(SeedQuery):
+class ScoreQuery(SeedQuery):
     """How to score."""
 
     k: int = Field(
@@ -36,10 +34,7 @@ class DrawsQuery(SeedQuery):
         description="How grey pixels become binary: by a seeded draw, by a threshold, or not, for images of 0 and 255;"
         " as the model was trained if absent.",
     )
-
-
-class ScoreQuery(DrawsQuery, ReadingQuery):
-    """How to score pictures."""
+    explain: bool = Field(False, description="Also answer what each pixel adds to `reconstruction`, as a picture.")
 
 
 class ScoreResponse(Answer):
@@ -59,57 +54,37 @@ class ScoreResponse(Answer):
         description="Per cent of held-out images with a lower `log_likelihood`; absent for a k or a binarization that"
         " the bundle has no calibration for.",
     )
+    explanation: list[str] | None = Field(
+        None,
+        description="With `explain=true`: base64 PNG of -log p(x_i|z) of each pixel, averaged over the draws; white is"
+        " what the model finds oddest.",
+    )
+    explanation_nats: list[list[float]] | None = Field(
+        None, description="The nats that black and white stand for in each, `[low, high]`."
+    )
 
 
-@router.post("/score", operation_id="score", responses=BODY_PROBLEMS, response_model_exclude_none=True)
-async def score(server: Server, query: Annotated[ScoreQuery, Query()], body: PicturesRequest) -> ScoreResponse:
-    """ELBO, IWAE bound and their parts of each picture, and how usual it is."""
-    vae = server.catalog.find(query.model, query.version)
-    images = await images_of_json(server, vae, query, body)
-    return _json(vae, query, *await _score(server, vae, query, images))
-
-
-@router.post(
-    "/score/files",
-    operation_id="score_files",
-    openapi_extra=IMAGE_FILES,
-    responses=BODY_PROBLEMS,
-    response_model_exclude_none=True,
-)
-async def score_files(server: Server, query: Annotated[ScoreQuery, Query()], files: ImageFiles) -> ScoreResponse:
-    """As `score`, of uploaded files."""
-    vae = server.catalog.find(query.model, query.version)
-    images = await images_of_files(server, vae, query, files)
-    return _json(vae, query, *await _score(server, vae, query, images))
-
-
-@router.post(
-    "/score/npy",
-    operation_id="score_npy",
-    openapi_extra=NPY_IMAGES,
-    response_class=Response,
-    responses=BODY_PROBLEMS
-    | documented("Arrays by the names of `score`'s answer; `k` and `binarize` have no axis.", NPZ, seeded=True),
-)
-async def score_npy(server: Server, query: Annotated[DrawsQuery, Query()], body: RawBody) -> Response:
-    """As `score`, of an npy array of the model's size; answers npz."""
-    vae = server.catalog.find(query.model, query.version)
-    images = images_of_array(server, vae, body)
-    scores, binarize, seed = await _score(server, vae, query, images)
-    return npz(vae, {**_known(scores), "k": np.array(query.k), "binarize": np.array(binarize)}, seed)
-
-
-async def _score(server: State, vae: Vae, query: DrawsQuery, images: Pixels) -> tuple[Scores, Binarize, int]:
+async def _score(server: State, vae: Vae, query: ScoreQuery, images: Pixels) -> Result:
+    """ELBO, IWAE bound and their parts of each picture, how usual it is, and which of its pixels are not."""
     if query.k * len(images) > server.limits.max_draws:
         raise InvalidInput(f"k times the number of images is at most {server.limits.max_draws}", "/query/k")
     seed = query.seed_or_new()
-    return *await vae.score(images, k=query.k, seed=seed, how=query.binarize), seed
+    scores, how = await vae.score(images, k=query.k, seed=seed, how=query.binarize, explain=query.explain)
+    arrays, facts = asdict(scores), {"k": query.k, "binarize": how, "seed": seed}
+    explanation = arrays.pop("explanation")
+    if explanation is None:
+        return Result(arrays=arrays, facts=facts)
+    pixels, nats = _shown(explanation)
+    return Result({"explanation": pixels}, arrays | {"explanation_nats": nats}, facts)
 
 
-def _known(scores: Scores) -> dict[str, Any]:
-    return {name: values for name, values in asdict(scores).items() if values is not None}
+def _shown(explanation: Floats) -> tuple[Pixels, Floats]:
+    """Grey pictures `[N, H, W, 1]` of terms `[N, H, W]`, and the nats `[N, 2]` that black and white stand for."""
+    low = np.minimum(explanation.min(axis=(1, 2)), 0)
+    high = explanation.max(axis=(1, 2))
+    scale = np.where(high > low, 255 / np.where(high > low, high - low, 1), 0)
+    pixels = np.round((explanation - low[:, None, None]) * scale[:, None, None]).astype(np.uint8)
+    return pixels[..., None], np.stack([low, high], axis=1)
 
 
-def _json(vae: Vae, query: DrawsQuery, scores: Scores, binarize: Binarize, seed: int) -> ScoreResponse:
-    lists = {name: values.tolist() for name, values in _known(scores).items()}
-    return ScoreResponse(**stamp(vae), k=query.k, binarize=binarize, seed=seed, **lists)
+offer(router, "/score", _score, query=ScoreQuery, reads="images", answer=ScoreResponse, forms=IMAGES_TO_ARRAYS)

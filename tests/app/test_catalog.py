@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from app.batcher import Batcher
@@ -87,6 +88,19 @@ def test_graphs_that_are_not_as_the_manifest_says_are_named(models_copy: Path) -
     image = manifest.image.model_copy(update={"height": 27})
     write_manifest(directory, manifest.model_copy(update={"image": image}))
     with pytest.raises(BundleError, match=r"mnist-2d/1/encoder\.onnx does not run as its manifest says"):
+        load(models_copy)
+
+
+def test_a_graph_whose_batch_is_fixed_is_named(models_copy: Path) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    graph = onnx.load(directory / "encoder.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(graph, directory / "encoder.onnx")
+    manifest = read_manifest(directory)
+    encoder = manifest.graphs.encoder.model_copy(update=describe(directory / "encoder.onnx"))
+    graphs = manifest.graphs.model_copy(update={"encoder": encoder})
+    write_manifest(directory, manifest.model_copy(update={"graphs": graphs}))
+    with pytest.raises(BundleError, match=r"mnist-2d/1/encoder\.onnx failed: it does not run with several rows"):
         load(models_copy)
 
 

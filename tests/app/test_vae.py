@@ -26,7 +26,7 @@ def test_without_arrays_there_is_no_aggregate_and_no_label() -> None:
     with pytest.raises(InvalidInput, match="no aggregated posterior"):
         bare.sample(0, 3, source="aggregate")
     with pytest.raises(InvalidInput, match="no labels"):
-        bare.label_mean(0)
+        bare.tables.label_mean(0)
 
 
 def test_without_metrics_the_plane_is_that_of_the_first_two_dimensions() -> None:

@@ -22,6 +22,7 @@ OPTIONS = {
     "export": ["--data-dir", "--runs", "--models"],
     "evaluate": ["--data-dir", "--models", "--k", "--images", "--seed"],
     "figures": ["--data-dir", "--models"],
+    "posteriors": ["--data-dir", "--models"],
 }
 
 

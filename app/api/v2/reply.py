@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from app.api.raw import Raw
 from app.api.v2.graphs import Graph
+from app.api.writers import stamp
 from app.codings import compress
 from app.tensors import NAMES, to_bytes
 
@@ -54,7 +55,7 @@ def _write(
     tensors = [_describe(name, array, pieces.get(name)) for name, array in arrays.items()]
     named = {"model_name": graph.name, "model_version": graph.version} | ({} if id is None else {"id": id})
     content = head = to_json(named | {"outputs": tensors}, inf_nan_mode="null")
-    headers = [(b"x-model", graph.vae.manifest.name.encode()), (b"x-version", graph.version.encode())]
+    headers = stamp(graph.vae)
     if pieces:
         headers.append((b"inference-header-content-length", b"%d" % len(head)))
         content = b"".join((head, *pieces.values()))

@@ -8,7 +8,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from app.api.decode import latents_from_array
+from app.api.latents import latents_of_values
 from app.api.operation import SelfReading, invalid
 from app.api.parameters import JsonInt, check_count
 from app.api.pictures import pixels_of_values
@@ -161,7 +161,7 @@ def _rows(array: NDArray[Any], graph: Graph, limit: int) -> NDArray[Any]:
     try:
         if graph.kind == "encoder":
             return np.ascontiguousarray(pixels_of_values(array))
-        return latents_from_array(array, graph.vae, limit)
+        return latents_of_values(array, graph.vae, limit)
     except InvalidInput as error:
         raise error.below("/inputs/0/data") from None
 

@@ -13,7 +13,7 @@ from app.gaussian import Posterior
 from app.likelihood import threshold
 from app.score import Calibration
 from app.score import score as scores_of
-from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy, png, pointers
+from tests.conftest import MODELS, Pixels, base64_png, from_base64, load_npz, npy, png, pointers
 from training.evaluate import measure_terms, prepare
 from training.graphs import Graphs
 
@@ -122,3 +122,48 @@ def test_weights_and_percentiles_by_hand() -> None:
     np.testing.assert_allclose(found.score_percentile, 50 + 25 * (found.log_likelihood + 4), rtol=1e-6)
     assert calibration.percentile(3, found.log_likelihood) is None
     assert Calibration.of({}) is None
+
+
+def explained(client: TestClient, images: list[str], query: str) -> dict[str, Any]:
+    answer = client.post(f"/score?explain=true&seed=1&{query}", json={"images": images})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+@pytest.mark.parametrize("k", [1, 16, 700])
+def test_an_explanation_adds_up_to_the_reconstruction(client: TestClient, digits: Pixels, k: int) -> None:
+    body = explained(client, [base64_png(digit) for digit in digits[:3]], f"model=mnist-2d&k={k}")
+    for row in range(3):
+        low, high = body["explanation_nats"][row]
+        terms = low + from_base64(body["explanation"][row]).astype(float) / 255 * (high - low)
+        assert terms.shape == (28, 28)
+        assert terms.sum() == pytest.approx(body["reconstruction"][row], rel=0.02)
+        assert low == 0
+        assert high == pytest.approx(terms.max())
+
+
+def test_an_explanation_changes_no_score(client: TestClient, digits: Pixels) -> None:
+    images = [base64_png(digits[0])]
+    plain = client.post("/score?seed=1&k=16", json={"images": images}).json()
+    body = explained(client, images, "k=16")
+    assert {name: body[name] for name in plain} == plain
+    assert set(body) - set(plain) == {"explanation", "explanation_nats"}
+
+
+def test_an_odd_stroke_is_what_an_explanation_shows(client: TestClient, digits: Pixels) -> None:
+    odd = digits[1].copy()
+    odd[1:3, 1:12] = 255
+    body = explained(client, [base64_png(odd)], "k=16")
+    picture = from_base64(body["explanation"][0]).astype(float)
+    assert picture[1:3, 1:12].mean() > 10 * np.delete(picture, [0, 1, 2, 3], axis=0).mean()
+
+
+def test_npz_has_explanations_as_pixels(client: TestClient, digits: Pixels) -> None:
+    headers = {"Content-Type": "application/x-npy"}
+    query = "/score/npy?explain=true&seed=1&model=mnist-2d"
+    arrays = load_npz(client.post(query, content=npy(digits[:3]), headers=headers).content)
+    body = explained(client, [base64_png(digit) for digit in digits[:3]], "model=mnist-2d")
+    assert arrays["explanation"].shape == (3, 28, 28)
+    assert (arrays["explanation"][2] == from_base64(body["explanation"][2])).all()
+    assert arrays["explanation_nats"].tolist() == body["explanation_nats"]

@@ -1,0 +1,139 @@
+"""Latents of a request: as JSON and npy have them, or located by an image, a class, or themselves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from app.api.parameters import JsonInt, Latent, ModelQuery, PercentileQuery, Strict, check_count
+from app.api.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
+from app.api.state import State
+from app.arrays import read_npy
+from app.errors import InvalidInput
+from app.gaussian import Floats
+from app.images import Pixels
+from app.vae import Vae
+
+
+class DecodeRequest(Strict):
+    """Latents to decode."""
+
+    latents: list[Latent] = Field(min_length=1, fail_fast=True, description="Latents of the model's size.")
+
+
+class PictureQuery(ModelQuery, ReadingQuery, PercentileQuery):
+    """Which model answers, and how it reads pictures."""
+
+
+class Point(Strict):
+    """Exactly one of an image, a latent and a label."""
+
+    image: Base64Image | None = Field(None, examples=[EXAMPLE_IMAGE])
+    latent: Latent | None = None
+    label: JsonInt | None = Field(None, description="The mean of this class.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Point":
+        if sum(place is not None for place in (self.image, self.latent, self.label)) != 1:
+            raise ValueError("give exactly one of image, latent and label")
+        return self
+
+
+async def latents_of_json(server: State, vae: Vae, query: Any, body: DecodeRequest) -> Floats:
+    """Latents `[N, *latent]` of a JSON body.
+
+    Raises:
+        InvalidInput: one of them has another size than the model's; or too many; or beyond float32.
+    """
+    return check_latents(body.latents, vae, server.limits.max_rows)
+
+
+async def latents_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
+    """Latents `[N, *latent]` of an npy array.
+
+    Raises:
+        BadRequest: not an npy file.
+        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+    """
+    return latents_of_values(read_npy(content), vae, server.limits.max_rows)
+
+
+def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
+    """Latents `[N, *latent]` of an array.
+
+    Raises:
+        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+    """
+    if array.dtype.kind != "f":
+        raise InvalidInput("latents must be floats")
+    if array.shape[1:] != vae.latent_shape:
+        raise InvalidInput(f"latents must be [N, {', '.join(map(str, vae.latent_shape))}]")
+    check_count(len(array), limit, "")
+    return finite(array)
+
+
+async def locate(
+    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pointer: str = "/points"
+) -> Floats:
+    """Latents `[P, *latent]` of points: posterior means of images, class means, or as given.
+
+    Raises:
+        InvalidInput: one of them cannot be located; the pointer says which.
+    """
+    located = np.empty((len(points), *vae.latent_shape), np.float32)
+    pictured = [index for index, point in enumerate(points) if point.image is not None]
+    for index, point in enumerate(points):
+        try:
+            if point.latent is not None:
+                located[index] = check_latents([point.latent], vae, 1, "")[0]
+            elif point.label is not None:
+                located[index] = vae.tables.label_mean(point.label)
+        except InvalidInput as error:
+            member = "label" if point.latent is None else "latent"
+            raise InvalidInput(error.detail, f"{pointer}/{index}/{member}") from None
+    if pictured:
+        images = await _read_images(server, vae, query, points, pictured, pointer)
+        located[pictured] = (await vae.encode(images)).mean
+    return located
+
+
+async def _read_images(
+    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pictured: list[int], pointer: str
+) -> Pixels:
+    """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
+    texts = [points[index].image or "" for index in pictured]
+    try:
+        return await decode_pictures(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
+    except InvalidInput as error:
+        index = pictured[int(error.pointer.removeprefix("/"))]
+        raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
+
+
+def check_latents(latents: list[list[float]], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
+    """Float32 `[N, *latent]` of latents as JSON and queries have them.
+
+    Raises:
+        InvalidInput: one of them has another size than the model's; or too many; or beyond float32.
+    """
+    check_count(len(latents), limit, pointer)
+    size = int(np.prod(vae.latent_shape))
+    for index, latent in enumerate(latents):
+        if len(latent) != size:
+            raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")
+    return finite(np.array(latents, np.float64), pointer)
+
+
+def finite(array: NDArray[Any], pointer: str = "", *, rows: bool = True) -> Floats:
+    """Float32 of latents `[N, *latent]`.
+
+    Raises:
+        InvalidInput: one of them is not finite as float32; the pointer is that row's, unless `rows` is false.
+    """
+    with np.errstate(over="ignore"):
+        latents = array.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
+    if len(bad):
+        raise InvalidInput("not finite as float32", f"{pointer}/{bad[0]}" if rows else pointer)
+    return np.ascontiguousarray(latents)
