@@ -20,7 +20,7 @@ READ_PROBLEMS = documented(BadRequest, BodyTooLarge, InvalidInput, media_type=V2
 class IndexRequest(BaseModel):
     """Which models to list."""
 
-    ready: bool = Field(False, description="Only those that answer.")
+    ready: bool = Field(False, strict=True, description="Only those that answer.")
 
 
 class IndexEntry(BaseModel):
