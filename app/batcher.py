@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, Overloaded
-from app.timing import Timing
+from app.timing import Statistics, Timing
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
@@ -101,6 +101,7 @@ class _Job:
     future: asyncio.Future[Arrays]
     deadline: float | None
     submitted: float
+    statistics: Statistics | None
     began: float = 0.0
     taken: int = 0
     done: int = 0
@@ -190,12 +191,14 @@ class Batcher:
         latency: Latency | None = None,
         deadline: float | None = None,
         timing: Timing | None = None,
+        statistics: Statistics | None = None,
     ) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
         `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. `deadline` is a time
-        of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went. Cancelling
-        the caller drops what waits and leaves the neighbours alone.
+        of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
+        `statistics`, which requests of one key share, what became of them. Cancelling the caller drops what waits and
+        leaves the neighbours alone.
 
         Raises:
             Overloaded: the queue has no room for these rows, or the batcher is closed.
@@ -207,9 +210,11 @@ class Batcher:
             raise ValueError("no rows")
         if self.closed or not self._has_room(len(rows)):
             self.counters.refused_rows += len(rows)
+            if statistics is not None:
+                statistics.failed(0)
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
         loop = asyncio.get_running_loop()
-        job = _Job(rows, loop.create_future(), deadline, time.monotonic())
+        job = _Job(rows, loop.create_future(), deadline, time.monotonic(), statistics)
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(run, latency)
@@ -220,10 +225,18 @@ class Batcher:
         if not self._pumping:
             self._pumping = True
             loop.call_soon(self._pump)
-        outputs = await job.future
+        try:
+            outputs = await job.future
+        except Exception:
+            if statistics is not None:
+                statistics.failed(time.monotonic() - job.submitted)
+            raise
+        queue, inference = job.began - job.submitted, time.monotonic() - job.began
         if timing is not None:
-            timing.queue += job.began - job.submitted
-            timing.inference += time.monotonic() - job.began
+            timing.queue += queue
+            timing.inference += inference
+        if statistics is not None:
+            statistics.succeeded(len(rows), queue, inference)
         return outputs
 
     async def close(self) -> None:
@@ -336,6 +349,8 @@ class Batcher:
                     if not piece.job.future.done():
                         piece.job.future.set_exception(outcome)
             else:
+                if (statistics := pieces[0].job.statistics) is not None:
+                    statistics.batches += 1
                 _deliver(pieces, outcome)
 
 

@@ -205,12 +205,13 @@ WRITERS = {
         still={"format": "WEBP", "lossless": True, "method": 0},
         animation={"format": "WEBP", "lossless": True, "method": 0, "loop": 0},
     ),
+    "jpg": Writer("image/jpeg", still={"format": "JPEG", "quality": 95}),
     "gif": Writer("image/gif", still=None, animation={"format": "GIF", "loop": 0, "disposal": 1}),
 }
 
 
 def write_image(pixels: Pixels, format: str = "png") -> bytes:
-    """One still picture of `[H, W, C]` pixels as `png` or `webp`."""
+    """One still picture of `[H, W, C]` pixels as `png`, `webp` or `jpg`."""
     if format == "png" and pixels.shape[-1] == 1:
         return _grey_png(pixels[..., 0])
     buffer = io.BytesIO()

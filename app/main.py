@@ -21,6 +21,7 @@ from app.api import (
     posteriors,
     problems,
     reconstruct,
+    remote,
     sample,
     score,
     service,
@@ -30,6 +31,8 @@ from app.api import (
 from app.api.application import Application
 from app.api.departures import Departures
 from app.api.state import State
+from app.api.v2 import index, inference, metadata, repository, statistics
+from app.api.v2 import service as v2_service
 from app.auth import Keys
 from app.batcher import Batcher
 from app.cache import Cache
@@ -52,9 +55,14 @@ ROUTERS = (
     traverse,
     manifold,
     posteriors,
+    remote,
     models,
     service,
 )
+V2_ROUTERS = (v2_service, statistics, metadata, inference, index)
+"""The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
+MANAGEMENT = (manage, repository)
+"""What there is only with an admin key."""
 
 
 def check_models(settings: Settings) -> None:
@@ -109,7 +117,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
     )
-    for module in ROUTERS if settings.admin_key is None else (*ROUTERS, manage):
+    routers = (*ROUTERS, *V2_ROUTERS) if settings.admin_key is None else (*ROUTERS, *V2_ROUTERS, *MANAGEMENT)
+    for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=service.STATIC))

@@ -1,5 +1,6 @@
-"""Where a request's time goes. Stdlib only."""
+"""Where a request's time goes, and what that comes to over all of them. Stdlib only."""
 
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -12,6 +13,41 @@ class Timing:
     """Until the first of them was taken,"""
     inference: float = 0.0
     """and from then until the last was done."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What became of the requests of one graph since it was loaded; times in seconds, added up."""
+
+    requests: int = 0
+    """Requests that succeeded,"""
+    rows: int = 0
+    """their rows,"""
+    queue: float = 0.0
+    """the time until the first row of each was taken,"""
+    inference: float = 0.0
+    """and from then until the last was done."""
+    batches: int = 0
+    """Batches that were run, of one or more requests' rows."""
+    failures: int = 0
+    """Requests that failed, were refused or ran out of time,"""
+    failing: float = 0.0
+    """and the time until they did."""
+    last: float = 0.0
+    """When the last request succeeded, in seconds since 1970; 0 if none did."""
+
+    def succeeded(self, rows: int, queue: float, inference: float) -> None:
+        """Count a request that did."""
+        self.requests += 1
+        self.rows += rows
+        self.queue += queue
+        self.inference += inference
+        self.last = time.time()
+
+    def failed(self, seconds: float) -> None:
+        """Count a request that did, after so long."""
+        self.failures += 1
+        self.failing += seconds
 
 
 _current: ContextVar[Timing | None] = ContextVar("timing", default=None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app import gaussian, timing
 from app.batcher import Arrays, Batcher, Latency, Run
-from app.bundle import MANIFEST, Bundle, Manifest
+from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
 from app.errors import BundleError, InferenceFailed, InvalidInput
 from app.gaussian import Floats, Posterior, squared_norm
 from app.likelihood import PARAMETERS, Doubles, binarize, log_prob, threshold
@@ -24,6 +24,7 @@ Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
 Mode = Literal["mean", "draw", "predictive"]
+GraphName = Literal["encoder", "decoder"]
 Result = TypeVar("Result")
 
 PREDICTIVE_DRAWS = 32
@@ -66,6 +67,11 @@ class Vae:
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds = batcher, queue_seconds
         self.digest = self.manifest.digest
+        self.statistics: dict[GraphName, timing.Statistics] = {
+            "encoder": timing.Statistics(),
+            "decoder": timing.Statistics(),
+        }
+        """Of everything that ran through each graph."""
         self.latency = self._warm_up()
 
     @property
@@ -94,6 +100,25 @@ class Vae:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`."""
         outputs = await self._submit("decoder", self._run_decoder, latents)
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
+
+    def tensors(self, graph: GraphName) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Inputs and outputs of a graph; of the latter those that the manifest tells of and the graph has."""
+        session, told = self._session(graph)
+        return told.inputs, {name: tensor for name, tensor in told.outputs.items() if name in session.outputs}
+
+    async def run(
+        self, graph: GraphName, rows: NDArray[Any], *, with_parameters: bool = False, seconds: float | None = None
+    ) -> Arrays:
+        """The outputs `[N, ...]` of a graph for rows as it takes them: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
+
+        They are the encoder's `mean` and `log_std`, the decoder's `image` and, `with_parameters`, everything else that
+        it gives. `seconds` is how long they may wait for a slot, if that is less than the setting.
+        """
+        if graph == "encoder":
+            return await self._submit("encoder", self._run_encoder, rows, seconds)
+        if not with_parameters:
+            return await self._submit("decoder", self._run_decoder, rows, seconds)
+        return await self._submit("parameters", self._run_parameters, rows, seconds)
 
     def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
         """One draw from the posterior a row; `pointer` is what asked for it.
@@ -281,15 +306,21 @@ class Vae:
         """Rows that wait for this model."""
         return self._batcher.queued_rows_of(self)
 
-    async def _submit(self, graph: str, run: Run, rows: NDArray[Any]) -> Arrays:
+    async def _submit(self, what: str, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+        patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
         return await self._batcher.submit(
-            (self, graph, rows.shape[1:]),
+            (self, what, rows.shape[1:]),
             run,
             rows,
-            latency=self.latency[graph],
-            deadline=time.monotonic() + self._queue_seconds,
+            latency=self.latency[what],
+            deadline=time.monotonic() + patience,
             timing=timing.current(),
+            statistics=self.statistics["encoder" if what == "encoder" else "decoder"],
         )
+
+    def _session(self, graph: GraphName) -> tuple[Session, Graph]:
+        graphs = self.manifest.graphs
+        return (self._encoder, graphs.encoder) if graph == "encoder" else (self._decoder, graphs.decoder)
 
     def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:
         return self._encoder.run({"image": rows})
@@ -297,6 +328,9 @@ class Vae:
     def _run_decoder(self, rows: Floats) -> Arrays:
         # Without the likelihood's parameters: only scoring needs them.
         return self._decoder.run({"latent": rows}, ["image"])
+
+    def _run_parameters(self, rows: Floats) -> Arrays:
+        return self._decoder.run({"latent": rows})
 
     def _run_scoring(self, rows: Floats) -> Arrays:
         """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
@@ -340,6 +374,7 @@ class Vae:
             latency = {
                 "encoder": Latency.measured(self._run_encoder, image),
                 "decoder": Latency.measured(self._run_decoder, latent),
+                "parameters": Latency.measured(self._run_parameters, latent),
             }
         except InferenceFailed as error:
             raise BundleError(

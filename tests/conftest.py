@@ -179,6 +179,13 @@ def start() -> Iterator[Start]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def live() -> Iterator[httpx2.Client]:
+    """A client of a live server of the shipped bundles, which libraries of others can be pointed at."""
+    with servers() as start:
+        yield start(models_dir=MODELS, log_level="warning")[1]
+
+
 def launch(**settings: object) -> subprocess.Popen[str]:
     environment = {f"VAE_{name.upper()}": str(value) for name, value in settings.items()}
     return subprocess.Popen(

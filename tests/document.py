@@ -75,7 +75,7 @@ def body_example(document: Document, schema: Document) -> Any:
     if "properties" in schema:
         members = schema["properties"].items()
         pairs = {name: body_example(document, part) for name, part in members}
-        return {name: value for name, value in pairs.items() if value is not None}
+        return {name: value for name, value in pairs.items() if value is not None} or None
     if schema.get("type") == "array" and (item := body_example(document, schema["items"])) is not None:
         return [item]
     return None

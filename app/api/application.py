@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.operation import Operation
@@ -15,22 +16,34 @@ class Application(FastAPI):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._operations: dict[tuple[str, str], Operation] = {}
+        self._patterns: list[Operation] = []
         self._direct: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-            operation = self._operations.get((scope["method"], path))
+            operation = self._operations.get((scope["method"], path)) or self._matching(scope)
             if operation is not None and self._direct is not None:
                 scope["route"] = operation
                 await self._direct(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
+    def _matching(self, scope: Scope) -> Operation | None:
+        """The operation whose path has parameters and fits; they are put into the scope."""
+        for operation in self._patterns:
+            match, found = operation.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                return operation
+        return None
+
     def build_middleware_stack(self) -> ASGIApp:
         """FastAPI's layers, and beside them the few that an operation needs: ours, around its errors."""
         for route in self.routes:
-            if isinstance(route, Operation):
+            if isinstance(route, Operation) and route.param_convertors:
+                self._patterns.append(route)
+            elif isinstance(route, Operation):
                 self._operations |= {(method, route.path): route for method in route.methods or ()}
         direct: ASGIApp = Problems(_handle)
         for layer, arguments, options in reversed(self.user_middleware):

@@ -59,12 +59,20 @@ async def latents_of_array(server: State, vae: Vae, query: Any, content: bytes) 
         BadRequest: not an npy file.
         InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
     """
-    array = read_npy(content)
+    return latents_of_values(read_npy(content), vae, server.limits.max_rows)
+
+
+def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
+    """Latents `[N, *latent]` of an array.
+
+    Raises:
+        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+    """
     if array.dtype.kind != "f":
         raise InvalidInput("latents must be floats")
     if array.shape[1:] != vae.latent_shape:
         raise InvalidInput(f"latents must be [N, {', '.join(map(str, vae.latent_shape))}]")
-    check_count(len(array), server.limits.max_rows, "")
+    check_count(len(array), limit, "")
     return finite(array)
 
 

@@ -33,6 +33,8 @@ _TAGS = {
     "traverse": "One latent dimension after another, from end to end.",
     "manifold": "The latent plane as a picture.",
     "posteriors": "Where held-out images lie in the latent space.",
+    "remote": "The remote VAE protocol of the diffusers library.",
+    "open inference protocol": "The Open Inference Protocol v2, with the binary tensor extension.",
     "models": "What is served.",
     "manage": "Models are loaded, unloaded and reloaded. There where an admin key is set.",
     "service": "The service itself, and its health.",

@@ -9,13 +9,13 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any, cast, get_args, get_origin
+from typing import Any, Self, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -35,12 +35,26 @@ _LONGEST_REMEMBERED = 256
 """Characters: what is kept of queries is bounded in bytes, too."""
 
 
+class AnyType(params.Depends):
+    """FastAPI's marker `Depends`, of a body whose Content-Type and Content-Encoding are not looked at."""
+
+
+class SelfReading(BaseModel):
+    """A body that reads itself: FastAPI documents it as JSON, but on the wire it may be more than that."""
+
+    @classmethod
+    async def of_request(cls, request: Request, server: State) -> Self:
+        """The body of `request`."""
+        raise NotImplementedError
+
+
 class Operation(APIRoute):
-    """A route whose endpoint takes, by annotation: the server's state, query parameters, and one kind of body."""
+    """A route whose endpoint takes, by annotation: the server's state, parameters of its path and of its query, and one
+    kind of body."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        self._arguments = _Arguments(endpoint, self.openapi_extra)
+        self._arguments = _Arguments(endpoint, self.openapi_extra, set(self.param_convertors))
         self._cacheable = self.methods == {"GET"}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,19 +92,26 @@ def _timing_headers(spent: Timing, total: float) -> list[tuple[bytes, bytes]]:
 class _Arguments:
     """How an endpoint's parameters are read from a request."""
 
-    def __init__(self, endpoint: Callable[..., Any], openapi_extra: dict[str, Any] | None) -> None:
+    def __init__(self, endpoint: Callable[..., Any], openapi_extra: dict[str, Any] | None, in_path: set[str]) -> None:
         self._server = self._query = ""
+        self._parse: Callable[[bytes], ModelQuery] = lambda _: ModelQuery()  # whatever it says, without a model of it
+        self._path: dict[str, TypeAdapter[Any]] = {}
         self._body: tuple[str, Callable[[Scope, Receive, State], Awaitable[Any]]] | None = None
         self._media_type: str | None = None
         for name, parameter in inspect.signature(endpoint).parameters.items():
             kind, marker = _annotation(parameter.annotation)
-            if isinstance(marker, params.Query):
+            if name in in_path:
+                self._path[name] = TypeAdapter(parameter.annotation)
+            elif isinstance(marker, params.Query):
                 self._query, self._parse = name, _query_parser(kind)
             elif isinstance(marker, params.Depends) and marker.dependency is server_state:
                 self._server = name
             elif isinstance(marker, params.Depends):
                 self._body = name, _request_reader(cast(Any, marker.dependency))
-                self._media_type = next(iter((openapi_extra or {})["requestBody"]["content"]))
+                if not isinstance(marker, AnyType):
+                    self._media_type = next(iter((openapi_extra or {})["requestBody"]["content"]))
+            elif issubclass(kind, SelfReading):
+                self._body = name, _request_reader(kind.of_request)
             else:
                 self._body, self._media_type = (name, _json_reader(kind)), "application/json"
 
@@ -107,12 +128,17 @@ class _Arguments:
 
         Raises:
             UnsupportedMediaType: a body of another type than the operation takes.
-            RequestValidationError, VaeError: a body that cannot be read.
+            RequestValidationError, VaeError: a body, or a parameter of the path, that cannot be read.
         """
-        arguments: dict[str, Any] = {self._server: server, self._query: query}
+        arguments: dict[str, Any] = {self._server: server}
+        if self._query:
+            arguments[self._query] = query
+        for name, kind in self._path.items():
+            arguments[name] = _path_parameter(name, kind, scope["path_params"][name])
         if self._body is not None:
-            _check_media_type(scope, self._media_type or "")
             name, reader = self._body
+            if self._media_type is not None:
+                _check_media_type(scope, self._media_type)
             arguments[name] = await reader(scope, receive, server)
         return arguments
 
@@ -145,7 +171,7 @@ def _query_parser(model: type[ModelQuery]) -> Callable[[bytes], ModelQuery]:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise _invalid(error, "query") from None
+            raise invalid(error, "query") from None
 
     remembered = lru_cache(_REMEMBERED_QUERIES)(parse)
     return lambda text: remembered(text) if len(text) <= _LONGEST_REMEMBERED else parse(text)
@@ -155,12 +181,19 @@ def _takes_a_list(annotation: Any) -> bool:
     return get_origin(annotation) is list or any(map(_takes_a_list, get_args(annotation)))
 
 
+def _path_parameter(name: str, kind: TypeAdapter[Any], text: str) -> Any:
+    try:
+        return kind.validate_python(text)
+    except ValidationError as error:
+        raise invalid(error, "path", name) from None
+
+
 def _json_reader(model: type[BaseModel]) -> Callable[[Scope, Receive, State], Awaitable[BaseModel]]:
     async def read(scope: Scope, receive: Receive, _: State) -> BaseModel:
         try:
             return model.model_validate_json(await _read_body(receive))
         except ValidationError as error:
-            raise _invalid(error, "body") from None
+            raise invalid(error, "body") from None
 
     return read
 
@@ -191,8 +224,9 @@ def _check_media_type(scope: Scope, expected: str) -> None:
         raise UnsupportedMediaType("send the body without Content-Encoding")
 
 
-def _invalid(error: ValidationError, source: str) -> RequestValidationError:
+def invalid(error: ValidationError, *place: str) -> RequestValidationError:
+    """pydantic's errors as FastAPI raises them; `place` is the part of the request: body, query, or path and a name."""
     if error.error_count() > _MOST_ERRORS:
-        return RequestValidationError([{"type": "many", "loc": (source,), "msg": "wrong in too many places"}])
+        return RequestValidationError([{"type": "many", "loc": place, "msg": "wrong in too many places"}])
     wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    return RequestValidationError([item | {"loc": (source, *item["loc"])} for item in wrong])
+    return RequestValidationError([item | {"loc": (*place, *item["loc"])} for item in wrong])

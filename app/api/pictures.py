@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field
 
 from app.api.parameters import Strict, check_count
@@ -110,6 +111,15 @@ async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -
         grey = f"[N, {height}, {width}] or " if channels == 1 else ""
         raise InvalidInput(f"the array must be {grey}[N, {height}, {width}, {channels}]")
     check_count(len(array), server.limits.max_rows, "")
+    return pixels_of_values(array)
+
+
+def pixels_of_values(array: NDArray[Any]) -> Pixels:
+    """uint8 pixels of an array, which is uint8 or float in [0, 1].
+
+    Raises:
+        InvalidInput: floats that are not finite or out of range.
+    """
     if array.dtype == np.uint8:
         return array.astype(np.uint8, copy=False)
     floats = array.astype(np.float64)

@@ -37,6 +37,7 @@ from app.errors import (
 MEDIA_TYPE = "application/problem+json"
 
 _MOST_ERRORS = 16
+_V2 = "/v2"
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Problem(BaseModel):
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str | None = Field(None, description="What to know about this occurrence.")
     errors: list[FieldError] | None = Field(None, description="Each thing that is wrong with the request.")
+    error: str | None = Field(None, description="Under `/v2`, all of it in one sentence.")
 
 
 def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
@@ -99,16 +101,26 @@ def _response(error: type[VaeError]) -> dict[str, Any]:
     return response
 
 
-MODEL_PROBLEMS = documented(UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
+MODEL_ERRORS = (UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
+BODY_ERRORS = (BadRequest, BodyTooLarge, UnsupportedMediaType, *MODEL_ERRORS)
+
+MODEL_PROBLEMS = documented(*MODEL_ERRORS)
 """What every operation on a model can answer."""
 
-BODY_PROBLEMS = documented(BadRequest, BodyTooLarge, UnsupportedMediaType) | MODEL_PROBLEMS
+BODY_PROBLEMS = documented(*BODY_ERRORS)
 """What every operation with a body can answer."""
 
 
-def problem(error: type[VaeError], detail: str | None = None, errors: list[FieldError] | None = None) -> JSONResponse:
-    """The answer for one error."""
+def problem(
+    error: type[VaeError],
+    detail: str | None = None,
+    errors: list[FieldError] | None = None,
+    request: Request | None = None,
+) -> JSONResponse:
+    """The answer for one error; `request` is what it answers, if it came so far as to be one."""
     document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
+    if request is not None and _path(request).startswith(_V2):
+        document.error = _sentence(document)
     headers = {}
     if issubclass(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after)
@@ -116,6 +128,16 @@ def problem(error: type[VaeError], detail: str | None = None, errors: list[Field
         headers["WWW-Authenticate"] = "Bearer"
     content = document.model_dump(exclude_none=True)
     return JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _path(request: Request) -> str:
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
+
+
+def _sentence(document: Problem) -> str:
+    details = [": ".join(filter(None, (error.pointer, error.detail))) for error in document.errors or ()]
+    return ": ".join([document.title, document.detail or "; ".join(details)]).removesuffix(": ")
 
 
 def install(app: FastAPI) -> None:
@@ -154,19 +176,20 @@ class Problems:
 def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, VaeError)
     if isinstance(error, InvalidInput):
-        return problem(type(error), errors=[FieldError(pointer=error.pointer, detail=error.detail)])
+        wrong = [FieldError(pointer=error.pointer, detail=error.detail)]
+        return problem(type(error), errors=wrong, request=request)
     if error.status == 500:
         logger.error("%s", error, exc_info=error)
-        return problem(type(error))
-    return problem(type(error), str(error) or None)
+        return problem(type(error), request=request)
+    return problem(type(error), str(error) or None, request=request)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     wrong = error.errors()
     if any(item["type"] == "json_invalid" for item in wrong):
-        return problem(BadRequest, "the body is not JSON")
-    return problem(InvalidInput, errors=[_field_error(item) for item in wrong[:_MOST_ERRORS]])
+        return problem(BadRequest, "the body is not JSON", request=request)
+    return problem(InvalidInput, errors=[_field_error(item) for item in wrong[:_MOST_ERRORS]], request=request)
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:
@@ -190,7 +213,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
     if error.status_code == 400:  # FastAPI's answer to text that is not UTF-8, nested too deep, ...
         detail = "the body is not JSON"
-    answer = problem(_BY_STATUS.get(error.status_code, VaeError), detail)
+    answer = problem(_BY_STATUS.get(error.status_code, VaeError), detail, request=request)
     answer.headers.update(error.headers or {})
     if error.status_code == 405:  # Starlette names the methods of the first route at this path alone
         answer.headers["Allow"] = ", ".join(_methods(request))
@@ -199,7 +222,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 def _methods(request: Request) -> list[str]:
     """Every method that the request's path takes, by the OpenAPI document."""
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    path = _path(request)
     operations = request.app.openapi()["paths"].items()
     return sorted(
         method.upper()
@@ -210,7 +233,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def _unknown(request: Request, error: Exception) -> JSONResponse:
-    return problem(VaeError)  # Starlette raises it again behind this answer, and the server logs it
+    return problem(VaeError, request=request)  # Starlette raises it again behind this answer, and the server logs it
 
 
 _HANDLERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {

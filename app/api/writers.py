@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from app.api.parameters import PercentileQuery
-from app.api.raw import Raw
+from app.api.raw import Header, Raw
 from app.arrays import NPY, NPZ, write_npy, write_npz
 from app.gaussian import Floats
 from app.images import WRITERS as PICTURES
@@ -104,13 +104,18 @@ async def _json(vae: Vae, query: Any, result: Result, answer: type[Answer]) -> A
 
 
 async def _picture(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
-    images, columns = result.pictures["images"], getattr(query, "columns", None) or result.columns
+    columns = getattr(query, "columns", None) or result.columns
+    content = await one_picture(result.pictures["images"], query.format, columns)
+    return _binary(vae, content, PICTURES[query.format].media_type, result)
+
+
+async def one_picture(images: Pixels, format: str, columns: int | None = None) -> bytes:
+    """One picture of `[N, H, W, C]`: the image, or a grid of several."""
 
     def write() -> bytes:
-        return write_image(tile(images, columns), query.format)
+        return write_image(tile(images, columns), format)
 
-    content = write() if images.size <= _INLINE_PIXELS else await anyio.to_thread.run_sync(write)
-    return _binary(vae, content, PICTURES[query.format].media_type, result)
+    return write() if images.size <= _INLINE_PIXELS else await anyio.to_thread.run_sync(write)
 
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
@@ -142,10 +147,14 @@ def _without_one_channel(pixels: Pixels) -> Pixels:
 
 def _binary(vae: Vae, content: bytes, media_type: str, result: Result) -> Response:
     """An answer that is not JSON, with the headers that say which model gave it."""
-    named = [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
     seed = result.facts.get("seed")
     seeded = [] if seed is None else [(b"x-seed", b"%d" % seed)]
-    return Raw.of(content, media_type.encode(), named + seeded)
+    return Raw.of(content, media_type.encode(), stamp(vae) + seeded)
+
+
+def stamp(vae: Vae) -> list[Header]:
+    """The headers that say which model answered."""
+    return [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
 
 
 async def _base64_pictures(images: Pixels) -> list[str]:

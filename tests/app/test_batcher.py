@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.batcher import Arrays, Batcher, Latency
 from app.errors import DeadlineExceeded, Overloaded
-from app.timing import Timing
+from app.timing import Statistics, Timing
 
 Rows = NDArray[np.float32]
 
@@ -494,5 +494,31 @@ def test_every_request_ends_and_gets_its_own_rows(
         never_sent = sum(len(v) for w, v in zip(requests, sent, strict=True) if w["cancelled"])
         seen = counters.rows + counters.dropped_rows + counters.refused_rows
         assert sum(map(len, sent)) - never_sent <= seen <= sum(map(len, sent))
+
+    asyncio.run(main())
+
+
+def test_statistics_tell_what_became_of_requests() -> None:
+    async def main() -> None:
+        gate, seen = Gate(lambda batch: 9 in batch), Statistics()
+        batcher = Batcher(queue_rows=5)
+        first = asyncio.ensure_future(batcher.submit("k", gate, rows(1), statistics=seen))
+        await started(gate)
+        waiting = [batcher.submit("k", gate, rows(*it), statistics=seen) for it in ((2, 3), (9,))]
+        late = batcher.submit("k", gate, rows(4), statistics=seen, deadline=time.monotonic())
+        gone = asyncio.ensure_future(batcher.submit("k", gate, rows(5), statistics=seen))
+        others = asyncio.gather(*waiting, late, return_exceptions=True)
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded):
+            await batcher.submit("k", gate, rows(6), statistics=seen)
+        gone.cancel()
+        gate.open.set()
+        await asyncio.gather(first, others)
+        assert (seen.requests, seen.rows, seen.failures) == (2, 3, 3)
+        assert seen.batches == 2  # what failed together ran once more, one by one
+        assert 0 < seen.queue < seen.failing + 1
+        assert seen.inference > 0
+        assert abs(seen.last - time.time()) < 5
+        await batcher.close()
 
     asyncio.run(main())

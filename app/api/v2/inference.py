@@ -1,0 +1,44 @@
+"""`POST /v2/models/{name}/infer`: rows through one graph, in JSON or with the binary tensor extension."""
+
+from fastapi import APIRouter, Response
+
+from app.api.operation import Operation
+from app.api.problems import BODY_ERRORS, documented
+from app.api.state import Server, State
+from app.api.v2.graphs import TAG, GraphPath, VersionPath, find_graph
+from app.api.v2.reply import InferReply, reply
+from app.api.v2.request import InferRequest
+
+router = APIRouter(prefix="/v2", tags=[TAG], route_class=Operation)
+
+PROBLEMS = documented(*BODY_ERRORS)
+
+
+@router.post("/models/{name}/infer", operation_id="v2_model_infer", response_model=InferReply, responses=PROBLEMS)
+async def infer(server: Server, name: GraphPath, body: InferRequest) -> Response:
+    """Run rows through a graph, in its newest version.
+
+    Instead of `data`, a tensor may have the parameter `binary_data_size`, and its little-endian bytes behind the JSON,
+    whose length the header `Inference-Header-Content-Length` tells; outputs with `binary_data`, or all of them with
+    `binary_data_output`, come back in the same way. Bodies may be in the content codings gzip or deflate.
+    """
+    return await _infer(server, name, None, body)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    operation_id="v2_model_version_infer",
+    response_model=InferReply,
+    responses=PROBLEMS,
+)
+async def version_infer(server: Server, name: GraphPath, version: VersionPath, body: InferRequest) -> Response:
+    """As `v2_model_infer`, in this version."""
+    return await _infer(server, name, version, body)
+
+
+async def _infer(server: State, name: str, version: int | None, body: InferRequest) -> Response:
+    graph = find_graph(server.catalog, name, version)
+    wanted = body.wanted(graph)
+    rows = body.rows(graph, server.limits.max_rows)
+    arrays = await graph.run(rows, list(wanted), body.seconds())
+    return await reply(graph, body.id, {output: arrays[output] for output in wanted}, wanted, body.accepted)

@@ -1,0 +1,135 @@
+"""`/v2/models/{name}`: whether a graph is ready, its tensors, and its configuration as Triton has one."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from app.api.state import Server, State
+from app.api.v2.graphs import (
+    FIND_PROBLEMS,
+    READY_PROBLEMS,
+    TAG,
+    Graph,
+    GraphPath,
+    VersionPath,
+    check_ready,
+    datatype,
+    find_graph,
+    wire_shape,
+)
+
+router = APIRouter(prefix="/v2", tags=[TAG])
+
+
+class ModelReady(BaseModel):
+    """That a graph takes requests."""
+
+    name: str
+    ready: Literal[True] = True
+
+
+class TensorMetadata(BaseModel):
+    """One input or output."""
+
+    name: str
+    datatype: str = Field(description="UINT8 or FP32.")
+    shape: list[int] = Field(description="Sizes; -1 is the number of rows.")
+
+
+class ModelMetadata(BaseModel):
+    """One graph, its versions and tensors."""
+
+    name: str
+    versions: list[str]
+    platform: Literal["onnx_onnxv1"] = "onnx_onnxv1"
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ConfigTensor(BaseModel):
+    """One input or output, as a Triton configuration has it."""
+
+    name: str
+    data_type: str = Field(description="TYPE_UINT8 or TYPE_FP32.")
+    dims: list[int] = Field(description="Sizes of one row.")
+
+
+class ModelConfig(BaseModel):
+    """One graph, as a Triton configuration."""
+
+    name: str
+    platform: Literal["onnxruntime_onnx"] = "onnxruntime_onnx"
+    backend: Literal["onnxruntime"] = "onnxruntime"
+    max_batch_size: int = Field(description="Most rows of one request.")
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+    default_model_filename: str
+
+
+@router.get("/models/{name}", operation_id="v2_model_metadata", responses=FIND_PROBLEMS)
+async def model_metadata(server: Server, name: GraphPath) -> ModelMetadata:
+    """Inputs and outputs of a graph, in its newest version."""
+    return _metadata(server, find_graph(server.catalog, name))
+
+
+@router.get("/models/{name}/versions/{version}", operation_id="v2_model_version_metadata", responses=FIND_PROBLEMS)
+async def model_version_metadata(server: Server, name: GraphPath, version: VersionPath) -> ModelMetadata:
+    """Inputs and outputs of a graph."""
+    return _metadata(server, find_graph(server.catalog, name, version))
+
+
+@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=FIND_PROBLEMS | READY_PROBLEMS)
+async def model_ready(server: Server, name: GraphPath) -> ModelReady:
+    """The graph is loaded and takes rows."""
+    return _ready(server, find_graph(server.catalog, name))
+
+
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    operation_id="v2_model_version_ready",
+    responses=FIND_PROBLEMS | READY_PROBLEMS,
+)
+async def model_version_ready(server: Server, name: GraphPath, version: VersionPath) -> ModelReady:
+    """This version of the graph is loaded and takes rows."""
+    return _ready(server, find_graph(server.catalog, name, version))
+
+
+@router.get("/models/{name}/config", operation_id="v2_model_config", responses=FIND_PROBLEMS)
+async def model_config(server: Server, name: GraphPath) -> ModelConfig:
+    """Triton's configuration of a graph, in its newest version."""
+    return _config(server, find_graph(server.catalog, name))
+
+
+@router.get("/models/{name}/versions/{version}/config", operation_id="v2_model_version_config", responses=FIND_PROBLEMS)
+async def model_version_config(server: Server, name: GraphPath, version: VersionPath) -> ModelConfig:
+    """Triton's configuration of a graph."""
+    return _config(server, find_graph(server.catalog, name, version))
+
+
+def _ready(server: State, graph: Graph) -> ModelReady:
+    check_ready(server.catalog)
+    return ModelReady(name=graph.name)
+
+
+def _metadata(server: State, graph: Graph) -> ModelMetadata:
+    inputs, outputs = (
+        [TensorMetadata(name=name, datatype=datatype(it), shape=wire_shape(it)) for name, it in tensors.items()]
+        for tensors in (graph.inputs, graph.outputs)
+    )
+    versions = [str(version) for version in server.catalog.versions(graph.vae.manifest.name)]
+    return ModelMetadata(name=graph.name, versions=versions, inputs=inputs, outputs=outputs)
+
+
+def _config(server: State, graph: Graph) -> ModelConfig:
+    inputs, outputs = (
+        [ConfigTensor(name=name, data_type=f"TYPE_{datatype(it)}", dims=wire_shape(it)[1:]) for name, it in it.items()]
+        for it in (graph.inputs, graph.outputs)
+    )
+    return ModelConfig(
+        name=graph.name,
+        max_batch_size=server.limits.max_rows,
+        input=inputs,
+        output=outputs,
+        default_model_filename=graph.file,
+    )

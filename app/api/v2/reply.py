@@ -1,0 +1,70 @@
+"""What inference answers with: JSON, and in binary what was asked for in binary."""
+
+from typing import Any
+
+import anyio.to_thread
+from fastapi import Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+
+from app.api.raw import Raw
+from app.api.v2.graphs import Graph
+from app.api.writers import stamp
+from app.codings import compress
+from app.tensors import NAMES, to_bytes
+
+_ONE_PACKET = 1024
+"""Answers of so many bytes gain nothing by compression,"""
+_INLINE_BYTES = 65_536
+"""and outputs of so many are written in about the time that the hop to a thread takes."""
+
+
+class OutputTensor(BaseModel):
+    """One output."""
+
+    name: str
+    datatype: str = Field(description="UINT8 or FP32.")
+    shape: list[int]
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size`, in place of `data`.")
+    data: list[float] | None = Field(None, description="The numbers in row-major order, flat.")
+
+
+class InferReply(BaseModel):
+    """Outputs, in the order they were asked for."""
+
+    model_name: str
+    model_version: str
+    id: str | None = Field(None, description="The request's.")
+    outputs: list[OutputTensor]
+
+
+async def reply(
+    graph: Graph, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
+) -> Response:
+    """The answer of a graph's outputs, each in binary or not, in a content coding where it is large enough."""
+    if sum(array.nbytes for array in arrays.values()) <= _INLINE_BYTES:
+        return _write(graph, id, arrays, binary, coding)
+    return await anyio.to_thread.run_sync(_write, graph, id, arrays, binary, coding)
+
+
+def _write(
+    graph: Graph, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
+) -> Response:
+    pieces = {name: to_bytes(array) for name, array in arrays.items() if binary[name]}
+    tensors = [_describe(name, array, pieces.get(name)) for name, array in arrays.items()]
+    named = {"model_name": graph.name, "model_version": graph.version} | ({} if id is None else {"id": id})
+    content = head = to_json(named | {"outputs": tensors}, inf_nan_mode="null")
+    headers = stamp(graph.vae)
+    if pieces:
+        headers.append((b"inference-header-content-length", b"%d" % len(head)))
+        content = b"".join((head, *pieces.values()))
+    if coding is not None and len(content) > _ONE_PACKET:
+        headers.append((b"content-encoding", coding.encode()))
+        content = compress(content, coding)
+    return Raw.of(content, b"application/octet-stream" if pieces else b"application/json", headers)
+
+
+def _describe(name: str, array: NDArray[Any], piece: bytes | None) -> dict[str, Any]:
+    rest = {"data": array.ravel().tolist()} if piece is None else {"parameters": {"binary_data_size": len(piece)}}
+    return {"name": name, "datatype": NAMES[str(array.dtype)], "shape": array.shape, **rest}

@@ -1,0 +1,97 @@
+"""`/v2/repository/models/{name}`: models are loaded and unloaded. There only where an admin key is set."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, Field, ValidationError
+
+from app.api.manage import administered
+from app.api.operation import invalid
+from app.api.problems import documented
+from app.api.state import Server
+from app.api.v2.graphs import GRAPHS, TAG
+from app.api.v2.index import optional_body
+from app.catalog import Catalog
+from app.errors import BadRequest, BodyTooLarge, BundleRefused, Conflict, InvalidInput, Unauthorized, UnknownModel
+
+# Of the router, so that it is asked before a body is looked at.
+router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[Depends(administered)])
+
+_ERRORS = (BadRequest, Unauthorized, UnknownModel, Conflict, BodyTooLarge, InvalidInput)
+_UNLOAD_PROBLEMS = documented(*_ERRORS)
+_LOAD_PROBLEMS = documented(*_ERRORS, BundleRefused)
+
+ModelPath = Annotated[
+    str,
+    Path(description="A model's name, perhaps with `.encoder` or `.decoder`: both go together.", examples=["mnist-2d"]),
+]
+
+
+class ChangeRequest(BaseModel):
+    """How to load or unload; Triton's clients send it."""
+
+    parameters: dict[str, Any] = Field({}, description="`config` and files are refused; others are ignored.")
+
+
+class Loaded(BaseModel):
+    """A model that was loaded, in every version."""
+
+    name: str
+    load: Literal[True] = True
+
+
+class Unloaded(BaseModel):
+    """A model that was unloaded, in every version."""
+
+    name: str
+    unload: Literal[True] = True
+
+
+async def change_request(request: Request) -> ChangeRequest:
+    """The body, if there is one.
+
+    Raises:
+        RequestValidationError: it is not one.
+        InvalidInput: it brings a model of its own.
+    """
+    try:
+        asked = ChangeRequest.model_validate_json(await request.body() or b"{}")
+    except ValidationError as error:
+        raise invalid(error, "body") from None
+    if any(name == "config" or name.startswith("file:") for name in asked.parameters):
+        raise InvalidInput("models are loaded from the models directory alone", "/parameters")
+    return asked
+
+
+Asked = Annotated[ChangeRequest, Depends(change_request)]
+
+
+@router.post(
+    "/{name}/load",
+    operation_id="v2_repository_load",
+    openapi_extra=optional_body(ChangeRequest),
+    responses=_LOAD_PROBLEMS,
+)
+async def repository_load(server: Server, name: ModelPath, _: Asked) -> Loaded:
+    """Serve a model from the models directory, in every version; what answers already goes on until then."""
+    await server.catalog.load(_bundle_name(server.catalog, name))
+    return Loaded(name=name)
+
+
+@router.post(
+    "/{name}/unload",
+    operation_id="v2_repository_unload",
+    openapi_extra=optional_body(ChangeRequest),
+    responses=_UNLOAD_PROBLEMS,
+)
+async def repository_unload(server: Server, name: ModelPath, _: Asked) -> Unloaded:
+    """Serve a model no more, until it is loaded again; accepted requests are answered."""
+    await server.catalog.unload(_bundle_name(server.catalog, name))
+    return Unloaded(name=name)
+
+
+def _bundle_name(catalog: Catalog, name: str) -> str:
+    """The model's own name, of a name that may be a graph's."""
+    model, _, kind = name.rpartition(".")
+    known = {it.name for it in catalog.known()}
+    return model if kind in GRAPHS and name not in known else name

@@ -1,0 +1,132 @@
+"""Tensors on the wire <-> arrays: JSON numbers, and raw little-endian bytes without padding. numpy only.
+
+The Open Inference Protocol names data types `FP32`, PyTorch names them `float32`; both tables are here. numpy has no
+bfloat16: such bytes become float32, which holds every one of its values.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import BadRequest, InvalidInput
+
+DATATYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32", "FP64": "float64"}
+"""The protocol's names of the data types that are read, and numpy's."""
+NAMES = {name: datatype for datatype, name in DATATYPES.items()}
+
+BFLOAT16 = "bfloat16"
+_DIMENSIONS = 8
+_LONGEST_NUMBER = 19
+_NUMBERS = {int, float}
+
+
+def of_json(data: list[Any], dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+    """The array of JSON numbers, flat or nested as `shape` says, in row-major order.
+
+    Raises:
+        InvalidInput: another number of values, something that is no number, not finite, or out of the type's range.
+    """
+    count, values = _count(shape), _flat(data, shape)
+    if len(values) != count:
+        raise InvalidInput("another number of values than the shape says")
+    if not set(map(type, values)) <= _NUMBERS:  # a bool is no number here
+        raise InvalidInput("must be numbers, flat or nested as the shape says")
+    try:
+        array = np.array(values, np.float64).reshape(shape)
+    except OverflowError:  # an integer beyond float64
+        raise InvalidInput(f"a number that {dtype} does not hold") from None
+    return _cast(array, np.dtype(dtype))
+
+
+def _count(shape: Sequence[int]) -> int:
+    if not (1 <= len(shape) <= _DIMENSIONS and min(shape) >= 1):
+        raise InvalidInput(f"a shape has 1 to {_DIMENSIONS} sizes, of 1 or more")
+    return math.prod(shape)
+
+
+def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """The values of nested lists; a flat list as it is. Work is bounded by the shape, however deep the lists go."""
+    if not data or type(data[0]) is not list:
+        return data
+    level: list[Any] = [data]
+    for size in shape:
+        if any(type(items) is not list or len(items) != size for items in level):
+            raise InvalidInput("nested otherwise than the shape says")
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def _cast(array: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "u":
+        fits = (array >= 0) & (array <= np.iinfo(dtype).max) & (array == np.floor(array))
+        if not fits.all():
+            raise InvalidInput(f"must be whole numbers of 0 to {np.iinfo(dtype).max}")
+        return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise InvalidInput(f"a number that {dtype} does not hold")
+    return cast
+
+
+def of_bytes(content: bytes | memoryview, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
+    """The array of raw little-endian values in row-major order, perhaps read-only and unaligned; `bfloat16` becomes
+    float32.
+
+    Raises:
+        InvalidInput: the shape and the type make another number of bytes.
+    """
+    if len(content) != _count(shape) * itemsize(dtype):
+        raise InvalidInput("another number of bytes than shape and data type say")
+    if dtype == BFLOAT16:
+        halves = np.frombuffer(content, "<u2").astype(np.uint32) << 16
+        return halves.view(np.float32).reshape(shape)
+    wire = np.dtype(dtype).newbyteorder("<")
+    return np.frombuffer(content, wire).reshape(shape).astype(dtype, copy=False)
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one value."""
+    return 2 if dtype == BFLOAT16 else np.dtype(dtype).itemsize
+
+
+def to_bytes(array: NDArray[Any], dtype: str | None = None) -> bytes:
+    """Raw little-endian values in row-major order, of the array's type or converted to `dtype`, where what is too
+    large becomes infinite; float32 is rounded to the nearest `bfloat16`, ties to even."""
+    if dtype == BFLOAT16:
+        words = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        rounding = ((words >> 16) & 1) + 0x7FFF
+        return ((words + rounding) >> 16).astype("<u2").tobytes()
+    wire = np.dtype(dtype or array.dtype).newbyteorder("<")
+    with np.errstate(over="ignore"):
+        return array.astype(wire, copy=False).tobytes()
+
+
+def split_header(content: bytes, length: bytes | None) -> tuple[memoryview, memoryview]:
+    """JSON and raw tensors of a body, whose JSON is as long as the header `Inference-Header-Content-Length` says; all
+    of it is JSON without one.
+
+    Raises:
+        BadRequest: the header is no number, or more than the body has.
+    """
+    view = memoryview(content)
+    if length is None:
+        return view, view[len(view) :]
+    if not (length.isdigit() and len(length) <= _LONGEST_NUMBER and int(length) <= len(content)):
+        raise BadRequest("Inference-Header-Content-Length must be the length of the JSON that the body begins with")
+    return view[: int(length)], view[int(length) :]
+
+
+def split_tensors(binary: memoryview, sizes: Sequence[int]) -> list[memoryview]:
+    """The raw tensors that lie one behind the other in `binary`, of so many bytes each.
+
+    Raises:
+        BadRequest: together they are not the whole of it.
+    """
+    if sum(sizes) != len(binary):
+        raise BadRequest("what follows the JSON has another length than its tensors say")
+    return [binary[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
