@@ -1,7 +1,7 @@
 """The OpenAPI document as tests read it: its operations, and calls made of its examples."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,6 @@ class Operation:
     @property
     def is_of_a_model(self) -> bool:
         return "X-Total-Time" in self.answers.get(200, {}).get("headers", {})
-
-
-Call = Callable[[Operation], Any]
 
 
 def resolve(document: Document, part: Document) -> Document:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
-from app.api.models import VersionQuery
+from app.api.models import Name, VersionQuery
 from app.api.problems import documented
 from app.api.state import Server, State, server_state
 from app.directory import Key
@@ -37,7 +37,7 @@ _OF_A_MODEL = documented(Unauthorized, UnknownModel, Conflict, InvalidInput)
 _OF_A_BUNDLE = documented(Unauthorized, UnknownModel, Conflict, InvalidInput, BundleRefused)
 
 
-class Version(BaseModel):
+class ModelVersion(BaseModel):
     """One version of a model."""
 
     name: str = Field(description="The model's name.", examples=["mnist"])
@@ -47,22 +47,22 @@ class Version(BaseModel):
 class Loaded(BaseModel):
     """What was asked for, and now answers."""
 
-    loaded: list[Version] = Field(description="Each version, ascending; what was there already is among them.")
+    loaded: list[ModelVersion] = Field(description="Each version, ascending; what was there already is among them.")
 
 
 class Unloaded(BaseModel):
     """What answers no more."""
 
-    unloaded: list[Version] = Field(description="Each version, ascending; none, where it was unloaded before.")
+    unloaded: list[ModelVersion] = Field(description="Each version, ascending; none, where it was unloaded before.")
 
 
 class Reloaded(BaseModel):
     """What is served now (`loaded` and `kept`), and what is not."""
 
-    loaded: list[Version] = Field(description="New in the models directory, or changed there.")
-    unloaded: list[Version] = Field(description="Gone from there.")
-    kept: list[Version] = Field(description="Served as before.")
-    refused: list[Version] = Field(
+    loaded: list[ModelVersion] = Field(description="New in the models directory, or changed there.")
+    unloaded: list[ModelVersion] = Field(description="Gone from there.")
+    kept: list[ModelVersion] = Field(description="Served as before.")
+    refused: list[ModelVersion] = Field(
         description="There, but broken, the log says how; what answered before, if anything did, is among `kept`."
     )
 
@@ -80,17 +80,17 @@ async def reload_models(server: Server) -> Reloaded:
 
 
 @router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_BUNDLE)
-async def load_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Loaded:
+async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
     """Serve a model from the models directory, in one version or in all; what answers already goes on until then."""
     vaes = await server.catalog.load(name, query.version)
     return Loaded(loaded=_versions([Key(vae.manifest.name, vae.manifest.version) for vae in vaes]))
 
 
 @router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
-async def unload_model(server: Server, name: str, query: Annotated[VersionQuery, Query()]) -> Unloaded:
+async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Unloaded:
     """Serve a model no more, in one version or in all, until it is loaded again; accepted requests are answered."""
     return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
 
 
-def _versions(keys: list[Key]) -> list[Version]:
-    return [Version(name=name, version=version) for name, version in keys]
+def _versions(keys: list[Key]) -> list[ModelVersion]:
+    return [ModelVersion(name=name, version=version) for name, version in keys]
