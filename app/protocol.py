@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol, but for two things: the head of an answer leaves together with its body, and a server that
-stops loses no request.
+"""uvicorn's HTTP protocol, but for three things: the head of an answer leaves together with its body, a server that
+stops loses no request, and a client that offers HTTP/2 is answered in HTTP/1.1.
 
 uvicorn writes head and body one after the other. On a connection that has nothing to wait for, that is two system
 calls, two packets, and a client that is woken twice. And when it stops, it closes every connection that is not being
@@ -56,6 +56,8 @@ class JoiningTransport:
 
 _FAREWELL_SECONDS = 0.5
 """How long a stopping server waits for what may be on its way: a client that has connected is about to ask."""
+_OFFER, _HIDDEN = b"\r\nUpgrade: h2c\r\n", b"\r\nUnused: h2c\r\n"
+
 _NO_HTTP = bytes(problem(BadRequest, "not an HTTP/1.1 request").body)
 
 
@@ -70,6 +72,13 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser
+        would not read the request's body."""
+        if _OFFER in data and (self.cycle is None or not self.cycle.more_body):
+            data = data.replace(_OFFER, _HIDDEN, 1)
+        super().data_received(data)
 
     def shutdown(self) -> None:
         """The server stops: close when what is being answered is, or what may come in a moment."""

@@ -1,7 +1,7 @@
 """The OpenAPI document as tests read it: its operations, and calls made of its examples."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,6 @@ class Operation:
     @property
     def is_of_a_model(self) -> bool:
         return "X-Total-Time" in self.answers.get(200, {}).get("headers", {})
-
-
-Call = Callable[[Operation], Any]
 
 
 def resolve(document: Document, part: Document) -> Document:
@@ -84,7 +81,7 @@ def body_example(document: Document, schema: Document) -> Any:
 def call(client: TestClient, document: Document, operation: Operation, arrays: Mapping[str, bytes]) -> Any:
     """Call an operation with every example that the document has of its parameters and its body.
 
-    A file is the example picture; an npy body is one of `arrays`, the latents where its description speaks of them.
+    A file is the example picture; a binary body is one of `arrays`, by its media type or, npy, by what it is of.
     """
     given = {p["name"]: (p["in"], found[0]) for p in operation.parameters if (found := examples(p))}
     path = operation.path.format(**{name: value for name, (where, value) in given.items() if where == "path"})
@@ -98,6 +95,7 @@ def call(client: TestClient, document: Document, operation: Operation, arrays: M
             options["files"] = [("images", ("picture.png", base64.b64decode(EXAMPLE_IMAGE)))]
         else:
             text = operation.raw["requestBody"].get("description", "")
-            options["content"] = arrays["latents" if "latent" in text else "images"]
+            is_npy = media_type == "application/x-npy"
+            options["content"] = arrays[("latents" if "latent" in text else "images") if is_npy else media_type]
             headers["Content-Type"] = media_type
     return client.request(operation.method, path, params=query, headers=headers, **options)

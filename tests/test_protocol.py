@@ -99,6 +99,21 @@ def test_a_client_that_asks_before_it_sends_is_told_to_go_on(start: Start) -> No
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_client_that_offers_http_2_is_answered_in_http_1(start: Start) -> None:
+    process, client = start(models_dir=MODELS)
+    body = json.dumps({"latents": [[0.0, 0.0]]}).encode()
+    offer = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
+    headers = ("Content-Type: application/json", f"Content-Length: {len(body)}", *offer)
+    with connect(client) as connection:
+        for _ in range(2):
+            connection.sendall(get("/decode?model=mnist-2d", *headers, method="POST"))
+            time.sleep(0.05)  # Java's client sends the body apart
+            connection.sendall(body)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    process.terminate()
+    assert "pgrade" not in process.communicate(timeout=20)[1]
+
+
 @pytest.mark.parametrize(
     "request_",
     [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "GET /ü HTTP/1.1\r\n\r\n".encode()],

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Security
+from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
-from app.api.models import VersionQuery
+from app.api.models import Name, VersionQuery
 from app.api.problems import documented
 from app.api.state import Server, State, server_state
 from app.directory import Key
@@ -37,10 +37,7 @@ _OF_A_MODEL = documented(Unauthorized, UnknownModel, Conflict, InvalidInput)
 _OF_A_BUNDLE = documented(Unauthorized, UnknownModel, Conflict, InvalidInput, BundleRefused)
 
 
-Name = Annotated[str, Path(description="A model's name in the models directory.", examples=["mnist-iwae"])]
-
-
-class Version(BaseModel):
+class ModelVersion(BaseModel):
     """One version of a model."""
 
     name: str = Field(description="The model's name.", examples=["mnist"])
@@ -50,22 +47,22 @@ class Version(BaseModel):
 class Loaded(BaseModel):
     """What was asked for, and now answers."""
 
-    loaded: list[Version] = Field(description="Each version, ascending; what was there already is among them.")
+    loaded: list[ModelVersion] = Field(description="Each version, ascending; what was there already is among them.")
 
 
 class Unloaded(BaseModel):
     """What answers no more."""
 
-    unloaded: list[Version] = Field(description="Each version, ascending; none, where it was unloaded before.")
+    unloaded: list[ModelVersion] = Field(description="Each version, ascending; none, where it was unloaded before.")
 
 
 class Reloaded(BaseModel):
     """What is served now (`loaded` and `kept`), and what is not."""
 
-    loaded: list[Version] = Field(description="New in the models directory, or changed there.")
-    unloaded: list[Version] = Field(description="Gone from there.")
-    kept: list[Version] = Field(description="Served as before.")
-    refused: list[Version] = Field(
+    loaded: list[ModelVersion] = Field(description="New in the models directory, or changed there.")
+    unloaded: list[ModelVersion] = Field(description="Gone from there.")
+    kept: list[ModelVersion] = Field(description="Served as before.")
+    refused: list[ModelVersion] = Field(
         description="There, but broken, the log says how; what answered before, if anything did, is among `kept`."
     )
 
@@ -95,5 +92,5 @@ async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery
     return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
 
 
-def _versions(keys: list[Key]) -> list[Version]:
-    return [Version(name=name, version=version) for name, version in keys]
+def _versions(keys: list[Key]) -> list[ModelVersion]:
+    return [ModelVersion(name=name, version=version) for name, version in keys]

@@ -16,7 +16,7 @@ from app.vae import Vae
 router = APIRouter(tags=["models"])
 
 
-class Model(BaseModel):
+class ServedModel(BaseModel):
     """One version of a model."""
 
     name: str
@@ -29,12 +29,12 @@ class Model(BaseModel):
     manifest: Manifest = Field(description="The bundle's manifest.")
 
 
-class Models(BaseModel):
+class ServedModels(BaseModel):
     """Everything that is served."""
 
     default: str = Field(description="The model of requests that name none.")
     queued_rows: int = Field(description="Rows that wait for a slot now, of all models.")
-    models: list[Model] = Field(description="Every version of every model.")
+    models: list[ServedModel] = Field(description="Every version of every model.")
 
 
 Name = Annotated[str, Path(description="A model's name.", examples=["mnist-2d"])]
@@ -47,10 +47,10 @@ class VersionQuery(Strict):
 
 
 @router.get("/models", operation_id="list_models")
-async def list_models(server: Server) -> Models:
+async def list_models(server: Server) -> ServedModels:
     """Every model and version, with its manifest."""
     catalog = server.catalog
-    return Models(
+    return ServedModels(
         default=catalog.default,
         queued_rows=catalog.queued_rows,
         models=[_describe(catalog, vae) for vae in catalog],
@@ -58,15 +58,15 @@ async def list_models(server: Server) -> Models:
 
 
 @router.get("/models/{name}", operation_id="get_model", responses=documented(UnknownModel, InvalidInput))
-async def get_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Model:
+async def get_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> ServedModel:
     """One model, with its manifest."""
     return _describe(server.catalog, server.catalog.find(name, query.version))
 
 
-def _describe(catalog: Catalog, vae: Vae) -> Model:
+def _describe(catalog: Catalog, vae: Vae) -> ServedModel:
     name, version = vae.manifest.name, vae.manifest.version
     versions = catalog.versions(name)
-    return Model(
+    return ServedModel(
         name=name,
         version=version,
         versions=versions,

@@ -34,9 +34,9 @@ _TAGS = {
     "manifold": "The latent plane as a picture.",
     "posteriors": "Where held-out images lie in the latent space.",
     "remote": "The remote VAE protocol of the diffusers library.",
-    "open inference protocol": "The Open Inference Protocol v2, with the binary tensor extension.",
+    "inference": "The Open Inference Protocol v2, with the binary tensor extension.",
     "models": "What is served.",
-    "manage": "Models are loaded, unloaded and reloaded. There where an admin key is set.",
+    "manage": "Models that come and go while the server runs; there where an admin key is set.",
     "service": "The service itself, and its health.",
 }
 
@@ -47,6 +47,7 @@ _TIMES = {
 }
 _FRESHNESS = {"ETag": "Of the answer, unless its draws have no seed.", "Cache-Control": "How long it holds."}
 _NOT_MODIFIED = {"description": "The client has this answer: its ETag was in If-None-Match."}
+_SUCCESSES = ("200", "201", "202")
 _STOCK = "Successful Response"
 
 
@@ -152,7 +153,7 @@ def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> Non
         operation = openapi["paths"][path][method]
         taken |= reachable(operation.get("requestBody"), schemas)
         if not route.response_model_exclude_none:
-            nulls |= reachable(operation["responses"], schemas)
+            nulls |= reachable([operation["responses"].get(status) for status in _SUCCESSES], schemas)
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = plain(parameter["schema"], nullable=False)
             parameter["schema"].pop("description", None)  # the parameter has it

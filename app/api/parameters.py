@@ -94,8 +94,7 @@ IMAGE_FILES: dict[str, Any] = {
                     "required": ["images"],
                     "properties": {
                         "images": {
-                            "type": "array",
-                            "minItems": 1,
+                            "type": "array",  # bounds of its length would not compile in Go
                             "items": {"type": "string", "format": "binary"},
                             "description": "PNG, JPEG, WebP or still GIF files; the field is repeated for each.",
                         }

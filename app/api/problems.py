@@ -78,8 +78,14 @@ class Problem(BaseModel):
 
 def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for these errors."""
-    # Where several share a status, the first one's.
-    return {error.status: {"$ref": f"#/components/responses/{error.__name__}"} for error in reversed(errors)}
+    by_status: dict[int, list[type[VaeError]]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error)
+    return {status: _of_status(classes) for status, classes in by_status.items()}
+
+
+def _of_status(classes: list[type[VaeError]]) -> dict[str, Any]:
+    return {"$ref": f"#/components/responses/{classes[0].__name__}"} if len(classes) == 1 else _response(*classes)
 
 
 def problem_responses() -> dict[str, dict[str, Any]]:
@@ -87,18 +93,23 @@ def problem_responses() -> dict[str, dict[str, Any]]:
     return {error.__name__: _response(error) for error in kinds()}
 
 
-def _response(error: type[VaeError]) -> dict[str, Any]:
-    wrong = [FieldError(pointer="/images/3", detail="not base64")] if issubclass(error, InvalidInput) else None
-    example = Problem(type=urn(error), title=error.title, status=error.status, errors=wrong)
+def _response(*errors: type[VaeError]) -> dict[str, Any]:
+    """OpenAPI of one response that any of these errors makes, with an example of each."""
     content = {
         "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
-        "example": example.model_dump(exclude_none=True),
+        "examples": {error.slug: {"value": _example(error)} for error in errors},
     }
-    response: dict[str, Any] = {"description": error.title, "content": {MEDIA_TYPE: content}}
-    if issubclass(error, Overloaded):
+    title = "; ".join(error.title for error in errors)
+    response: dict[str, Any] = {"description": title, "content": {MEDIA_TYPE: content}}
+    if any(issubclass(error, Overloaded) for error in errors):
         seconds = {"description": "Seconds to wait before another try.", "schema": {"type": "integer"}}
         response["headers"] = {"Retry-After": seconds}
     return response
+
+
+def _example(error: type[VaeError]) -> dict[str, Any]:
+    wrong = [FieldError(pointer="/images/3", detail="not base64")] if issubclass(error, InvalidInput) else None
+    return Problem(type=urn(error), title=error.title, status=error.status, errors=wrong).model_dump(exclude_none=True)
 
 
 MODEL_ERRORS = (UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)

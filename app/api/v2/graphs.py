@@ -15,7 +15,7 @@ from app.errors import InvalidInput, Overloaded, UnknownModel
 from app.tensors import NAMES
 from app.vae import GraphName, Vae
 
-TAG = "open inference protocol"
+TAG = "inference"
 
 FIND_PROBLEMS = documented(UnknownModel, InvalidInput)
 READY_PROBLEMS = documented(Overloaded)

@@ -14,7 +14,13 @@ router = APIRouter(prefix="/v2", tags=[TAG], route_class=Operation)
 PROBLEMS = documented(*BODY_ERRORS)
 
 
-@router.post("/models/{name}/infer", operation_id="v2_model_infer", response_model=InferReply, responses=PROBLEMS)
+@router.post(
+    "/models/{name}/infer",
+    operation_id="v2_model_infer",
+    response_model=InferReply,
+    response_model_exclude_none=True,
+    responses=PROBLEMS,
+)
 async def infer(server: Server, name: GraphPath, body: InferRequest) -> Response:
     """Run rows through a graph, in its newest version.
 
@@ -29,6 +35,7 @@ async def infer(server: Server, name: GraphPath, body: InferRequest) -> Response
     "/models/{name}/versions/{version}/infer",
     operation_id="v2_model_version_infer",
     response_model=InferReply,
+    response_model_exclude_none=True,
     responses=PROBLEMS,
 )
 async def version_infer(server: Server, name: GraphPath, version: VersionPath, body: InferRequest) -> Response:
