@@ -76,10 +76,13 @@ def load_catalog(
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, on the first execution provider that all of them run on.
 
+    `models_dir` may be one bundle itself, whatever it is called.
+
     Raises:
         StartupError: there is no bundle, or one of them cannot be served; the message names the file.
     """
-    bundles = [_read(directory) for directory in _directories(models_dir)]
+    is_bundle = (models_dir / MANIFEST).is_file()
+    bundles = [read_bundle(models_dir)] if is_bundle else [_read(directory) for directory in _directories(models_dir)]
     for provider in execution_providers:
         try:
             load = partial(Vae, execution_provider=provider, threads=threads, queue_seconds=queue_seconds)
