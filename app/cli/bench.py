@@ -87,7 +87,7 @@ async def bench(
     async with connect(address.url, None, address.api_key, which.model, which.version) as server:
         served = await server.served()
     request = _request(address, served, operation, rows)
-    load = await _load(request, connections, duration)
+    load = await run_load(request, connections, duration)
     if not load.latencies:
         (status,) = load.statuses.most_common(1)[0][:1] if load.statuses else (0,)
         raise CommandError(f"no request was answered: {in_words(status, load.refusal, address.url)}")
@@ -110,8 +110,12 @@ def _request(address: Address, served: Served, operation: Operation, rows: int) 
     return Request.of(address.url, address.api_key, "POST", path, body, NPY)
 
 
-async def _load(request: Request, connections: int, duration: float) -> Load:
-    """Raises CommandError where the server goes away."""
+async def run_load(request: Request, connections: int, duration: float) -> Load:
+    """Send a request over and over on each of some connections, for so many seconds.
+
+    Raises:
+        CommandError: the server goes away.
+    """
     load, kept = Load(), [Connection(request) for _ in range(connections)]
     try:
         await asyncio.gather(*(connection.send() for connection in kept))  # connected and warm before the clock starts

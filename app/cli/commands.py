@@ -20,8 +20,9 @@ MODULES = {"The server": (serve, models, bench), "A model": (sample, encode, dec
 FIRST_SESSION = (
     ("In one terminal, start the server", "vaeserve serve"),
     ("In another, see what it has", "vaeserve models"),
-    ("Draw 64 digits", "vaeserve sample -n 64 --seed 7 --output samples.png"),
-    ("Encode a folder of pictures", "vaeserve encode digits/ --output latents.npz"),
+    ("Draw 64 digits into one picture", "vaeserve sample -n 64 --seed 7 --output samples.png"),
+    ("And one by one into a folder", "vaeserve sample -n 64 --seed 7 --output digits/"),
+    ("Encode a folder", "vaeserve encode digits/ --output latents.npz"),
     ("Walk from three to eight", "vaeserve interpolate label:3 label:8 --output walk.gif"),
     ("The same without a server", "vaeserve sample -n 64 --seed 7 --bundle models/mnist/2 --output samples.png"),
 )

@@ -72,6 +72,7 @@ class Connection:
 
 
 def _head(content: bytes) -> tuple[int, Headers]:
+    """Raises ValueError where that is not how an HTTP answer begins."""
     start, *lines = content[:-4].split(b"\r\n")
     headers = dict(line.split(b":", 1) for line in lines)
-    return int(start.split(b" ", 2)[1]), {name.lower(): value.strip() for name, value in headers.items()}
+    return int(start.removeprefix(b"HTTP/1.1 ")[:3]), {name.lower(): value.strip() for name, value in headers.items()}

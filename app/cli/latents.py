@@ -24,7 +24,10 @@ def read_latents(text: str) -> Floats:
     try:
         loaded = np.load(io.BytesIO(Path(text).read_bytes()), allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else loaded["latents" if "latents" in loaded else "mean"]
-        return np.asarray(array, np.float32)
+        latents = np.asarray(array, np.float32)
+        if latents.ndim < 2 or not len(latents):
+            raise ValueError("no rows")
+        return latents
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         raise UsageError(f"{text}: not latent:1,2,3, nor an npy or npz file with `latents` or `mean`") from None
 

@@ -14,6 +14,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     settings = read_settings()
     assert (settings.port, settings.models_dir) == (9000, Path("/srv/models"))
     assert settings.host == "127.0.0.1"
+    assert read_settings(port=1).port == 1
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,8 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAE_PROT", "9000")
-    monkeypatch.setenv("VAE_DATA_DIR", "data")
+    for name in ("VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"):
+        monkeypatch.setenv(name, "read by another program")
     assert unknown_variables() == ["VAE_PROT"]
 
 
