@@ -89,7 +89,7 @@ async def bench(
     request = _request(address, served, operation, rows)
     load = await run_load(request, connections, duration)
     if not load.latencies:
-        (status,) = load.statuses.most_common(1)[0][:1] if load.statuses else (0,)
+        status, _ = load.statuses.most_common(1)[0]
         raise CommandError(f"no request was answered: {in_words(status, load.refusal, address.url)}")
     asked = {"model": served.name, "version": served.version, "operation": operation, "rows": rows}
     report = {**asked, "connections": connections, "seconds": round(load.seconds, 2), **load.report(rows)}

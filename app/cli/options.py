@@ -115,8 +115,15 @@ class Looks:
             background = parse_color(self.background)
         except InvalidInput as error:
             raise UsageError(f"--background: {error}") from None
-        mode, invert, strict = served.manifest["image"]["mode"], self.invert, self.strict
-        return Reading(height, width, mode, _MOST_PIXELS, background, invert, strict)
+        return Reading(
+            height=height,
+            width=width,
+            mode=served.manifest["image"]["mode"],
+            max_pixels=_MOST_PIXELS,
+            background=background,
+            invert=self.invert,
+            strict=self.strict,
+        )
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class Pictures:
         """Of a server's JSON answer with `images`, and perhaps `latents`, `seed` and more."""
         height, width, _ = served.image_shape
         contents = [base64.b64decode(text) for text in answer["images"]]
-        reading = Reading(height, width, served.manifest["image"]["mode"], len(contents) * height * width)
+        mode, most = served.manifest["image"]["mode"], len(contents) * height * width
+        reading = Reading(height=height, width=width, mode=mode, max_pixels=most)
         known = {name: np.array(value) for name, value in answer.items() if name not in ("images", "model", "version")}
         if "latents" in known:
             known["latents"] = known["latents"].astype(np.float32)
