@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from app.batcher import Batcher
-from app.bundle import MANIFEST, Bundle, read_manifest
+from app.bundle import MANIFEST, Bundle, read_bundle, read_manifest
 from app.changes import Known, Reload
 from app.directory import Key, find_bundles, read_found
 from app.errors import (
@@ -228,10 +228,15 @@ def load_catalog(
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, on the first execution provider that all of them run on.
 
+    `models_dir` may be one bundle itself, whatever it is called.
+
     Raises:
         StartupError: there is no bundle, or one of them cannot be served; the message names the file.
     """
-    bundles = [read_found(directory) for directory in find_bundles(models_dir).values()]
+    if (models_dir / MANIFEST).is_file():  # one bundle, which does not change at run time
+        bundles = [read_bundle(models_dir)]
+    else:
+        bundles = [read_found(directory) for directory in find_bundles(models_dir).values()]
     if not bundles:
         raise BundleError(f"{models_dir} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)")
     for provider in execution_providers:

@@ -14,9 +14,11 @@ VaeError
 ├── Overloaded 503
 ├── DeadlineExceeded 504
 ├── InferenceFailed 500
-└── StartupError (never answered: it ends the process)
-    ├── BundleError
-    └── ExecutionProviderError
+├── StartupError (never answered: it ends the process)
+│   ├── BundleError
+│   └── ExecutionProviderError
+└── CommandError (never answered: it ends a command)
+    └── UsageError
 """
 
 from typing import ClassVar
@@ -127,3 +129,15 @@ class BundleError(StartupError):
 
 class ExecutionProviderError(StartupError):
     """The execution provider that was asked for is not there."""
+
+
+class CommandError(VaeError):
+    """A command that cannot go on; the message is for the person who typed it."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(CommandError):
+    """A command that was typed wrongly."""
+
+    exit_status = 2

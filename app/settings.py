@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,7 +24,7 @@ def _key_or_none(key: SecretStr | None) -> SecretStr | None:
 
 Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
 
-_ELSEWHERE = {"VAE_DATA_DIR"}  # read by `python -m training`
+_ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"}  # read by `python -m training` and by the command line
 
 
 class Settings(BaseSettings):
@@ -103,14 +103,14 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-def read_settings() -> Settings:
-    """Settings from the environment.
+def read_settings(**given: Any) -> Settings:
+    """Settings as they are given, the others from the environment.
 
     Raises:
         StartupError: a value is out of range or of the wrong type; the message names the variable.
     """
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         raise StartupError(f"VAE_{str(wrong['loc'][0]).upper()}: {wrong['msg']}") from None

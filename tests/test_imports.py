@@ -55,6 +55,7 @@ ALLOWED = {
     "score": {"gaussian", "likelihood"},
     "metrics": {"batcher"},
     "protocol": {"api"},
+    "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
 
@@ -66,6 +67,9 @@ DOORS = {
     "pydantic_settings": {"app/settings.py"},
     "prometheus_client": {"app/metrics.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
+    "typer": {"app/cli"},
+    "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
+    "httpx2": {"app/cli/client.py"},
 }
 
 

@@ -71,6 +71,12 @@ def test_a_bundle_in_another_ones_directory_is_named(models_copy: Path) -> None:
         load(models_copy)
 
 
+def test_a_models_directory_may_be_one_bundle_whatever_it_is_called(models_copy: Path) -> None:
+    bundle = (models_copy / "mnist-2d" / "1").rename(models_copy / "mine")
+    (vae,) = load(bundle, "mnist")
+    assert (vae.manifest.name, vae.manifest.version) == ("mnist-2d", 1)
+
+
 def test_a_graph_that_does_not_load_is_named(models_copy: Path) -> None:
     directory = models_copy / "mnist-2d" / "1"
     (directory / "decoder.onnx").write_bytes(b"junk")

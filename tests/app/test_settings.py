@@ -14,6 +14,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     settings = read_settings()
     assert (settings.port, settings.models_dir) == (9000, Path("/srv/models"))
     assert settings.host == "127.0.0.1"
+    assert read_settings(port=1).port == 1
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,8 @@ def test_an_empty_key_is_none_and_another_is_not_shown(monkeypatch: pytest.Monke
 
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAE_PROT", "9000")
-    monkeypatch.setenv("VAE_DATA_DIR", "data")
+    for name in ("VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"):
+        monkeypatch.setenv(name, "read by another program")
     assert unknown_variables() == ["VAE_PROT"]
 
 

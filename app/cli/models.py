@@ -1,0 +1,65 @@
+"""`vaeserve models`: what is served."""
+
+from typing import Any
+
+from app.cli.client import connect
+from app.cli.options import Json, Where, command
+from app.cli.pictures import print_json
+from app.cli.terminal import table
+
+EXAMPLES = (
+    ("What the server has", "vaeserve models"),
+    ("A bundle's whole manifest", "vaeserve models --bundle models/mnist/2 --json"),
+)
+COLUMNS = {
+    "model": "left",
+    "version": "right",
+    "default": "left",
+    "image": "left",
+    "latent": "left",
+    "likelihood": "left",
+    "NLL": "right",
+    "-ELBO": "right",
+    "state": "left",
+    "queued": "right",
+}
+
+
+@command
+async def models(where: Where, as_json: Json = False) -> None:
+    """List the models, and how they are.
+
+    NLL (the IWAE-k bound) and -ELBO are of held-out images, in nats an image, lower is better; only numbers of the same
+    data and binarization compare. `queued` are rows that wait for the model now. --json prints the manifests, too.
+    """
+    async with connect(where.url, where.bundle, where.api_key) as server:
+        document = await server.json("GET", "models")
+    if as_json:
+        print_json(document)
+    else:
+        table(None, COLUMNS, [_row(model) for model in document.get("models", [])])
+
+
+def _row(model: dict[str, Any]) -> list[str]:
+    manifest = model["manifest"]
+    image, metrics = manifest["image"], manifest.get("metrics", {})
+    return [
+        model["name"],
+        str(model["version"]),
+        "default" if model["default"] else "",
+        f"{_size(image['height'])} x {_size(image['width'])} {'grey' if image['channels'] == 1 else 'colour'}",
+        " x ".join(map(_size, manifest["latent"]["shape"])),
+        manifest["likelihood"],
+        _nats(metrics.get("nll")),
+        _nats(metrics.get("negative_elbo")),
+        model["state"],
+        str(model.get("queued_rows", "")),
+    ]
+
+
+def _size(size: int | None) -> str:
+    return "any" if size is None else str(size)
+
+
+def _nats(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else ""

@@ -1,0 +1,122 @@
+"""Images that a model made, in every form that a command can give them."""
+
+import base64
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.arrays import write_npy, write_npz
+from app.cli.client import Served
+from app.cli.outputs import Output
+from app.cli.terminal import can_draw, draw, note, width
+from app.images import Pixels, Reading, read_images, tile, write_animation, write_image
+
+FORMS = ("png", "webp", "gif", "npy", "npz", "")
+FRAME_MILLISECONDS = 80
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images `[N, H, W, C]`, the model that made them, and what else there is to tell."""
+
+    pixels: Pixels
+    served: Served
+    known: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Latents, seed and so on, by the names of the server's answers."""
+    names: list[str] = field(default_factory=list)
+    """Of the files that they are made from."""
+    above: Pixels | None = None
+    """What is shown above each in a grid."""
+
+    @classmethod
+    def of(cls, answer: dict[str, Any], served: Served) -> "Pictures":
+        """Of a server's JSON answer with `images`, and perhaps `latents`, `seed` and more."""
+        height, width, _ = served.image_shape
+        contents = [base64.b64decode(text) for text in answer["images"]]
+        mode, most = served.manifest["image"]["mode"], len(contents) * height * width
+        reading = Reading(height=height, width=width, mode=mode, max_pixels=most)
+        known = {name: np.array(value) for name, value in answer.items() if name not in ("images", "model", "version")}
+        if "latents" in known:
+            known["latents"] = known["latents"].astype(np.float32)
+        return cls(read_images(contents, reading), served, known)
+
+    def grid(self, columns: int | None) -> Pixels:
+        """One picture `[H, W, C]` of all."""
+        if self.above is None:
+            return tile(self.pixels, columns)
+        columns = min(columns or max(1, math.isqrt(2 * len(self.pixels))), len(self.pixels))
+        blank = np.zeros((-len(self.pixels) % columns, *self.pixels.shape[1:]), np.uint8)
+        rows = [
+            np.concatenate([images, blank]).reshape(-1, columns, *blank.shape[1:])
+            for images in (self.above, self.pixels)
+        ]
+        return tile(np.stack(rows, axis=1).reshape(-1, *blank.shape[1:]), columns)
+
+    def deliver(
+        self,
+        output: Output | None,
+        *,
+        columns: int | None = None,
+        milliseconds: int = FRAME_MILLISECONDS,
+        moving: bool = False,
+    ) -> None:
+        """Write them, or draw them, or print JSON; `moving` makes a webp an animation, as a gif always is."""
+        if output is None:
+            self._show(columns)
+        elif output.form == "":
+            output.fill({name: write_image(pixels) for name, pixels in zip(self._files(), self.pixels, strict=True)})
+        else:
+            output.write(self._encoded(output.form, columns, milliseconds, moving))
+        count = f"{len(self.pixels)} picture{'s' * (len(self.pixels) > 1)} of {self.served.name} {self.served.version}"
+        seed = f", seed {self.known['seed']}" if "seed" in self.known else ""
+        if output is not None or can_draw():
+            note(f"{output.name if output else 'drawn'}: {count}{seed}")
+
+    def _encoded(self, form: str, columns: int | None, milliseconds: int, moving: bool) -> bytes:
+        if form == "npy":
+            return write_npy(self._array())
+        if form == "npz":
+            return write_npz({"images": self._array(), **self._told()})
+        if form == "gif" or (form == "webp" and moving):
+            return write_animation(self.pixels, form, milliseconds)
+        return write_image(self.grid(columns), form)
+
+    def _array(self) -> Pixels:
+        """`[N, H, W]` where they are grey."""
+        return self.pixels[..., 0] if self.pixels.shape[-1] == 1 else self.pixels
+
+    def _told(self) -> dict[str, NDArray[Any]]:
+        files = {"files": np.array(self.names)} if self.names else {}
+        return {**files, **self.known, **{name: np.array(value) for name, value in self.served.query.items()}}
+
+    def _show(self, columns: int | None) -> None:
+        if can_draw():
+            fitting = max(1, width() // self.pixels.shape[2])
+            draw(self.grid(min(columns or fitting, fitting)))
+            return
+        images = [base64.b64encode(write_image(pixels)).decode() for pixels in self.pixels]
+        print_json({**self._told(), "images": images})
+
+    def _files(self) -> list[str]:
+        """A file name each: that of the file it is made from, numbered where two would share it."""
+        digits = len(str(len(self.pixels) - 1))
+        numbers = [f"{index:0{digits}}" for index in range(len(self.pixels))]
+        stems = [Path(name).stem for name in self.names] or numbers
+        if len(set(stems)) < len(stems):
+            stems = [f"{number}-{stem}" for number, stem in zip(numbers, stems, strict=True)]
+        return [f"{stem}.png" for stem in stems]
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print JSON; arrays become lists."""
+    print(json.dumps(document, default=lambda array: array.tolist()))
+
+
+def target_of(output: str | None, stdout_form: str) -> Output | None:
+    """Where pictures go that `--output` names; None where it is absent. Raises UsageError as `Output.parse`."""
+    return None if output is None else Output.parse(output, FORMS, stdout_form)

@@ -1,0 +1,84 @@
+"""What people see: tables, progress, pictures drawn in the terminal; nothing but plain text goes into a pipe."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.segment import Segment, Segments
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from app.images import Pixels
+
+_PIPE_WIDTH = 200
+"""Columns of a table that nobody looks at: too many rather than a name cut short."""
+
+
+def table(title: str | None, columns: dict[str, str], rows: list[list[str]]) -> None:
+    """Print a table; `columns` maps titles to `left` or `right`. Where no title is a word, there is no header."""
+    shown = Table(title=title, box=None, pad_edge=False, show_header=any(map(str.strip, columns)), title_justify="left")
+    for name, side in columns.items():
+        shown.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    _stdout().print(shown)
+
+
+def note(text: str) -> None:
+    """Tell something beside the output: on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def can_draw() -> bool:
+    """Whether pictures can be drawn on stdout: a terminal with colours."""
+    console = _stdout()
+    return console.is_terminal and console.color_system is not None and not console.no_color
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return _stdout().width
+
+
+def draw(pixels: Pixels) -> None:
+    """Draw `[H, W, C]` with one character for two pixels, one above the other; thinned out to the terminal's width."""
+    console = _stdout()
+    step = -(-pixels.shape[1] // console.width)
+    pixels = np.broadcast_to(pixels[::step, ::step], (*pixels[::step, ::step].shape[:2], 3))
+    pixels = np.concatenate([pixels, np.zeros((len(pixels) % 2, *pixels.shape[1:]), np.uint8)])
+    segments = []
+    for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
+        for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
+            segments.append(Segment("▀", Style(color=_rgb(above), bgcolor=_rgb(below))))
+        segments.append(Segment.line())
+    console.print(Segments(segments), end="")
+
+
+def _rgb(pixel: list[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*pixel)
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where that is a terminal; gives what moves it on by so many."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _stdout() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
