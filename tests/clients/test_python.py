@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,25 +20,27 @@ from tests.document import operations
 
 CONFIG = Path(__file__).parent / "python.yml"
 PACKAGE = "vaeserve_client"
+PAGE = (ROOT / "docs/clients.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The client, importable as the package `vaeserve_client`."""
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the client, by the command of docs/clients.md; importable as the package `vaeserve_client`."""
     folder = tmp_path_factory.mktemp("python")
-    arguments = ["generate", "--path", ROOT / "openapi.json", "--config", CONFIG, "--meta", "none"]
-    command = [sys.executable, "-m", "openapi_python_client", *arguments, "--output-path", folder / PACKAGE]
-    done = subprocess.run([*command, "--fail-on-warning"], cwd=folder, capture_output=True, text=True, check=False)
+    (shown,) = [line for line in PAGE.splitlines() if line.startswith("openapi-python-client ")]
+    arguments = [str(ROOT / word) if (ROOT / word).is_file() else word for word in shown.split()[1:]]
+    command = [sys.executable, "-m", "openapi_python_client", *arguments, "--fail-on-warning"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     sys.path.insert(0, str(folder))
-    yield
+    yield folder
     sys.path.remove(str(folder))
     for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
         del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
-def api(generated: None, address: str) -> Iterator[Any]:
+def api(generated: Path, address: str) -> Iterator[Any]:
     """Calls operations of the running server: `api("encode.encode_files", body=...)`."""
     with import_module(PACKAGE).Client(base_url=address, raise_on_unexpected_status=True, timeout=20) as client:
 
@@ -70,11 +73,18 @@ def test_every_binary_media_type_is_known_to_the_generator() -> None:
     assert set(overrides.values()) == {"application/octet-stream"}
 
 
-def test_every_operation_is_generated(generated: None) -> None:
+def test_every_operation_is_generated(generated: Path) -> None:
     document = json.loads((ROOT / "openapi.json").read_text(encoding="utf-8"))
     for operation in operations(document):
         (tag,) = operation.raw["tags"]
         assert import_module(f"{PACKAGE}.api.{tag}.{operation.id}").sync_detailed
+
+
+def test_the_program_of_the_page_runs(generated: Path, address: str) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    command = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", address)]
+    done = subprocess.run(command, cwd=generated, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == re.findall(r"print\(.*\)  # (.*)", program)[0]
 
 
 def test_encode_and_decode(api: Any, digits: Pixels) -> None:

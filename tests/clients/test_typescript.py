@@ -1,6 +1,7 @@
 """openapi.json under node: redocly's rules, and the types that openapi-typescript makes, compiled and run."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,6 +57,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_program_compiles_and_runs(compiled: Path, address: str) -> None:
     node(compiled / "client.js", address, folder=compiled)
+
+
+def test_the_program_of_the_page_compiles_and_runs(compiled: Path, address: str, tmp_path: Path) -> None:
+    shutil.copytree(compiled, tmp_path / "page", symlinks=True)
+    (program,) = re.findall(r"```ts\n(.*?)```", (ROOT / "docs/clients.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "page" / "client.ts").write_text(program.replace("http://127.0.0.1:8000", address))
+    node(MODULES / "typescript/bin/tsc", "--project", tmp_path / "page", folder=tmp_path / "page")
+    printed = node(tmp_path / "page" / "client.js", folder=tmp_path / "page")
+    assert printed.strip() == re.findall(r"console.log\(.*\); // (.*)", program)[0]
 
 
 def test_the_program_would_notice_another_server(compiled: Path) -> None:
