@@ -1,30 +1,28 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app import gaussian, timing
-from app.batcher import Arrays, Batcher, Latency, Run
-from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
-from app.errors import BundleError, InferenceFailed, InvalidInput
+from app import gaussian
+from app.batcher import Batcher
+from app.bundle import Bundle, Manifest
+from app.errors import InvalidInput
 from app.gaussian import Floats, Posterior, squared_norm
-from app.likelihood import PARAMETERS, Doubles, binarize, log_prob, threshold
+from app.graphs import Graphs
+from app.likelihood import Doubles, binarize, threshold
 from app.score import Binarize, Scores, score
-from app.session import ExecutionProvider, Session
+from app.session import ExecutionProvider
 from app.tables import Tables
 
 Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
 Mode = Literal["mean", "draw", "predictive"]
-GraphName = Literal["encoder", "decoder"]
 Result = TypeVar("Result")
 
 PREDICTIVE_DRAWS = 32
@@ -51,74 +49,34 @@ class Vae:
         threads: int = 1,
         queue_seconds: float = 30,
     ) -> None:
-        """Load both graphs and run each once.
+        """Load both graphs and run each once; see `Graphs`.
 
         Raises:
-            BundleError: ONNX Runtime cannot load a graph, or it does not give what the manifest says.
-            ExecutionProviderError: the graph fell back to another provider.
+            BundleError: a graph or an array is not what the manifest says, or cannot be served.
+            ExecutionProviderError: a graph fell back to another provider.
         """
         self.manifest: Manifest = bundle.manifest
         self.execution_provider = execution_provider
-        directory, graphs = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.graphs
-        _check_shapes(bundle.manifest, directory)
-        self.tables = Tables.of(bundle)
-        load = partial(Session, execution_provider=execution_provider, threads=threads)
-        self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
-        self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
-        self._batcher, self._queue_seconds = batcher, queue_seconds
         self.digest = self.manifest.digest
-        self.statistics: dict[GraphName, timing.Statistics] = {
-            "encoder": timing.Statistics(),
-            "decoder": timing.Statistics(),
-        }
-        """Of everything that ran through each graph."""
-        self.latency = self._warm_up()
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
-        image = self.manifest.image
-        assert image.height is not None
-        assert image.width is not None
-        return image.height, image.width, image.channels
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent."""
-        return tuple(size for size in self.manifest.latent.shape if size is not None)
+        self.graphs = Graphs(
+            bundle, batcher, execution_provider=execution_provider, threads=threads, queue_seconds=queue_seconds
+        )
+        self.tables = Tables.of(bundle)
+        self.image_shape, self.latent_shape = self.graphs.image_shape, self.graphs.latent_shape
 
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
         return await self._encode(_planes(images))
 
     async def _encode(self, rows: Pixels) -> Posterior:
-        outputs = await self._submit("encoder", self._run_encoder, rows)
+        outputs = await self.graphs.run("encoder", rows)
         log_std = outputs.get("log_std")
         return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
 
     async def decode(self, latents: Floats) -> Pixels:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`."""
-        outputs = await self._submit("decoder", self._run_decoder, latents)
+        outputs = await self.graphs.run("decoder", latents)
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
-
-    def tensors(self, graph: GraphName) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Inputs and outputs of a graph; of the latter those that the manifest tells of and the graph has."""
-        session, told = self._session(graph)
-        return told.inputs, {name: tensor for name, tensor in told.outputs.items() if name in session.outputs}
-
-    async def run(
-        self, graph: GraphName, rows: NDArray[Any], *, with_parameters: bool = False, seconds: float | None = None
-    ) -> Arrays:
-        """The outputs `[N, ...]` of a graph for rows as it takes them: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
-
-        They are the encoder's `mean` and `log_std`, the decoder's `image` and, `with_parameters`, everything else that
-        it gives. `seconds` is how long they may wait for a slot, if that is less than the setting.
-        """
-        if graph == "encoder":
-            return await self._submit("encoder", self._run_encoder, rows, seconds)
-        if not with_parameters:
-            return await self._submit("decoder", self._run_decoder, rows, seconds)
-        return await self._submit("parameters", self._run_parameters, rows, seconds)
 
     def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
         """One draw from the posterior a row; `pointer` is what asked for it.
@@ -188,12 +146,11 @@ class Vae:
         each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
         count, k, _ = latents.shape
         flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
-        graph, run = ("explain", self._run_explaining) if explain else ("score", self._run_scoring)
         for first in range(0, len(flat), CHUNK):
             drawn = flat[first : first + CHUNK]
             images = np.arange(first, first + len(drawn)) // k
             explained = pixels[images].astype(np.float32) / np.float32(255)
-            outputs = await self._submit(graph, run, np.concatenate([drawn, explained], axis=1))
+            outputs = await self.graphs.score(np.concatenate([drawn, explained], axis=1), explain=explain)
             pieces.append(outputs["log_p_x"])
             if explain:
                 np.add.at(terms, images, outputs["log_p_pixels"])
@@ -206,7 +163,7 @@ class Vae:
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""
         manifest = self.manifest
-        if "score" not in self.latency:
+        if not self.graphs.can_score:
             raise InvalidInput("this model has no likelihood of images", "/query/model")
         if manifest.likelihood == "bernoulli":
             return how or ("threshold" if manifest.training.binarization == "static" else "draw")
@@ -301,93 +258,6 @@ class Vae:
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
 
-    @property
-    def queued_rows(self) -> int:
-        """Rows that wait for this model."""
-        return self._batcher.queued_rows_of(self)
-
-    async def _submit(self, what: str, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
-        patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
-        return await self._batcher.submit(
-            (self, what, rows.shape[1:]),
-            run,
-            rows,
-            latency=self.latency[what],
-            deadline=time.monotonic() + patience,
-            timing=timing.current(),
-            statistics=self.statistics["encoder" if what == "encoder" else "decoder"],
-        )
-
-    def _session(self, graph: GraphName) -> tuple[Session, Graph]:
-        graphs = self.manifest.graphs
-        return (self._encoder, graphs.encoder) if graph == "encoder" else (self._decoder, graphs.decoder)
-
-    def _run_encoder(self, rows: NDArray[np.uint8]) -> Arrays:
-        return self._encoder.run({"image": rows})
-
-    def _run_decoder(self, rows: Floats) -> Arrays:
-        # Without the likelihood's parameters: only scoring needs them.
-        return self._decoder.run({"latent": rows}, ["image"])
-
-    def _run_parameters(self, rows: Floats) -> Arrays:
-        return self._decoder.run({"latent": rows})
-
-    def _run_scoring(self, rows: Floats) -> Arrays:
-        """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
-        parameters, pixels = self._parameters(rows)
-        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)}
-
-    def _run_explaining(self, rows: Floats) -> Arrays:
-        """The same, and the log p(x_i|z) `[N, pixels]` that it is the sum of."""
-        parameters, pixels = self._parameters(rows)
-        each = {name: values[..., None] for name, values in parameters.items()}
-        terms = log_prob(self.manifest.likelihood, each, pixels[..., None])
-        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels), "log_p_pixels": terms}
-
-    def _parameters(self, rows: Floats) -> tuple[dict[str, Floats], Floats]:
-        """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_scoring` takes them."""
-        latents, pixels = np.split(rows, [self.latent_shape[0]], axis=1)
-        names = PARAMETERS[self.manifest.likelihood]
-        parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
-        return {name: values.reshape(len(rows), -1) for name, values in parameters.items()}, pixels
-
-    def _warm_up(self) -> dict[str, Latency]:
-        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
-        height, width, channels = self.image_shape
-        image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
-        graphs = self.manifest.graphs
-        runs = (
-            (self._encoder, {"image": image}, dict.fromkeys(graphs.encoder.outputs, latent)),
-            (self._decoder, {"latent": latent}, {"image": image}),
-        )
-        for session, inputs, expected in runs:
-            try:
-                outputs = session.run(inputs, list(expected))
-            except InferenceFailed as error:
-                raise BundleError(
-                    f"{session.name} does not run as its manifest says: {str(error.__cause__).splitlines()[0]}"
-                ) from error
-            for name, like in expected.items():
-                if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
-                    raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-        try:
-            latency = {
-                "encoder": Latency.measured(self._run_encoder, image),
-                "decoder": Latency.measured(self._run_decoder, latent),
-                "parameters": Latency.measured(self._run_parameters, latent),
-            }
-        except InferenceFailed as error:
-            raise BundleError(
-                f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
-            ) from error
-        if self.manifest.stochastic and set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs):
-            explained = np.zeros((1, latent.size + image.size), np.float32)
-            try:
-                latency["score"] = latency["explain"] = Latency.measured(self._run_scoring, explained)
-            except (ValueError, InferenceFailed) as error:
-                raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
-        return latency
-
 
 async def _computed(elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
     """What a function of so many array elements gives, off the event loop where that takes long."""
@@ -405,11 +275,3 @@ def _check_binary(rows: Pixels) -> None:
     grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
     if len(grey):
         raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
-
-
-def _check_shapes(manifest: Manifest, directory: str) -> None:
-    """Refuse what is not served yet: images of any size, latents that are no vectors."""
-    image, latent = manifest.image, manifest.latent.shape
-    if image.height is None or image.width is None or len(latent) != 1 or latent[0] is None:
-        path = f"{directory}/{MANIFEST}"
-        raise BundleError(f"{path} is of images without a fixed size or latents that are no vectors: not served yet")

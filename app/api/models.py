@@ -72,7 +72,7 @@ def _describe(catalog: Catalog, vae: Vae) -> ServedModel:
         versions=versions,
         default=name == catalog.default and version == versions[-1],
         state="ready",
-        queued_rows=vae.queued_rows,
+        queued_rows=vae.graphs.queued_rows,
         execution_provider=vae.execution_provider,
         manifest=vae.manifest,
     )

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import (
     BadRequest,
     BodyTooLarge,
+    CommandError,
     DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
@@ -54,9 +55,12 @@ def urn(error: type[VaeError]) -> str:
     return f"urn:vaeserve:problem:{error.slug}"
 
 
+_UNANSWERED = (StartupError, CommandError)
+
+
 def kinds(error: type[VaeError] = VaeError) -> list[type[VaeError]]:
     """An error class and every one below it that can be answered."""
-    below = [kind for child in error.__subclasses__() if child is not StartupError for kind in kinds(child)]
+    below = [kind for child in error.__subclasses__() if child not in _UNANSWERED for kind in kinds(child)]
     return [error, *below]
 
 

@@ -301,12 +301,12 @@ def test_an_unloaded_version_finishes_what_it_accepted_and_leaves_memory(models_
         catalog = load_catalog(models_copy, "mnist-2d", batcher, execution_providers=["cpu"], threads=1)
         vae = catalog.find("mnist-2d", 2)
         expected = (await vae.encode(digits[:, :, :, None])).mean
-        parts = [weakref.ref(part) for part in (vae, vae._encoder, vae._decoder)]
+        parts = [weakref.ref(part) for part in (vae, vae.graphs._encoder, vae.graphs._decoder)]
         holding = asyncio.create_task(batcher.submit("other", hold, np.zeros(1)))
         await asyncio.sleep(0)
         encoding = asyncio.create_task(vae.encode(np.repeat(digits[:, :, :, None], 10, axis=0)))
         await asyncio.sleep(0.01)
-        assert vae.queued_rows == 4000
+        assert vae.graphs.queued_rows == 4000
         del vae
         assert await catalog.unload("mnist-2d", 2) == [("mnist-2d", 2)]
         assert catalog.find().manifest.version == 1
@@ -333,7 +333,7 @@ def test_thirty_reloads_leave_one_model_in_memory(models_copy: Path, digits: Pix
             await catalog.reload()
             await catalog.find().encode(digits[:3, :, :, None])
             await catalog.find().score(digits[:3, :, :, None], k=2, seed=0, how=None)
-            seen.append(weakref.ref(catalog.find()._decoder))
+            seen.append(weakref.ref(catalog.find().graphs._decoder))
         gc.collect()
         assert [decoder() is not None for decoder in seen] == [False] * 29 + [True]
 

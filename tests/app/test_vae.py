@@ -95,25 +95,28 @@ def test_a_graph_is_run_with_all_its_outputs_or_the_usual_ones() -> None:
     async def main() -> None:
         loaded = vae()
         latents = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
-        usual, whole = await loaded.run("decoder", latents), await loaded.run("decoder", latents, with_parameters=True)
+        usual, whole = (
+            await loaded.graphs.run("decoder", latents),
+            await loaded.graphs.run("decoder", latents, with_parameters=True),
+        )
         assert (set(usual), set(whole)) == ({"image"}, {"image", "logits"})
         assert np.array_equal(usual["image"], whole["image"])
         assert np.array_equal(usual["image"][:, 0, :, :, None], await loaded.decode(latents))
-        encoded = await loaded.run("encoder", usual["image"])
+        encoded = await loaded.graphs.run("encoder", usual["image"])
         assert np.array_equal(encoded["mean"], (await loaded.encode(await loaded.decode(latents))).mean)
-        assert [it.rows for it in loaded.statistics.values()] == [10, 20]
+        assert [it.rows for it in loaded.graphs.statistics.values()] == [10, 20]
         with pytest.raises(DeadlineExceeded):
-            await loaded.run("encoder", usual["image"], seconds=0)
+            await loaded.graphs.run("encoder", usual["image"], seconds=0)
 
     asyncio.run(main())
 
 
 def test_outputs_are_those_that_the_manifest_tells_of_and_the_graph_has() -> None:
     loaded = vae()
-    inputs, outputs = loaded.tensors("decoder")
+    inputs, outputs = loaded.graphs.tensors("decoder")
     assert (list(inputs), list(outputs)) == (["latent"], ["image", "logits"])
     graphs = loaded.manifest.graphs
     told = {**graphs.decoder.outputs, "log_scale": graphs.decoder.outputs["logits"]}
     decoder = graphs.decoder.model_copy(update={"outputs": told})
     manifest = loaded.manifest.model_copy(update={"graphs": graphs.model_copy(update={"decoder": decoder})})
-    assert list(vae(manifest=manifest).tensors("decoder")[1]) == ["image", "logits"]
+    assert list(vae(manifest=manifest).graphs.tensors("decoder")[1]) == ["image", "logits"]

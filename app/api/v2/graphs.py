@@ -12,8 +12,9 @@ from app.api.problems import documented
 from app.bundle import Tensor
 from app.catalog import Catalog
 from app.errors import InvalidInput, Overloaded, UnknownModel
+from app.graphs import GraphName
 from app.tensors import NAMES
-from app.vae import GraphName, Vae
+from app.vae import Vae
 
 TAG = "inference"
 
@@ -65,12 +66,12 @@ class Graph:
     @property
     def inputs(self) -> dict[str, Tensor]:
         """Its input by name."""
-        return self.vae.tensors(self.kind)[0]
+        return self.vae.graphs.tensors(self.kind)[0]
 
     @property
     def outputs(self) -> dict[str, Tensor]:
         """Its outputs by name."""
-        return self.vae.tensors(self.kind)[1]
+        return self.vae.graphs.tensors(self.kind)[1]
 
     @property
     def usual(self) -> list[str]:
@@ -80,7 +81,7 @@ class Graph:
     async def run(self, rows: NDArray[Any], outputs: list[str], seconds: float | None) -> dict[str, NDArray[Any]]:
         """Some outputs for rows of its input; `seconds` is how long they may wait for a slot."""
         with_parameters = not set(outputs) <= set(self.usual)
-        return await self.vae.run(self.kind, rows, with_parameters=with_parameters, seconds=seconds)
+        return await self.vae.graphs.run(self.kind, rows, with_parameters=with_parameters, seconds=seconds)
 
 
 def find_graph(catalog: Catalog, name: str, version: int | None = None) -> Graph:

@@ -66,7 +66,7 @@ async def model_version_statistics(server: Server, name: GraphPath, version: Ver
 
 
 def _statistics(graph: Graph) -> ModelStatistics:
-    seen = graph.vae.statistics[graph.kind]
+    seen = graph.vae.graphs.statistics[graph.kind]
     return ModelStatistics(
         name=graph.name,
         version=graph.version,

@@ -197,7 +197,7 @@ def test_a_model_that_fails_is_an_internal_error(make_client: Callable[..., Test
         def run(self, *_: object) -> None:
             raise InferenceFailed("decoder failed")
 
-    client.app_state["server"].catalog.find()._decoder = Broken()
+    client.app_state["server"].catalog.find().graphs._decoder = Broken()
     body = problem(client.get("/sample"), 500, "inference-failed")
     assert "detail" not in body
     assert "decoder failed" in caplog.text
