@@ -400,10 +400,15 @@ def test_what_was_unloaded_stays_so_until_it_is_loaded_or_put_there_anew(models_
     assert asyncio.run(catalog.reload()).loaded == [("mnist-2d", 2)]
 
 
+def _same(path: Path, other: Path) -> bool:
+    return other.exists() and other.read_bytes() == path.read_bytes()
+
+
 def test_a_bundle_that_is_being_copied_in_is_refused_until_it_is_whole(models_copy: Path) -> None:
     catalog, source = load(models_copy), put_bundle(models_copy.parent, 1, like="mnist-2d/2")
     before, target = catalog.find(), models_copy / "mnist-2d" / "1"
-    needed = ["manifest.json", *read_manifest(source).files]
+    files = ["manifest.json", *read_manifest(source).files]
+    needed = [name for name in files if not _same(source / name, target / name)]
 
     async def main() -> None:
         for name in needed:
