@@ -27,7 +27,6 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
-    StartupError,
     Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
@@ -55,9 +54,9 @@ def urn(error: type[VaeError]) -> str:
 
 
 def kinds(error: type[VaeError] = VaeError) -> list[type[VaeError]]:
-    """An error class and every one below it that can be answered."""
-    below = [kind for child in error.__subclasses__() if child is not StartupError for kind in kinds(child)]
-    return [error, *below]
+    """An error class and every one below it that can be answered: those that have a slug of their own."""
+    below = [kind for child in error.__subclasses__() for kind in kinds(child)]
+    return [error, *below] if "slug" in vars(error) else below
 
 
 class Problem(BaseModel):
