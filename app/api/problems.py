@@ -21,14 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import (
     BadRequest,
     BodyTooLarge,
-    CommandError,
     DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
     MethodNotAllowed,
     NotFound,
     Overloaded,
-    StartupError,
     Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
@@ -55,13 +53,10 @@ def urn(error: type[VaeError]) -> str:
     return f"urn:vaeserve:problem:{error.slug}"
 
 
-_UNANSWERED = (StartupError, CommandError)
-
-
 def kinds(error: type[VaeError] = VaeError) -> list[type[VaeError]]:
-    """An error class and every one below it that can be answered."""
-    below = [kind for child in error.__subclasses__() if child not in _UNANSWERED for kind in kinds(child)]
-    return [error, *below]
+    """An error class and every one below it that can be answered: those that have a slug of their own."""
+    below = [kind for child in error.__subclasses__() for kind in kinds(child)]
+    return [error, *below] if "slug" in vars(error) else below
 
 
 class Problem(BaseModel):

@@ -1,4 +1,5 @@
-"""What schemathesis is told of npy bodies: arrays of a few shapes and types, some of which a model takes."""
+"""What schemathesis is told of bodies that are bytes: npy of a few shapes and types, some of which a model takes, and
+anything for the rest."""
 
 import schemathesis
 from hypothesis import strategies as st
@@ -10,4 +11,7 @@ SHAPES = st.sampled_from([(1, 28, 28), (2, 28, 28, 1), (1, 32), (3, 2), (0, 28, 
 DTYPES = st.sampled_from(["u1", "<f4", ">f8", "<f2", "<i8", "?"])
 ARRAYS = hnp.arrays(DTYPES, SHAPES, elements=st.integers(0, 1), fill=st.just(0))
 
-schemathesis.openapi.media_type("application/x-npy", ARRAYS.map(npy))
+BYTES = {"application/x-npy": ARRAYS.map(npy), "tensor/binary": st.binary(max_size=4096)}
+
+for media_type, bodies in BYTES.items():
+    schemathesis.openapi.media_type(media_type, bodies)
