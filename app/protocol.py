@@ -58,6 +58,8 @@ _FAREWELL_SECONDS = 0.5
 """How long a stopping server waits for what may be on its way: a client that has connected is about to ask."""
 _OFFER, _HIDDEN = b"\r\nUpgrade: h2c\r\n", b"\r\nUnused: h2c\r\n"
 
+_END_OF_HEAD = b"\r\n\r\n"
+
 _NO_HTTP = bytes(problem(BadRequest, "not an HTTP/1.1 request").body)
 
 
@@ -77,7 +79,8 @@ class Protocol(HttpToolsProtocol):
         """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser
         would not read the request's body."""
         if _OFFER in data and (self.cycle is None or not self.cycle.more_body):
-            data = data.replace(_OFFER, _HIDDEN, 1)
+            head, end, rest = data.partition(_END_OF_HEAD)
+            data = (head + end[:2]).replace(_OFFER, _HIDDEN) + end[2:] + rest
         super().data_received(data)
 
     def shutdown(self) -> None:

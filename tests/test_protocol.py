@@ -5,9 +5,10 @@ import socket
 import time
 
 import httpx2
+import numpy as np
 import pytest
 
-from tests.conftest import MODELS, Pixels, Start, base64_png
+from tests.conftest import MODELS, Pixels, Start, base64_png, load_npz, npy
 
 
 def connect(client: httpx2.Client) -> socket.socket:
@@ -112,6 +113,19 @@ def test_a_client_that_offers_http_2_is_answered_in_http_1(start: Start) -> None
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     process.terminate()
     assert "pgrade" not in process.communicate(timeout=20)[1]
+
+
+def test_a_body_that_looks_like_an_offer_of_http_2_stays_as_it_is(start: Start) -> None:
+    _, client = start(models_dir=MODELS)
+    pixels = np.zeros((1, 28, 28), np.uint8)
+    pixels.reshape(-1)[100:116] = np.frombuffer(b"\r\nUpgrade: h2c\r\n", np.uint8)
+    expected = client.post("/encode?model=mnist-2d", json={"images": [base64_png(pixels[0])]}).json()["mean"]
+    body = npy(pixels)
+    headers = ("Content-Type: application/x-npy", f"Content-Length: {len(body)}")
+    with connect(client) as connection:
+        connection.sendall(get("/encode/npy?model=mnist-2d", *headers, method="POST") + body)
+        received = connection.recv(65536)
+    assert load_npz(received.partition(b"\r\n\r\n")[2])["mean"].tolist() == expected
 
 
 @pytest.mark.parametrize(
