@@ -19,7 +19,7 @@ def inflate(content: bytes, coding: str, limit: int) -> bytes:
 
     Raises:
         UnsupportedMediaType: another coding.
-        BadRequest: damaged, truncated, or followed by something else.
+        BadRequest: damaged, truncated, or followed by something else, be it another stream: millions fit into a body.
         BodyTooLarge: more than `limit` bytes.
     """
     if coding == "identity":

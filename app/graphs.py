@@ -136,8 +136,8 @@ class Graphs:
         """The same, and the log p(x_i|z) `[N, pixels]` that it is the sum of."""
         parameters, pixels = self._parameters(rows)
         each = {name: values[..., None] for name, values in parameters.items()}
-        terms = log_prob(self.manifest.likelihood, each, pixels[..., None])
-        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels), "log_p_pixels": terms}
+        terms = log_prob(self.manifest.likelihood, each, pixels[..., None]).astype(np.float32)
+        return {"log_p_x": terms.sum(axis=1, dtype=np.float64), "log_p_pixels": terms}
 
     def _parameters(self, rows: Floats) -> tuple[dict[str, Floats], Floats]:
         """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_scoring` takes them."""
@@ -178,7 +178,8 @@ class Graphs:
         if self.manifest.stochastic and set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs):
             explained = np.zeros((1, latent.size + image.size), np.float32)
             try:
-                latency["score"] = latency["explain"] = Latency.measured(self._run_scoring, explained)
+                latency["score"] = Latency.measured(self._run_scoring, explained)
+                latency["explain"] = Latency.measured(self._run_explaining, explained)
             except (ValueError, InferenceFailed) as error:
                 raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
         return latency

@@ -196,6 +196,8 @@ class Writer:
     media_type: str
     still: dict[str, Any] | None
     animation: dict[str, Any] | None = None
+    most_pixels: int = 65_500
+    """Along each side: what the format, or its encoder, can hold."""
 
 
 WRITERS = {
@@ -204,6 +206,7 @@ WRITERS = {
         "image/webp",
         still={"format": "WEBP", "lossless": True, "method": 0},
         animation={"format": "WEBP", "lossless": True, "method": 0, "loop": 0},
+        most_pixels=16_383,
     ),
     "jpg": Writer("image/jpeg", still={"format": "JPEG", "quality": 95}),
     "gif": Writer("image/gif", still=None, animation={"format": "GIF", "loop": 0, "disposal": 1}),
@@ -256,13 +259,18 @@ def write_text(text: str, height: int) -> Pixels:
     return np.asarray(image)
 
 
+def grid_shape(count: int, columns: int | None = None) -> tuple[int, int]:
+    """Columns and rows of a grid of so many; `columns` defaults to ceil(sqrt(count))."""
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    return columns, math.ceil(count / columns)
+
+
 def tile(images: Pixels, columns: int | None = None) -> Pixels:
     """Images `[N, H, W, C]` side by side, row by row; `columns` defaults to ceil(sqrt(N)). Empty places are black."""
     count, height, width, channels = images.shape
     if count == 1:
         return images.reshape(height, width, channels)
-    columns = min(columns or math.ceil(math.sqrt(count)), count)
-    rows = math.ceil(count / columns)
+    columns, rows = grid_shape(count, columns)
     if rows * columns > count:
         blank = np.zeros((rows * columns - count, height, width, channels), np.uint8)
         images = np.concatenate([images, blank])

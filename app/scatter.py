@@ -76,7 +76,7 @@ class Frame:
         step = 10.0 ** np.floor(np.log10(self.extent / 2))
         step *= next(factor for factor in (1, 2, 5, 10) if self.extent / (step * factor) <= 3)
         low, high = self.center[axis] - self.extent, self.center[axis] + self.extent
-        return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step)
+        return np.asarray(np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0)  # no -0
 
 
 def _draw_grid(canvas: Floats, frame: Frame) -> None:

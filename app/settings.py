@@ -22,6 +22,14 @@ def _key_or_none(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
+def _without_end(path: str) -> str:
+    """A path prefix as ASGI has it: it begins with a slash and does not end with one."""
+    path = path.rstrip("/")
+    if path and not re.fullmatch("(/[^/?#\\s]+)+", path):
+        raise ValueError("a path such as /vae")
+    return path
+
+
 Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
 
 _ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"}  # read by `python -m training` and by the command line
@@ -34,7 +42,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on; 0 takes a free one.")
-    root_path: str = Field("", description="Path prefix that a reverse proxy strips, such as `/vae`.")
+    root_path: Annotated[str, AfterValidator(_without_end)] = Field(
+        "", description="Path prefix that a reverse proxy strips, such as `/vae`."
+    )
     workers: Positive = Field(1, description="Server processes.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least level logged."

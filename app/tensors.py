@@ -98,7 +98,7 @@ def to_bytes(array: NDArray[Any], dtype: str | None = None) -> bytes:
     """Raw little-endian values in row-major order, of the array's type or converted to `dtype`, where what is too
     large becomes infinite; float32 is rounded to the nearest `bfloat16`, ties to even."""
     if dtype == BFLOAT16:
-        words = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        words = np.ascontiguousarray(np.where(np.isnan(array), np.nan, array), np.float32).view(np.uint32)
         rounding = ((words >> 16) & 1) + 0x7FFF
         return ((words + rounding) >> 16).astype("<u2").tobytes()
     wire = np.dtype(dtype or array.dtype).newbyteorder("<")

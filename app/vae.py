@@ -12,7 +12,7 @@ from app import gaussian
 from app.batcher import Batcher
 from app.bundle import Bundle, Manifest
 from app.errors import InvalidInput
-from app.gaussian import Floats, Posterior, squared_norm
+from app.gaussian import Floats, Posterior, Quantiles, squared_norm
 from app.graphs import Graphs
 from app.likelihood import Doubles, binarize, threshold
 from app.score import Binarize, Scores, score
@@ -153,7 +153,8 @@ class Vae:
             outputs = await self.graphs.score(np.concatenate([drawn, explained], axis=1), explain=explain)
             pieces.append(outputs["log_p_x"])
             if explain:
-                np.add.at(terms, images, outputs["log_p_pixels"])
+                own, starts = np.unique(images, return_index=True)  # in their order: each image's draws lie together
+                terms[own] += np.add.reduceat(outputs["log_p_pixels"], starts, axis=0)
         log_p_x = np.concatenate(pieces).reshape(count, k)
         if not explain:
             return log_p_x, None
@@ -226,15 +227,21 @@ class Vae:
         eps = gaussian.standard_normal(seed, n, self.latent_shape)
         return np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
 
-    def latent_percentile(self, latents: Floats) -> Doubles | None:
-        """Per cent of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`."""
-        norms = self.tables.prior_norms
-        return None if norms is None else norms.percentile(squared_norm(latents))
+    def latent_percentile(self, latents: Floats) -> Doubles:
+        """Per cent of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`.
 
-    def mean_percentile(self, means: Floats) -> Doubles | None:
-        """Per cent of held-out images whose posterior mean is nearer to the origin than each of `means`."""
-        norms = self.tables.mean_norms
-        return None if norms is None else norms.percentile(squared_norm(means))
+        Raises:
+            InvalidInput: this bundle has no quantiles of them.
+        """
+        return _norms(self.tables.prior_norms).percentile(squared_norm(latents))
+
+    def mean_percentile(self, means: Floats) -> Doubles:
+        """Per cent of held-out images whose posterior mean is nearer to the origin than each of `means`.
+
+        Raises:
+            InvalidInput: this bundle has no quantiles of them.
+        """
+        return _norms(self.tables.mean_norms).percentile(squared_norm(means))
 
     def plane(self, grid: Floats, dims: tuple[int, int]) -> Floats:
         """Latents `[N, d]`: the origin, but for `grid` `[N, 2]` in two dimensions."""
@@ -257,6 +264,12 @@ class Vae:
         """The latent dimensions, the one of highest KL first; in their order, where the manifest has no KL."""
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
+
+
+def _norms(quantiles: Quantiles | None) -> Quantiles:
+    if quantiles is None:
+        raise InvalidInput("this model has no quantiles to tell percentiles by", "/query/percentile")
+    return quantiles
 
 
 async def _computed(elements: int, function: Callable[..., Result], *arguments: Any) -> Result:

@@ -46,13 +46,15 @@ def requests() -> list[tuple[bytes, int]]:
     )
     return [
         (get("/sample/image?seed=1"), 200),
-        (get("/", method="HEAD"), 405),
-        (get("/sample/image", method="HEAD"), 405),
+        (get("/", method="HEAD"), 200),
+        (get("/sample/image", method="HEAD"), 200),
+        (get("/encode", method="HEAD"), 405),
         (post + body, 200),
         (get("/nope"), 404),
         (get("/sample?n=0"), 422),
         (get("/docs"), 200),
         (get("/static/docs.js"), 200),
+        (get("/static/docs.js", method="HEAD"), 200),
         (get("/static/docs.js", "Range: bytes=0-9"), 206),
         (get("/sample/npy?n=256&seed=1"), 200),
         (get("/openapi.json"), 200),

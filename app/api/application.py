@@ -1,10 +1,13 @@
-"""The application: FastAPI, but operations on models are found by method and path, and answered without its layers."""
+"""The application: FastAPI, but operations on models are found by method and path, and answered without its layers.
+
+HEAD is answered as GET is, without the body.
+"""
 
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.operation import Operation
 from app.api.problems import Problems
@@ -21,6 +24,8 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["method"] == "HEAD":
+                scope, send = {**scope, "method": "GET"}, _without_body(send)
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             operation = self._operations.get((scope["method"], path)) or self._matching(scope)
             if operation is not None and self._direct is not None:
@@ -50,6 +55,15 @@ class Application(FastAPI):
             direct = layer(direct, *arguments, **options)
         self._direct = direct
         return super().build_middleware_stack()
+
+
+def _without_body(send: Send) -> Send:
+    """Sends what a GET would be answered with, but for the body."""
+
+    async def head(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return head
 
 
 async def _handle(scope: Scope, receive: Receive, send: Send) -> None:

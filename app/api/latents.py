@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from app.api.parameters import NOT_NULL, JsonInt, Latent, ModelQuery, PercentileQuery, Strict, check_count
+from app.api.parameters import MOST, NOT_NULL, JsonInt, Latent, ModelQuery, PercentileQuery, Strict, check_count
 from app.api.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
 from app.api.state import State
 from app.arrays import read_npy
@@ -20,7 +20,9 @@ from app.vae import Vae
 class DecodeRequest(Strict):
     """Latents to decode."""
 
-    latents: list[Latent] = Field(min_length=1, fail_fast=True, description="Latents of the model's size.")
+    latents: list[Latent] = Field(
+        min_length=1, max_length=MOST, fail_fast=True, description="Latents of the model's size."
+    )
 
 
 class PictureQuery(ModelQuery, ReadingQuery, PercentileQuery):
@@ -86,6 +88,8 @@ async def locate(
     """
     located = np.empty((len(points), *vae.latent_shape), np.float32)
     pictured = [index for index, point in enumerate(points) if point.image is not None]
+    if len(pictured) > server.limits.max_rows:
+        raise InvalidInput(f"at most {server.limits.max_rows} may be images", pointer)
     for index, point in enumerate(points):
         try:
             if point.latent is not None:

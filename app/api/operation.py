@@ -24,12 +24,14 @@ from app.api.freshness import Freshness
 from app.api.parameters import ModelQuery
 from app.api.raw import Raw
 from app.api.state import State, server_state
-from app.errors import InvalidInput, UnsupportedMediaType
+from app.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from app.timing import Timing, timed
 
 _MOST_PARAMETERS = 4096
 _MOST_ERRORS = 1000
 """More are not told apart: to make a list of them would take the event loop seconds."""
+_SMALL_JSON, _MOST_LISTS, _MOST_VALUES = 2**18, 2**17, 2**22
+"""Bytes that are parsed in a few milliseconds whatever they are; and of larger ones, what takes a tenth of a second."""
 _REMEMBERED_QUERIES = 1024
 _LONGEST_REMEMBERED = 256
 """Characters: what is kept of queries is bounded in bytes, too."""
@@ -153,6 +155,7 @@ def _annotation(annotation: Any) -> tuple[Any, Any]:
 
 def _query_parser(model: type[ModelQuery]) -> Callable[[bytes], ModelQuery]:
     """A parser of query strings; it remembers the short ones, and its results are shared: nobody changes them."""
+    known = set(model.model_fields)
     lists = {name for name, info in model.model_fields.items() if _takes_a_list(info.annotation)}
 
     def parse(text: bytes) -> ModelQuery:
@@ -168,6 +171,8 @@ def _query_parser(model: type[ModelQuery]) -> Callable[[bytes], ModelQuery]:
                 raise InvalidInput("given more than once", f"/query/{name}" if name in model.model_fields else "/query")
             else:
                 values[name] = value
+        if not values.keys() <= known:  # which are named: what the client wrote is not
+            raise InvalidInput(f"an unknown parameter; there are {', '.join(model.model_fields)}", "/query")
         try:
             return model.model_validate(values)
         except ValidationError as error:
@@ -191,11 +196,24 @@ def _path_parameter(name: str, kind: TypeAdapter[Any], text: str) -> Any:
 def _json_reader(model: type[BaseModel]) -> Callable[[Scope, Receive, State], Awaitable[BaseModel]]:
     async def read(scope: Scope, receive: Receive, _: State) -> BaseModel:
         try:
-            return model.model_validate_json(await _read_body(receive))
+            return model.model_validate_json(check_json(await _read_body(receive)))
         except ValidationError as error:
             raise invalid(error, "body") from None
 
     return read
+
+
+def check_json(content: bytes) -> bytes:
+    """The content, unless to parse it would take the event loop long; to count what is in it does not.
+
+    Raises:
+        BodyTooLarge: it has more lists and objects, or more values, than any request.
+    """
+    if len(content) > _SMALL_JSON and (
+        content.count(b"[") + content.count(b"{") > _MOST_LISTS or content.count(b",") > _MOST_VALUES
+    ):
+        raise BodyTooLarge("more values than any request can have")
+    return content
 
 
 def _request_reader(

@@ -37,7 +37,10 @@ JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
 
-Latent = Annotated[list[JsonFloat], Field(min_length=1, fail_fast=True, examples=[[0.5, -1.2]])]
+MOST = 2**16
+"""Items of any list in JSON, whatever the limits are set to: more are refused before they are looked at."""
+
+Latent = Annotated[list[JsonFloat], Field(min_length=1, max_length=MOST, fail_fast=True, examples=[[0.5, -1.2]])]
 
 
 class Strict(BaseModel):

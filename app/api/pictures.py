@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field
 
-from app.api.parameters import Strict, check_count
+from app.api.parameters import MOST, Strict, check_count
 from app.api.state import Limits, State
 from app.arrays import read_npy
 from app.errors import InvalidInput
@@ -34,6 +34,7 @@ class PicturesRequest(Strict):
 
     images: list[Base64Image] = Field(
         min_length=1,
+        max_length=MOST,
         fail_fast=True,
         description="Pictures; each may carry a `data:` prefix.",
         examples=[[EXAMPLE_IMAGE]],
@@ -47,18 +48,29 @@ class ReadingQuery(BaseModel):
         "black", max_length=40, description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb."
     )
     invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
+    fit: Literal["stretch", "crop"] = Field(
+        "stretch", description="What becomes of a picture of another shape: all of it is stretched, or its middle kept."
+    )
     strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
 
     def reading(self, vae: Vae, limits: Limits) -> Reading:
         """For the images of `vae`."""
         height, width, _ = vae.image_shape
         mode = vae.manifest.image.mode
-        return _reading(height, width, mode, limits.max_pixels, self.background, self.invert, self.strict)
+        crop = self.fit == "crop"
+        return _reading(height, width, mode, limits.max_pixels, self.background, self.invert, crop, self.strict)
 
 
 @lru_cache(256)
 def _reading(
-    height: int, width: int, mode: Literal["L", "RGB"], max_pixels: int, background: str, invert: bool, strict: bool
+    height: int,
+    width: int,
+    mode: Literal["L", "RGB"],
+    max_pixels: int,
+    background: str,
+    invert: bool,
+    crop: bool,
+    strict: bool,
 ) -> Reading:
     return Reading(
         height=height,
@@ -67,6 +79,7 @@ def _reading(
         max_pixels=max_pixels,
         background=parse_color(background),
         invert=invert,
+        crop=crop,
         strict=strict,
     )
 

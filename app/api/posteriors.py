@@ -52,6 +52,8 @@ class PosteriorsResponse(Answer):
 async def _posteriors(server: State, vae: Vae, query: PosteriorsQuery) -> Result:
     """Posterior means of held-out images, evenly spread over the test split and in its order, with their classes."""
     some = _some(vae, query)
+    if query.space == "latent" and query.dims is not None:
+        raise InvalidInput("space=latent is of all dimensions", "/query/dims")
     dims = list(range(vae.latent_shape[0])) if query.space == "latent" else list(plane_dims(vae, query.dims))
     percentile = vae.mean_percentile(some.means) if query.percentile else None
     arrays = {"mean": some.means[:, dims], "labels": some.labels, "latent_percentile": percentile}

@@ -218,9 +218,12 @@ def _pointer(path: list[str | int]) -> str:
 _BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}
 
 
+_ADVICE = {404: "openapi.json lists every path", 405: "the header Allow lists the methods of this path"}
+
+
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    detail = None if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    detail = _ADVICE.get(error.status_code) if error.detail == HTTPStatus(error.status_code).phrase else error.detail
     if error.status_code == 400:  # FastAPI's answer to text that is not UTF-8, nested too deep, ...
         detail = "the body is not JSON"
     answer = problem(_BY_STATUS.get(error.status_code, VaeError), detail, request=request)
@@ -234,12 +237,13 @@ def _methods(request: Request) -> list[str]:
     """Every method that the request's path takes, by the OpenAPI document."""
     path = _path(request)
     operations = request.app.openapi()["paths"].items()
-    return sorted(
+    documented = {
         method.upper()
         for pattern, methods in operations
         if re.fullmatch(re.sub("{[^}]*}", "[^/]+", pattern), path)
         for method in methods
-    )
+    }
+    return sorted(documented | ({"HEAD"} if "GET" in documented else set()))
 
 
 def _unknown(request: Request, error: Exception) -> JSONResponse:

@@ -33,6 +33,8 @@ FloatType = Literal["float16", "float32", "bfloat16"]
 TensorType = Literal["float16", "float32", "bfloat16", "uint8"]
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=8)]
 
+_LARGEST = {"float16": 65_504.0, "float32": 3.4028235e38, "bfloat16": 3.3895e38}
+
 _HEADERS = {
     "shape": ("Of the tensor, as a JSON list.", "string"),
     "dtype": ("Its data type.", "string"),
@@ -147,14 +149,24 @@ async def remote_encode(
     float type."""
     vae = server.catalog.find(query.model, query.version)
     if query.shape is None and query.dtype is None:
-        images = await images_of_files(server, vae, query, [body])
+        images = await _image_of_file(server, vae, query, body)
     else:
         images = _images(server, vae, query, body)
     posterior = await vae.encode(images)
     scale, shift = query.factors(vae)
-    with np.errstate(over="ignore"):
+    dtype = "float32" if query.dtype in (None, "uint8") else query.dtype
+    with np.errstate(all="ignore"):
         latents = (posterior.mean - np.float32(shift)) * np.float32(scale)
-    return _tensor(vae, latents, "float32" if query.dtype in (None, "uint8") else query.dtype)
+    if not (np.abs(latents) <= _LARGEST[dtype]).all():  # which NaN is not, either
+        raise InvalidInput(f"with this scale and shift, latents are not finite as {dtype}", "/query/scaling_factor")
+    return _tensor(vae, latents, dtype)
+
+
+async def _image_of_file(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -> Pixels:
+    try:
+        return await images_of_files(server, vae, query, [content])
+    except InvalidInput as error:
+        raise InvalidInput(error.detail) from None  # the body is the picture: there is no place in it
 
 
 def _unscaled(wire: NDArray[Any], scale: float, shift: float) -> Floats:

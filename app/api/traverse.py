@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app.api.forms import offer
 from app.api.operation import Operation
-from app.api.parameters import ModelQuery, PercentileQuery, QueryFloat, Seed, check_count
+from app.api.parameters import ModelQuery, PercentileQuery, QueryFloat, Seed
 from app.api.state import State
 from app.api.writers import LatentImages, Result, decoded
 from app.errors import InvalidInput
@@ -25,7 +25,7 @@ class TraverseQuery(ModelQuery, PercentileQuery):
     """Where to go from, and in which directions."""
 
     dims: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Latent dimensions, one row each; those of highest KL if absent, at most 10 of them."
+        None, description="Latent dimensions, one row each; those of highest KL if absent, 10 of them or fewer."
     )
     direction: int | None = Field(
         None, ge=0, description="A stored direction in place of `dims`: principal axes, the widest first."
@@ -50,8 +50,9 @@ class TraverseResponse(LatentImages):
 
 async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
     """One latent dimension at a time takes even values from -extent to extent, or a stored direction is followed."""
-    if query.steps > server.limits.max_steps:
-        raise InvalidInput(f"must be 2 to {server.limits.max_steps}", "/query/steps")
+    most = min(server.limits.max_steps, server.limits.max_rows)
+    if query.steps > most:
+        raise InvalidInput(f"must be 2 to {most}", "/query/steps")
     values, base = np.linspace(-query.extent, query.extent, query.steps, dtype=np.float32), _base(vae, query)
     facts = {"values": values.tolist(), "seed": query.seed, "label": query.label}
     if query.direction is not None:
@@ -80,11 +81,14 @@ def _direction(vae: Vae, query: TraverseQuery, index: int) -> Floats:
 def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:
     """The dimensions, one row each."""
     (size,) = vae.latent_shape
-    dims = vae.dims_by_kl()[:_DIMS] if query.dims is None else query.dims
-    if max(dims) >= size:
+    most = server.limits.max_rows // query.steps
+    if query.dims is None:
+        return vae.dims_by_kl()[: min(_DIMS, most)]
+    if max(query.dims) >= size:
         raise InvalidInput(f"dimensions are 0 to {size - 1}", "/query/dims")
-    check_count(len(dims) * query.steps, server.limits.max_rows, "/query/dims")
-    return dims
+    if len(query.dims) > most:
+        raise InvalidInput(f"at most {most} of so many steps each", "/query/dims")
+    return query.dims
 
 
 FORMS = {"": (None, "json"), "/image": (None, "grid")}

@@ -14,9 +14,10 @@ from pydantic import BaseModel, Field
 from app.api.parameters import PercentileQuery
 from app.api.raw import Header, Raw
 from app.arrays import NPY, NPZ, write_npy, write_npz
+from app.errors import InvalidInput
 from app.gaussian import Floats
 from app.images import WRITERS as PICTURES
-from app.images import AnimationFormat, PictureFormat, Pixels, tile, write_animation, write_image
+from app.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile, write_animation, write_image
 from app.vae import Vae
 
 # Below this many pixels, writing a picture costs less than the hop to a thread.
@@ -110,7 +111,15 @@ async def _picture(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Resp
 
 
 async def one_picture(images: Pixels, format: str, columns: int | None = None) -> bytes:
-    """One picture of `[N, H, W, C]`: the image, or a grid of several."""
+    """One picture of `[N, H, W, C]`: the image, or a grid of several.
+
+    Raises:
+        InvalidInput: it would be larger than the format can hold.
+    """
+    across, down = grid_shape(len(images), columns)
+    if max(down * images.shape[1], across * images.shape[2]) > PICTURES[format].most_pixels:
+        most = PICTURES[format].most_pixels
+        raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
 
     def write() -> bytes:
         return write_image(tile(images, columns), format)
@@ -136,7 +145,7 @@ async def _npy(vae: Vae, query: Any, result: Result, _: Any) -> Response:
 async def _npz(vae: Vae, query: Any, result: Result, _: Any) -> Response:
     arrays = {name: array for name, array in result.arrays.items() if array is not None}
     pictures = {name: _without_one_channel(pixels) for name, pixels in result.pictures.items()}
-    facts = {name: np.array(value) for name, value in result.facts.items() if name != "seed" and value is not None}
+    facts = {name: np.array(value) for name, value in result.facts.items() if value is not None}
     return _binary(vae, write_npz({**arrays, **pictures, **facts}), NPZ, result)
 
 
@@ -184,7 +193,7 @@ class Writer:
 
 _STILL = ("image/png", "image/webp")
 _GRID = "The image, or a grid of several."
-_ARRAYS = "Arrays by the names of the JSON answer; single values have no axis."
+_ARRAYS = "Arrays by the names of the JSON answer, but for model and version; single values have no axis."
 
 WRITERS = {
     "json": Writer(_json),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.errors import StartupError
 from app.settings import Settings, _cgroup_quota, available_cpus, read_settings, unknown_variables
@@ -74,3 +75,14 @@ def test_cgroup_quota(tmp_path: Path) -> None:
     assert _cgroup_quota(tmp_path) == 2.0
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert _cgroup_quota(tmp_path) is None
+
+
+@pytest.mark.parametrize(("given", "meant"), [("/vae/", "/vae"), ("/", ""), ("", ""), ("/a/b", "/a/b")])
+def test_a_path_prefix_does_not_end_with_a_slash(given: str, meant: str) -> None:
+    assert Settings(root_path=given).root_path == meant
+
+
+@pytest.mark.parametrize("given", ["vae", "/a b", "/a?b", "http://x"])
+def test_what_is_no_path_prefix_is_refused(given: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(root_path=given)

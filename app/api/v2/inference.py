@@ -1,5 +1,7 @@
 """`POST /v2/models/{name}/infer`: rows through one graph, in JSON or with the binary tensor extension."""
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from app.api.operation import Operation
@@ -11,7 +13,16 @@ from app.api.v2.request import InferRequest
 
 router = APIRouter(prefix="/v2", tags=[TAG], route_class=Operation)
 
-PROBLEMS = documented(*BODY_ERRORS)
+_HEADERS = {
+    "X-Model": ("The model that answered.", "string"),
+    "X-Version": ("Its version.", "integer"),
+    "Inference-Header-Content-Length": ("Bytes of JSON before the tensors of a binary answer.", "integer"),
+}
+_ANSWER = {
+    "description": "Outputs, in the order they were asked for; octet-stream where one of them is in binary.",
+    "headers": {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in _HEADERS.items()},
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = documented(*BODY_ERRORS) | {200: _ANSWER}
 
 
 @router.post(

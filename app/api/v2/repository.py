@@ -33,14 +33,14 @@ class ChangeRequest(BaseModel):
     parameters: dict[str, Any] = Field({}, description="`config` and files are refused; others are ignored.")
 
 
-class Loaded(BaseModel):
+class RepositoryLoaded(BaseModel):
     """A model that was loaded, in every version."""
 
     name: str
     load: Literal[True] = True
 
 
-class Unloaded(BaseModel):
+class RepositoryUnloaded(BaseModel):
     """A model that was unloaded, in every version."""
 
     name: str
@@ -72,10 +72,10 @@ Asked = Annotated[ChangeRequest, Depends(change_request)]
     openapi_extra=optional_body(ChangeRequest),
     responses=_LOAD_PROBLEMS,
 )
-async def repository_load(server: Server, name: ModelPath, _: Asked) -> Loaded:
+async def repository_load(server: Server, name: ModelPath, _: Asked) -> RepositoryLoaded:
     """Serve a model from the models directory, in every version; what answers already goes on until then."""
     await server.catalog.load(_bundle_name(server.catalog, name))
-    return Loaded(name=name)
+    return RepositoryLoaded(name=name)
 
 
 @router.post(
@@ -84,10 +84,10 @@ async def repository_load(server: Server, name: ModelPath, _: Asked) -> Loaded:
     openapi_extra=optional_body(ChangeRequest),
     responses=_UNLOAD_PROBLEMS,
 )
-async def repository_unload(server: Server, name: ModelPath, _: Asked) -> Unloaded:
+async def repository_unload(server: Server, name: ModelPath, _: Asked) -> RepositoryUnloaded:
     """Serve a model no more, until it is loaded again; accepted requests are answered."""
     await server.catalog.unload(_bundle_name(server.catalog, name))
-    return Unloaded(name=name)
+    return RepositoryUnloaded(name=name)
 
 
 def _bundle_name(catalog: Catalog, name: str) -> str:

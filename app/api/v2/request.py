@@ -1,25 +1,33 @@
 """A request for inference: its JSON, what lies behind it, and what both say."""
 
-from typing import Any, Self
+import math
+from typing import Annotated, Any, Self
 
 import anyio.to_thread
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from app.api.latents import latents_of_values
-from app.api.operation import SelfReading, invalid
+from app.api.operation import SelfReading, check_json, invalid
 from app.api.parameters import JsonInt, check_count
 from app.api.pictures import pixels_of_values
 from app.api.state import State
 from app.api.v2.graphs import Graph
 from app.codings import inflate, wanted_coding
-from app.errors import InvalidInput
+from app.errors import BodyTooLarge, InvalidInput
 from app.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 
-Parameters = dict[str, Any]
+_KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
 
+# The others pass, as the protocol asks, but are not kept: they may be large, and rows wait.
+Parameters = Annotated[
+    dict[str, Any], AfterValidator(lambda given: {name: given[name] for name in given if name in _KNOWN})
+]
+
+_BESIDE_DATA, _LONGEST_NUMBER = 2**16, 25
+"""Bytes: of all that is not data, and of a number with what parts it from the next."""
 _LENGTH = "inference-header-content-length"
 _EXAMPLE = {"name": "latent", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.2]}
 _TAKEN = {"encoder": list(DATATYPES), "decoder": [name for name in DATATYPES if name.startswith("FP")]}
@@ -75,8 +83,10 @@ class InferRequest(SelfReading):
             body = await anyio.to_thread.run_sync(inflate, body, coding, limit, limiter=server.decoding)
         length = request.headers.get(_LENGTH)
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
+        if len(head) > _longest_head(server):
+            raise BodyTooLarge("more JSON than the rows of one request can take")
         try:
-            read = cls.model_validate_json(bytes(head))
+            read = cls.model_validate_json(check_json(bytes(head)))
         except ValidationError as error:
             raise invalid(error, "body") from None
         read._binary, read._accepted = binary, wanted_coding(request.headers.get("accept-encoding", ""))
@@ -130,6 +140,12 @@ class InferRequest(SelfReading):
         except InvalidInput as error:
             raise error.below(_pointer(sizes[0])) from None
         return _rows(array, graph, limit)
+
+
+def _longest_head(server: State) -> int:
+    """Bytes of JSON that the largest input can take: parsed, a byte may become a list, which takes fifty."""
+    largest = max(max(math.prod(vae.image_shape), math.prod(vae.latent_shape)) for vae in server.catalog)
+    return _BESIDE_DATA + _LONGEST_NUMBER * server.limits.max_rows * largest
 
 
 def _binary_size(tensor: InputTensor, pointer: str) -> int | None:

@@ -1,6 +1,7 @@
 """`POST /combine`: weighted sums of latents, images and class means."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -85,3 +86,11 @@ def test_a_percentile_on_request(client: TestClient) -> None:
 )
 def test_what_is_wrong_is_pointed_at(client: TestClient, terms: list[dict[str, object]], pointer: str) -> None:
     assert pointers(client.post("/combine?model=mnist-2d", json={"terms": terms})) == [pointer]
+
+
+def test_images_count_as_rows(make_client: Callable[..., TestClient], digits: Pixels) -> None:
+    client, term = make_client(max_rows=2), {"weight": 1, "image": base64_png(digits[0])}
+    assert client.post("/combine", json={"terms": [term] * 2}).status_code == 200
+    assert pointers(client.post("/combine", json={"terms": [term] * 3})) == ["/terms"]
+    points = [{"image": base64_png(digits[0])}] * 3
+    assert pointers(client.post("/interpolate", json={"points": points})) == ["/points"]

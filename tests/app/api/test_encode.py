@@ -1,5 +1,7 @@
 """`/encode` and its representations."""
 
+import time
+
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -131,3 +133,24 @@ def test_arrays_that_are_no_images(client: TestClient, kind: str) -> None:
 def test_a_damaged_npy_is_unparseable(client: TestClient) -> None:
     answer = client.post("/encode/npy", content=npy(np.zeros((1, 28, 28)))[:-1], headers=NPY)
     assert answer.status_code == 400
+
+
+def test_the_middle_of_a_wide_picture_is_kept_on_request(client: TestClient, digits: Pixels) -> None:
+    wide = np.zeros((28, 84), np.uint8)
+    wide[:, 28:56] = digits[0]
+    cropped = client.post("/encode?fit=crop", json={"images": [base64_png(wide)]}).json()
+    plain = client.post("/encode", json={"images": [base64_png(digits[0])]}).json()
+    stretched = client.post("/encode", json={"images": [base64_png(wide)]}).json()
+    assert cropped == plain != stretched
+
+
+def test_huge_lists_are_refused_before_they_are_looked_at(client: TestClient) -> None:
+    lists, numbers = b"[1]," * 2_000_000 + b"[1]", b"[" + b"1," * 5_000_000 + b"1]"
+    for rows in (lists, numbers):
+        began = time.perf_counter()
+        content = b'{"latents": [' + rows + b"]}"
+        answer = client.post("/decode", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["detail"]) == (413, "more values than any request can have")
+        assert time.perf_counter() - began < 0.5  # it took some hundredths; parsed, it would be more than a second
+    many = {"latents": [[0.0] * 32] * 257}
+    assert pointers(client.post("/decode", json=many)) == ["/latents"]

@@ -118,7 +118,7 @@ def test_a_model_may_be_called_reload(make_client: Make, models_copy: Path) -> N
     put_bundle(models_copy, 1, name="reload")
     client = make_client(admin_key=KEY, default_model="mnist-2d")
     assert client.get("/models/reload").json()["name"] == "reload"
-    assert client.put("/models/reload").headers["allow"] == "GET, POST"
+    assert client.put("/models/reload").headers["allow"] == "GET, HEAD, POST"
     assert manage(client, "/models/reload/unload") == {"unloaded": versions(("reload", 1))}
     assert manage(client, "/models/reload")["loaded"] == []
 

@@ -109,7 +109,10 @@ def test_methods_and_paths_that_are_not_there(client: TestClient) -> None:
     assert client.get("/encode").headers["allow"] == "POST"
     assert client.post("/sample").status_code == 405
     assert client.get("/sample/").status_code == 404
-    assert client.head("/sample").status_code == 405
+    assert client.head("/encode").status_code == 405
+    head, whole = client.head("/sample/image?seed=1"), client.get("/sample/image?seed=1")
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", whole.headers["etag"])
+    assert head.headers["content-length"] == str(len(whole.content))
 
 
 def test_operations_are_counted_by_name(make_client: Callable[..., TestClient], digits: Pixels) -> None:
@@ -122,3 +125,14 @@ def test_operations_are_counted_by_name(make_client: Callable[..., TestClient], 
     for name, call in calls:
         status = call().status_code
         assert f'vae_requests_total{{operation="{name}",status="{status}"}} 1.0' in client.get("/metrics").text
+
+
+def test_an_unknown_parameter_is_answered_with_those_that_there_are(client: TestClient) -> None:
+    answer = client.get("/sample?models=mnist&what=1")
+    assert pointers(answer) == ["/query"]
+    (error,) = answer.json()["errors"]
+    assert error["detail"].startswith("an unknown parameter; there are ")
+    assert {"model", "version", "n", "seed"} <= set(
+        error["detail"].removeprefix("an unknown parameter; there are ").split(", ")
+    )
+    assert "models" not in error["detail"]

@@ -34,6 +34,7 @@ def test_dims_are_chosen_and_turned(client: TestClient) -> None:
     assert plane["dims"] == [3, 1]
     assert [row[::-1] for row in plane["mean"]] == turned["mean"]
     assert pointers(client.get("/posteriors?dims=3")) == ["/query/dims"]
+    assert pointers(client.get("/posteriors?dims=3&dims=1&space=latent")) == ["/query/dims"]
     assert pointers(client.get("/posteriors?dims=3&dims=3")) == ["/query/dims"]
     assert pointers(client.get("/posteriors/image?dims=3&dims=32")) == ["/query/dims"]
 
@@ -62,7 +63,7 @@ def test_a_bundle_without_them_says_so(make_client: Callable[..., TestClient], m
     assert pointers(client.get("/posteriors")) == ["/query/model"]
     assert pointers(client.get("/posteriors/image")) == ["/query/model"]
     assert pointers(client.get("/traverse?direction=0")) == ["/query/direction"]
-    assert "latent_percentile" not in client.get("/sample?percentile=true").json()
+    assert pointers(client.get("/sample?percentile=true")) == ["/query/percentile"]
 
 
 def test_without_classes_there_are_no_labels(make_client: Callable[..., TestClient], models_copy: Path) -> None:

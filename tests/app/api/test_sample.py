@@ -1,6 +1,7 @@
 """`/sample` and its representations."""
 
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -88,3 +89,10 @@ def test_what_cannot_be_drawn(client: TestClient, query: dict[str, str], pointer
 
 def test_the_largest_seed_is_drawn(client: TestClient) -> None:
     assert client.get("/sample/image", params={"seed": 2**31 - 1}).headers["x-seed"] == str(2**31 - 1)
+
+
+def test_a_picture_too_wide_for_its_format_is_refused(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(max_rows=1000)
+    query = "/sample/image?n=600&columns=600&seed=1&format="
+    assert pointers(client.get(query + "webp")) == ["/query/format"]
+    assert client.get(query + "png").status_code == 200

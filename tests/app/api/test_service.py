@@ -171,8 +171,8 @@ def test_other_paths_and_methods(client: TestClient) -> None:
     answer = client.get("/encode")
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
-    assert client.put("/decode/image").headers["allow"] == "GET, POST"
-    assert client.put("/models/mnist").headers["allow"] == "GET"
+    assert client.put("/decode/image").headers["allow"] == "GET, HEAD, POST"
+    assert client.put("/models/mnist").headers["allow"] == "GET, HEAD"
 
 
 def test_an_unforeseen_error_tells_nothing(make_client: Callable[..., TestClient]) -> None:

@@ -1,6 +1,7 @@
 """`GET /traverse`: rows of one dimension each, or along a stored direction."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -88,3 +89,12 @@ def test_without_a_seed_it_may_be_kept(client: TestClient) -> None:
     answer = client.get("/traverse/image?model=mnist-2d&version=2")
     assert "immutable" in answer.headers["cache-control"]
     assert client.get("/traverse/image?model=mnist-2d&version=2&seed=1").headers["x-seed"] == "1"
+
+
+def test_as_many_dims_are_shown_as_the_limits_allow(client: TestClient, make_client: Callable[..., TestClient]) -> None:
+    body = client.get("/traverse?steps=64").json()
+    assert len(body["dims"]) == 4
+    few = make_client(max_rows=4)
+    assert pointers(few.get("/traverse?steps=5")) == ["/query/steps"]
+    assert pointers(few.get("/traverse?direction=0&steps=5")) == ["/query/steps"]
+    assert few.get("/traverse?direction=0&steps=4").status_code == 200

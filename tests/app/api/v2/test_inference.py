@@ -385,3 +385,11 @@ def test_a_model_may_be_called_as_a_graph_is(make_client: Callable[..., TestClie
         assert client.get("/v2/models/x.encoder.encoder/ready").json() == {"name": "x.encoder.encoder", "ready": True}
         assert client.post(f"/v2/repository/models/{name}/unload", headers=bearer).json()["unload"]
         refused(client.get("/v2/models/x.encoder.encoder"), 404)
+
+
+def test_json_is_bounded_by_what_the_rows_can_take(client: TestClient) -> None:
+    nested = b'{"inputs": [{"name": "latent", "shape": [1, 2], "datatype": "FP32", "data": [' + b"[]," * 3_000_000
+    answer = client.post(DECODER, content=gzip.compress(nested + b"[]]}]}"), headers={"Content-Encoding": "gzip"})
+    refused(answer, 413)
+    whole = {"name": "image", "shape": [256, 1, 28, 28], "datatype": "FP32", "data": [0.12345678901234567] * 256 * 784}
+    assert client.post("/v2/models/mnist-2d.encoder/infer", json={"inputs": [whole]}).status_code == 200
