@@ -83,6 +83,7 @@ def evaluate(
         typer.Option(min=1, help="Measure the first so many; kept only as a tighter bound, with a larger k."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of pixels and latents.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, but write nothing.")] = False,
 ) -> None:
     """Measure a bundle on the test images, and write what comes out into its manifest and card."""
     from rich import print as show
@@ -91,7 +92,7 @@ def evaluate(
     from training.evaluate import evaluate, metric_table
 
     bundle = _bundle(target, models)
-    metrics = evaluate(bundle, data_dir=data_dir, k=k, images=images, seed=seed)
+    metrics = evaluate(bundle, data_dir=data_dir, k=k, images=images, seed=seed, write=not dry_run)
     show(metric_table(metrics, read_manifest(bundle)))
 
 
@@ -133,6 +134,10 @@ def main() -> None:
     """Run the command line; an error a person can mend is one sentence, not a traceback."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("app", "training"):
+            raise
+        raise SystemExit(f"error: {error.name} is absent: install the extras, pip install -e '.[cpu,train]'") from None
     except Exception as error:
         if not isinstance(error, _mendable()):
             raise

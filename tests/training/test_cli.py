@@ -20,7 +20,7 @@ from training.__main__ import MENDABLE, app, main
 OPTIONS = {
     "train": ["--data-dir", "--runs", "--models", "--accelerator", "--devices", "--nodes", "--compile", "--fresh"],
     "export": ["--data-dir", "--runs", "--models"],
-    "evaluate": ["--data-dir", "--models", "--k", "--images", "--seed"],
+    "evaluate": ["--data-dir", "--models", "--k", "--images", "--seed", "--dry-run"],
     "figures": ["--data-dir", "--models"],
     "posteriors": ["--data-dir", "--models"],
 }
@@ -219,3 +219,22 @@ def test_every_error_of_its_own_is_mendable() -> None:
     }
     assert len(raised) == 3
     assert set(MENDABLE.items()) == raised | {("app.errors", "VaeError")}
+
+
+def test_what_is_not_installed_is_one_sentence() -> None:
+    program = (
+        "import sys; sys.modules['sklearn'] = sys.modules['scipy'] = None; import training.__main__ as m; m.main()"
+    )
+    command = [sys.executable, "-c", program, "evaluate", "models/mnist-2d/1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: \S+ is absent: install the extras, .*\n", done.stderr)
+
+
+def test_a_dry_run_writes_nothing(call: Callable[..., tuple[object, str]], finished: Workshop, tmp_path: Path) -> None:
+    bundle = copy_of(finished, tmp_path).bundle("tiny")
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    code, text = call("evaluate", str(bundle), "--k", "2", "--dry-run", "--data-dir", str(finished.data_dir))
+    assert code == 0
+    assert "NLL" in text
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
