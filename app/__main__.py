@@ -6,17 +6,20 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from socket import socket
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
 
 from app import __version__, metrics
 from app.errors import StartupError
 from app.hangup import ignore_hangups
+from app.listening import address_of, bind, listen
 from app.main import check_models, create_app
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
@@ -49,20 +52,41 @@ def serve() -> None:
     for name in unknown_variables():
         logger.warning("%s is set, but there is no such setting", name)
     ignore_hangups()  # until there is something to reload
+    sockets = bind(settings.host, settings.port)
     if settings.workers == 1:
-        app = create_app(settings)
-        _spare_the_collector()
-        uvicorn.run(app, **_options(settings))
+        _serve_alone(settings, sockets)
     else:
-        _serve_with_workers(settings)
+        _serve_with_workers(settings, sockets)
 
 
-def _serve_with_workers(settings: Settings) -> None:
+def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
+    app = create_app(settings)
+    _spare_the_collector()
+    server = _Server(uvicorn.Config(app, **_options(settings)))
+    with suppress(KeyboardInterrupt):
+        server.run(sockets)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which says where it answers, as it does not of sockets that it is given."""
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Raises StartupError where another server has taken the port since it was bound."""
+        assert sockets is not None
+        listen(sockets)
+        await super().startup(sockets)
+        logger.info("answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets))
+
+
+def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
     """Each worker loads its own models; that they can be served is proven before."""
     check_models(settings)
+    logger.info("answering on %s (Press CTRL+C to quit)", address_of(settings.host, sockets))
     with _shared_folder() as os.environ[metrics.FOLDER]:
         config = uvicorn.Config("app.__main__:app_from_environment", factory=True, **_options(settings))
-        Supervisor(config, [config.bind_socket()], partial(check_models, settings)).run()
+        Supervisor(config, sockets, partial(check_models, settings)).run()
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -238,13 +238,13 @@ def load_catalog(
     else:
         bundles = [read_found(directory) for directory in find_bundles(models_dir).values()]
     if not bundles:
-        raise BundleError(f"{models_dir} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)")
+        raise BundleError(_what_it_holds(models_dir.absolute()))
     for provider in execution_providers:
         try:
             make = partial(
                 Vae, batcher=batcher, execution_provider=provider, threads=threads, queue_seconds=queue_seconds
             )
-            vaes = [make(bundle) for bundle in bundles]
+            vaes = [_made(make, bundle) for bundle in bundles]
         except ExecutionProviderError as error:
             if provider == execution_providers[-1]:
                 raise
@@ -253,3 +253,24 @@ def load_catalog(
             break
     logger.info("execution provider: %s", provider)
     return Catalog(vaes, default, batcher, models_dir, make)
+
+
+def _made(make: Make, bundle: Bundle) -> Vae:
+    """A bundle's Vae; raises BundleError, beside what `make` does, for whatever else a broken bundle may raise."""
+    try:
+        return make(bundle)
+    except StartupError:
+        raise
+    except Exception as error:
+        name, version = bundle.manifest.name, bundle.manifest.version
+        raise BundleError(f"{name}/{version} cannot be served: {type(error).__name__}: {error}") from error
+
+
+def _what_it_holds(directory: Path) -> str:
+    """Why nothing is served of a directory, and what of it might be."""
+    below = [key for key in find_bundles(directory.parent) if key.name == directory.name]
+    if not below:
+        return f"{directory} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)"
+    versions = ", ".join(str(key.version) for key in below)
+    newest = directory / str(below[-1].version)
+    return f"{directory} holds no <name>/<version>/{MANIFEST}, but versions of one model, {versions}: take {newest}"

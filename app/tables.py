@@ -1,6 +1,7 @@
 """What a bundle knows beside its graphs: class means, aggregated posterior, quantiles, held-out posteriors."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,10 @@ from app.bundle import MANIFEST, Bundle
 from app.errors import BundleError, InvalidInput
 from app.gaussian import Floats, Mixture, Quantiles
 from app.score import Calibration
+
+_LABELS = ("int64", "uint8")
+_TYPES = {"score_k": ("int64",), "aggregate_labels": _LABELS, "held_out_labels": _LABELS}
+"""Of arrays that are not float32."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,10 @@ class Tables:
         """Of a bundle whose latents are vectors.
 
         Raises:
-            BundleError: an array does not have the shape that the others and the latents ask for.
+            BundleError: an array does not have the shape that the others and the latents ask for, is of another type
+                than the server relies on, or holds NaN.
         """
-        _check_shapes(bundle)
+        _check(bundle)
         arrays = bundle.arrays
         means = arrays.get("held_out_means")
         return cls(
@@ -84,21 +90,23 @@ class Tables:
         return direction
 
 
-def _check_shapes(bundle: Bundle) -> None:
-    """Refuse arrays that do not fit each other or the latents."""
+def _check(bundle: Bundle) -> None:
+    """Refuse arrays that do not fit each other or the latents, or hold what the server cannot reckon with."""
     directory, d = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.latent.shape[0]
     kl = bundle.manifest.metrics.get("kl_per_dimension")
     if kl is not None and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
         raise BundleError(f"{directory}/{MANIFEST} has a kl_per_dimension that is not {d} numbers")
 
     def count(name: str) -> int:
-        return len(bundle.arrays.get(name, ()))
+        array = bundle.arrays.get(name)
+        return array.shape[0] if array is not None and array.ndim else 0
 
     components, levels, ks, held_out = (
         count(name) for name in ("aggregate_weights", "percentiles", "score_k", "held_out_means")
     )
     wanted = {
         "label_means": (count("label_means"), d),
+        "aggregate_weights": (components,),
         "aggregate_means": (components, d),
         "aggregate_cholesky": (components, d, d),
         "aggregate_labels": (components,),
@@ -112,5 +120,15 @@ def _check_shapes(bundle: Bundle) -> None:
         "directions": (count("directions"), d),
     }
     for name, shape in wanted.items():
-        if name in bundle.arrays and bundle.arrays[name].shape != shape:
-            raise BundleError(f"{directory}/{bundle.manifest.arrays[name].file} does not have the shape {shape}")
+        if name in bundle.arrays:
+            path = f"{directory}/{bundle.manifest.arrays[name].file}"
+            _check_array(path, bundle.arrays[name], shape, _TYPES.get(name, ("float32",)))
+
+
+def _check_array(path: str, array: NDArray[Any], shape: tuple[int | None, ...], types: tuple[str, ...]) -> None:
+    if array.shape != shape:
+        raise BundleError(f"{path} does not have the shape {shape}")
+    if str(array.dtype) not in types:
+        raise BundleError(f"{path} does not have the type {' or '.join(types)}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise BundleError(f"{path} holds NaN")

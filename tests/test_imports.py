@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "hangup", "main", "metrics", "protocol", "settings", "supervisor"},
+    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor"},
     "main": {
         "__init__",
         "api",

@@ -1,8 +1,11 @@
 """The server as people start it: `python -m app` under a real uvicorn."""
 
+import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +69,45 @@ def test_what_stops_the_start_is_one_sentence(settings: dict[str, object], sente
     last = log.strip().splitlines()[-1]
     assert last.startswith(sentence)
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_taken_port_is_one_sentence_before_anything_is_loaded(workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = launch(port=port, workers=workers)
+        _, log = process.communicate(timeout=30)
+    assert (process.returncode, log) == (1, f"error: port {port} is taken; set VAE_PORT or --port\n")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_a_host_that_is_none_of_this_machine_is_one_sentence(host: str) -> None:
+    process = launch(port=0, host=host)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert log.startswith(f"error: VAE_HOST {host} and VAE_PORT 0 cannot be listened on: ")
+    assert log.count("\n") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_port_0_takes_a_free_one_and_says_which(models_copy: Path, workers: int) -> None:
+    process = launch(port=0, host="localhost", workers=workers, models_dir=models_copy)
+    assert process.stderr is not None
+    lines, address = [], None
+    while address is None:
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+        address = re.search(r"answering on (http://localhost:[1-9]\d*) ", lines[-1])
+    until = time.monotonic() + 30
+    while True:
+        try:
+            assert httpx2.get(f"{address[1]}/health/ready").status_code == 200
+            break
+        except httpx2.ConnectError:  # the workers are starting
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    process.terminate()
+    assert "Traceback" not in process.communicate(timeout=40)[1]
 
 
 def test_a_damaged_bundle_stops_the_start_by_the_files_name(models_copy: Path) -> None:

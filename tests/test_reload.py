@@ -9,14 +9,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from app.bundle import read_manifest, write_array, write_manifest
 from tests.conftest import ROOT, Pixels, Start, base64_png, damage, put_bundle
 from tests.test_workers import children, sharing, until
 
@@ -221,3 +223,45 @@ def test_hangup_rolls_several_workers_and_loses_nothing(
     assert "SIGHUP: the workers stay as they are: " in log
     assert "decoder.onnx does not have the sha256" in log
     assert "Traceback" not in log
+
+
+def test_hangup_on_a_bundle_that_is_whole_but_absurd_leaves_the_workers_and_the_supervisor(
+    start: Start, models_copy: Path
+) -> None:
+    process, client = start(models_dir=models_copy, workers=2, log_level="warning")
+    assert until(lambda: len(sharing(children(process.pid))) == 2)
+    before = children(process.pid)
+    directory = put_bundle(models_copy, 2, like=SECOND)
+    manifest = read_manifest(directory)
+    arrays = manifest.arrays | {"score_k": write_array(directory, "score_k", np.full(3, np.nan, np.float32))}
+    write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
+    process.send_signal(signal.SIGHUP)
+    time.sleep(2)
+    assert children(process.pid) == before
+    assert client.get("/sample").status_code == 200
+    process.terminate()
+    _, log = process.communicate(timeout=20)
+    assert "SIGHUP: the workers stay as they are: mnist-2d/2/score_k.npy does not have the type int64" in log
+    assert "Traceback" not in log
+
+
+def test_a_worker_that_does_not_stop_holds_up_neither_a_hangup_nor_the_end(start: Start, models_copy: Path) -> None:
+    process, _ = start(models_dir=models_copy, workers=2, log_level="warning", shutdown_seconds=1)
+    assert until(lambda: len(sharing(children(process.pid))) == 2)
+    before = children(process.pid)
+    process.send_signal(signal.SIGHUP)
+    try:
+        assert until(lambda: len(children(process.pid)) == 3)  # the first of the new, for which the old ones wait
+        for pid in before:
+            os.kill(pid, signal.SIGSTOP)
+        assert until(lambda: len(children(process.pid)) == 2 and not children(process.pid) & before, 40)
+        assert until(lambda: len(sharing(children(process.pid))) == 2)
+        for pid in children(process.pid):
+            os.kill(pid, signal.SIGSTOP)
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    finally:
+        for pid in children(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert log.count("does not stop: it is killed") == 4

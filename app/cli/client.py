@@ -1,7 +1,9 @@
 """The server that a command asks: a running one, or the application itself in this process, on a bundle."""
 
 import asyncio
+import difflib
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -106,7 +108,7 @@ class Server:
     async def served(self) -> Served:
         """The model that is asked; raises CommandError where there is none such."""
         if self._served is None:
-            name = self._model if self._model is not None else (await self.json("GET", "models")).get("default", "")
+            name = _among(await self.json("GET", "models"), self._model)
             found = await self.json("GET", f"models/{quote(name, safe='')}", {"version": self._version})
             try:
                 self._served = Served(found["name"], found["version"], found["manifest"])
@@ -123,6 +125,21 @@ class Server:
         if isinstance(error, httpx2.TimeoutException):
             return f"the server at {self._where} did not answer within {_TIMEOUT.read:g} seconds"
         return f"the connection to {self._where} broke: send the command again"
+
+
+def _among(listed: dict[str, Any], name: str | None) -> str:
+    """The model of this name, the default one if None; raises CommandError where the list of `GET /models` lacks it."""
+    if name is None:
+        return str(listed.get("default", ""))
+    known = {str(model.get("name")) for model in listed.get("models", ())}
+    if known and name not in known:
+        near = difflib.get_close_matches(name, sorted(known), n=1)
+        raise CommandError(f"there is no model {name}: {_did_you_mean(near)}`vaeserve models` lists them")
+    return name
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _wait(retry_after: str) -> float:
@@ -147,10 +164,10 @@ async def connect(
     """A server: the one at `url`, or the application on `bundle`.
 
     Raises:
-        UsageError: not a URL.
+        UsageError: not a URL, or a key that no header can carry.
         StartupError: the bundle cannot be served.
     """
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    headers = {"Authorization": f"Bearer {_checked_key(api_key)}"} if api_key else {}
     if bundle is not None:
         async with (
             _application(bundle) as transport,
@@ -160,6 +177,13 @@ async def connect(
         return
     async with httpx2.AsyncClient(base_url=checked(url), headers=headers, timeout=_TIMEOUT) as http:
         yield Server(http, url, model, version)
+
+
+def _checked_key(key: str) -> str:
+    """The key; raises UsageError, which does not tell it, where a header cannot carry it as it is."""
+    if not re.fullmatch("[!-~]+", key):
+        raise UsageError("the key of --api-key or VAE_API_KEY has other characters than visible ASCII, or a space")
+    return key
 
 
 def checked(url: str) -> httpx2.URL:

@@ -11,7 +11,7 @@ from app.cli.bulk import in_batches
 from app.cli.client import Server
 from app.cli.latents import read_latents
 from app.cli.options import Bulk, Columns, PicturesOutput, StdoutFormat, command
-from app.cli.pictures import Pictures, target_of
+from app.cli.pictures import Pictures, numbered, target_of
 from app.errors import UsageError
 from app.gaussian import Floats
 from app.images import Pixels
@@ -38,11 +38,14 @@ async def decode(
 
     Reads the files that encode and sample write; where they hold draws, these are decoded, else the posterior means.
     """
-    target, served = target_of(output, stdout_format), await server.served()
+    target = target_of(output, stdout_format)
     given = [read_latents(text) for text in latents]
     if len({array.shape[1:] for array in given}) > 1:
         raise UsageError("the latents are not all of one shape")
     rows = np.concatenate(given)
+    if target is not None:
+        target.spare(latents, numbered(len(rows)))
+    served = await server.served()
 
     async def work(_: int, some: Sequence[Floats]) -> Pixels:
         images = read_npy((await server.arrays("decode/npy", np.asarray(some), served.query)).content)

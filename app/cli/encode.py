@@ -54,6 +54,8 @@ async def encode(
     target, names = npz_target(output), find(paths, recursive=recursive)
     if target is None:
         check_printable(names)
+    else:
+        target.spare(names)
     served = await server.served()
     if draw and not served.stochastic:
         raise CommandError(f"{served.name}'s encoder is deterministic: there is no posterior to draw from")

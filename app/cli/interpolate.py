@@ -9,7 +9,7 @@ from app.cli.client import Server
 from app.cli.files import read
 from app.cli.latents import LATENT, numbers
 from app.cli.options import Duration, Looks, PicturesOutput, StdoutFormat, command
-from app.cli.pictures import FRAME_MILLISECONDS, Pictures, target_of
+from app.cli.pictures import FRAME_MILLISECONDS, Pictures, numbered, target_of
 from app.errors import UsageError
 from app.images import Reading, write_image
 
@@ -49,11 +49,14 @@ async def interpolate(
     A point is a picture (its posterior mean), a label (the mean of its class) or a latent. A .png is a strip, .gif and
     .webp are animations, a folder gets a PNG for each step.
     """
-    target, served = target_of(output, stdout_format), await server.served()
-    reading = looks.reading(served)
-    body = {"points": [_point(text, reading) for text in points], "steps": steps, "method": method}
+    target = target_of(output, stdout_format)
     if len(points) < 2:
         raise UsageError("a path has two points or more")
+    if target is not None:
+        target.spare(points, numbered((len(points) - 1) * (steps - 1) + 1))
+    served = await server.served()
+    reading = looks.reading(served)
+    body = {"points": [_point(text, reading) for text in points], "steps": steps, "method": method}
     pictures = Pictures.of(await server.json("POST", "interpolate", served.query, json=body), served)
     columns = None if target is None else len(pictures.pixels)
     pictures.deliver(target, columns=columns, milliseconds=duration, moving=True)

@@ -3,7 +3,6 @@
 import io
 import math
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -17,19 +16,23 @@ def read_latents(text: str) -> Floats:
     """Latents `[N, *latent]`: `latent:0.5,-1.2`, or an npy file, or an npz file with `latents` or else `mean`.
 
     Raises:
-        UsageError: none of these.
+        UsageError: none of these, or it holds no floats.
     """
     if text.startswith(LATENT):
         return np.array([numbers(text)], np.float32)
     try:
         loaded = np.load(io.BytesIO(Path(text).read_bytes()), allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else loaded["latents" if "latents" in loaded else "mean"]
-        latents = np.asarray(array, np.float32)
-        if latents.ndim < 2 or not len(latents):
-            raise ValueError("no rows")
-        return latents
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        raise UsageError(f"{text}: not latent:1,2,3, nor an npy or npz file with `latents` or `mean`") from None
+        if array.dtype.kind != "f" or array.ndim < 2 or not len(array):
+            raise ValueError("no rows of floats")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which the server refuses
+            return array.astype(np.float32)
+    except FileNotFoundError:
+        raise UsageError(f"there is no {text}: latents are latent:0.5,-1.2, or npy and npz files") from None
+    except Exception:  # numpy, zipfile and zlib raise many things at a damaged file
+        raise UsageError(
+            f"{text}: not latent:1,2,3, nor an npy or npz file with rows of floats, `latents` or `mean`"
+        ) from None
 
 
 def numbers(text: str) -> list[float]:

@@ -145,7 +145,9 @@ def command(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
     options += [option for group in expanded for option in _fields(group)]
 
     @wraps(function)
-    def run(**given: Any) -> None:
+    def run(context: typer.Context, **given: Any) -> None:
+        if Where in expanded and given["bundle"] is not None and _is_typed(context, "url"):
+            raise UsageError("--bundle does without a server, and --url names one: give one of them")
         given |= {name: _taken(group, given) for name, group in groups.items()}
         if server is None:
             asyncio.run(function(**given))
@@ -153,6 +155,7 @@ def command(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
             asyncio.run(_ask(function, server, _taken(Where, given), _taken(Which, given), given))
 
     del run.__wrapped__
+    options.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     run.__signature__ = inspect.Signature([o.replace(kind=inspect.Parameter.KEYWORD_ONLY) for o in options])  # type: ignore[attr-defined]
     run.__annotations__ = {option.name: option.annotation for option in options}
     return run
@@ -169,6 +172,12 @@ def _fields(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     parameters = inspect.signature(group).parameters.values()
     return [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line, and not from a variable or by default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _taken(group: Any, given: dict[str, Any]) -> Any:

@@ -1,7 +1,9 @@
 """Where results go: a file that is there whole or not at all, a folder, or stdout."""
 
 import os
+import stat
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,22 @@ class Output:
             raise UsageError(f"--output: there is no folder {path.parent}")
         return cls(text, None if text == STDOUT else path, form)
 
+    def spare(self, inputs: Iterable[str], files: Iterable[str] = ()) -> None:
+        """Refuse to replace what a command reads: `files` are what is written into a folder.
+
+        Raises:
+            UsageError: one of the files that are written is one of `inputs`, by whatever path or link.
+        """
+        if self.path is None:
+            return
+        targets = [self.path / name for name in files] if self.form == "" else [self.path]
+        there = {identity: target for target in targets if (identity := _identity(target))}
+        for name in inputs if there else ():
+            if (identity := _identity(name)) and (target := there.get(identity)):
+                raise UsageError(
+                    f"--output {self.name} would overwrite {target.name}, which is read: name another place"
+                )
+
     def write(self, content: bytes) -> None:
         """Write the file; raises CommandError where the system refuses."""
         if self.path is None:
@@ -57,6 +75,15 @@ class Output:
             raise CommandError(f"{self.path} cannot be made: {error.strerror}") from error
         for name, content in files.items():
             _replace(self.path / name, content)
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """What all paths of one file have in common; None where there is no file, or a device, which nothing replaces."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ class Pictures:
     known: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Latents, seed and so on, by the names of the server's answers."""
     names: list[str] = field(default_factory=list)
-    """Of the files that they are made from."""
+    """Of the files that they are made from,"""
+    files: list[str] = field(default_factory=list)
+    """and of those that they become in a folder; numbers without."""
     above: Pixels | None = None
     """What is shown above each in a grid."""
 
@@ -69,7 +72,8 @@ class Pictures:
         if output is None:
             self._show(columns)
         elif output.form == "":
-            output.fill({name: write_image(pixels) for name, pixels in zip(self._files(), self.pixels, strict=True)})
+            files = self.files or numbered(len(self.pixels))
+            output.fill({name: write_image(pixels) for name, pixels in zip(files, self.pixels, strict=True)})
         else:
             output.write(self._encoded(output.form, columns, milliseconds, moving))
         count = f"{len(self.pixels)} picture{'s' * (len(self.pixels) > 1)} of {self.served.name} {self.served.version}"
@@ -102,14 +106,23 @@ class Pictures:
         images = [base64.b64encode(write_image(pixels)).decode() for pixels in self.pixels]
         print_json({**self._told(), "images": images})
 
-    def _files(self) -> list[str]:
-        """A file name each: that of the file it is made from, numbered where two would share it."""
-        digits = len(str(len(self.pixels) - 1))
-        numbers = [f"{index:0{digits}}" for index in range(len(self.pixels))]
-        stems = [Path(name).stem for name in self.names] or numbers
-        if len(set(stems)) < len(stems):
-            stems = [f"{number}-{stem}" for number, stem in zip(numbers, stems, strict=True)]
-        return [f"{stem}.png" for stem in stems]
+
+def numbered(count: int) -> list[str]:
+    """File names of pictures that are made from no others."""
+    return [f"{number}.png" for number in _numbers(count)]
+
+
+def called_as(names: Sequence[str]) -> dict[str, str]:
+    """The file name of what is made from each of some files: its own, numbered where two would share it."""
+    stems = [Path(name).stem for name in names]
+    if len(set(stems)) < len(stems):
+        stems = [f"{number}-{stem}" for number, stem in zip(_numbers(len(stems)), stems, strict=True)]
+    return {name: f"{stem}.png" for name, stem in zip(names, stems, strict=True)}
+
+
+def _numbers(count: int) -> list[str]:
+    digits = len(str(count - 1))
+    return [f"{index:0{digits}}" for index in range(count)]
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from app.cli.client import Server
 from app.cli.encode import Recursive
 from app.cli.files import find
 from app.cli.options import LARGEST_SEED, Bulk, Columns, Looks, PicturesOutput, Seed, Sources, StdoutFormat, command
-from app.cli.pictures import Pictures, target_of
+from app.cli.pictures import Pictures, called_as, target_of
 from app.images import Pixels
 
 EXAMPLES = (
@@ -42,7 +42,11 @@ async def reconstruct(
     A picture shows each row of originals above their reconstructions; arrays and folders hold the reconstructions,
     which are called as their originals. Where there are draws, the n-th batch draws with the seed plus n.
     """
-    target, names, served = target_of(output, stdout_format), find(paths, recursive=recursive), await server.served()
+    target, names = target_of(output, stdout_format), find(paths, recursive=recursive)
+    files = called_as(names)
+    if target is not None:
+        target.spare(names, files.values())
+    served = await server.served()
     first = secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
 
     async def ask(index: int, pixels: Pixels) -> Arrays:
@@ -53,5 +57,6 @@ async def reconstruct(
     answered = await over_pictures("reconstructing", names, looks.reading(served), bulk, ask)
     seeds = {} if mode == "mean" else {"seed": np.array(first)}
     images, originals = answered.arrays["images"], answered.arrays["originals"]
-    Pictures(images, served, seeds, answered.names, above=originals).deliver(target, columns=columns)
+    kept = [files[name] for name in answered.names]
+    Pictures(images, served, seeds, answered.names, kept, above=originals).deliver(target, columns=columns)
     answered.complain()

@@ -44,6 +44,8 @@ async def score(
     pictures, seed and --batch-size give the same scores.
     """
     target, names = npz_target(output), find(paths, recursive=recursive)
+    if target is not None:
+        target.spare(names)
     served = await server.served()
     first = secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
 

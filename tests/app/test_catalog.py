@@ -150,6 +150,60 @@ def test_arrays_that_do_not_fit_the_latent_are_refused_at_start(models_copy: Pat
         load(models_copy)
 
 
+def put_array(directory: Path, name: str, array: Any) -> None:
+    """Into a bundle, with the hashes that it takes."""
+    manifest = read_manifest(directory)
+    arrays = manifest.arrays | {name: write_array(directory, name, array)}
+    write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
+
+
+OTHER_TYPES = {"score_k": "uint8", "aggregate_labels": "float32", "held_out_labels": "float32", "directions": "int64"}
+
+
+@pytest.mark.parametrize("name", OTHER_TYPES)
+def test_arrays_of_another_type_are_refused_at_start(models_copy: Path, name: str) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    put_array(directory, name, read_bundle(directory).arrays[name].astype(OTHER_TYPES[name]))
+    with pytest.raises(BundleError, match=rf"mnist-2d/1/{name}\.npy does not have the type (int64|float32)"):
+        load(models_copy)
+
+
+def test_labels_may_be_small(models_copy: Path) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    put_array(directory, "held_out_labels", read_bundle(directory).arrays["held_out_labels"].astype(np.uint8))
+    assert load(models_copy).find().manifest.version == 1
+
+
+FLOATS = ["label_means", "aggregate_weights", "aggregate_cholesky", "percentiles", "score_quantiles", "held_out_means"]
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_arrays_that_hold_nan_are_refused_at_start(models_copy: Path, name: str) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    array = read_bundle(directory).arrays[name].copy()
+    array.flat[-1] = np.nan
+    put_array(directory, name, array)
+    with pytest.raises(BundleError, match=rf"mnist-2d/1/{name}\.npy holds NaN"):
+        load(models_copy)
+
+
+@pytest.mark.parametrize("name", [*SHAPED, "aggregate_weights"])
+def test_arrays_without_an_axis_are_refused_at_start(models_copy: Path, name: str) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    put_array(directory, name, read_bundle(directory).arrays[name].flat[0])
+    with pytest.raises(BundleError, match=r"mnist-2d/1/\w+\.npy does not have the shape"):
+        load(models_copy)
+
+
+def test_whatever_else_a_bundle_raises_is_one_sentence_that_names_it(models_copy: Path) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    manifest = read_manifest(directory)
+    endless = manifest.latent.model_copy(update={"shape": (10**16,)})  # which memory there is none for
+    write_manifest(directory, manifest.model_copy(update={"latent": endless}))
+    with pytest.raises(BundleError, match=r"^mnist-2d/1 cannot be served: \w*MemoryError: "):
+        load(models_copy)
+
+
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
 def test_auto_falls_back_and_cuda_does_not(models_copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     catalog = load_catalog(models_copy, "mnist-2d", Batcher(), execution_providers=["cuda", "cpu"], threads=1)

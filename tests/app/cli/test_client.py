@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,7 +12,7 @@ import pytest
 from app.cli.client import RETRIES, Server
 from app.errors import CommandError
 from tests.app.cli.conftest import Call
-from tests.conftest import free_port
+from tests.conftest import MODELS, free_port
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
@@ -123,9 +124,31 @@ def test_the_key_travels_as_a_bearer_token(call: Call, monkeypatch: pytest.Monke
     monkeypatch.setattr(httpx2, "AsyncClient", lambda **options: client(**options, transport=transport))
     call("models")
     call("models", "--api-key", "secret")
-    monkeypatch.setenv("VAE_API_KEY", "of the environment")
+    monkeypatch.setenv("VAE_API_KEY", "of-the-environment")
     call("models")
-    assert seen == [None, "Bearer secret", "Bearer of the environment"]
+    assert seen == [None, "Bearer secret", "Bearer of-the-environment"]
+
+
+@pytest.mark.parametrize("key", ["clé", "two words", "secret\n", "secret\r\nX-Other: 1", "\x7fsecret"])
+@pytest.mark.parametrize("command", [("models",), ("models", "--bundle", MODELS), ("bench",)])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_told(
+    call: Call, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...], key: str
+) -> None:
+    monkeypatch.setenv("VAE_API_KEY", key)
+    told = "error: the key of --api-key or VAE_API_KEY has other characters than visible ASCII, or a space\n"
+    assert call(*command) == (2, "", told)
+
+
+def test_a_directory_that_is_no_bundle_is_named_in_full_with_what_lies_below(call: Call, folder: Path) -> None:
+    where = f"error: {folder}/digits holds no bundle: no <name>/<version>/manifest.json (VAE_MODELS_DIR)\n"
+    assert call("models", "--bundle", "digits") == (1, "", where)
+    (folder / "models" / "mnist" / "10").symlink_to(MODELS / "mnist" / "1")
+    status, text, told = call("models", "--bundle", "models/mnist")
+    assert (status, text) == (1, "")
+    assert told == (
+        f"error: {folder}/models/mnist holds no <name>/<version>/manifest.json, but versions of one model, 2, 10:"
+        f" take {folder}/models/mnist/10\n"
+    )
 
 
 @pytest.mark.parametrize("command", [("models",), ("sample",), ("encode", "digit.png"), ("bench",)])
@@ -145,10 +168,16 @@ def test_what_is_no_address_is_wrong_usage(call: Call, address: str) -> None:
     ("command", "status", "told"),
     [
         (("sample", "--label", 3), 1, "Invalid input: label: label needs source=aggregate"),
-        (("sample", "-n", 1000), 1, "Invalid input: n: 1 to 256 are allowed"),
-        (("sample", "-m", "nope"), 1, "Unknown model or version: no model of this name"),
+        (("sample", "-n", 1000), 1, "Invalid input: n: 1 to 256 are allowed, which the server's setting VAE_MAX_ROWS"),
+        (("sample", "-m", "nope"), 1, "there is no model nope: `vaeserve models` lists them"),
+        (("sample", "-m", "minst"), 1, "there is no model minst: did you mean mnist? `vaeserve models` lists them"),
+        (("bench", "-m", "minst"), 1, "there is no model minst: did you mean mnist?"),
         (("sample", "-m", "../mnist"), 1, ""),
-        (("sample", "--version", 9), 1, "Unknown model or version: this model has no such version"),
+        (
+            ("sample", "--version", 9),
+            1,
+            "Unknown model or version: this model has no such version; `vaeserve models` lists them",
+        ),
         (
             ("interpolate", "label:3", "label:77"),
             1,
@@ -163,7 +192,9 @@ def test_what_is_no_address_is_wrong_usage(call: Call, address: str) -> None:
         (("decode", "latent:1,2", "latent:1"), 2, "the latents are not all of one shape"),
         (("decode", "digit.png"), 2, "digit.png: not latent:1,2,3, nor an npy or npz file"),
         (("models", "--bundle", "nope"), 2, "Invalid value for '--bundle'"),
-        (("models", "--bundle", "digits"), 1, "digits holds no bundle"),
+        (("decode", "nope.npz"), 2, "there is no nope.npz: latents are latent:0.5,-1.2, or npy and npz files"),
+        (("models", "--bundle", "models", "--url", "http://x"), 2, "--bundle does without a server, and --url names"),
+        (("sample", "--url", "http://x", "--bundle", "models"), 2, "--bundle does without a server, and --url names"),
         (("sample", "-o", "x.jpg"), 2, "--output takes .png, .webp, .gif, .npy, .npz or a folder"),
         (("sampel",), 2, "No such command 'sampel'"),
         (("sample", "--sed", 1), 2, "No such option: --sed"),

@@ -60,7 +60,7 @@ def test_the_first_session_runs_in_an_empty_folder(call: Call, tmp_path: Path, u
     ],
 )
 def test_what_stops_serve_is_one_sentence(workshop: Path, arguments: str, told: str) -> None:
-    done = shell(f"vaeserve serve {arguments}", workshop)
+    done = shell(f"vaeserve serve --port 0 {arguments}", workshop)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines()[-1].startswith(told)
     assert b"Traceback" not in done.stderr

@@ -103,6 +103,82 @@ def test_a_picture_of_drawn_latents_needs_no_draws_in_the_file(call: Call, folde
         assert (status, told.startswith(f"error: {name}.npy: not latent:1,2,3, nor an npy or npz file")) == (2, True)
 
 
+def _damaged(folder: Path) -> bytes:
+    np.savez_compressed(folder / "whole.npz", latents=np.arange(64, dtype=np.float32).reshape(2, 32))
+    content = bytearray((folder / "whole.npz").read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    return bytes(content)
+
+
+def test_latents_that_are_damaged_or_no_floats_are_one_sentence(call: Call, folder: Path) -> None:
+    (folder / "damaged.npz").write_bytes(_damaged(folder))
+    arrays = {
+        "structured": np.zeros((2, 32), [("a", "f4"), ("b", "i4")]),
+        "complex": np.full((2, 32), 1 + 2j),
+        "whole": np.zeros((2, 32), np.int64),
+        "scalar": np.float32(1),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    for name in ("damaged.npz", *(f"{name}.npy" for name in arrays)):
+        status, text, told = call("decode", name, "-o", "z.png")
+        assert (status, text) == (2, "")
+        assert told.startswith(f"error: {name}: not latent:1,2,3, nor an npy or npz file with rows of floats")
+        assert told.count("\n") == 1
+    assert not (folder / "z.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "taken"),
+    [
+        (("reconstruct", "digits/", "-o", "digits/"), "00.png"),
+        (("reconstruct", "digits/", "-o", "link"), "00.png"),
+        (("reconstruct", "links/", "-o", "digits"), "00.png"),
+        (("reconstruct", "digits/00.png", "scans/00.png", "0-00.png", "-o", "."), "2-0-00.png"),
+        (("reconstruct", "digits/00.png", "-o", "digits/00.png"), "00.png"),
+        (("interpolate", "digits/01.png", "label:3", "-o", "digits/01.png"), "01.png"),
+        (("interpolate", "digits/01.png", "label:3", "--steps", 20, "-o", "digits"), "01.png"),
+        (("decode", "latents.npz", "-o", "latents.npz"), "latents.npz"),
+        (("decode", "0.png", "-o", "./"), "0.png"),
+        (("encode", "digit.npz", "-o", "digit.npz"), "digit.npz"),
+        (("score", "digit.npz", "-o", "digit.npz"), "digit.npz"),
+    ],
+    ids=str,
+)
+def test_what_is_read_is_not_overwritten(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...], taken: str
+) -> None:
+    (folder / "link").symlink_to("digits")
+    (folder / "links").mkdir()
+    (folder / "links" / "00.png").symlink_to("../digits/00.png")
+    for name in ("digit.npz", "0-00.png", "2-0-00.png"):  # pictures, whatever they are called
+        (folder / name).write_bytes((folder / "digit.png").read_bytes())
+    np.savez(folder / "latents.npz", mean=np.zeros((1, 32), np.float32))
+    (folder / "0.png").write_bytes((folder / "latents.npz").read_bytes())
+    if taken == "2-0-00.png":  # what is written is numbered, and its place is taken by another name of what is read
+        (folder / "2-0-00.png").unlink()
+        (folder / "2-0-00.png").symlink_to("scans/00.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "models" not in path.parts}
+    monkeypatch.setenv("VAE_URL", "http://127.0.0.1:9")  # nobody is asked
+    status, text, told = call(*command)
+    assert (status, text) == (2, "")
+    assert told == f"error: --output {command[-1]} would overwrite {taken}, which is read: name another place\n"
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_beside_what_is_read_and_over_what_is_not_is_room(call: Call, folder: Path) -> None:
+    (folder / "digit.jpg").write_bytes((folder / "digit.png").read_bytes())
+    (folder / "digit.png").write_bytes(b"old")
+    assert call("reconstruct", "digit.jpg", "-o", ".")[0] == 0
+    assert (folder / "digit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_skipped_picture_renames_no_other(call: Call, folder: Path) -> None:
+    (folder / "digits" / "00.png").write_bytes(b"nothing")
+    assert call("reconstruct", "digits/00.png", "scans/00.png", "-o", "out")[0] == 1
+    assert os.listdir(folder / "out") == ["1-00.png"]
+
+
 def test_a_file_is_replaced_whole_and_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "there.png").write_bytes(b"old")
     (tmp_path / "link.png").symlink_to("there.png")
