@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from app.batcher import Batcher
-from app.bundle import MANIFEST, Bundle, read_bundle, read_manifest
+from app.bundle import MANIFEST, Bundle, read_manifest
 from app.changes import Known, Reload
 from app.directory import Key, find_bundles, read_found
 from app.errors import (
@@ -78,7 +78,7 @@ class Catalog:
 
     def known(self) -> list[Known]:
         """Every version of every model that is served or lies in the models directory, ascending."""
-        served, held = self._served, find_bundles(self._models_dir)
+        served, held = self._served, self._held()
         return [self._describe(key, key in served, key in held) for key in sorted(served.keys() | held.keys())]
 
     async def load(self, name: str, version: int | None = None) -> list[Vae]:
@@ -90,7 +90,7 @@ class Catalog:
             BundleRefused: a bundle cannot be served; what answered before answers on.
         """
         async with self._changing:
-            held = await asyncio.to_thread(find_bundles, self._models_dir)
+            held = await asyncio.to_thread(self._held)
             chosen = {key: path for key, path in held.items() if _is_meant(key, name, version)}
             if not chosen:
                 raise UnknownModel("the models directory has no such model or version")
@@ -110,7 +110,7 @@ class Catalog:
             Conflict: nothing of the default model would be left.
         """
         async with self._changing:
-            held, served = await asyncio.to_thread(find_bundles, self._models_dir), self._served
+            held, served = await asyncio.to_thread(self._held), self._served
             gone = {key for key in held.keys() | served.keys() if _is_meant(key, name, version)}
             if not gone:
                 raise UnknownModel("no such model or version, served or in the models directory")
@@ -130,7 +130,7 @@ class Catalog:
             BundleRefused: the directory holds no bundle at all; nothing changes.
         """
         async with self._changing:
-            held = await asyncio.to_thread(find_bundles, self._models_dir)
+            held = await asyncio.to_thread(self._held)
             if not held:
                 raise BundleRefused("the models directory holds no bundle; what answered before answers on")
             self._unloaded &= held.keys()
@@ -178,24 +178,34 @@ class Catalog:
             logger.info("unloaded %s version %s", *key)
         self._vaes = table
 
+    def _held(self) -> dict[Key, Path]:
+        """What the models directory holds now; nothing, where it is one bundle whose manifest is broken."""
+        try:
+            return find_bundles(self._models_dir)
+        except BundleError as error:
+            logger.error("refused: %s", error)
+            return {}
+
     async def _read(self, chosen: dict[Key, Path]) -> dict[Key, Vae]:
         """The Vaes of bundles, ready to run, without those that are refused; what is unchanged is as it is served."""
         served = self._served
         self._loading = set(chosen)
         try:
-            read = await asyncio.to_thread(lambda: {key: self._vae(chosen[key], served.get(key)) for key in chosen})
+            read = await asyncio.to_thread(
+                lambda: {key: self._vae(key, chosen[key], served.get(key)) for key in chosen}
+            )
         finally:
             self._loading = set()
         vaes = {key: vae for key, vae in read.items() if vae is not None}
         self._refused = (self._refused - chosen.keys()) | (chosen.keys() - vaes.keys())
         return vaes
 
-    def _vae(self, directory: Path, served: Vae | None) -> Vae | None:
+    def _vae(self, key: Key, directory: Path, served: Vae | None) -> Vae | None:
         """What the bundle of a directory is to be served as; None where it cannot be. Runs in a thread."""
         try:
             if served is not None and read_manifest(directory).digest == served.digest:
                 return served
-            return self._make(read_found(directory))
+            return self._make(read_found(key, directory))
         except StartupError as error:
             logger.error("refused: %s", error)
         except Exception:  # whatever else a broken bundle may raise is the log's, and ends nothing
@@ -228,15 +238,10 @@ def load_catalog(
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, on the first execution provider that all of them run on.
 
-    `models_dir` may be one bundle itself, whatever it is called.
-
     Raises:
         StartupError: there is no bundle, or one of them cannot be served; the message names the file.
     """
-    if (models_dir / MANIFEST).is_file():  # one bundle, which does not change at run time
-        bundles = [read_bundle(models_dir)]
-    else:
-        bundles = [read_found(directory) for directory in find_bundles(models_dir).values()]
+    bundles = [read_found(key, directory) for key, directory in find_bundles(models_dir).items()]
     if not bundles:
         raise BundleError(_what_it_holds(models_dir.absolute()))
     for provider in execution_providers:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from app.bundle import MANIFEST, Bundle, read_bundle
+from app.bundle import MANIFEST, Bundle, Manifest, read_bundle, read_manifest
 from app.errors import BundleError
 
 
@@ -16,7 +16,13 @@ class Key(NamedTuple):
 
 def find_bundles(models_dir: Path) -> dict[Key, Path]:
     """The directories `<name>/<version>` of `models_dir`, ascending; a version is a plain number, so that a bundle can
-    be copied in as `3.part` and renamed to `3`."""
+    be copied in as `3.part` and renamed to `3`. `models_dir` may be one bundle itself, whatever it is called.
+
+    Raises:
+        BundleError: it is one bundle, and its manifest cannot be read.
+    """
+    if (models_dir / MANIFEST).is_file():
+        return {_key(read_manifest(models_dir)): models_dir}
     found = {
         Key(path.parent.name, int(path.name)): path
         for path in models_dir.glob("[!.]*/[1-9]*")
@@ -25,14 +31,17 @@ def find_bundles(models_dir: Path) -> dict[Key, Path]:
     return dict(sorted(found.items()))
 
 
-def read_found(directory: Path) -> Bundle:
+def read_found(key: Key, directory: Path) -> Bundle:
     """Read and verify the bundle of one of these directories.
 
     Raises:
         BundleError: it is damaged, or of another name or version than its directory; the message names the file.
     """
     bundle = read_bundle(directory)
-    name, version = bundle.manifest.name, str(bundle.manifest.version)
-    if (name, version) != (directory.parent.name, directory.name):
-        raise BundleError(f"{directory / MANIFEST} is of {name} {version}, not of the directory it lies in")
+    if (found := _key(bundle.manifest)) != key:
+        raise BundleError(f"{directory / MANIFEST} is of {found.name} {found.version}, not of the directory it lies in")
     return bundle
+
+
+def _key(manifest: Manifest) -> Key:
+    return Key(manifest.name, manifest.version)

@@ -17,7 +17,7 @@ import pytest
 from app.batcher import Batcher
 from app.bundle import Bundle, Manifest, describe, read_bundle, read_manifest, write_array, write_manifest
 from app.catalog import Catalog, load_catalog
-from app.directory import find_bundles, read_found
+from app.directory import find_bundles
 from app.errors import BundleError, BundleRefused, Conflict, ExecutionProviderError, StartupError, UnknownModel
 from app.vae import Vae
 from tests.conftest import MODELS, Pixels, damage, put_bundle
@@ -73,8 +73,15 @@ def test_a_bundle_in_another_ones_directory_is_named(models_copy: Path) -> None:
 
 def test_a_models_directory_may_be_one_bundle_whatever_it_is_called(models_copy: Path) -> None:
     bundle = (models_copy / "mnist-2d" / "1").rename(models_copy / "mine")
-    (vae,) = load(bundle, "mnist")
+    catalog = load(bundle, "mnist")
+    (vae,) = catalog
     assert (vae.manifest.name, vae.manifest.version) == ("mnist-2d", 1)
+    assert [(it.name, it.version, it.state, it.reason) for it in catalog.known()] == [("mnist-2d", 1, "ready", "")]
+    assert asyncio.run(catalog.reload()).kept == [("mnist-2d", 1)]
+    (bundle / "manifest.json").write_text("{")
+    with pytest.raises(BundleRefused):
+        asyncio.run(catalog.reload())
+    assert catalog.find() is vae
 
 
 def test_a_graph_that_does_not_load_is_named(models_copy: Path) -> None:
@@ -479,7 +486,7 @@ def test_a_bundle_that_is_being_copied_in_is_refused_until_it_is_whole(models_co
                 assert (catalog.find() is before) is not whole
 
     asyncio.run(main())
-    assert catalog.find().digest == read_found(target).manifest.digest
+    assert catalog.find().digest == read_manifest(target).digest
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
