@@ -1,0 +1,3 @@
+/** A panel of the page: contrast. */
+
+export function mount() {}

@@ -1,0 +1,3 @@
+/** A panel of the page: morph. */
+
+export function mount() {}

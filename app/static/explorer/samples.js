@@ -1,0 +1,3 @@
+/** A panel of the page: samples. */
+
+export function mount() {}
