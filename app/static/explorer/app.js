@@ -2,12 +2,13 @@
  *
  * - `app.models`: GET /models; `app.model`: the chosen one, `{name, version, manifest, d, width, height, labels, order}`:
  *   `d` is the latent size, `labels` the number of classes or 0, `order` the latent dimensions by KL, the largest first.
- * - `app.choose(name, version)`; `app.onModel(listener)`: `listener(model)` now and after every choice.
+ * - `app.choose(name, version)`; `app.onModel(listener)`: `listener(model)` now and after every choice, which takes what
+ *   belongs to a model (dims, z, view, points, label) out of the state without a call of its listeners.
  * - `app.state`: the address; see state.js. Names: model, version, dims, z, view; seed, n, temperature, truncation,
  *   source, label; points, method; theme.
  * - `app.ask(path, {query, body, element, signal})` -> JSON.
- * - `app.picture(path, {query, body, element, signal})` -> {url, width, height, blob, bitmap}; `url` is a blob:, let go of
- *   it with URL.revokeObjectURL, or let `app.place(img, picture)` do so.
+ * - `app.picture(path, {query, body, element, signal})` -> {url, width, height, blob, bitmap}; `url` is a blob:, made
+ *   when it is read first: let go of it with URL.revokeObjectURL, or let `app.place(img, picture)` do so.
  *   Both add model and version (unless `query.model` names another), send the key, and throw an Error in words. With an
  *   `element` both put a "code" button into it: give it `position: relative`, or the class "figure".
  * - `app.shown(element, {path, query, body, file})`: that button alone.
@@ -23,7 +24,6 @@ import { makeSend } from "./http.js";
 import { makeKey } from "./key.js";
 import { latest } from "./latest.js";
 import { makeRecovery } from "./recovery.js";
-import { makeState } from "./state.js";
 
 const find = (id) => document.getElementById(id);
 
@@ -65,9 +65,8 @@ function first(models, state) {
 
 const extension = (path, query) => (path.endsWith("/image") ? `picture.${query?.format ?? "png"}` : undefined);
 
-/** Make `app`; resolves when the models are known. */
-export async function makeApp() {
-  const state = makeState();
+/** Make `app` on the address's state; resolves when the models are known. */
+export async function makeApp(state) {
   const key = makeKey(find("key"));
   const send = makeSend(key, makeRecovery(find("away"), find("away-text")));
   const shown = makeShown(find("code"), key);
@@ -80,9 +79,8 @@ export async function makeApp() {
   app.tell = (error) => {
     if (error?.name === "AbortError") return;
     messages.textContent = error instanceof Error ? error.message : String(error);
-    messages.hidden = false;
     clearTimeout(silence);
-    silence = setTimeout(() => (messages.hidden = true), 8000);
+    silence = setTimeout(() => (messages.textContent = ""), 8000);
   };
 
   app.latest = (work) => latest(work, app.tell);
@@ -99,7 +97,16 @@ export async function makeApp() {
   app.picture = async (path, options) => {
     const blob = await (await request(path, options)).blob();
     const bitmap = await createImageBitmap(blob);
-    return { url: URL.createObjectURL(blob), width: bitmap.width, height: bitmap.height, blob, bitmap };
+    let url = null;
+    return {
+      get url() {
+        return (url ??= URL.createObjectURL(blob));
+      },
+      width: bitmap.width,
+      height: bitmap.height,
+      blob,
+      bitmap,
+    };
   };
 
   app.place = (img, { url, width, height }) => {
@@ -111,7 +118,7 @@ export async function makeApp() {
   app.choose = (name, version) => {
     const served = app.models.models.find((model) => model.name === name && model.version === version);
     app.model = describe(served);
-    state.set({ model: name, version, dims: null, z: null, view: null, points: null, label: null });
+    state.set({ model: name, version, dims: null, z: null, view: null, points: null, label: null }, true);
     chosen.call(app.model);
   };
 

@@ -8,13 +8,15 @@ import * as models from "./models.js";
 import * as morph from "./morph.js";
 import { mountNav } from "./nav.js";
 import * as samples from "./samples.js";
+import { makeState } from "./state.js";
 import { mountTheme } from "./theme.js";
 
 const PANELS = { map, draw, morph, samples, contrast, models };
 
 async function main() {
-  mountTheme(document.getElementById("theme"));
-  const app = await makeApp();
+  const state = makeState();
+  mountTheme(document.getElementById("theme"), state);
+  const app = await makeApp(state);
   mountNav(app);
   for (const [id, panel] of Object.entries(PANELS)) {
     try {
@@ -28,7 +30,5 @@ async function main() {
 }
 
 main().catch((error) => {
-  const messages = document.getElementById("messages");
-  messages.textContent = error.message;
-  messages.hidden = false;
+  document.getElementById("messages").textContent = error.message;
 });

@@ -17,15 +17,16 @@ export function makeState() {
     /** The value of a name as text, or null. */
     get: (name) => values.get(name),
 
-    /** Take these values, null removes one, and tell who listens to a name that changed. */
-    set(changes) {
-      const changed = Object.keys(changes).filter((name) => (changes[name] ?? null)?.toString() !== values.get(name)?.toString());
+    /** Take these values, null removes one, and tell who listens to a name that changed, unless it is quiet. */
+    set(changes, isQuiet = false) {
+      const changed = Object.keys(changes).filter((name) => changes[name]?.toString() !== values.get(name)?.toString());
       for (const name of changed) {
         if (changes[name] === null || changes[name] === undefined) values.delete(name);
         else values.set(name, changes[name]);
       }
       if (!changed.length) return;
       timer ||= setTimeout(write, DELAY);
+      if (isQuiet) return;
       for (const { names, listener } of [...listeners]) if (names.some((name) => changed.includes(name))) listener();
     },
 
