@@ -29,7 +29,7 @@ class LatentMap {
     this.backdrop = new Backdrop(app, () => this.chart.redraw());
     const { view, dots, backdrop } = this;
     this.chart = new Chart({ view, dots, backdrop, marks: () => this.#marks() });
-    this.page.stage.prepend(this.chart.base, this.chart.over);
+    this.page.stage.prepend(this.chart.base, this.chart.middle, this.chart.over);
     this.chart.over.setAttribute("aria-label", "Map of the latent space. Arrows move, Enter pins, plus and minus zoom, 0 shows all.");
     this.legend = makeLegend(this.page.legend, (label) => this.#show(label));
     this.sliders = makeSliders(this.page.sliders, (dim, value) => this.pin(this.z.with(dim, value)));
