@@ -1,4 +1,4 @@
-/** The map's two canvases: dots with the manifold behind them, and over them what is pinned. */
+/** The map's three canvases: the manifold, the dots over it, and over them what is pinned. */
 
 import { element } from "./dom.js";
 
@@ -9,6 +9,7 @@ export class Chart {
   constructor({ view, dots, backdrop, marks }) {
     Object.assign(this, { view, dots, backdrop, marks, classes: 0, shown: null, hasDots: true });
     this.base = element("canvas", { className: "layer", attributes: { "aria-hidden": "true" } });
+    this.middle = element("canvas", { className: "layer", attributes: { "aria-hidden": "true" } });
     this.over = element("canvas", { className: "layer", tabIndex: 0, attributes: { role: "application" } });
     [this.isStale, this.frame, this.ratio] = [true, 0, 1];
   }
@@ -18,7 +19,7 @@ export class Chart {
     const { clientWidth: width, clientHeight: height } = stage;
     this.ratio = Math.min(window.devicePixelRatio || 1, 2);
     this.view.resize(width, height);
-    for (const canvas of [this.base, this.over]) {
+    for (const canvas of [this.base, this.middle, this.over]) {
       [canvas.width, canvas.height] = [Math.round(width * this.ratio), Math.round(height * this.ratio)];
     }
     this.repaint();
@@ -50,7 +51,8 @@ export class Chart {
     context.clearRect(0, 0, this.base.width, this.base.height);
     this.backdrop.draw(context, this.view, this.ratio);
     this.#drawAxes(context);
-    if (this.hasDots) this.dots.draw(context, this.view, this.ratio, this.shown);
+    this.middle.hidden = !this.hasDots;
+    if (this.hasDots) this.dots.draw(this.middle.getContext("2d"), this.view, this.ratio, this.shown);
   }
 
   #drawAxes(context) {

@@ -26,7 +26,7 @@ export class Lens {
     const { offsetWidth, offsetHeight } = this.root;
     const left = x + GAP + offsetWidth > width ? x - GAP - offsetWidth : x + GAP;
     const top = y - GAP - offsetHeight < 0 ? y + GAP : y - GAP - offsetHeight;
-    this.root.style.transform = `translate(${Math.max(left, 4)}px, ${top}px)`;
+    this.root.style.transform = `translate(${Math.round(Math.max(left, 4))}px, ${Math.round(top)}px)`;
   }
 
   hide() {

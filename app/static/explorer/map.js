@@ -2,7 +2,7 @@
 
 import { Backdrop } from "./backdrop.js";
 import { Chart } from "./chart.js";
-import { element, figure } from "./dom.js";
+import { figure } from "./dom.js";
 import { Dots } from "./dots.js";
 import { listen } from "./gestures.js";
 import { makeLegend } from "./legend.js";
@@ -29,7 +29,7 @@ class LatentMap {
     this.backdrop = new Backdrop(app, () => this.chart.redraw());
     const { view, dots, backdrop } = this;
     this.chart = new Chart({ view, dots, backdrop, marks: () => this.#marks() });
-    this.page.stage.prepend(this.chart.base, this.chart.over);
+    this.page.stage.prepend(this.chart.base, this.chart.middle, this.chart.over);
     this.chart.over.setAttribute("aria-label", "Map of the latent space. Arrows move, Enter pins, plus and minus zoom, 0 shows all.");
     this.legend = makeLegend(this.page.legend, (label) => this.#show(label));
     this.sliders = makeSliders(this.page.sliders, (dim, value) => this.pin(this.z.with(dim, value)));
@@ -121,7 +121,9 @@ class LatentMap {
     else this.view.parse(this.app.state.get("view"));
     this.#fill(labels);
     this.chart.measure(this.page.stage);
+    if (model.d === 2 && !this.app.state.get("z") && pairs.length) this.app.state.set({ z: rounded(pairs.slice(0, 2)).join(",") }, true);
     this.#pinMoved();
+    this.#refreshBackdrop();
     performance.mark("map");
   }
 
@@ -169,7 +171,7 @@ class LatentMap {
 
   #hover(x, y) {
     if (!this.plane) return;
-    this.#look(this.view.toPlane(x, y), null);
+    this.#look(this.view.toPlane(x, y));
     this.lens.move(x, y, this.view.width);
   }
 
@@ -183,14 +185,14 @@ class LatentMap {
     const [right, down] = [into(left, view.width), into(top, view.height)];
     if (right || down) (view.pan(right, down), this.#moved());
     const point = view.toPlane(left + right, top + down);
-    this.#look(point, point);
+    this.#look(point);
     this.lens.move(left + right, top + down, view.width);
     this.pinned.say(this.#words(this.#latentAt(...point)));
   }
 
-  #look([u, v], cursor) {
+  #look([u, v]) {
     const latent = this.#latentAt(u, v);
-    this.cursor = cursor;
+    this.cursor = [u, v];
     const label = this.#classAt(u, v);
     this.lens.caption.textContent = [figure(u), figure(v), label === null ? "" : `near ${label}`].filter(Boolean).join("  ");
     this.chart.redraw(false);
