@@ -13,7 +13,7 @@ const METHODS = { lerp: ["Lerp", "straight through the space"], slerp: ["Slerp",
 
 class Morph {
   constructor(root, app) {
-    Object.assign(this, { app, points: [], timer: 0 });
+    Object.assign(this, { app, points: [], timer: 0, isShown: false });
     this.paths = Object.fromEntries(Object.entries(METHODS).map(([method, words]) => [method, new Path(...words)]));
     this.walk = app.latest((model, points) => this.#walk(model, points));
     this.#build(root);
@@ -119,7 +119,10 @@ class Morph {
     }
     points.forEach((_, i) => this.list.paint(i, lerp.bitmap, i * (STEPS - 1) * model.width, model));
     this.range.input.max = lerp.frames - 1;
-    return this.#step(Math.min(Number(this.range.input.value), lerp.frames - 1));
+    const middle = Math.floor((lerp.frames - 1) / 2);
+    const isFirst = !this.isShown;
+    this.isShown = true;
+    return this.#step(isFirst ? middle : Math.min(Number(this.range.input.value), lerp.frames - 1));
   }
 
   #step(index) {

@@ -14,12 +14,24 @@ export class Scatter {
     document.addEventListener("themechange", () => this.draw());
   }
 
-  /** Pairs of the plane and a class each, or null. */
+  /** Pairs of the plane and a class each, or null; the circle, if there is one, is marked before. */
   set(mean, labels) {
     this.dots.set(Float32Array.from(mean.flat()), labels);
     this.classes = labels ? Math.max(...labels) + 1 : 1;
     this.view.fit(this.dots.pairs);
+    if (this.marks.circle) this.#include(this.marks.circle);
     this.draw();
+  }
+
+  /** See all of the circle around the origin, too. */
+  #include(radius) {
+    const { view } = this;
+    const half = view.span / 2;
+    const low = [view.x, view.y].map((middle) => Math.min(middle - half, -1.06 * radius));
+    const high = [view.x, view.y].map((middle) => Math.max(middle + half, 1.06 * radius));
+    const [x, y] = low.map((value, i) => (value + high[i]) / 2);
+    Object.assign(view.home, { x, y, span: Math.max(high[0] - low[0], high[1] - low[1]) });
+    view.reset();
   }
 
   /** `ellipses` are {mean, std} of two values each, `circle` a radius around the origin, `crosses` points. */
