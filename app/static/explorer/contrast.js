@@ -11,15 +11,19 @@ const RADIUS = 2.448; // of the circle that holds 95 % of N(0, I) on a plane: sq
 
 const ABSENT = "This server does not have both a plain autoencoder and a VAE of two latent dimensions to compare.";
 
-/** The newest plain autoencoder and VAE of two dimensions, whose pictures are as large; null where one is missing. */
+/** A plain autoencoder and a VAE of two dimensions, whose pictures are as large; null where one is missing.
+ *
+ * Of several versions the one that is numbered as the autoencoder: digits-ae 1 is the net of mnist-2d 1, not of 2.
+ */
 export function pair(models) {
-  const rank = ({ name, version }) => (PREFERRED.includes(name) ? 1e6 : 0) + version;
-  const planes = models.filter(({ manifest }) => manifest.latent.shape.join() === "2").sort((a, b) => rank(b) - rank(a));
   const isVae = ({ manifest }) => "log_std" in manifest.graphs.encoder.outputs;
-  const plain = planes.find((model) => !isVae(model));
+  const isPreferred = ({ name }) => Number(PREFERRED.includes(name));
   const size = ({ manifest: { image } }) => `${image.width} x ${image.height}`;
-  const vae = plain && planes.find((model) => isVae(model) && size(model) === size(plain));
-  return vae ? [plain, vae] : null;
+  const planes = models.filter(({ manifest }) => manifest.latent.shape.join() === "2").sort((a, b) => isPreferred(b) - isPreferred(a) || b.version - a.version);
+  const plain = planes.find((model) => !isVae(model));
+  const vaes = planes.filter((model) => isVae(model) && plain && size(model) === size(plain));
+  const first = vaes.filter(({ name }) => name === vaes[0].name);
+  return vaes.length ? [plain, first.find(({ version }) => version === plain.version) ?? first[0]] : null;
 }
 
 /** How many of these pairs are in the circle, in per cent. */
@@ -32,7 +36,7 @@ class Side {
     this.wall = new Wall(`${title}, sample`, (i) => this.#choose(i));
     this.wall.reserve(DRAWS, image);
     this.share = element("p", { className: "small hushed share" });
-    const heading = element("h3", {}, title, element("span", { className: "hushed" }, ` ${name}`));
+    const heading = element("h3", {}, title, element("span", { className: "hushed" }, ` ${name} ${version}`));
     const map = element("figure", { className: "shown" }, this.scatter.root, element("figcaption", {}, this.share));
     const samples = element("figure", { className: "shown" }, this.wall.root, element("figcaption", {}, "Decoded draws of the prior"));
     this.root = element("div", { className: "side-of" }, heading, map, samples);
@@ -69,7 +73,7 @@ export function mount(root, app) {
     "p",
     { className: "see" },
     "The plain autoencoder lays digits out wherever they fit, far out of the circle too, so many draws land where no digit is, and decode to broken shapes. ",
-    "The VAE was pulled towards the prior while it learnt: its digits fill the circle, and most draws decode to a digit.",
+    "The VAE was pulled towards the prior while it learnt: nearly all its digits lie in the circle, and more of its draws decode to a digit.",
   );
   let seed = 1;
   const draw = app.latest(async () => {
