@@ -84,7 +84,7 @@ class LatentMap {
     new ResizeObserver(() => (chart.measure(page.stage), this.#refreshBackdrop())).observe(page.stage);
     document.addEventListener("themechange", () => (chart.repaint(), this.#refreshBackdrop()));
     app.state.onChange(["z"], () => this.#pinMoved());
-    app.state.onChange(["dims"], () => this.load(this.model));
+    app.state.onChange(["dims"], () => (this.#fill(), this.load(this.model)));
     app.onPoint((latent, _, to) => to === "map" && this.pin(latent));
     app.onPosterior((mean, logStd) => {
       this.posterior = mean && { mean, std: (logStd ?? mean.map(() => -Infinity)).map(Math.exp) };
@@ -94,6 +94,7 @@ class LatentMap {
       this.model = model;
       [this.means, this.posterior, this.plane] = [null, null, null];
       this.backdrop.clear();
+      this.#fill();
       this.load(model);
     });
   }
@@ -119,7 +120,8 @@ class LatentMap {
     this.view.fit(this.dots.pairs);
     if (isOther) this.app.state.set({ view: null });
     else this.view.parse(this.app.state.get("view"));
-    this.#fill(labels);
+    this.#name();
+    if (labels) this.chart.classes = Math.max(model.labels, Math.max(...labels) + 1);
     this.chart.measure(this.page.stage);
     if (model.d === 2 && !this.app.state.get("z") && pairs.length) this.app.state.set({ z: rounded(pairs.slice(0, 2)).join(",") }, true);
     this.#pinMoved();
@@ -127,17 +129,22 @@ class LatentMap {
     performance.mark("map");
   }
 
-  #fill(labels) {
-    const { model, page, plane, dims } = this;
-    this.chart.classes = Math.max(model.labels, labels ? Math.max(...labels) + 1 : 0);
+  #name() {
+    const [across, up] = this.plane.names;
+    this.page.across.textContent = `${across} →`;
+    this.page.up.textContent = `${up} →`;
+  }
+
+  /** What there is to choose from, before anything is read, so that nothing moves afterwards. */
+  #fill() {
+    const { model, page, dims } = this;
+    this.chart.classes = model.labels;
     this.chart.shown = null;
-    this.legend.set(labels ? this.chart.classes : 0);
+    this.legend.set(model.labels);
     this.choice.set(model, dims);
     const others = dims === "axes" ? model.order : model.order.filter((dim) => !dims.split(",").includes(String(dim)));
     this.sliders.set(model.d > 2 ? others : [], this.z, model.manifest.metrics.kl_per_dimension);
     page.others.hidden = model.d <= 2;
-    page.across.textContent = `${plane.names[0]} →`;
-    page.up.textContent = `${plane.names[1]} →`;
   }
 
   /** All dimensions of the means, read once a model. */

@@ -27,8 +27,8 @@ function card(app, { name, version, default: isDefault, manifest }) {
     { className: "figures" },
     ...rows(manifest).flatMap(([term, value, meaning]) => [element("dt", { title: meaning || "" }, term), element("dd", { title: meaning || "" }, value)]),
   );
-  const look = element("button", { type: "button" }, "Look at it");
-  look.setAttribute("aria-label", `Look at ${name} ${version}`);
+  const words = element("span");
+  const look = element("button", { type: "button" }, words, element("span", { className: "unseen" }, ` (${name} ${version})`));
   look.onclick = () => {
     app.choose(name, version);
     document.getElementById("map").scrollIntoView();
@@ -38,18 +38,18 @@ function card(app, { name, version, default: isDefault, manifest }) {
   const made = element("article", { className: "card figure" }, title, element("p", {}, manifest.description), list, element("div", { className: "controls" }, look, link));
   if (isDefault) title.append(element("span", { className: "badge" }, "default"));
   app.shown(made, { path: `models/${name}`, query: { version } });
-  return { name, version, made, look };
+  return { name, version, made, look, words };
 }
 
 export function mount(root, app) {
   const cards = app.models.models.map((model) => card(app, model));
   root.append(element("div", { className: "cards" }, ...cards.map(({ made }) => made)));
   app.onModel(({ name, version }) => {
-    for (const { name: other, version: its, made, look } of cards) {
+    for (const { name: other, version: its, made, look, words } of cards) {
       const isChosen = other === name && its === version;
       made.classList.toggle("chosen", isChosen);
       look.disabled = isChosen;
-      look.textContent = isChosen ? "You are looking at it" : "Look at it";
+      words.textContent = isChosen ? "You are looking at it" : "Look at it";
     }
   });
 }
