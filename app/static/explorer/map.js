@@ -7,10 +7,10 @@ import { Dots } from "./dots.js";
 import { listen } from "./gestures.js";
 import { makeLegend } from "./legend.js";
 import { Lens, paint } from "./lens.js";
+import { Means } from "./means.js";
 import { buildMap } from "./map-page.js";
 import { makePinned } from "./pinned.js";
 import { makePlaneChoice } from "./plane-choice.js";
-import { Plane, principalAxes } from "./plane.js";
 import { makeSliders } from "./sliders.js";
 import { View } from "./view.js";
 
@@ -35,7 +35,8 @@ class LatentMap {
     this.sliders = makeSliders(this.page.sliders, (dim, value) => this.pin(this.z.with(dim, value)));
     this.choice = makePlaneChoice(this.page.planes, (dims) => app.state.set({ dims }));
     this.pinned = makePinned(this.page, app);
-    [this.cursor, this.posterior, this.means] = [null, null, null];
+    this.means = new Means(app);
+    [this.cursor, this.posterior, this.plane] = [null, null, null];
     this.decode = app.latest((latent, since) => this.#decode(latent, since));
     this.load = app.latest((model) => this.#load(model));
     this.#listen();
@@ -61,17 +62,21 @@ class LatentMap {
     this.app.state.set({ z: rounded(latent).join(",") });
   }
 
+  #pinAt([u, v]) {
+    if (this.plane) this.pin(this.#latentAt(u, v));
+  }
+
   #listen() {
     const { app, chart, view, page } = this;
     const moved = () => this.#moved();
     listen(chart.over, {
       hover: (x, y) => this.#hover(x, y),
       leave: () => this.#leave(),
-      pin: (x, y) => this.pin(this.#latentAt(...view.toPlane(x, y))),
+      pin: (x, y) => this.#pinAt(view.toPlane(x, y)),
       pan: (dx, dy) => (view.pan(dx, dy), moved()),
       zoom: (factor, x, y) => view.zoom(factor, x, y) && (moved(), true),
       step: (dx, dy, isFast) => this.#step(dx * (isFast ? FAST : STEP), dy * (isFast ? FAST : STEP)),
-      confirm: () => this.pin(this.#latentAt(...(this.cursor ?? this.plane.project(this.z)))),
+      confirm: () => this.cursor && this.#pinAt(this.cursor),
       reset: () => (view.reset(), moved()),
     });
     chart.over.addEventListener("blur", () => this.#leave());
@@ -92,7 +97,7 @@ class LatentMap {
     });
     app.onModel((model) => {
       this.model = model;
-      [this.means, this.posterior, this.plane] = [null, null, null];
+      [this.cursor, this.posterior, this.plane] = [null, null, null];
       this.backdrop.clear();
       this.#fill();
       this.load(model);
@@ -102,37 +107,21 @@ class LatentMap {
   /** Read the dots of the plane that is chosen, and show them. */
   async #load(model) {
     const dims = this.dims;
-    let [pairs, labels, plane] = [];
-    if (dims === "axes") {
-      const { mean, labels: classes } = await this.#allMeans(model);
-      plane = Plane.ofAxes((this.axes ??= new WeakMap()).get(mean) ?? principalAxes(mean));
-      this.axes.set(mean, plane.axes);
-      [pairs, labels] = [mean.flatMap((row) => plane.project(row)), classes];
-    } else {
-      const pair = dims.split(",").map(Number);
-      const { mean, labels: classes } = await this.app.ask("posteriors", { query: { dims: pair }, element: this.page.stage });
-      [plane, pairs, labels] = [Plane.ofDims(model.d, pair), mean.flat(), classes];
-    }
+    const { plane, pairs, labels } = await this.means.on(model, dims, this.page.stage);
     if (model !== this.app.model || dims !== this.dims) return;
     const isOther = this.plane !== null;
-    Object.assign(this, { plane });
+    this.plane = plane;
     this.dots.set(Float32Array.from(pairs), labels);
     this.view.fit(this.dots.pairs);
     if (isOther) this.app.state.set({ view: null });
     else this.view.parse(this.app.state.get("view"));
-    this.#name();
+    [this.page.across.textContent, this.page.up.textContent] = plane.names.map((name) => `${name} →`);
     if (labels) this.chart.classes = Math.max(model.labels, Math.max(...labels) + 1);
     this.chart.measure(this.page.stage);
     if (model.d === 2 && !this.app.state.get("z") && pairs.length) this.app.state.set({ z: rounded(pairs.slice(0, 2)).join(",") }, true);
     this.#pinMoved();
     this.#refreshBackdrop();
     performance.mark("map");
-  }
-
-  #name() {
-    const [across, up] = this.plane.names;
-    this.page.across.textContent = `${across} →`;
-    this.page.up.textContent = `${up} →`;
   }
 
   /** What there is to choose from, before anything is read, so that nothing moves afterwards. */
@@ -145,15 +134,6 @@ class LatentMap {
     const others = dims === "axes" ? model.order : model.order.filter((dim) => !dims.split(",").includes(String(dim)));
     this.sliders.set(model.d > 2 ? others : [], this.z, model.manifest.metrics.kl_per_dimension);
     page.others.hidden = model.d <= 2;
-  }
-
-  /** All dimensions of the means, read once a model. */
-  async #allMeans(model) {
-    this.means ??= this.app.ask("posteriors", { query: { space: "latent" } });
-    return this.means.catch((error) => {
-      if (model === this.model) this.means = null;
-      throw error;
-    });
   }
 
   #latentAt(u, v) {
@@ -240,7 +220,7 @@ class LatentMap {
   /** Pin the latent, in all dimensions, of the dot that is nearest to the pin. */
   async #toNearest() {
     const index = this.dots.nearest(...this.plane.project(this.z));
-    const { mean } = await this.#allMeans(this.model);
+    const { mean } = await this.means.all(this.model);
     if (index >= 0) this.pin(mean[index]);
   }
 

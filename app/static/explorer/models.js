@@ -9,7 +9,7 @@ function rows({ latent, likelihood, metrics, training, graphs }) {
   const { nll, nll_standard_error: error, k, negative_elbo: bound, kl, active_units: active, mean_squared_error: squared } = metrics;
   const size = latent.shape.join(" × ");
   return [
-    ["NLL", nll && `${figure(nll)}${error ? ` ± ${figure(error)}` : ""} nats`, k && `the IWAE bound of ${k} draws, lower is better`],
+    [k ? `NLL, k = ${k}` : "NLL", nll && `${figure(nll)}${error ? ` ± ${figure(error)}` : ""} nats`, `the IWAE bound of ${k} draws, lower is better`],
     ["−ELBO", bound && `${figure(bound)} nats`, "lower is better"],
     ["KL", kl && `${figure(kl)} nats`, "what a latent says about its picture"],
     ["Active units", active !== undefined && `${active} of ${size}`, "latent dimensions that are used"],

@@ -27,13 +27,13 @@ export function makePlaneChoice(root, onChoose) {
     set({ d, order, manifest }, chosen) {
       root.hidden = d <= 2;
       const kl = manifest.metrics.kl_per_dimension;
-      const options = () => [
-        element("option", { value: "axes" }, "principal axis"),
+      const options = (i) => [
+        element("option", { value: "axes" }, `principal axis ${i + 1}`),
         ...order.map((dim) => element("option", { value: dim }, kl ? `z${dim}, ${figure(kl[dim])} nats` : `z${dim}`)),
       ];
       const values = chosen === "axes" ? ["axes", "axes"] : chosen.split(",");
       for (const [i, select] of [across, up].entries()) {
-        select.replaceChildren(...options());
+        select.replaceChildren(...options(i));
         select.value = values[i];
       }
     },
