@@ -262,19 +262,21 @@ def test_the_address_restores_seed_and_source(visit: Visit, address: str) -> Non
     assert samples.get_by_role("combobox", name="Class").input_value() == "4"
 
 
-def test_another_seed_and_both_sources(visit: Visit, address: str) -> None:
+def test_another_seed_of_both_sources_and_of_one(visit: Visit, address: str) -> None:
     page = visit()
     samples = near(page, "samples")
     before = shown_samples(page)
     samples.get_by_role("button", name="Another seed").click()
     page.wait_for_function("src => document.querySelector('#samples img').src.split(',')[1] !== src", arg=before[0])
-    samples.get_by_role("radio", name="Both").check()
-    page.wait_for_selector("#samples figure:nth-child(2) img")
-    there = state(page)
-    assert there["source"] == "both"
+    page.wait_for_load_state("networkidle")
+    seed = state(page)["seed"]
     for wall, source in enumerate(("prior", "aggregate")):
-        query = {"model": "mnist-2d", "n": 36, "seed": there["seed"], "source": source}
+        query = {"model": "mnist-2d", "n": 36, "seed": seed, "source": source}
         assert shown_samples(page, wall) == httpx2.get(f"{address}/sample", params=query).json()["images"]
+    samples.get_by_role("radio", name="Prior").check()
+    assert state(page)["source"] == "prior"
+    assert page.locator("#samples figure:visible").count() == 1
+    assert samples.get_by_role("combobox", name="Class").is_disabled()
 
 
 def test_a_chosen_sample_is_on_the_map_and_may_join_the_morph(visit: Visit, address: str) -> None:
@@ -306,6 +308,20 @@ def test_the_contrast_shows_both(visit: Visit, address: str) -> None:
         shown = page.locator(f"#contrast .side-of:nth-child({side}) img")
         assert [src.partition(",")[2] for src in shown.evaluate_all("all => all.map(one => one.src)")] == expected
         assert canvas_pixels(page, f"#contrast .side-of:nth-child({side}) .scatter-canvas").any()
+
+
+def test_a_server_without_both_says_so(visit: Visit) -> None:
+    def without(page: Any) -> None:
+        def answer(route: Any) -> None:
+            served = route.fetch().json()
+            kept = [model for model in served["models"] if model["name"] != "digits-ae"]
+            route.fulfill(json=served | {"models": kept})
+
+        page.route("**/models", answer)
+
+    page = visit(prepare=without)
+    assert near(page, "contrast").get_by_text("does not have both").is_visible()
+    assert page.locator("#contrast canvas").count() == 0
 
 
 def test_another_model_takes_the_panels_along(visit: Visit) -> None:

@@ -9,7 +9,7 @@ import { address, bitmapOf } from "./pictures.js";
 import { Scatter } from "./scatter.js";
 
 const DRAWS = { k: 16, seed: 1 };
-const EXAMPLES = { n: 6, seed: 11 };
+const EXAMPLES = { n: 6, seed: 11, temperature: 0.7 };
 const NATS = [["log-likelihood", "log_likelihood"], ["ELBO", "elbo"], ["reconstruction", "reconstruction"], ["KL", "kl"]];
 
 const EMPTY = "Draw a digit, or start from one of these.";
@@ -20,6 +20,7 @@ export function strangeness(percentile) {
   if (percentile === undefined) return "This model was not measured on real digits: it has no percentile.";
   const share = 100 - percentile;
   if (share >= 99.95) return "Stranger than every real digit it was measured on.";
+  if (share < 0.5) return "More usual than nearly all real digits.";
   return `Stranger than ${share > 99 ? share.toFixed(1) : share.toFixed(0)} % of real digits.`;
 }
 
@@ -30,11 +31,7 @@ class Drawing {
     this.latent = null;
     this.look = app.latest((model) => this.#look(model));
     this.#build(root);
-    this.pad.fit(app.model);
-    app.onModel((model) => {
-      this.means = null;
-      this.pad.fit(model);
-    });
+    app.onModel((model) => this.pad.fit(model));
     onModelWhenNear(root, app, (model) => {
       this.#offer(model).catch(app.tell);
       this.#scatter(model).catch(app.tell);

@@ -119,10 +119,9 @@ class Morph {
     }
     points.forEach((_, i) => this.list.paint(i, lerp.bitmap, i * (STEPS - 1) * model.width, model));
     this.range.input.max = lerp.frames - 1;
-    const middle = Math.floor((lerp.frames - 1) / 2);
     const isFirst = !this.isShown;
     this.isShown = true;
-    return this.#step(isFirst ? middle : Math.min(Number(this.range.input.value), lerp.frames - 1));
+    return this.#step(isFirst ? STEPS / 2 - 1 : Math.min(Number(this.range.input.value), lerp.frames - 1));
   }
 
   #step(index) {

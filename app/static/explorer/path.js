@@ -15,7 +15,7 @@ export class Path {
     new ResizeObserver(() => this.#paintStrip()).observe(this.strip);
   }
 
-  /** Show a strip of frames of a model's size; the caller closes nothing. */
+  /** Show a strip of frames of a model's size, a bitmap that is this path's from now on. */
   set(bitmap, model) {
     this.bitmap?.close();
     Object.assign(this, { bitmap, model, frames: Math.round(bitmap.width / model.width) });

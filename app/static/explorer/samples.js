@@ -10,7 +10,7 @@ const MOST_SEED = 2 ** 31 - 1;
 const NO_TRUNCATION = 4; // the slider's end: nothing is drawn anew
 
 /** What is asked for if the address says nothing. */
-const FIRST = { seed: 1, n: 36, temperature: 1, truncation: NO_TRUNCATION, source: "prior", label: null };
+const FIRST = { seed: 1, n: 36, temperature: 1, truncation: NO_TRUNCATION, source: "both", label: null };
 
 const WORDS = { prior: "Prior", aggregate: "Aggregated posterior" };
 const TOLD = {
@@ -37,7 +37,8 @@ class Samples {
       return text !== null && text !== "" && value >= low && value <= high ? value : FIRST[name];
     };
     const { arrays } = this.app.model.manifest;
-    const source = arrays.aggregate_weights && SOURCES.some(([name]) => name === this.app.state.get("source")) ? this.app.state.get("source") : "prior";
+    const given = SOURCES.map(([name]) => name).find((name) => name === this.app.state.get("source"));
+    const source = arrays.aggregate_weights ? (given ?? FIRST.source) : "prior";
     const label = number("label", 0, this.app.model.labels - 1);
     return {
       seed: Math.floor(number("seed", 0, MOST_SEED)),
