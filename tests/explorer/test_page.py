@@ -74,6 +74,25 @@ def test_it_works_behind_a_path_prefix(browser: Any) -> None:
         assert all(url.startswith(f"{address}/vae/") for url in asked)
 
 
+def test_a_server_that_takes_few_rows_has_a_manifold_too(browser: Any) -> None:
+    with servers() as start:
+        _, client = start(max_rows=70, models_dir=MODELS, log_level="warning")
+        page, sizes = browser.new_page(), []
+
+        def note(answer: Any) -> None:
+            if answer.request.method == "POST":
+                sizes.append((answer.status, len(answer.request.post_data_json["latents"])))
+
+        page.on("response", note)
+        page.goto(str(client.base_url))
+        page.wait_for_selector(READY)
+        page.wait_for_timeout(1500)
+        page.close()
+    grids = [size for status, size in sizes if status == 200 and size > 16]
+    assert grids
+    assert max(grids) <= 64
+
+
 def test_it_stays_usable_while_the_server_refuses(visit: Visit) -> None:
     page = visit(allow="503")
     before = page.get_attribute(DIGIT, "data-latent")

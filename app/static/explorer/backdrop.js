@@ -1,16 +1,23 @@
 /** The manifold behind the dots: a grid of decoded latents that fills what is seen. */
 
-const MOST = 256; // pictures in one request, the server's default
+const MOST = 256; // pictures in one request; a server may be set to take fewer
+const FEWEST = 16;
 const PAUSE = 120; // milliseconds without a change before it is asked for
 
 export class Backdrop {
   /** `onChange()` is called when there is something new to draw. */
   constructor(app, onChange) {
-    Object.assign(this, { onChange, picture: null, timer: 0, generation: 0 });
-    this.ask = app.latest(async (grid, generation) => {
-      const { bitmap } = await app.picture("decode/image", { body: { latents: grid.latents }, query: { columns: grid.columns } });
+    Object.assign(this, { onChange, picture: null, timer: 0, generation: 0, most: MOST });
+    this.ask = app.latest(async (view, latentAt, generation) => {
+      const grid = makeGrid(view, latentAt, this.most);
+      const { latents, columns } = grid;
+      const picture = await app.picture("decode/image", { body: { latents }, query: { columns } }).catch((error) => {
+        if (error.status !== 422 || this.most <= FEWEST) throw error;
+        this.most /= 2;
+      });
       if (generation !== this.generation) return;
-      this.picture = { ...grid, image: faded(bitmap) };
+      if (!picture) return this.refresh(view, latentAt);
+      this.picture = { ...grid, image: faded(picture.bitmap) };
       onChange();
     });
   }
@@ -28,7 +35,7 @@ export class Backdrop {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       this.generation++;
-      this.ask(makeGrid(view, latentAt), this.generation);
+      this.ask(view, latentAt, this.generation);
     }, PAUSE);
   }
 
@@ -45,11 +52,13 @@ export class Backdrop {
   }
 }
 
-/** Square cells over the view, each with the latent of its middle. */
-function makeGrid(view, latentAt) {
-  const columns = Math.max(1, Math.floor(Math.sqrt((MOST * view.width) / view.height)));
+/** Square cells over the view, `most` of them, each with the latent of its middle. */
+function makeGrid(view, latentAt, most) {
+  const rowsOf = (columns) => Math.ceil((view.height * columns) / view.width);
+  let columns = Math.max(1, Math.floor(Math.sqrt((most * view.width) / view.height)));
+  while (columns > 1 && columns * rowsOf(columns) > most) columns--;
   const cell = view.width / columns;
-  const rows = Math.max(1, Math.min(Math.floor(MOST / columns), Math.ceil(view.height / cell)));
+  const rows = Math.min(rowsOf(columns), Math.floor(most / columns));
   const edge = (view.height - rows * cell) / 2;
   const latents = [];
   for (let row = 0; row < rows; row++) {
