@@ -6,7 +6,6 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 
 from app import __version__
 from app.api import (
@@ -121,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=service.STATIC))
+    app.mount("/static", service.assets)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)

@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from app import __version__
+from app.api.page import SECURITY, Assets, explorer, wants_page
 from app.api.problems import documented
 from app.api.state import Server
 from app.errors import Overloaded
 
 STATIC = Path(__file__).parent.parent / "static"
+assets = Assets(directory=STATIC)
 
 # Swagger UI sets styles by script, and shows the pictures it receives.
 _DOCS_POLICY = (
@@ -41,9 +43,12 @@ class Health(BaseModel):
     status: Literal["live", "ready"]
 
 
-@router.get("/", operation_id="service")
-async def service() -> Service:
+@router.get("/", operation_id="service", response_model=Service)
+async def service(request: Request, response: Response) -> Service | Response:
     """Name, version and links of this service."""
+    if wants_page(request):  # not in the document: clients that are generated from it ask for JSON
+        return await explorer(assets, request)
+    response.headers["Vary"] = "Accept"
     return Service()
 
 
@@ -64,4 +69,4 @@ async def ready(server: Server) -> Health:
 @router.get("/docs", include_in_schema=False)
 async def docs() -> FileResponse:
     """The API's documentation, to try it in a browser; works offline."""
-    return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY})
+    return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY} | SECURITY)

@@ -31,6 +31,44 @@ def test_the_service_names_itself(client: TestClient) -> None:
         assert client.get(f"/{link}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "accept",
+    ["text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "*/*;q=0.1, TEXT/HTML; q=0.5"],
+)
+def test_a_browser_gets_the_page(client: TestClient, accept: str) -> None:
+    page = client.get("/", headers={"Accept": accept})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["vary"] == "Accept"
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page.text)
+    again = client.get("/", headers={"Accept": accept, "If-None-Match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["content-security-policy"] == policy
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html;q=0, */*", "text/html; q=0.0,*/*", ""])
+def test_others_get_the_service_document(client: TestClient, accept: str) -> None:
+    answer = client.get("/", headers={"Accept": accept})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["vary"] == "Accept"
+    assert answer.json()["name"] == "vaeserve"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("main.js", "text/javascript"), ("explorer.css", "text/css")])
+def test_static_files_are_kept_and_asked_for_again(client: TestClient, name: str, kind: str) -> None:
+    path = f"/static/explorer/{name}"
+    file = client.get(path)
+    assert file.headers["content-type"] == f"{kind}; charset=utf-8"
+    assert (file.headers["cache-control"], file.headers["x-content-type-options"]) == ("no-cache", "nosniff")
+    again = client.get(path, headers={"If-None-Match": file.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", "no-cache")
+    problem(client.get("/static/explorer/nope.js"), 404, "not-found")
+
+
 def test_models_are_listed_with_their_manifests(client: TestClient) -> None:
     body = client.get("/models").json()
     assert body["default"] == "mnist"

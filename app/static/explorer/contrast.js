@@ -1,0 +1,92 @@
+/** An autoencoder without and with a prior, side by side: where real digits lie, and what draws from N(0, I) become. */
+
+import { button, whenNear } from "./controls.js";
+import { element, figure } from "./dom.js";
+import { Scatter } from "./scatter.js";
+import { Wall } from "./wall.js";
+
+const PREFERRED = ["digits-ae", "mnist-2d"];
+const DRAWS = 25;
+const RADIUS = 2.448; // of the circle that holds 95 % of N(0, I) on a plane: sqrt(-2 log 0.05)
+
+const ABSENT = "This server does not have both a plain autoencoder and a VAE of two latent dimensions to compare.";
+
+/** A plain autoencoder and a VAE of two dimensions, whose pictures are as large; null where one is missing.
+ *
+ * Of several versions the one that is numbered as the autoencoder: digits-ae 1 is the net of mnist-2d 1, not of 2.
+ */
+export function pair(models) {
+  const isVae = ({ manifest }) => "log_std" in manifest.graphs.encoder.outputs;
+  const isPreferred = ({ name }) => Number(PREFERRED.includes(name));
+  const size = ({ manifest: { image } }) => `${image.width} x ${image.height}`;
+  const planes = models.filter(({ manifest }) => manifest.latent.shape.join() === "2").sort((a, b) => isPreferred(b) - isPreferred(a) || b.version - a.version);
+  const plain = planes.find((model) => !isVae(model));
+  const vaes = planes.filter((model) => isVae(model) && plain && size(model) === size(plain));
+  const first = vaes.filter(({ name }) => name === vaes[0].name);
+  return vaes.length ? [plain, first.find(({ version }) => version === plain.version) ?? first[0]] : null;
+}
+
+/** How many of these pairs are in the circle, in per cent. */
+const share = (mean) => (100 * mean.filter(([x, y]) => Math.hypot(x, y) <= RADIUS).length) / mean.length;
+
+class Side {
+  constructor(app, title, { name, version, manifest: { image } }) {
+    Object.assign(this, { app, image, query: { model: name, version } });
+    this.scatter = new Scatter(`${title}: real digits on its map, and the circle that holds 95 % of the prior`);
+    this.wall = new Wall(`${title}, sample`, (i) => this.#choose(i));
+    this.wall.reserve(DRAWS, image);
+    this.share = element("p", { className: "small hushed share" });
+    const heading = element("h3", {}, title, element("span", { className: "hushed" }, ` ${name} ${version}`));
+    const map = element("figure", { className: "shown" }, this.scatter.root, element("figcaption", {}, this.share));
+    const samples = element("figure", { className: "shown" }, this.wall.root, element("figcaption", {}, "Decoded draws of the prior"));
+    this.root = element("div", { className: "side-of" }, heading, map, samples);
+  }
+
+  async map() {
+    const { mean, labels } = await this.app.ask("posteriors", { query: this.query, element: this.scatter.root });
+    this.scatter.mark({ circle: RADIUS });
+    this.scatter.set(mean, labels);
+    this.share.textContent = `${figure(share(mean), 0)} % of real digits lie in the circle, where 95 % of the prior’s draws fall.`;
+  }
+
+  async samples(seed) {
+    this.drawn = await this.app.ask("sample", { query: { ...this.query, n: DRAWS, seed }, element: this.wall.root });
+    this.wall.show(this.drawn.images, this.image);
+    this.scatter.mark({ crosses: [] });
+  }
+
+  /** Show on the scatter where a sample was drawn. */
+  #choose(index) {
+    this.wall.mark(index);
+    this.scatter.mark({ crosses: [this.drawn.latents[index]] });
+  }
+}
+
+export function mount(root, app) {
+  const both = pair(app.models.models);
+  if (!both) {
+    root.append(element("p", { className: "hushed" }, ABSENT));
+    return;
+  }
+  const sides = [new Side(app, "Plain autoencoder", both[0]), new Side(app, "Variational autoencoder", both[1])];
+  const words = element(
+    "p",
+    { className: "see" },
+    "The plain autoencoder lays digits out wherever they fit, far out of the circle too, so many draws land where no digit is, and decode to broken shapes. ",
+    "The VAE was pulled towards the prior while it learnt: nearly all its digits lie in the circle, and more of its draws decode to a digit.",
+  );
+  let seed = 1;
+  const draw = app.latest(async () => {
+    for (const side of sides) await side.samples(seed);
+  });
+  const another = button("Other draws", () => {
+    seed += 1;
+    draw();
+  });
+  const columns = element("div", { className: "columns" }, ...sides.map((side) => side.root));
+  root.append(element("div", { className: "contrast" }, words, columns, element("div", { className: "controls" }, another)));
+  whenNear(root, () => {
+    draw();
+    for (const side of sides) side.map().catch(app.tell);
+  });
+}

@@ -1,0 +1,161 @@
+/** Draw a digit: where it lies, what the model makes of it, how strange it finds it, and where. */
+
+import { button, onModelWhenNear } from "./controls.js";
+import { element, figure } from "./dom.js";
+import { makeHeat } from "./heat.js";
+import { asLearnt, base64Of } from "./ink.js";
+import { Pad } from "./pad.js";
+import { address, bitmapOf } from "./pictures.js";
+import { Scatter } from "./scatter.js";
+
+const DRAWS = { k: 16, seed: 1 };
+const EXAMPLES = { n: 6, seed: 11, temperature: 0.7 };
+const NATS = [["log-likelihood", "log_likelihood"], ["ELBO", "elbo"], ["reconstruction", "reconstruction"], ["KL", "kl"]];
+
+const EMPTY = "Draw a digit, or start from one of these.";
+const NO_POSTERIOR = "This model is a plain autoencoder: it has no likelihood, and cannot say how strange a picture is.";
+
+/** A percentile among held-out pictures, in words. */
+export function strangeness(percentile) {
+  if (percentile === undefined) return "This model was not measured on real digits: it has no percentile.";
+  const share = 100 - percentile;
+  if (share >= 99.95) return "Stranger than every real digit it was measured on.";
+  if (share < 0.5) return "More usual than nearly all real digits.";
+  return `Stranger than ${share > 99 ? share.toFixed(1) : share.toFixed(0)} % of real digits.`;
+}
+
+class Drawing {
+  constructor(root, app) {
+    this.app = app;
+    this.pad = new Pad(() => this.#changed(), (words) => app.tell(words));
+    this.latent = null;
+    this.look = app.latest((model) => this.#look(model));
+    this.#build(root);
+    app.onModel((model) => this.pad.fit(model));
+    onModelWhenNear(root, app, (model) => {
+      this.#offer(model).catch(app.tell);
+      this.#scatter(model).catch(app.tell);
+    });
+  }
+
+  #build(root) {
+    const { pad, app } = this;
+    this.centred = element("input", { type: "checkbox", checked: true, onchange: () => this.#changed() });
+    this.undo = button("Undo", () => pad.undo());
+    this.clear = button("Clear", () => pad.clear());
+    this.morph = button("Add to morph", () => (app.addPoint(this.latent, "drawn", "morph"), app.tell("Added to the morph.")));
+    const centre = element("label", { className: "choice" }, this.centred, "Centre like MNIST");
+    const controls = element("div", { className: "controls" }, this.undo, this.clear, this.morph, centre);
+    this.examples = element("div", { className: "examples", attributes: { role: "group", "aria-label": "Digits to start from" } });
+    const left = element("div", { className: "draw-left" }, pad.root, controls, this.examples);
+
+    this.again = element("img", { className: "digit", width: 28, height: 28, alt: "", hidden: true });
+    this.heat = makeHeat();
+    this.scatter = new Scatter("Where the drawing lies among real digits");
+    const figures = [
+      ["What it makes of it", (this.againFigure = element("div", { className: "figure place" }, this.again))],
+      ["What it finds odd", (this.heatFigure = element("div", { className: "figure" }, this.heat.root))],
+      ["Where it lies", this.scatter.root],
+    ].map(([title, body]) => element("figure", { className: "shown" }, element("figcaption", {}, title), body));
+    this.verdict = element("p", { className: "verdict", attributes: { "aria-live": "polite" } }, EMPTY);
+    this.numbers = element("dl", { className: "readout nats" });
+    const right = element("div", { className: "draw-right" }, this.verdict, element("div", { className: "shown-row" }, ...figures), this.numbers);
+    root.append(element("div", { className: "draw" }, left, right));
+    this.#empty();
+  }
+
+  /** Made digits to start from. */
+  async #offer(model) {
+    const source = model.manifest.arrays.aggregate_weights ? "aggregate" : "prior";
+    const { images } = await this.app.ask("sample", { query: { ...EXAMPLES, source } });
+    const made = images.map((image, i) => {
+      const picture = element("img", { className: "digit", src: address(image), width: model.width, height: model.height, alt: "" });
+      const start = async () => this.pad.clear(await bitmapOf(image));
+      const one = element("button", { type: "button", className: "tile", onclick: () => start().catch(this.app.tell) }, picture);
+      one.setAttribute("aria-label", `Start from example ${i + 1}`);
+      return one;
+    });
+    if (model === this.app.model) this.examples.replaceChildren(...made);
+  }
+
+  async #scatter(model) {
+    this.dims = model.d > 2 ? model.order.slice(0, 2) : [0, 1];
+    const { mean, labels } = await this.app.ask("posteriors", { query: { dims: this.dims }, element: this.scatter.root });
+    if (model === this.app.model) this.scatter.set(mean, labels);
+  }
+
+  #changed() {
+    if (!this.numbers) return;
+    const { isEmpty } = this.pad;
+    this.undo.disabled = this.clear.disabled = isEmpty;
+    if (isEmpty) this.#empty();
+    this.look(this.app.model);
+  }
+
+  #empty() {
+    this.latent = null;
+    this.again.hidden = true;
+    this.heat.clear();
+    this.scatter.mark({ ellipses: [] });
+    this.app.addPosterior(null, null);
+    this.morph.disabled = this.undo.disabled = this.clear.disabled = true;
+    this.#say(EMPTY, null);
+  }
+
+  /** Ask about the drawing as it is now: one request after the other. */
+  async #look(model) {
+    const { pad, app } = this;
+    if (pad.isEmpty) return;
+    const digit = asLearnt(pad, model, this.centred.checked);
+    const body = { images: [base64Of(digit)] };
+    const isStale = () => pad.isEmpty || model !== app.model;
+    const posterior = await app.ask("encode", { body, element: this.scatter.root });
+    if (isStale()) return;
+    this.#place(posterior.mean[0], posterior.log_std?.[0]);
+    const { images } = await app.ask("reconstruct", { body, element: this.againFigure });
+    if (isStale()) return;
+    Object.assign(this.again, { src: address(images[0]), hidden: false, alt: "The model's reconstruction of the drawing" });
+    if (posterior.log_std) await this.#score(digit, body, isStale);
+    else (this.heat.clear(), this.#say(NO_POSTERIOR, null));
+  }
+
+  /** Show a posterior on the map and on the scatter here; the pin goes there when the pen is lifted. */
+  #place(mean, logStd) {
+    this.latent = mean;
+    this.morph.disabled = false;
+    this.app.addPosterior(mean, logStd ?? null);
+    if (this.pad.pointer === null) this.app.addPoint(mean, "drawn");
+    if (!this.dims) return;
+    const std = this.dims.map((i) => (logStd ? Math.exp(logStd[i]) : 0));
+    this.scatter.mark({ ellipses: [{ mean: this.dims.map((i) => mean[i]), std }] });
+  }
+
+  async #score(digit, body, isStale) {
+    let score;
+    try {
+      score = await this.app.ask("score", { query: { ...DRAWS, explain: true }, body, element: this.heatFigure });
+    } catch (error) {
+      if (error.status !== 422) throw error;
+      this.heat.clear();
+      return this.#say(`It has no score. ${error.message}.`, null);
+    }
+    const explanation = await bitmapOf(score.explanation[0]);
+    if (isStale()) return undefined;
+    this.heat.show(digit, explanation, score.explanation_nats[0]);
+    return this.#say(strangeness(score.score_percentile?.[0]), score);
+  }
+
+  #say(words, score) {
+    if (this.verdict.textContent !== words) this.verdict.textContent = words;
+    const rows = NATS.flatMap(([name, member]) => {
+      const value = element("dd", {}, score ? `${figure(score[member][0])} nats` : "–");
+      value.dataset.member = member;
+      return [element("dt", {}, name), value];
+    });
+    this.numbers.replaceChildren(...rows);
+  }
+}
+
+export function mount(root, app) {
+  return new Drawing(root, app);
+}

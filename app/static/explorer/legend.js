@@ -1,0 +1,32 @@
+/** The classes and their colours; the one that is pointed at or pressed stands out on the map. */
+
+import { element } from "./dom.js";
+
+/** `makeLegend(root, onShow)`: `set(count)` fills it, `onShow(label)` is called with a class or null. */
+export function makeLegend(root, onShow) {
+  let pressed = null;
+
+  function button(label) {
+    const swatch = element("span", { className: "swatch", attributes: { "aria-hidden": "true" } });
+    swatch.style.background = `var(--class-${label}, hsl(${(label * 137.5) % 360} 60% 55%))`;
+    const made = element("button", { type: "button", className: "class" }, swatch, String(label));
+    made.setAttribute("aria-pressed", "false");
+    made.setAttribute("aria-label", `Class ${label} alone`);
+    made.onpointerenter = () => onShow(label);
+    made.onpointerleave = () => onShow(pressed);
+    made.onclick = () => {
+      pressed = pressed === label ? null : label;
+      for (const [i, other] of [...root.children].entries()) other.setAttribute("aria-pressed", String(i === pressed));
+      onShow(pressed);
+    };
+    return made;
+  }
+
+  return {
+    set(count) {
+      pressed = null;
+      root.replaceChildren(...Array.from({ length: count }, (_, label) => button(label)));
+      root.hidden = !count;
+    },
+  };
+}

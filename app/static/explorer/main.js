@@ -1,0 +1,34 @@
+/** The page: reads the models, makes `app`, mounts the panels. A panel that fails leaves the others alone. */
+
+import { makeApp } from "./app.js";
+import * as contrast from "./contrast.js";
+import * as draw from "./draw.js";
+import * as map from "./map.js";
+import * as models from "./models.js";
+import * as morph from "./morph.js";
+import { mountNav } from "./nav.js";
+import * as samples from "./samples.js";
+import { makeState } from "./state.js";
+import { mountTheme } from "./theme.js";
+
+const PANELS = { map, draw, morph, samples, contrast, models };
+
+async function main() {
+  const state = makeState();
+  mountTheme(document.getElementById("theme"), state);
+  const app = await makeApp(state);
+  mountNav(app);
+  for (const [id, panel] of Object.entries(PANELS)) {
+    try {
+      panel.mount(document.querySelector(`#${id} .panel`), app);
+    } catch (error) {
+      app.tell(error);
+      console.error(error);
+    }
+  }
+  document.documentElement.dataset.ready = "";
+}
+
+main().catch((error) => {
+  document.getElementById("messages").textContent = error.message;
+});

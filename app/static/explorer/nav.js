@@ -1,0 +1,33 @@
+/** The bar: which section is being read, and which model is looked at. */
+
+import { element } from "./dom.js";
+
+/** Fill the choice of models, and mark the section's link while one scrolls. */
+export function mountNav(app) {
+  mountChoice(document.getElementById("model"), app);
+  const links = new Map([...document.querySelectorAll(".bar nav a")].map((link) => [link.hash.slice(1), link]));
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (!isIntersecting) continue;
+        for (const link of links.values()) link.removeAttribute("aria-current");
+        links.get(target.id).setAttribute("aria-current", "true");
+      }
+    },
+    { rootMargin: "-40% 0px -55%" },
+  );
+  for (const id of links.keys()) seen.observe(document.getElementById(id));
+}
+
+function mountChoice(select, app) {
+  const newest = new Map(app.models.models.map(({ name, versions }) => [name, Math.max(...versions)]));
+  for (const { name, version } of app.models.models) {
+    const text = newest.get(name) === version ? name : `${name}, version ${version}`;
+    select.append(element("option", { value: `${name} ${version}` }, text));
+  }
+  select.onchange = () => {
+    const [name, version] = select.value.split(" ");
+    app.choose(name, Number(version));
+  };
+  app.onModel(({ name, version }) => (select.value = `${name} ${version}`));
+}

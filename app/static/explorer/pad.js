@@ -1,0 +1,121 @@
+/** The pad: a drawing made with mouse, pen, finger or keys. */
+
+import { element } from "./dom.js";
+import { paintDrawing, resolution } from "./ink.js";
+
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 0.03; // of the pad, that an arrow key moves the pen
+
+const LABEL = "Drawing pad. Arrows move the pen, Space puts it down and lifts it, Control Z takes back, Delete clears.";
+
+const within = (value) => Math.min(Math.max(value, 0), 1);
+
+export class Pad {
+  /** `onChange()` is called whenever the drawing changes, `say(words)` when the pen is put down or lifted by a key. */
+  constructor(onChange, say) {
+    Object.assign(this, { onChange, say });
+    [this.strokes, this.start, this.pen, this.isDown, this.pointer] = [[], null, [0.5, 0.5], false, null];
+    this.canvas = element("canvas", { className: "pad-canvas", tabIndex: 0, attributes: { role: "application", "aria-label": LABEL } });
+    this.cursor = element("span", { className: "pad-pen", hidden: true, attributes: { "aria-hidden": "true" } });
+    this.hint = element("span", { className: "pad-hint", attributes: { "aria-hidden": "true" } }, "Draw here");
+    this.root = element("div", { className: "pad" }, this.canvas, this.hint, this.cursor);
+    this.#listen();
+  }
+
+  get isEmpty() {
+    return !this.start && !this.strokes.length;
+  }
+
+  /** Of a model's pictures. */
+  fit(model) {
+    [this.canvas.width, this.canvas.height] = resolution(model);
+    this.canvas.style.aspectRatio = `${model.width} / ${model.height}`;
+    this.#changed();
+  }
+
+  clear(start = null) {
+    [this.strokes, this.start, this.isDown] = [[], start, false];
+    this.#changed();
+  }
+
+  /** Take the last stroke back, or, where there is none, what it started from. */
+  undo() {
+    if (!this.strokes.pop()) this.start = null;
+    this.isDown = false;
+    this.#changed();
+  }
+
+  #listen() {
+    const { canvas } = this;
+    canvas.onpointerdown = (event) => this.#begin(event);
+    canvas.onpointermove = (event) => this.#go(event);
+    canvas.onpointerup = canvas.onpointercancel = (event) => this.#end(event);
+    canvas.onkeydown = (event) => this.#key(event);
+    canvas.onfocus = () => (this.cursor.hidden = !canvas.matches(":focus-visible"));
+    canvas.onblur = () => {
+      this.cursor.hidden = true;
+      this.isDown = false;
+    };
+  }
+
+  #at(event) {
+    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    return [within((event.clientX - left) / width), within((event.clientY - top) / height)];
+  }
+
+  #begin(event) {
+    if (this.pointer !== null || event.button > 0) return;
+    this.pointer = event.pointerId;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.cursor.hidden = true;
+    this.isDown = false;
+    this.strokes.push([this.#at(event)]);
+    this.#changed();
+  }
+
+  #go(event) {
+    if (event.pointerId !== this.pointer) return;
+    const passed = event.getCoalescedEvents?.() ?? [];
+    this.strokes.at(-1).push(...(passed.length ? passed : [event]).map((one) => this.#at(one)));
+    this.#changed();
+  }
+
+  #end(event) {
+    if (event.pointerId !== this.pointer) return;
+    this.pointer = null;
+    this.#changed();
+  }
+
+  #key(event) {
+    const direction = KEYS[event.key];
+    if (direction) this.#move(...direction.map((part) => part * STEP));
+    else if (event.key === " ") this.#toggle();
+    else if (event.key === "Delete" || event.key === "Backspace") this.clear();
+    else if (event.key === "z" && (event.ctrlKey || event.metaKey)) this.undo();
+    else return;
+    event.preventDefault();
+  }
+
+  #move(right, down) {
+    this.pen = [within(this.pen[0] + right), within(this.pen[1] + down)];
+    this.cursor.hidden = false;
+    if (this.isDown) this.strokes.at(-1).push(this.pen);
+    this.#changed();
+  }
+
+  #toggle() {
+    this.isDown = !this.isDown;
+    if (this.isDown) this.strokes.push([this.pen]);
+    this.say(this.isDown ? "Pen down" : "Pen lifted");
+    this.#changed();
+  }
+
+  #changed() {
+    paintDrawing(this.canvas, this);
+    const [left, top] = this.pen.map((part) => `${part * 100}%`);
+    Object.assign(this.cursor.style, { left, top });
+    this.cursor.classList.toggle("down", this.isDown);
+    this.hint.hidden = !this.isEmpty;
+    this.onChange();
+  }
+}

@@ -1,0 +1,28 @@
+/** Base64 PNGs of JSON answers. */
+
+/** Such a PNG as the address of an image. */
+export const address = (base64) => `data:image/png;base64,${base64}`;
+
+/** Its pixels as a bitmap. */
+export function bitmapOf(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/png" }));
+}
+
+/** The red values of a bitmap, 0 to 255, row by row; grey is the same in all channels. */
+export function greys(bitmap) {
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  return Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
+}
+
+/** Save bytes under a file name. */
+export function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  const link = Object.assign(document.createElement("a"), { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

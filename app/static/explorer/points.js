@@ -1,0 +1,78 @@
+/** The points of a morph, in an order that can be changed, and in the address: "c3;0.5,-1.2" is class 3, then a latent. */
+
+import { button } from "./controls.js";
+import { element } from "./dom.js";
+
+export const MOST = 16;
+
+const DECIMALS = 5;
+
+export const ofClass = (label) => ({ label, name: `class ${label}` });
+
+export const ofLatent = (latent, name) => ({ latent: latent.map((value) => +value.toFixed(DECIMALS)), name: name === null ? "point" : String(name) });
+
+/** A point as POST /interpolate takes it. */
+export const asked = ({ label, latent }) => (latent ? { latent } : { label });
+
+export const write = (points) => points.map(({ label, latent }) => (latent ? latent.join(",") : `c${label}`)).join(";");
+
+/** The points of a text, those alone that `model` has. */
+export function read(text, { d, labels }) {
+  const points = (text ?? "").split(";").flatMap((part) => {
+    if (/^c\d+$/.test(part)) return Number(part.slice(1)) < labels ? [ofClass(Number(part.slice(1)))] : [];
+    const latent = part.split(",").map(Number);
+    return part && latent.length === d && latent.every(Number.isFinite) ? [ofLatent(latent, "point")] : [];
+  });
+  return points.slice(0, MOST);
+}
+
+/** The list of points: `{root, show(points), paint(index, strip, model)}`; `onChange(points)` is called with a new one. */
+export function makeList(onChange) {
+  const root = element("ol", { className: "points", attributes: { "aria-label": "Points of the morph, in order" } });
+  let [points, focus] = [[], null];
+
+  function move(index, by) {
+    const next = points.filter((_, i) => i !== index);
+    next.splice(index + by, 0, points[index]);
+    focus = { index: index + by, name: by < 0 ? "earlier" : "later" };
+    onChange(next);
+  }
+
+  function remove(index) {
+    focus = { index: Math.min(index, points.length - 2), name: "remove" };
+    onChange(points.filter((_, i) => i !== index));
+  }
+
+  function item(point, index) {
+    const words = `${index + 1}, ${point.name}`;
+    const act = (name, text, title, onclick, disabled = false) =>
+      button(text, onclick, { className: `quiet ${name}`, title, disabled, ariaLabel: `${title}: ${words}` });
+    const picture = element("canvas", { className: "digit", width: 28, height: 28, attributes: { "aria-hidden": "true" } });
+    const actions = element(
+      "span",
+      { className: "point-actions" },
+      act("earlier", "←", "Move earlier", () => move(index, -1), index === 0),
+      act("remove", "×", "Remove", () => remove(index)),
+      act("later", "→", "Move later", () => move(index, 1), index === points.length - 1),
+    );
+    return element("li", { className: "point" }, picture, element("span", { className: "small" }, point.name), actions);
+  }
+
+  return {
+    root,
+    show(given) {
+      points = given;
+      root.replaceChildren(...points.map(item));
+      const wanted = focus && root.children[focus.index];
+      if (wanted) [`.${focus.name}`, ".remove"].map((name) => wanted.querySelector(name)).find((one) => !one.disabled).focus();
+      focus = null;
+    },
+    /** Show a point's picture: the frame of `strip` that starts at `left`. */
+    paint(index, strip, left, { width, height }) {
+      const canvas = root.children[index]?.querySelector("canvas");
+      if (!canvas) return;
+      Object.assign(canvas, { width, height });
+      canvas.getContext("2d").drawImage(strip, left, 0, width, height, 0, 0, width, height);
+    },
+  };
+}

@@ -1,0 +1,150 @@
+/** A wall of samples: of the prior, of the aggregated posterior, or both side by side. */
+
+import { button, makeRange, makeSegments, onModelWhenNear } from "./controls.js";
+import { element } from "./dom.js";
+import { Wall } from "./wall.js";
+
+const SOURCES = [["prior", "Prior"], ["aggregate", "Aggregated posterior"], ["both", "Both"]];
+const COUNTS = [16, 36, 64];
+const MOST_SEED = 2 ** 31 - 1;
+const NO_TRUNCATION = 4; // the slider's end: nothing is drawn anew
+
+/** What is asked for if the address says nothing. */
+const FIRST = { seed: 1, n: 36, temperature: 1, truncation: NO_TRUNCATION, source: "both", label: null };
+
+const WORDS = { prior: "Prior", aggregate: "Aggregated posterior" };
+const TOLD = {
+  prior: "Latents from N(0, I), what training pulled the posteriors towards.",
+  aggregate: "Latents from where the posteriors of the training pictures really lie.",
+};
+
+class Samples {
+  constructor(root, app) {
+    this.app = app;
+    this.drawn = {};
+    this.walls = Object.fromEntries(Object.keys(WORDS).map((source) => [source, new Wall(`Sample of the ${WORDS[source].toLowerCase()}`, (i) => this.#choose(source, i))]));
+    this.draw = app.latest((model) => this.#draw(model));
+    this.#build(root);
+    onModelWhenNear(root, app, (model) => this.#refresh(model));
+    app.state.onChange(Object.keys(FIRST), () => this.#refresh(app.model));
+  }
+
+  /** What the address says, where it makes sense. */
+  get wanted() {
+    const number = (name, low, high) => {
+      const text = this.app.state.get(name);
+      const value = Number(text);
+      return text !== null && text !== "" && value >= low && value <= high ? value : FIRST[name];
+    };
+    const { arrays } = this.app.model.manifest;
+    const given = SOURCES.map(([name]) => name).find((name) => name === this.app.state.get("source"));
+    const source = arrays.aggregate_weights ? (given ?? FIRST.source) : "prior";
+    const label = number("label", 0, this.app.model.labels - 1);
+    return {
+      seed: Math.floor(number("seed", 0, MOST_SEED)),
+      n: Math.floor(number("n", 1, 64)),
+      temperature: number("temperature", 0, 2),
+      truncation: number("truncation", 0.1, NO_TRUNCATION),
+      source,
+      label: source === "prior" || !arrays.aggregate_labels || label === null ? null : Math.floor(label),
+    };
+  }
+
+  /** Put a value into the address; what is said anyway is left out. */
+  #set(name, value) {
+    this.app.state.set({ [name]: value === FIRST[name] ? null : value });
+  }
+
+  #build(root) {
+    const say = { temperature: (value) => value.toFixed(2), truncation: (value) => (value >= NO_TRUNCATION ? "none" : value.toFixed(2)) };
+    this.seed = element("input", { type: "number", min: 0, max: MOST_SEED, step: 1, className: "seed" });
+    this.seed.onchange = () => this.seed.validity.valid && this.seed.value !== "" ? this.#set("seed", Number(this.seed.value)) : this.#fill();
+    const another = button("Another seed", () => this.#set("seed", Math.floor(Math.random() * 100_000)), { className: "main" });
+    this.source = makeSegments("source", "Where latents are drawn from", SOURCES, (value) => this.#set("source", value));
+    this.label = element("select", { onchange: () => this.#set("label", this.label.value === "" ? null : Number(this.label.value)) });
+    this.count = element("select", { onchange: () => this.#set("n", Number(this.count.value)) });
+    this.temperature = makeRange("Temperature", { min: 0, max: 2, step: 0.05, say: say.temperature, onInput: (value) => this.#set("temperature", value) });
+    this.truncation = makeRange("Truncation", { min: 0.1, max: NO_TRUNCATION, step: 0.1, say: say.truncation, onInput: (value) => this.#set("truncation", value) });
+    const named = (words, control) => element("label", { className: "choice" }, element("span", {}, words), control);
+    this.add = button("Add to morph", () => this.#addToMorph(), { disabled: true });
+    this.chosen = element("p", { className: "small hushed", attributes: { "aria-live": "polite" } });
+    this.figures = Object.entries(this.walls).map(([source, wall]) => {
+      const caption = element("figcaption", {}, element("strong", {}, WORDS[source]), ` ${TOLD[source]}`);
+      return [source, element("figure", { className: "shown" }, wall.root, caption)];
+    });
+    root.append(
+      element(
+        "div",
+        { className: "samples" },
+        element("div", { className: "controls" }, this.source.root, named("Class", this.label), named("How many", this.count)),
+        element("div", { className: "controls" }, named("Seed", this.seed), another, this.temperature.root, this.truncation.root),
+        (this.row = element("div", { className: "walls" }, ...this.figures.map(([, shown]) => shown))),
+        element("div", { className: "controls" }, this.add, this.chosen),
+      ),
+    );
+  }
+
+  /** Show on the controls what is wanted. */
+  #fill() {
+    const { wanted, app } = this;
+    const { arrays } = app.model.manifest;
+    this.seed.value = wanted.seed;
+    this.source.value = wanted.source;
+    for (const input of this.source.inputs) input.disabled = input.value !== "prior" && !arrays.aggregate_weights;
+    const option = (value, text) => element("option", { value }, text);
+    this.label.replaceChildren(option("", "all"), ...Array.from({ length: app.model.labels }, (_, i) => option(i, String(i))));
+    this.label.value = wanted.label ?? "";
+    this.label.disabled = wanted.source === "prior" || !arrays.aggregate_labels;
+    this.label.title = this.label.disabled ? "The prior knows no classes: choose the aggregated posterior" : "";
+    this.count.replaceChildren(...[...new Set([...COUNTS, wanted.n])].sort((a, b) => a - b).map((count) => option(count, String(count))));
+    this.count.value = wanted.n;
+    this.temperature.show(wanted.temperature);
+    this.truncation.show(wanted.truncation);
+    for (const [source, shown] of this.figures) shown.hidden = wanted.source !== "both" && wanted.source !== source;
+    this.row.classList.toggle("two", wanted.source === "both");
+    for (const wall of Object.values(this.walls)) wall.reserve(wanted.n, app.model);
+    return wanted;
+  }
+
+  #refresh(model) {
+    this.#fill();
+    this.draw(model);
+  }
+
+  async #draw(model) {
+    const { source: wantedSource, label, truncation, ...query } = this.wanted;
+    this.#unchoose();
+    for (const [source, wall] of Object.entries(this.walls)) {
+      if (wantedSource !== "both" && wantedSource !== source) continue;
+      const parts = { ...query, source, truncation: truncation < NO_TRUNCATION ? truncation : null, label: source === "aggregate" ? label : null };
+      const drawn = await this.app.ask("sample", { query: parts, element: wall.root });
+      if (model !== this.app.model) return;
+      this.drawn[source] = drawn;
+      wall.show(drawn.images, model);
+    }
+  }
+
+  #unchoose() {
+    this.latent = null;
+    this.add.disabled = true;
+    this.chosen.textContent = "Choose a sample: it is put on the map.";
+    for (const wall of Object.values(this.walls)) wall.mark(null);
+  }
+
+  #choose(source, index) {
+    for (const [name, wall] of Object.entries(this.walls)) wall.mark(name === source ? index : null);
+    this.latent = this.drawn[source].latents[index];
+    this.add.disabled = false;
+    this.chosen.textContent = `Sample ${index + 1} of the ${WORDS[source].toLowerCase()} is on the map.`;
+    this.app.addPoint(this.latent, "sample");
+  }
+
+  #addToMorph() {
+    this.app.addPoint(this.latent, "sample", "morph");
+    this.app.tell("Added to the morph.");
+  }
+}
+
+export function mount(root, app) {
+  return new Samples(root, app);
+}

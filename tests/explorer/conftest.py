@@ -1,0 +1,109 @@
+"""The explorer in a real browser: Debian's chromium, driven by Playwright."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import MODELS, Pixels, servers
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+READY = "#map .pinned canvas[data-latent]"
+"""There once the map has its dots, and the pinned latent its picture."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; without one these tests are skipped, but not in CI."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None  # type: ignore[assignment]
+    if sync_playwright is None or not (CHROMIUM.exists() or shutil.which("chromium")):
+        missing = "install chromium (apt-get install chromium) and Playwright (scripts/test does)"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    with sync_playwright() as playwright:
+        path = CHROMIUM if CHROMIUM.exists() else shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where a server of the shipped models answers."""
+    with servers() as start:
+        _, client = start(models_dir=MODELS, log_level="warning")
+        yield str(client.base_url).rstrip("/")
+
+
+Visit = Callable[..., Any]
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Visit]:
+    """Opens the page, with a query of one's own, and waits for the map.
+
+    At the end no page may have logged an error, or asked anything of another origin; what a test allows by `allow` is
+    part of an error's text.
+    """
+    contexts, wrong, allowed = [], [], list[str]()
+
+    def open_page(allow: str = "", ready: str = READY, prepare: Any = None, **options: Any) -> Any:
+        query = options.pop("query", {})
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options)
+        contexts.append(context)
+        allowed.extend([allow] if allow else [])
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.extend(_elsewhere(request.url, address)))
+        if prepare is not None:
+            prepare(page)
+        page.goto(f"{address}/?{urlencode(query)}")
+        if ready:
+            page.wait_for_selector(ready)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not [text for text in wrong if not any(part in text for part in allowed)]
+
+
+def _elsewhere(url: str, address: str) -> list[str]:
+    return [] if url.startswith((f"{address}/", f"blob:{address}/", "data:")) else [f"another origin: {url}"]
+
+
+def canvas_pixels(page: Any, selector: str) -> Pixels:
+    """The grey values of a canvas, uint8 `[H, W]`."""
+    width, height, values = page.eval_on_selector(
+        selector,
+        """canvas => {
+            const { width, height } = canvas;
+            return [width, height, [...canvas.getContext("2d").getImageData(0, 0, width, height).data]];
+        }""",
+    )
+    return np.array(values, np.uint8).reshape(height, width, 4)[..., 0]
+
+
+def grey(content: bytes) -> Pixels:
+    """The grey values of a picture, uint8 `[H, W]`."""
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L"))
