@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, from_base64
+from tests.conftest import ROOT, Pixels, base64_png, from_base64, png
 from tests.explorer.conftest import Visit, canvas_pixels, grey
 
 AXE = ROOT / "tests/clients/node_modules/axe-core/axe.min.js"
@@ -231,6 +231,27 @@ def test_a_morph_by_keyboard_alone(visit: Visit) -> None:
     page.keyboard.press("Tab")
     step.press("Home")
     assert step.get_attribute("aria-valuetext") == "1 / 31"
+
+
+def test_a_picture_from_a_file_is_a_point(visit: Visit, address: str, digits: Pixels) -> None:
+    page = visit()
+    morph = near(page, "morph")
+    with page.expect_file_chooser() as chosen:
+        morph.get_by_role("button", name="A picture of yours").click()
+    chosen.value.set_files({"name": "digit.png", "mimeType": "image/png", "buffer": png(digits[0])})
+    morph.get_by_text("3 points").wait_for()
+    assert points(page) == ["class 3", "class 8", "picture"]
+    body = {"images": [base64_png(digits[0])]}
+    (mean,) = httpx2.post(f"{address}/encode?model=mnist-2d&version=2", json=body).json()["mean"]
+    assert [float(value) for value in state(page)["points"].split(";")[2].split(",")] == pytest.approx(mean, abs=1e-5)
+
+
+def test_a_file_that_is_no_picture_is_told_in_words(visit: Visit) -> None:
+    page = visit(allow="422")
+    near(page, "morph")
+    page.set_input_files("#morph input[type=file]", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.get_by_text("not a PNG, JPEG, WEBP or GIF image").wait_for()
+    assert points(page) == ["class 3", "class 8"]
 
 
 def test_a_morph_needs_two_points(visit: Visit) -> None:

@@ -3,7 +3,7 @@
 import { button, makeRange, makeSegments, onModelWhenNear } from "./controls.js";
 import { element } from "./dom.js";
 import { Path } from "./path.js";
-import { save } from "./pictures.js";
+import { dataUrl, save } from "./pictures.js";
 import { asked, makeList, MOST, ofClass, ofLatent, read, write } from "./points.js";
 
 const STEPS = 16; // pictures from each point to the next, both included
@@ -33,6 +33,8 @@ class Morph {
     this.classes = element("div", { className: "controls", attributes: { role: "group", "aria-label": "Add a class" } });
     const pin = button("The map’s point", () => this.#add(ofLatent(this.#pin(), "map")));
     const sample = button("A random sample", () => this.#sample().catch(this.app.tell));
+    this.file = element("input", { type: "file", hidden: true, accept: "image/png, image/jpeg, image/webp, image/gif", onchange: () => this.#upload().catch(this.app.tell) });
+    const upload = button("A picture of yours", () => this.file.click());
     const clear = button("Remove all", () => this.#take([]));
     this.range = makeRange("Step", { min: 0, max: 1, step: 1, say: (index) => `${index + 1} / ${this.frames}`, onInput: (index) => this.#step(index) });
     this.play = button("Play", () => (this.timer ? this.#stop() : this.#start()), { className: "main play" });
@@ -46,7 +48,7 @@ class Morph {
       element(
         "div",
         { className: "morph" },
-        element("div", { className: "adders" }, element("span", { className: "hushed small" }, "Add"), this.classes, pin, sample, clear),
+        element("div", { className: "adders" }, element("span", { className: "hushed small" }, "Add"), this.classes, pin, sample, upload, this.file, clear),
         this.list.root,
         this.hint,
         element("div", { className: "controls" }, this.play, this.range.root),
@@ -81,6 +83,16 @@ class Morph {
   async #sample() {
     const { latents } = await this.app.ask("sample", { query: { seed: Math.floor(Math.random() * 1e6) } });
     this.#add(ofLatent(latents[0], "sample"));
+  }
+
+  /** Add where a picture from a file lies. */
+  async #upload() {
+    const [file] = this.file.files;
+    this.file.value = "";
+    if (!file) return;
+    const body = { images: [await dataUrl(file)] };
+    const { mean } = await this.app.ask("encode", { query: { fit: "crop" }, body });
+    this.#add(ofLatent(mean[0], "picture"));
   }
 
   #add(point) {

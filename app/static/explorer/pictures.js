@@ -1,6 +1,6 @@
-/** Base64 PNGs of JSON answers. */
+/** Pictures as text, as pixels and as files. */
 
-/** Such a PNG as the address of an image. */
+/** A base64 PNG of a JSON answer as the address of an image. */
 export const address = (base64) => `data:image/png;base64,${base64}`;
 
 /** Its pixels as a bitmap. */
@@ -25,4 +25,12 @@ export function save(blob, name) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/** A file as the `data:` address that a JSON request may carry. */
+export function dataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = Object.assign(new FileReader(), { onload: () => resolve(reader.result), onerror: () => reject(reader.error) });
+    reader.readAsDataURL(file);
+  });
 }
