@@ -18,6 +18,7 @@ from app.errors import (
     BundleRefused,
     Conflict,
     ExecutionProviderError,
+    Overloaded,
     StartupError,
     UnknownModel,
 )
@@ -154,10 +155,14 @@ class Catalog:
         """Rows that wait for a slot."""
         return self._batcher.queued_rows
 
-    @property
-    def ready(self) -> bool:
-        """Whether requests are taken."""
-        return not self._batcher.closed
+    def check_ready(self) -> None:
+        """Refuse where requests are not taken.
+
+        Raises:
+            Overloaded: the server stops.
+        """
+        if self._batcher.closed:
+            raise Overloaded("the server is stopping")
 
     async def close(self) -> None:
         """Take no more requests, and wait until all accepted ones have ended."""

@@ -16,6 +16,7 @@ from app.bundle import read_manifest
 from app.errors import BundleError
 from app.likelihood import PARAMETERS
 from tests.conftest import MODELS, ROOT, Start
+from tests.pages import blocks
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BUNDLE, MATHEMATICS = ((ROOT / "docs" / name).read_text() for name in ("bundle-format.md", "mathematics.md"))
@@ -35,7 +36,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def block(text: str, language: str) -> str:
-    return "\n".join(re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL))
+    return "\n".join(blocks(text, language))
 
 
 def rows(text: str, heading: str) -> list[list[str]]:

@@ -8,23 +8,23 @@ import sys
 import httpx2
 import pytest
 
+from tests import pages
 from tests.conftest import ROOT
 
 DOCUMENT = (ROOT / "docs/open-inference-protocol.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+PROGRAMS = pages.blocks(DOCUMENT, "python")
 LIBRARIES = ("tritonclient", "kserve", "diffusers")
 
 
 def run(command: list[str], live: httpx2.Client) -> str:
-    address = f"{live.base_url.host}:{live.base_url.port}"
-    command = [part.replace("127.0.0.1:8000", address) for part in command]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [pages.aimed(part, live) for part in command], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_every_command_works(live: httpx2.Client) -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", DOCUMENT, flags=re.DOTALL)
-    commands = re.sub(r" \\\n\s*", " ", block).strip().splitlines()
-    answers = [run(["bash", "-c", line.replace("curl -s", "curl -sS --fail-with-body")], live) for line in commands]
+    (block,) = pages.blocks(DOCUMENT, "sh")
+    answers = [run(["bash", "-c", line], live) for line in pages.commands(block)]
     for answer, part in zip(answers, ("vaeserve", "logits", '"data":[', "READY"), strict=True):
         assert part in answer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
+from tests import pages
 from tests.conftest import ROOT, Start
 
 README = (ROOT / "README.md").read_text()
@@ -17,9 +18,8 @@ USE = README.partition("## Use it")[2].partition("\n## ")[0]
 
 
 def commands(language: str, text: str = README) -> list[str]:
-    """The commands of the fenced blocks of a language, continuation lines joined."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
-    return [line for block in blocks for line in re.sub(r" \\\n\s*", " ", block).strip().splitlines()]
+    """The commands of the fenced blocks of a language."""
+    return [line for block in pages.blocks(text, language) for line in pages.commands(block)]
 
 
 def test_tables_are_those_of_the_code_and_the_manifests() -> None:
@@ -44,11 +44,10 @@ def test_every_variable_that_is_named_is_one() -> None:
 
 def test_every_use_of_the_server_works(start: Start, tmp_path: Path) -> None:
     _, client = start()
-    address = f"{client.base_url.host}:{client.base_url.port}"
-    (shown,) = re.findall(r"```json\n(.*?)\n```", USE, flags=re.DOTALL)
+    (shown,) = pages.blocks(USE, "json")
     answers = []
     for command in commands("sh", USE):
-        script = command.replace("127.0.0.1:8000", address).replace("curl -s", "curl -sS --fail-with-body")
+        script = pages.aimed(command, client)
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == 0, (command, done)
         written = re.search(r"-o (\S+)", command)
@@ -63,8 +62,8 @@ def test_every_use_of_the_server_works(start: Start, tmp_path: Path) -> None:
     for name in ("mean", "log_std"):  # other machines round otherwise
         assert answered.pop(name) == [pytest.approx(expected.pop(name)[0], abs=1e-3)]
     assert answered == expected
-    (program,) = re.findall(r"```python\n(.*?)```", USE, flags=re.DOTALL)
-    script = program.replace("127.0.0.1:8000", address)
+    (program,) = pages.blocks(USE, "python")
+    script = pages.aimed(program, client)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == re.findall(r"print\(.*\)  # (.*)", program)[0]
 

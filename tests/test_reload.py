@@ -19,6 +19,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.bundle import read_manifest, write_array, write_manifest
+from tests import pages
 from tests.conftest import ROOT, Pixels, Start, base64_png, damage, put_bundle
 from tests.test_workers import children, sharing, until
 
@@ -154,11 +155,9 @@ def test_every_command_of_the_documentation_works(start: Start, models_copy: Pat
     _, client = start(models_dir=models_copy, admin_key=KEY)
     text = (ROOT / "docs" / "models.md").read_text()
     answers = []
-    for command in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)[0].strip().splitlines():
-        script = command.replace("http://127.0.0.1:8000", str(client.base_url).rstrip("/"))
-        script = script.replace("curl -s", "curl -sS --fail-with-body")
+    for command in pages.commands(pages.blocks(text, "sh")[0]):
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["bash", "-c", pages.aimed(command, client)],
             env={"VAE_ADMIN_KEY": KEY, "PATH": os.environ["PATH"]},
             capture_output=True,
             check=True,

@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any, Self, cast, get_args, get_origin
+from typing import Any, Self, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response, params
@@ -26,6 +26,8 @@ from app.api.raw import Raw
 from app.api.state import State, server_state
 from app.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from app.timing import Timing, timed
+
+Body = TypeVar("Body", bound=BaseModel)
 
 _MOST_PARAMETERS = 4096
 _MOST_ERRORS = 1000
@@ -195,25 +197,26 @@ def _path_parameter(name: str, kind: TypeAdapter[Any], text: str) -> Any:
 
 def _json_reader(model: type[BaseModel]) -> Callable[[Scope, Receive, State], Awaitable[BaseModel]]:
     async def read(scope: Scope, receive: Receive, _: State) -> BaseModel:
-        try:
-            return model.model_validate_json(check_json(await _read_body(receive)))
-        except ValidationError as error:
-            raise invalid(error, "body") from None
+        return parse_json(model, await _read_body(receive))
 
     return read
 
 
-def check_json(content: bytes) -> bytes:
-    """The content, unless to parse it would take the event loop long; to count what is in it does not.
+def parse_json(model: type[Body], content: bytes) -> Body:
+    """A body of JSON, unless to parse it would take the event loop long; to count what is in it does not.
 
     Raises:
         BodyTooLarge: it has more lists and objects, or more values, than any request.
+        RequestValidationError: it is not what the operation takes.
     """
     if len(content) > _SMALL_JSON and (
         content.count(b"[") + content.count(b"{") > _MOST_LISTS or content.count(b",") > _MOST_VALUES
     ):
         raise BodyTooLarge("more values than any request can have")
-    return content
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise invalid(error, "body") from None
 
 
 def _request_reader(

@@ -61,8 +61,7 @@ async def live() -> Health:
 @router.get("/health/ready", operation_id="ready", responses=documented(Overloaded))
 async def ready(server: Server) -> Health:
     """Every model is loaded and the queue takes rows; 503 while the server stops."""
-    if not server.catalog.ready:
-        raise Overloaded("the server is stopping")
+    server.catalog.check_ready()
     return Health(status="ready")
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.conftest import ROOT, Pixels, base64_png, from_base64, load_npz, npy, png
 from tests.document import operations
+from tests.pages import blocks
 
 CONFIG = Path(__file__).parent / "python.yml"
 PACKAGE = "vaeserve_client"
@@ -81,7 +82,7 @@ def test_every_operation_is_generated(generated: Path) -> None:
 
 
 def test_the_program_of_the_page_runs(generated: Path, address: str) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (program,) = blocks(PAGE, "python")
     command = [sys.executable, "-c", program.replace("http://127.0.0.1:8000", address)]
     done = subprocess.run(command, cwd=generated, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == re.findall(r"print\(.*\)  # (.*)", program)[0]

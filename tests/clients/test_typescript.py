@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.pages import blocks
 
 FOLDER = Path(__file__).parent
 MODULES = FOLDER / "node_modules"
@@ -61,7 +62,7 @@ def test_the_program_compiles_and_runs(compiled: Path, address: str) -> None:
 
 def test_the_program_of_the_page_compiles_and_runs(compiled: Path, address: str, tmp_path: Path) -> None:
     shutil.copytree(compiled, tmp_path / "page", symlinks=True)
-    (program,) = re.findall(r"```ts\n(.*?)```", (ROOT / "docs/clients.md").read_text(), flags=re.DOTALL)
+    (program,) = blocks((ROOT / "docs/clients.md").read_text(), "ts")
     (tmp_path / "page" / "client.ts").write_text(program.replace("http://127.0.0.1:8000", address))
     node(MODULES / "typescript/bin/tsc", "--project", tmp_path / "page", folder=tmp_path / "page")
     printed = node(tmp_path / "page" / "client.js", folder=tmp_path / "page")

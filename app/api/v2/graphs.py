@@ -101,12 +101,6 @@ def all_graphs(catalog: Catalog) -> Iterator[Graph]:
     return (Graph(vae, kind) for vae in catalog for kind in GRAPHS)
 
 
-def check_ready(catalog: Catalog) -> None:
-    """Refuse where the server stops."""
-    if not catalog.ready:
-        raise Overloaded("the server is stopping")
-
-
 def datatype(tensor: Tensor) -> str:
     """The protocol's name of a tensor's data type."""
     return NAMES[tensor.dtype]

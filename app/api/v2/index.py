@@ -3,9 +3,9 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field, RootModel, ValidationError
+from pydantic import BaseModel, Field, RootModel
 
-from app.api.operation import invalid
+from app.api.operation import parse_json
 from app.api.problems import documented
 from app.api.state import Server
 from app.api.v2.graphs import GRAPHS, TAG
@@ -45,12 +45,9 @@ async def index_request(request: Request) -> IndexRequest:
     """The body, if there is one.
 
     Raises:
-        RequestValidationError: it is not one.
+        BodyTooLarge, RequestValidationError: it is not one.
     """
-    try:
-        return IndexRequest.model_validate_json(await request.body() or b"{}")
-    except ValidationError as error:
-        raise invalid(error, "body") from None
+    return parse_json(IndexRequest, await request.body() or b"{}")
 
 
 @router.post(

@@ -13,7 +13,6 @@ from app.api.v2.graphs import (
     Graph,
     GraphPath,
     VersionPath,
-    check_ready,
     datatype,
     find_graph,
     wire_shape,
@@ -108,7 +107,7 @@ async def model_version_config(server: Server, name: GraphPath, version: Version
 
 
 def _ready(server: State, graph: Graph) -> ModelReady:
-    check_ready(server.catalog)
+    server.catalog.check_ready()
     return ModelReady(name=graph.name)
 
 

@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from app.api.manage import administered
-from app.api.operation import invalid
+from app.api.operation import parse_json
 from app.api.problems import documented
 from app.api.state import Server
 from app.api.v2.graphs import GRAPHS, TAG
@@ -51,13 +51,10 @@ async def change_request(request: Request) -> ChangeRequest:
     """The body, if there is one.
 
     Raises:
-        RequestValidationError: it is not one.
+        BodyTooLarge, RequestValidationError: it is not one.
         InvalidInput: it brings a model of its own.
     """
-    try:
-        asked = ChangeRequest.model_validate_json(await request.body() or b"{}")
-    except ValidationError as error:
-        raise invalid(error, "body") from None
+    asked = parse_json(ChangeRequest, await request.body() or b"{}")
     if any(name == "config" or name.startswith("file:") for name in asked.parameters):
         raise InvalidInput("models are loaded from the models directory alone", "/parameters")
     return asked

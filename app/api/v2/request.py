@@ -7,10 +7,10 @@ import anyio.to_thread
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 
 from app.api.latents import latents_of_values
-from app.api.operation import SelfReading, check_json, invalid
+from app.api.operation import SelfReading, parse_json
 from app.api.parameters import JsonInt, check_count
 from app.api.pictures import pixels_of_values
 from app.api.state import State
@@ -85,10 +85,7 @@ class InferRequest(SelfReading):
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _longest_head(server):
             raise BodyTooLarge("more JSON than the rows of one request can take")
-        try:
-            read = cls.model_validate_json(check_json(bytes(head)))
-        except ValidationError as error:
-            raise invalid(error, "body") from None
+        read = parse_json(cls, bytes(head))
         read._binary, read._accepted = binary, wanted_coding(request.headers.get("accept-encoding", ""))
         return read
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app import __version__
 from app.api.state import Server
-from app.api.v2.graphs import READY_PROBLEMS, TAG, check_ready
+from app.api.v2.graphs import READY_PROBLEMS, TAG
 
 router = APIRouter(prefix="/v2", tags=[TAG])
 
@@ -47,5 +47,5 @@ async def server_live() -> Live:
 @router.get("/health/ready", operation_id="v2_server_ready", responses=READY_PROBLEMS)
 async def server_ready(server: Server) -> Ready:
     """Every model is loaded and the queue takes rows; 503 while the server stops."""
-    check_ready(server.catalog)
+    server.catalog.check_ready()
     return Ready()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.app.cli.conftest import link_bundles, shell
 from tests.conftest import ROOT
+from tests.pages import blocks
 
 TEXT = (ROOT / "docs" / "cli.md").read_text()
 FIGURE = re.compile(r"-?[\d,]+\.\d+|\d[\d,]{3,}")
@@ -13,7 +14,7 @@ FIGURE = re.compile(r"-?[\d,]+\.\d+|\d[\d,]{3,}")
 def steps() -> list[tuple[str, list[str]]]:
     """Each command of the page, and the lines that it shows."""
     found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL):
+    for block in blocks(TEXT, "console"):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))

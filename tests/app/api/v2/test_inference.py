@@ -393,3 +393,7 @@ def test_json_is_bounded_by_what_the_rows_can_take(client: TestClient) -> None:
     refused(answer, 413)
     whole = {"name": "image", "shape": [256, 1, 28, 28], "datatype": "FP32", "data": [0.12345678901234567] * 256 * 784}
     assert client.post("/v2/models/mnist-2d.encoder/infer", json={"inputs": [whole]}).status_code == 200
+
+
+def test_json_of_the_repository_is_bounded_too(client: TestClient) -> None:
+    refused(client.post("/v2/repository/index", content=b'{"ready": [' + b"[]," * 1_000_000 + b"[]]}"), 413)
