@@ -1,5 +1,6 @@
 """`create_app(settings)`: composition and lifespan, nothing else."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -99,6 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
             departures=Departures(),
             decoding=decoding,
             keys=keys,
+            refused=Counter(),
             workers=settings.workers,
         )
         with reloads_on_hangup(catalog) if settings.workers == 1 else nullcontext():

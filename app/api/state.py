@@ -1,5 +1,6 @@
 """What the lifespan gives to every request: the models, the limits, what is shared."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Protocol, cast
 
@@ -40,6 +41,8 @@ class State:
     decoding: anyio.CapacityLimiter
     """How many requests' pictures are decoded at once."""
     keys: Keys
+    refused: Counter[str]
+    """How many requests were refused, by the reason: the slug of a problem, or what a connection did wrong."""
     workers: int
     """Processes that serve; where there are others, none may change by itself what it serves."""
 
