@@ -1,6 +1,9 @@
 """The two graphs of one bundle, ready to run: rows in, arrays out, through the batcher."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -8,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import timing
-from app.batcher import Arrays, Batcher, Latency, Run
+from app.batcher import Arrays, Batcher, Latency, Place, Run
 from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
 from app.errors import BundleError, InferenceFailed
 from app.gaussian import Floats
@@ -16,6 +19,10 @@ from app.likelihood import PARAMETERS, log_prob
 from app.session import ExecutionProvider, Session
 
 GraphName = Literal["encoder", "decoder"]
+Lane = Literal["encoder", "decoder", "parameters", "score", "explain"]
+"""What rows are run for; each has a lane of its own."""
+
+_place: ContextVar[Place | None] = ContextVar("place", default=None)
 
 
 class Graphs:
@@ -91,6 +98,28 @@ class Graphs:
             else self._submit("score", self._run_scoring, rows)
         )
 
+    def check_room(self, lane: Lane, rows: int) -> None:
+        """Refuse rows that the queue has no room for now.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        self._batcher.check_room(self._key(lane), rows)
+
+    @contextmanager
+    def held(self, lane: Lane, rows: int) -> Iterator[None]:
+        """While it lasts, the request in this context has room for so many rows, and whatever it runs is let in.
+
+        Raises:
+            Overloaded: the queue has no room for them now.
+        """
+        with self._batcher.hold(self._key(lane), rows, self.latency[lane]) as place:
+            _place.set(place)
+            try:
+                yield
+            finally:
+                _place.set(None)
+
     @property
     def can_score(self) -> bool:
         """Whether there is a likelihood of images."""
@@ -101,16 +130,20 @@ class Graphs:
         """Rows that wait for these graphs."""
         return self._batcher.queued_rows_of(self)
 
-    async def _submit(self, what: str, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+    def _key(self, lane: Lane) -> tuple["Graphs", Lane]:
+        return self, lane  # without the shape of a row, which is the same for all: see `_check_shapes`
+
+    async def _submit(self, lane: Lane, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
         return await self._batcher.submit(
-            (self, what, rows.shape[1:]),
+            self._key(lane),
             run,
             rows,
-            latency=self.latency[what],
+            latency=self.latency[lane],
             deadline=time.monotonic() + patience,
             timing=timing.current(),
-            statistics=self.statistics["encoder" if what == "encoder" else "decoder"],
+            statistics=self.statistics["encoder" if lane == "encoder" else "decoder"],
+            place=_place.get(),
         )
 
     def _session(self, graph: GraphName) -> tuple[Session, Graph]:
@@ -146,7 +179,7 @@ class Graphs:
         parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
         return {name: values.reshape(len(rows), -1) for name, values in parameters.items()}, pixels
 
-    def _warm_up(self) -> dict[str, Latency]:
+    def _warm_up(self) -> dict[Lane, Latency]:
         """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
         height, width, channels = self.image_shape
         image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
@@ -166,7 +199,7 @@ class Graphs:
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
         try:
-            latency = {
+            latency: dict[Lane, Latency] = {
                 "encoder": Latency.measured(self._run_encoder, image),
                 "decoder": Latency.measured(self._run_decoder, latent),
             }

@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         batch_rows=settings.batch_rows,
         batch_seconds=settings.batch_seconds,
         queue_rows=settings.queue_rows,
+        wait_seconds=settings.wait_seconds,
     )
     catalog = _load(settings, batcher)
     metrics = Metrics(batcher)
