@@ -4,7 +4,9 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,6 +26,7 @@ from app.main import check_models, create_app
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
+from app.worker import GRACE_SECONDS, end_with_supervisor
 
 logger = logging.getLogger("app")
 
@@ -33,6 +36,7 @@ def app_from_environment() -> Starlette:
     ignore_hangups()  # the supervisor heeds them
     settings = read_settings()
     _configure_logging(settings)
+    end_with_supervisor(settings.shutdown_seconds)
     try:
         application = create_app(settings)
     except StartupError as error:  # what was proven at the supervisor's start is so no more
@@ -78,6 +82,18 @@ class _Server(uvicorn.Server):
         listen(sockets)
         await super().startup(sockets)
         logger.info("answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets))
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop; where something hangs, a graph perhaps, it is not waited for."""
+        limit = threading.Timer((self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS, _give_up)
+        limit.daemon = True  # it lasts as long as the process does
+        limit.start()
+        await super().shutdown(sockets)
+
+
+def _give_up() -> None:
+    logger.error("the server does not stop: it is killed")
+    os._exit(128 + signal.SIGTERM)
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:

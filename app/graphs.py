@@ -16,7 +16,7 @@ from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
 from app.errors import BundleError, InferenceFailed
 from app.gaussian import Floats
 from app.likelihood import PARAMETERS, log_prob
-from app.session import ExecutionProvider, Session
+from app.session import ExecutionProvider, Session, check_finite
 
 GraphName = Literal["encoder", "decoder"]
 Lane = Literal["encoder", "decoder", "parameters", "score", "explain"]
@@ -163,14 +163,22 @@ class Graphs:
     def _run_scoring(self, rows: Floats) -> Arrays:
         """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
         parameters, pixels = self._parameters(rows)
-        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)}
+        return self._finite({"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)})
 
     def _run_explaining(self, rows: Floats) -> Arrays:
         """The same, and the log p(x_i|z) `[N, pixels]` that it is the sum of."""
         parameters, pixels = self._parameters(rows)
         each = {name: values[..., None] for name, values in parameters.items()}
         terms = log_prob(self.manifest.likelihood, each, pixels[..., None]).astype(np.float32)
-        return {"log_p_x": terms.sum(axis=1, dtype=np.float64), "log_p_pixels": terms}
+        return self._finite({"log_p_x": terms.sum(axis=1, dtype=np.float64), "log_p_pixels": terms})
+
+    def _finite(self, scores: Arrays) -> Arrays:
+        """Raises InferenceFailed where the decoder's parameters, finite as they are, give scores that are not."""
+        try:
+            check_finite(scores)
+        except FloatingPointError as error:
+            raise InferenceFailed(f"{self._decoder.name} failed") from error
+        return scores
 
     def _parameters(self, rows: Floats) -> tuple[dict[str, Floats], Floats]:
         """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_scoring` takes them."""
@@ -179,8 +187,9 @@ class Graphs:
         parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
         return {name: values.reshape(len(rows), -1) for name, values in parameters.items()}, pixels
 
-    def _warm_up(self) -> dict[Lane, Latency]:
-        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
+    def _warm_up(self) -> dict[Lane, Latency | None]:
+        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency. A graph with
+        a loop has none: zeros tell nothing of other rows, and it is never run where the server would wait for it."""
         height, width, channels = self.image_shape
         image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
         graphs = self.manifest.graphs
@@ -216,7 +225,10 @@ class Graphs:
                 raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
         # What the graphs give besides takes no time that can be told from theirs.
         latency["parameters"], latency["explain"] = latency["decoder"], latency.get("score", latency["decoder"])
-        return latency
+        return {lane: None if self._session_of(lane).has_loop else known for lane, known in latency.items()}
+
+    def _session_of(self, lane: Lane) -> Session:
+        return self._encoder if lane == "encoder" else self._decoder
 
 
 def _check_shapes(manifest: Manifest, directory: str) -> None:

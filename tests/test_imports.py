@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor"},
+    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor", "worker"},
     "main": {
         "__init__",
         "api",
@@ -57,6 +57,7 @@ ALLOWED = {
     "score": {"gaussian", "likelihood"},
     "metrics": {"batcher"},
     "protocol": {"api"},
+    "supervisor": {"worker"},
     "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
@@ -68,7 +69,7 @@ DOORS = {
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
     "prometheus_client": {"app/metrics.py"},
-    "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
+    "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py", "app/worker.py"},
     "typer": {"app/cli"},
     "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
     "httpx2": {"app/cli/client.py"},

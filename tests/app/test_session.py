@@ -36,6 +36,10 @@ def test_wrong_inputs_are_an_inference_error(decoder: Session) -> None:
         decoder.run({"latent": np.zeros((1, 3), np.float32)})
 
 
+def test_shipped_graphs_have_no_loop(decoder: Session) -> None:
+    assert not decoder.has_loop
+
+
 def test_what_is_no_model_is_a_bundle_error() -> None:
     with pytest.raises(BundleError, match="encoder of x cannot be loaded"):
         Session(b"junk", name="encoder of x")
