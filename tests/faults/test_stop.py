@@ -3,12 +3,12 @@
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
+from app.api.pictures import EXAMPLE_IMAGE
 from tests.conftest import MODELS, Start
 from tests.faults.load import Load
 from tests.test_workers import children, sharing, until
@@ -69,28 +69,17 @@ def test_a_second_sigterm_is_no_reason_to_hurry(start: Start) -> None:
     assert "Traceback" not in process.communicate()[1]
 
 
-@pytest.fixture
-def backlog(start: Start) -> Iterator[tuple[subprocess.Popen[str], httpx2.Client]]:
-    """A server that has a second to stop, and more to do than it can in that time."""
-    # One slot that is given one row at a time takes 256 of them some seconds, whatever else it does.
-    process, client = answering(start, 1, shutdown_seconds=1, slots=1, batch_rows=1, queue_rows=1_000_000)
-    client.timeout = httpx2.Timeout(60)
-    yield process, client
+def test_whose_time_is_up_is_told_that_the_server_stops(start: Start) -> None:
+    # One slot that is given one row at a time takes many seconds for what is asked, and has one of them.
+    process, client = answering(start, 1, shutdown_seconds=1, slots=1, batch_rows=1, wait_seconds=1000)
+    body = {"images": [EXAMPLE_IMAGE] * 256}
 
+    def score(_: int) -> httpx2.Response:
+        with httpx2.Client(base_url=client.base_url, timeout=60) as another:
+            return another.post("/score", params={"k": 128}, json=body)
 
-def test_whose_time_is_up_is_told_that_the_server_stops(
-    backlog: tuple[subprocess.Popen[str], httpx2.Client],
-) -> None:
-    process, client = backlog
-    query = {"k": 128, "seed": 1}
-    body = {
-        "images": [
-            "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAIklEQVR42mNggAJGBob/EIrh/38Ghv//GZhgUpgMJMVQAAARsgYFwKk0sQAAAABJRU5ErkJggg=="
-        ]
-        * 256
-    }  # noqa: E501
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(client.post, "/score", params=query, json=body) for _ in range(4)]
+        asked = [pool.submit(score, number) for number in range(4)]
         assert until(lambda: _is_asking(client))
         process.send_signal(signal.SIGTERM)
         answers = [answer.result() for answer in asked]
