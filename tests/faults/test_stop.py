@@ -14,8 +14,8 @@ from tests.faults.load import Load
 from tests.test_workers import children, sharing, until
 
 GRACEFUL = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
-LONG = {"model": "mnist", "n": 256, "seed": 1}
-"""Of a sample that takes a while."""
+SLOW = {"slots": 1, "batch_rows": 1, "queue_rows": 100_000, "wait_seconds": 1000}
+"""A server that runs one row at a time, and lets in whoever comes."""
 
 
 def answering(start: Start, workers: int, **settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
@@ -43,9 +43,9 @@ def test_sigterm_under_load_loses_no_request_that_was_let_in(start: Start, worke
 
 
 def test_sigint_does_as_sigterm_does(start: Start) -> None:
-    process, client = answering(start, 1)
+    process, client = answering(start, 1, **SLOW)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.get, "/sample/npy", params=LONG)
+        asked = pool.submit(score, client, 16)
         assert until(lambda: _is_asking(client))
         process.send_signal(signal.SIGINT)
         assert asked.result().status_code == 200
@@ -70,16 +70,9 @@ def test_a_second_sigterm_is_no_reason_to_hurry(start: Start) -> None:
 
 
 def test_whose_time_is_up_is_told_that_the_server_stops(start: Start) -> None:
-    # One slot that is given one row at a time takes many seconds for what is asked, and has one of them.
-    process, client = answering(start, 1, shutdown_seconds=1, slots=1, batch_rows=1, wait_seconds=1000)
-    body = {"images": [EXAMPLE_IMAGE] * 256}
-
-    def score(_: int) -> httpx2.Response:
-        with httpx2.Client(base_url=client.base_url, timeout=60) as another:
-            return another.post("/score", params={"k": 128}, json=body)
-
+    process, client = answering(start, 1, shutdown_seconds=1, **SLOW)
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(score, number) for number in range(4)]
+        asked = [pool.submit(score, client, 256) for _ in range(4)]
         assert until(lambda: _is_asking(client))
         process.send_signal(signal.SIGTERM)
         answers = [answer.result() for answer in asked]
@@ -91,6 +84,12 @@ def test_whose_time_is_up_is_told_that_the_server_stops(start: Start) -> None:
     assert {answer.headers["retry-after"] for answer in answers} == {"1"}
     assert "timeout graceful shutdown exceeded" in log
     assert "Traceback" not in log
+
+
+def score(client: httpx2.Client, count: int) -> httpx2.Response:
+    """The scores of so many images, of which each takes 128 rows."""
+    with httpx2.Client(base_url=client.base_url, timeout=60) as another:
+        return another.post("/score", params={"k": 128}, json={"images": [EXAMPLE_IMAGE] * count})
 
 
 def _is_asking(client: httpx2.Client) -> bool:
