@@ -1,12 +1,16 @@
 """ONNX Runtime: arrays in, arrays out. The only file that imports onnxruntime."""
 
+import os
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
+
+# From 1.32 on it tells its makers how it is used, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort  # noqa: E402
 
 ExecutionProvider = Literal["cpu", "cuda"]
 

@@ -1,5 +1,10 @@
 """ONNX Runtime behind its door."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -7,7 +12,7 @@ import pytest
 from app.bundle import read_bundle
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
 from app.session import Session, execution_providers
-from tests.conftest import MODELS
+from tests.conftest import MODELS, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,13 @@ def test_rows_have_the_same_bits_in_every_batch(decoder: Session) -> None:
 def test_wrong_inputs_are_an_inference_error(decoder: Session) -> None:
     with pytest.raises(InferenceFailed, match="decoder failed"):
         decoder.run({"latent": np.zeros((1, 3), np.float32)})
+
+
+def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
+    places = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | places
+    subprocess.run([sys.executable, "-c", "import app.session"], cwd=ROOT, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []  # neither an identifier nor a database of what is to be sent
 
 
 def test_shipped_graphs_have_no_loop(decoder: Session) -> None:
