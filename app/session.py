@@ -10,7 +10,7 @@ from app.errors import BundleError, ExecutionProviderError, InferenceFailed
 
 # From 1.32 on it tells its makers how it is used, unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 ExecutionProvider = Literal["cpu", "cuda"]
 
