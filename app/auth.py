@@ -144,11 +144,13 @@ class Keys:
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Key | None:
         """The key that a request brings, by its headers as ASGI has them; None where it brings none of the server's."""
-        brought = _digest(_bearer(headers))
-        found = None
-        for key in self._all():  # to the end, wherever it is found
-            if hmac.compare_digest(key.digest, brought):
-                found = key
+        key, found = _bearer(headers), None
+        if not key:
+            return None
+        brought = _digest(key)
+        for known in self._all():  # to the end, wherever it is found
+            if hmac.compare_digest(known.digest, brought):
+                found = known
         return found
 
     def _all(self) -> list[Key]:
