@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
 from app import __version__, metrics
+from app.descriptors import make_room
 from app.errors import StartupError
 from app.hangup import ignore_hangups
 from app.listening import address_of, bind, listen
@@ -52,6 +53,7 @@ def serve() -> None:
     for name in unknown_variables():
         logger.warning("%s is set, but there is no such setting", name)
     ignore_hangups()  # until there is something to reload
+    make_room(settings.max_connections)
     sockets = bind(settings.host, settings.port)
     if settings.workers == 1:
         _serve_alone(settings, sockets)
@@ -100,6 +102,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.shutdown_seconds,
         "server_header": False,
         "http": Protocol,
+        "ws": "none",  # there are none, and they would leave the protocol and its limits
         "access_log": settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
     }
 
