@@ -192,6 +192,11 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
     ),
 }
 
+OF_CONNECTIONS = {
+    "requests that a connection sends ahead of their answers",  # tests/test_connections.py
+    "time from an answer to the next request of its connection",
+}
+
 BY_CONNECTIONS = {
     "max_connections": "tests/test_connections.py::test_a_connection_too_many_is_refused_until_another_ends",
     "max_header_bytes": "tests/test_connections.py::test_a_head_over_the_limit_is_refused",
@@ -223,7 +228,7 @@ def test_a_limit_that_is_set_is_kept(make_client: Callable[..., TestClient], wha
     assert client.get("/models").json()["queued_rows"] == 0
 
 
-@pytest.mark.parametrize("what", [what for what in FIXED if not what.startswith("requests that a connection")])
+@pytest.mark.parametrize("what", sorted(FIXED.keys() - OF_CONNECTIONS))
 def test_a_limit_that_no_setting_moves_is_kept(make_client: Callable[..., TestClient], what: str) -> None:
     settings, sends = FIXED_CASES[what]
     client = make_client(**settings)
@@ -282,6 +287,7 @@ def test_every_limit_is_documented_with_its_default_and_broken_by_a_client() -> 
     assert documented == {name: f"{Settings.model_fields[name].default:.0f}" for name in documented}
     assert f"(`VAE_CACHE_BYTES`, {Settings.model_fields['cache_bytes'].default})" in PAGE
     assert set(IN_A_REQUEST) == set(REQUESTS)
+    assert set(FIXED_CASES) | OF_CONNECTIONS == set(FIXED)
     assert {f"`VAE_{name.upper()}`" for name in BY_CONNECTIONS} == {row[0] for row in CONNECTIONS.values()}
     for test in BY_CONNECTIONS.values():
         path, _, name = test.partition("::")

@@ -24,7 +24,7 @@ NPY = {"Content-Type": "application/x-npy"}
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
     """A server of one slot and little patience."""
-    app = create_app(Settings(models_dir=MODELS, slots=1, request_seconds=0.5, cache_bytes=0))
+    app = create_app(Settings(models_dir=MODELS, slots=1, request_seconds=1, cache_bytes=0))
     with served(app) as server:
         yield server
 
