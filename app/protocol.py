@@ -9,6 +9,7 @@ neither headers nor the time that a request may take to arrive.
 """
 
 import asyncio
+from functools import lru_cache
 from http import HTTPStatus
 from typing import cast
 
@@ -231,6 +232,7 @@ class Protocol(HttpToolsProtocol):
             server.refused[reason] += 1
 
 
+@lru_cache(64)
 def _answer(error: type[VaeError], detail: str) -> bytes:
     """A problem document as it goes over the wire."""
     response, status = problem(error, detail), HTTPStatus(error.status)
