@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
 from app import __version__, metrics
+from app.descriptors import make_room
 from app.errors import StartupError
 from app.hangup import ignore_hangups
 from app.listening import address_of, bind, is_loopback, listen
@@ -55,6 +56,7 @@ def serve() -> None:
         logger.warning("%s is set, but there is no such setting", name)
     _check_access(settings)
     ignore_hangups()  # until there is something to reload
+    make_room(settings.max_connections)
     sockets = bind(settings.host, settings.port)
     if settings.workers == 1:
         _serve_alone(settings, sockets)
@@ -127,6 +129,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "http": Protocol,
         "forwarded_allow_ips": settings.trusted_proxies,
         "ssl_context_factory": _tls(settings),
+        "ws": "none",  # there are none, and they would leave the protocol and its limits
         "access_log": settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
     }
 

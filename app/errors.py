@@ -7,12 +7,14 @@ VaeError
 ├── NotFound 404
 │   └── UnknownModel
 ├── MethodNotAllowed 405
+├── RequestTimeout 408
 ├── Conflict 409
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422
 ├── BundleRefused 422
 ├── RateExceeded 429
+├── HeadersTooLarge 431
 ├── Overloaded 503
 ├── DeadlineExceeded 504
 ├── InferenceFailed 500
@@ -70,6 +72,12 @@ class MethodNotAllowed(VaeError):
     status, slug, title = 405, "method-not-allowed", "Method not allowed"
 
 
+class RequestTimeout(VaeError):
+    """A request that took too long to arrive."""
+
+    status, slug, title = 408, "request-timeout", "Request took too long to arrive"
+
+
 class Conflict(VaeError):
     """What the server is, or how it was started, does not allow it."""
 
@@ -118,6 +126,12 @@ class RateExceeded(VaeError):
         self.retry_after = retry_after
 
 
+class HeadersTooLarge(VaeError):
+    """A request line and headers over the limit, stopped while they streamed."""
+
+    status, slug, title = 431, "headers-too-large", "Request line and headers too large"
+
+
 class InferenceFailed(VaeError):
     """ONNX Runtime failed on rows that passed every check."""
 
@@ -132,7 +146,7 @@ class Overloaded(VaeError):
 
 
 class DeadlineExceeded(VaeError):
-    """The rows were still waiting when the request's time was up."""
+    """The rows were still waiting, or the answer was still being computed, when the request's time was up."""
 
     status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
 

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from pydantic import SecretStr
 
@@ -102,12 +102,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        decoding = CapacityLimiter(settings.slot_count)
+        decoding = ThreadPoolExecutor(settings.slot_count, thread_name_prefix="decoding")
         state = State(
             limits=settings,
             catalog=catalog,
             cache=Cache(settings.cache_bytes),
-            departures=Departures(),
+            departures=Departures(settings.request_seconds),
             decoding=decoding,
             refused=Counter(),
             workers=settings.workers,
@@ -115,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
         with reloads_on_hangup(catalog) if settings.workers == 1 else nullcontext():
             yield {"server": state}
         await catalog.close()
+        decoding.shutdown(wait=False, cancel_futures=True)
 
     app = Application(
         title="vaeserve",

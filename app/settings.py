@@ -12,6 +12,7 @@ from app.errors import StartupError
 from app.rates import read_rate
 
 Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _key_or_none(key: SecretStr | None) -> SecretStr | None:
@@ -77,9 +78,9 @@ class Settings(BaseSettings):
         0, description="Batches that a worker runs at once; 0 shares out the CPUs."
     )
     threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
-    queue_seconds: Annotated[float, Field(gt=0)] = Field(30, description="Longest wait for a slot; then 504.")
+    queue_seconds: Seconds = Field(30, description="Longest wait for a slot; then 504.")
     batch_rows: Positive = Field(512, description="Most rows in one batch; measured latency sets it lower.")
-    batch_seconds: Annotated[float, Field(gt=0)] = Field(
+    batch_seconds: Seconds = Field(
         0.01, description="About the longest time that one batch may take, by the latency measured at start-up."
     )
     queue_rows: Positive = Field(
@@ -120,6 +121,21 @@ class Settings(BaseSettings):
 
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         32 * 2**20, description="Memory for answers that need not be computed again; 0 keeps none."
+    )
+    max_connections: Positive = Field(
+        1000, description="Most open connections of a worker; beyond it a new one is refused with 503."
+    )
+    max_header_bytes: Positive = Field(
+        32 * 2**10, description="Largest request line and headers; they are stopped while they stream."
+    )
+    receive_seconds: Seconds = Field(
+        60, description="Longest time for a request to arrive, and for a new connection to send one; then 408."
+    )
+    request_seconds: Seconds = Field(
+        60, description="Longest time to answer a request that has arrived; then 504, and its work is dropped."
+    )
+    send_seconds: Seconds = Field(
+        60, description="Longest time that a client may leave an answer unread; then its connection is closed."
     )
     max_rows: Positive = Field(256, description="Most images or latents in one request, and most samples.")
     max_draws: Positive = Field(32_768, description="Most draws of one `/score`: its `k` times its images.")
