@@ -26,6 +26,8 @@ _FAREWELL_SECONDS = 0.5
 """How long a stopping server waits for what may be on its way: a client that has connected is about to ask."""
 _LINGER_SECONDS = 2.0
 """How long a client that is refused is heard out, so that it comes to read why."""
+_MOST_THROWN_AWAY = 2**27
+"""Bytes that it may still send: many clients read nothing before they have sent everything."""
 _MOST_LINGERING = 64
 """Connections beyond the limit that are; a flood of them is cut off."""
 _MOST_PIPELINED = 64
@@ -86,6 +88,7 @@ class Protocol(HttpToolsProtocol):
         """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser
         would not read the request's body."""
         if self._is_deaf:
+            self._throw_away(data)
             return
         if _OFFER in data and (self.cycle is None or not self.cycle.more_body):
             head, end, rest = data.partition(_END_OF_HEAD)
@@ -169,6 +172,11 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.finish()
         self._reader.watch()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._unheard += len(data)
+        if self._unheard > _MOST_THROWN_AWAY and self.transport.is_closing():
+            self.transport.finish()
 
     def _wait_for_request(self) -> None:
         self._receiving = self.loop.call_later(self._limits.receive_seconds, self._check_request)
