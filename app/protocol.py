@@ -74,6 +74,14 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+        if (server := self.app_state.get("server")) is not None:
+            server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)
+        if (server := self.app_state.get("server")) is not None:
+            server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser

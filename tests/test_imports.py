@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor"},
+    "__main__": {"__init__", "hangup", "listening", "logs", "main", "metrics", "protocol", "settings", "supervisor"},
     "main": {
         "__init__",
         "api",
@@ -23,6 +23,8 @@ ALLOWED = {
         "metrics",
         "session",
         "settings",
+        "tracing",
+        "watch",
     },
     "api": {
         "__init__",
@@ -44,7 +46,7 @@ ALLOWED = {
         "timing",
         "vae",
     },
-    "catalog": {"batcher", "bundle", "changes", "directory", "session", "vae"},
+    "catalog": {"batcher", "bundle", "changes", "directory", "session", "timing", "vae"},
     "changes": {"directory"},
     "directory": {"bundle"},
     "hangup": {"catalog"},
@@ -55,7 +57,9 @@ ALLOWED = {
     "graphs": {"batcher", "bundle", "gaussian", "likelihood", "session", "timing"},
     "vae": {"batcher", "bundle", "gaussian", "graphs", "likelihood", "score", "session", "tables"},
     "score": {"gaussian", "likelihood"},
-    "metrics": {"batcher"},
+    "metrics": {"batcher", "cache", "catalog", "metrics", "timing"},
+    "watch": {"__init__", "logs", "metrics", "timing", "traceparent", "tracing"},
+    "tracing": {"__init__", "timing"},
     "protocol": {"api"},
     "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
 }
@@ -67,7 +71,8 @@ DOORS = {
     "onnxruntime": {"app/session.py"},
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
-    "prometheus_client": {"app/metrics.py"},
+    "prometheus_client": {"app/metrics"},
+    "opentelemetry": {"app/tracing.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
     "typer": {"app/cli"},
     "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
