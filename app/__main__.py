@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from socket import socket
+from ssl import SSLContext
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
@@ -19,13 +20,14 @@ from uvicorn.config import STARTUP_FAILURE
 from app import __version__, logs
 from app.errors import StartupError
 from app.hangup import ignore_hangups
-from app.listening import address_of, bind, listen
+from app.listening import address_of, bind, is_loopback, listen
 from app.main import check_models, create_app, tracing_from_environment
 from app.metrics.numbers import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, shared_counter
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
+from app.tls import Certificate, server_context
 
 logger = logging.getLogger("app")
 
@@ -55,6 +57,7 @@ def serve() -> None:
         logger.warning("%s is set, but there is no such setting", name)
     ignore_hangups()  # until there is something to reload
     try:
+        _check_access(settings)
         sockets = bind(settings.host, settings.port)
         if settings.workers == 1:
             _serve_alone(settings, sockets)
@@ -72,6 +75,16 @@ def _end(settings: Settings, error: StartupError) -> NoReturn:
         sys.exit(f"error: {error}")
     logger.critical("%s", error)
     sys.exit(1)
+
+
+def _check_access(settings: Settings) -> None:
+    """Say what everyone may do who reaches the server; raises StartupError where its certificate cannot be used."""
+    if not settings.asks_for_keys and not is_loopback(settings.host):
+        logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
+    if settings.tls_certificate is not None:
+        Certificate(settings.tls_certificate, settings.tls_key)
+    elif settings.tls_key is not None:
+        raise StartupError("VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not")
 
 
 def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
@@ -92,13 +105,18 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         listen(sockets)
         await super().startup(sockets)
-        logger.info("answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets))
+        logger.info(
+            "answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets, is_tls=self.config.is_ssl)
+        )
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
     """Each worker loads its own models; that they can be served is proven before."""
     check_models(settings)
-    logger.info("answering on %s (Press CTRL+C to quit)", address_of(settings.host, sockets))
+    logger.info(
+        "answering on %s (Press CTRL+C to quit)",
+        address_of(settings.host, sockets, is_tls=settings.tls_certificate is not None),
+    )
     with _shared_folder() as os.environ[FOLDER]:
         config = uvicorn.Config("app.__main__:app_from_environment", factory=True, **_options(settings))
         check = partial(_check_again, settings, shared_counter(*BUNDLE_REFUSALS))
@@ -114,6 +132,13 @@ def _check_again(settings: Settings, count_refusal: Callable[[], None]) -> None:
         raise
 
 
+def _tls(settings: Settings) -> Callable[..., SSLContext] | None:
+    """What makes TLS of a connection, in any process; None without a certificate."""
+    if settings.tls_certificate is None:
+        return None
+    return partial(server_context, settings.tls_certificate, settings.tls_key)
+
+
 def _options(settings: Settings) -> dict[str, Any]:
     """uvicorn's options."""
     return {
@@ -125,6 +150,8 @@ def _options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.shutdown_seconds,
         "server_header": False,
         "http": Protocol,
+        "forwarded_allow_ips": settings.trusted_proxies,
+        "ssl_context_factory": _tls(settings),
         "log_config": None,  # ours has every logger
         "access_log": False,  # and tells of requests, too
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from app import __version__
 from app.api import (
@@ -31,8 +32,10 @@ from app.api import (
     traverse,
     vary,
 )
+from app.api.access import Access
 from app.api.application import Application
 from app.api.departures import Departures
+from app.api.security import CrossOrigin, SecurityHeaders
 from app.api.state import State
 from app.api.v2 import index, inference, metadata, repository, statistics
 from app.api.v2 import service as v2_service
@@ -45,6 +48,8 @@ from app.hangup import reloads_on_hangup
 from app.limits import BodyLimit
 from app.metrics import Metrics
 from app.metrics.numbers import Sources
+from app.metrics.processes import shared_folder
+from app.rates import Rates, read_rate
 from app.session import VERSION, execution_providers
 from app.settings import Settings
 from app.watch import Watch
@@ -102,7 +107,13 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
     catalog = _load(settings, batcher)
     sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=_refusals(), connections=set())
     metrics.read_from(sources, _build(catalog))
-    keys = Keys(admin=settings.admin_key.get_secret_value() if settings.admin_key else None)
+    keys = Keys(
+        api=_secret(settings.api_key),
+        several=_secret(settings.api_keys),
+        admin=_secret(settings.admin_key),
+        file=settings.keys_file,
+    )
+    rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -113,7 +124,6 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
             cache=sources.cache,
             departures=Departures(),
             decoding=decoding,
-            keys=keys,
             refused=sources.refused,
             connections=sources.connections,
             workers=settings.workers,
@@ -136,7 +146,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
         redirect_slashes=False,  # the redirect would go to whatever host the client named
         telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own sees few of our requests
     )
-    routers = (*ROUTERS, *V2_ROUTERS) if settings.admin_key is None else (*ROUTERS, *V2_ROUTERS, *MANAGEMENT)
+    routers = (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if settings.has_management else ()))
     for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
@@ -144,9 +154,17 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(problems.Problems)
-    app.add_middleware(Watch, metrics=metrics, tracing=tracing)
+    app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    app.add_middleware(Watch, metrics=metrics, tracing=tracing)  # around all others
     openapi.install(app)
     return app
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
 
 
 def tracing_from_environment() -> "Tracing | None":

@@ -10,7 +10,18 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "hangup", "listening", "logs", "main", "metrics", "protocol", "settings", "supervisor"},
+    "__main__": {
+        "__init__",
+        "hangup",
+        "listening",
+        "logs",
+        "main",
+        "metrics",
+        "protocol",
+        "settings",
+        "supervisor",
+        "tls",
+    },
     "main": {
         "__init__",
         "api",
@@ -21,11 +32,14 @@ ALLOWED = {
         "hangup",
         "limits",
         "metrics",
+        "rates",
         "session",
         "settings",
         "tracing",
         "watch",
     },
+    "auth": {"rates"},
+    "settings": {"rates"},
     "api": {
         "__init__",
         "api",
@@ -39,6 +53,7 @@ ALLOWED = {
         "gaussian",
         "graphs",
         "images",
+        "rates",
         "scatter",
         "score",
         "tables",
@@ -61,7 +76,7 @@ ALLOWED = {
     "watch": {"__init__", "logs", "metrics", "timing", "traceparent", "tracing"},
     "tracing": {"__init__", "timing"},
     "protocol": {"api"},
-    "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
+    "cli": {"__init__", "__main__", "arrays", "auth", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
 
@@ -71,6 +86,7 @@ DOORS = {
     "onnxruntime": {"app/session.py"},
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
+    "limits": {"app/rates.py"},
     "prometheus_client": {"app/metrics"},
     "opentelemetry": {"app/tracing.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},

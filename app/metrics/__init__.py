@@ -6,8 +6,6 @@ them is scraped answers for all. Its switch is the variable PROMETHEUS_MULTIPROC
 """
 
 import asyncio
-import os
-from pathlib import Path
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -24,7 +22,7 @@ from starlette.responses import Response
 
 from app.metrics.graphs import GraphMetrics
 from app.metrics.numbers import Numbers, Sources
-from app.metrics.processes import FOLDER, all_processes
+from app.metrics.processes import all_processes, shared_folder
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHARING_SECONDS = 0.1
@@ -36,8 +34,7 @@ class Metrics:
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        folder = os.environ.get(FOLDER)
-        self._folder = None if folder is None else Path(folder)
+        self._folder = shared_folder()
         self._registry = registry = CollectorRegistry()
         self.graphs = GraphMetrics(registry)
         self._requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=registry)

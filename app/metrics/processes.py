@@ -13,6 +13,12 @@ from prometheus_client.values import MultiProcessValue
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
+def shared_folder() -> Path | None:
+    """Where the processes of one server share what they count; None where there is one alone."""
+    folder = os.environ.get(FOLDER)
+    return None if folder is None else Path(folder)
+
+
 def all_processes(folder: Path) -> CollectorRegistry:
     """What all of them have put into the folder, and what the system knows of those that live."""
     _forget_the_dead(folder)
