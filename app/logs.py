@@ -66,7 +66,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items() if name not in _SAID)
+        fields = " ".join(f"{name}={_word(value)}" for name, value in _fields(record).items() if name not in _SAID)
         line = _printable(f"{record.getMessage().strip()} {fields}".rstrip())
         text = f"{_time(record)} {record.levelname:8} {record.name}: {line}"
         if record.exc_info:
@@ -89,6 +89,12 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     identity, fields = _current.get(), getattr(record, "fields", {})
     named = identity._asdict() | fields if identity is not None else fields
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _word(value: Any) -> str:
+    """A value that can be told from the words beside it."""
+    text = str(value)
+    return _encode(text) if any(c in text for c in ' ="') else text
 
 
 def _printable(text: str) -> str:

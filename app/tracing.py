@@ -28,7 +28,7 @@ from app import __version__
 from app.timing import Run, Timing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
-_LONGEST_PATH = 256
+_LONGEST_PATH, _LONGEST_ADDRESS = 256, 64
 _FLUSH_SECONDS = 3.0
 """How long a server that stops tries to hand over its last spans."""
 
@@ -62,7 +62,7 @@ class Tracing:
             network_attributes.NETWORK_PROTOCOL_VERSION: scope["http_version"],
         }
         if client is not None:
-            attributes[client_attributes.CLIENT_ADDRESS] = client[0]
+            attributes[client_attributes.CLIENT_ADDRESS] = client[0][:_LONGEST_ADDRESS]
         above = extract(headers, Context())
         span = self._tracer.start_span(method, above, SpanKind.SERVER, attributes)
         return RequestSpan(span, self._tracer)

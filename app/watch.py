@@ -25,7 +25,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/@+=~-]{1,128}")
 _QUIET = {"live", "ready", "v2_server_live", "v2_server_ready"}
 """Operations that are asked for again and again: what goes well there is logged at debug alone."""
 _METRICS = "/metrics"
-_LONGEST_PATH = 256
+_LONGEST_PATH, _LONGEST_ADDRESS = 256, 64
+"""Characters that are logged; of an address a proxy may tell anything."""
 
 
 class Watch:
@@ -52,14 +53,14 @@ class Watch:
 
     def _ended(self, exchange: "_Exchange", span: "RequestSpan | None") -> None:
         scope, status, seconds = exchange.scope, exchange.status, time.perf_counter() - exchange.began
-        route, problem = scope.get("route"), scope.get("vae.problem")
+        route, problem, error = scope.get("route"), scope.get("vae.problem"), scope.pop("vae.error", None)
         # Requests that reach no operation share one name: a label made of their paths would have no bound.
         operation = getattr(route, "operation_id", None) or "other"
         self._metrics.ended(operation, status, seconds)
         if problem is not None and status in REFUSALS:
             scope["state"]["server"].refused[problem] += 1
         if span is not None:
-            span.end(operation, getattr(route, "path", None), status, exchange.timing, problem, scope.get("vae.error"))
+            span.end(operation, getattr(route, "path", None), status, exchange.timing, problem, error)
         level = exchange.level(operation)
         if logger.isEnabledFor(level):
             logs.log(logger, level, exchange.words(), exchange.fields(operation, seconds))
@@ -128,7 +129,7 @@ class _Exchange:
         scope, timing, client = self.scope, self.timing, self.scope.get("client")
         return {
             "key": scope.get("vae.key"),
-            "client": None if client is None else client[0],
+            "client": None if client is None else client[0][:_LONGEST_ADDRESS],
             "method": self.method,
             "path": self._path(),
             "operation": operation,

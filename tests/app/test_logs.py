@@ -131,6 +131,13 @@ def test_nothing_that_a_client_wrote_ends_a_line() -> None:
     assert json.loads(line)["message"] == HOSTILE
 
 
+def test_a_value_is_told_from_the_words_beside_it() -> None:
+    made = record("GET / 200")
+    made.fields = {"client": '192.0.2.1 status=500 "', "version": 2, "operation": "sample"}
+    text = TextFormatter().format(made)
+    assert text.endswith(r'app: GET / 200 client="192.0.2.1 status=500 \"" version=2 operation=sample')
+
+
 def test_a_traceback_is_a_field_or_indented() -> None:
     try:
         raise ValueError(HOSTILE)

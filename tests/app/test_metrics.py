@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -146,6 +147,16 @@ def test_overdue_rows_count_as_having_waited(make_client: Callable[..., TestClie
     assert samples[f"vae_queue_seconds_sum{labels}"] > 0.4
     assert samples["vae_dropped_rows_total"] == 2
     assert (samples["vae_busy_slots"], samples["vae_requests_in_progress"]) == (0, 1)
+
+
+def test_a_bundle_that_the_supervisor_refuses_is_counted(start: Start, models_copy: Path) -> None:
+    process, client = start(models_dir=models_copy, log_level="critical", workers=2)
+    assert until(lambda: scrape(client)["vae_workers"] == 2, 60)
+    assert scrape(client)["vae_bundle_refusals_total"] == 0
+    damage(models_copy / "mnist-2d" / "1")
+    process.send_signal(signal.SIGHUP)
+    assert until(lambda: scrape(client)["vae_bundle_refusals_total"] == 1, 60)
+    assert scrape(client)['vae_model_loaded{model="mnist-2d",version="1"}'] == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
