@@ -57,8 +57,8 @@ def serve() -> None:
         logger.warning("%s is set, but there is no such setting", name)
     ignore_hangups()  # until there is something to reload
     try:
-        _check_access(settings)
         sockets = bind(settings.host, settings.port)
+        _check_access(settings)
         if settings.workers == 1:
             _serve_alone(settings, sockets)
         else:
