@@ -1,4 +1,4 @@
-"""The log: a line a record on stderr, as text or as JSON. Stdlib only.
+"""The log: a line a record on stderr, as text or as JSON.
 
 A record made while a request is answered carries the request's id. Whatever a client wrote is escaped: it ends no line.
 """
@@ -7,26 +7,11 @@ import json
 import logging
 import sys
 import time
-from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from app.timing import current
 
 Format = Literal["text", "json"]
-
-
-class Identity(NamedTuple):
-    """What a request is called."""
-
-    request_id: str
-    trace_id: str | None
-    """W3C's, 32 hexadecimal digits; None where the request is part of no trace."""
-
-
-_current: ContextVar[Identity | None] = ContextVar("identity", default=None)
-
-
-def identify(request_id: str, trace_id: str | None) -> None:
-    """From now on, records of this context are about this request."""
-    _current.set(Identity(request_id, trace_id))
 
 
 def configure(level: str, format: Format) -> None:
@@ -86,8 +71,8 @@ def _time(record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """The request that the record is about, and what else it has, without what is None."""
-    identity, fields = _current.get(), getattr(record, "fields", {})
-    named = identity._asdict() | fields if identity is not None else fields
+    request, fields = current(), getattr(record, "fields", {})
+    named = {"request_id": request.request_id, "trace_id": request.trace_id, **fields} if request else fields
     return {name: value for name, value in named.items() if value is not None}
 
 

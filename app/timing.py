@@ -24,13 +24,16 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class Timing:
-    """Where the time of a request's rows went, in seconds, added up over the graphs that it runs; and which model it
-    asked."""
+    """Where the time of a request's rows went, in seconds, added up over the graphs that it runs; its names, and
+    which model it asked."""
 
     queue: float = 0.0
     """Until the first of them was taken,"""
     inference: float = 0.0
     """and from then until the last was done."""
+    request_id: str | None = None
+    trace_id: str | None = None
+    """W3C's, 32 hexadecimal digits; None where it is part of no trace."""
     model: str | None = None
     """None where it asked none, or one that there is not."""
     version: int | None = None

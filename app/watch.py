@@ -86,11 +86,12 @@ class _Exchange:
             elif name == b"traceparent":
                 parent = value
         self._id = given if given is not None and _REQUEST_ID.fullmatch(given) else b"%016x" % random.getrandbits(64)
-        if span is None:
-            trace = None if parent is None else trace_id(parent)
-        else:
-            trace, self.timing.runs = span.trace_id, [] if span.is_recording else None
-        logs.identify(self._id.decode(), trace)
+        timing = self.timing
+        timing.request_id = self._id.decode()
+        if span is not None:
+            timing.trace_id, timing.runs = span.trace_id, [] if span.is_recording else None
+        elif parent is not None:
+            timing.trace_id = trace_id(parent)
 
     async def receive(self) -> Message:
         """The next message of the client's."""

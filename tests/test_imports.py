@@ -75,6 +75,7 @@ ALLOWED = {
     "metrics": {"batcher", "cache", "catalog", "metrics", "timing"},
     "watch": {"__init__", "logs", "metrics", "timing", "traceparent", "tracing"},
     "tracing": {"__init__", "timing"},
+    "logs": {"timing"},
     "protocol": {"api"},
     "cli": {"__init__", "__main__", "arrays", "auth", "cli", "gaussian", "images", "main", "settings"},
 }
