@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Barrier
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, Overloaded
-from app.timing import Statistics, Timing
+from app.timing import GraphName, Statistics, Timing
+from app.timing import Run as Timed
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
@@ -105,11 +106,17 @@ class _Job:
     began: float = 0.0
     taken: int = 0
     done: int = 0
+    batch_rows: int = 0
     pieces: dict[int, Arrays] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
         return len(self.rows) - self.taken
+
+    def timed(self) -> Timed:
+        """What became of it until now."""
+        graph = (self.statistics.graph if self.statistics else None) or ("", "")
+        return Timed(graph, len(self.rows), self.batch_rows, self.submitted, self.began, time.monotonic())
 
 
 @dataclass(eq=False)
@@ -135,8 +142,22 @@ class _Piece(NamedTuple):
         return self.job.rows[self.start : self.stop]
 
 
-Ran = tuple[list[_Piece], Arrays | Exception]
-"""Pieces that ran together, and what became of them."""
+class _Ran(NamedTuple):
+    """Pieces that ran together, what became of them, and how long it took."""
+
+    pieces: list[_Piece]
+    outcome: Arrays | Exception
+    seconds: float
+
+
+class Observer(Protocol):
+    """Who is told of what happens to the rows of each graph, on the event loop: it must be quick."""
+
+    def waited(self, graph: GraphName, seconds: float) -> None:
+        """A request's rows left the queue: the first of them was taken, or they were dropped."""
+
+    def ran(self, graph: GraphName, rows: int, seconds: float) -> None:
+        """A batch was run."""
 
 
 @dataclass
@@ -158,10 +179,16 @@ class Batcher:
     """
 
     def __init__(
-        self, *, slots: int = 1, batch_rows: int = 32, queue_rows: int = 4096, batch_seconds: float = 0.01
+        self,
+        *,
+        slots: int = 1,
+        batch_rows: int = 32,
+        queue_rows: int = 4096,
+        batch_seconds: float = 0.01,
+        observer: Observer | None = None,
     ) -> None:
-        self._free, self._batch_rows, self._queue_rows = slots, batch_rows, queue_rows
-        self._batch_seconds = batch_seconds
+        self.slots, self._free, self._batch_rows, self.queue_rows = slots, slots, batch_rows, queue_rows
+        self._batch_seconds, self._observer = batch_seconds, observer
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         everyone = Barrier(slots)  # all threads start now, where a system that has none left is noticed
         list(self._executor.map(lambda _: everyone.wait(), range(slots)))
@@ -171,6 +198,11 @@ class Batcher:
         self._idle = asyncio.Event()
         self.closed = False
         self.counters = Counters()
+
+    @property
+    def busy_slots(self) -> int:
+        """Slots that run a batch."""
+        return self._running
 
     @property
     def queued_rows(self) -> int:
@@ -231,13 +263,17 @@ class Batcher:
             if statistics is not None:
                 statistics.failed(time.monotonic() - job.submitted)
             raise
-        queue, inference = job.began - job.submitted, time.monotonic() - job.began
-        if timing is not None:
-            timing.queue += queue
-            timing.inference += inference
-        if statistics is not None:
-            statistics.succeeded(len(rows), queue, inference)
-        return outputs
+        else:
+            queue, inference = job.began - job.submitted, time.monotonic() - job.began
+            if timing is not None:
+                timing.queue += queue
+                timing.inference += inference
+            if statistics is not None:
+                statistics.succeeded(len(rows), queue, inference)
+            return outputs
+        finally:
+            if timing is not None and timing.runs is not None:
+                timing.runs.append(job.timed())
 
     async def close(self) -> None:
         """Refuse new rows, wait until all accepted ones have ended, and stop the threads."""
@@ -250,7 +286,7 @@ class Batcher:
     def _has_room(self, rows: int) -> bool:
         # The lanes' own sums count abandoned rows, too: only where they say no is it worth looking at every job.
         waiting = sum(lane.waiting for lane in self._lanes.values())
-        return waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
+        return waiting + rows <= self.queue_rows or self.queued_rows + rows <= self.queue_rows
 
     def _pump(self) -> None:
         """Give the lanes their turns, as long as there are slots; what is quick runs here."""
@@ -302,16 +338,25 @@ class Batcher:
             else:
                 self.counters.dropped_rows += job.waiting
                 lane.waiting -= job.waiting
+                if not job.began:
+                    self._left(job, time.monotonic())
         pieces, now = [], time.monotonic()
         for sharers, job in zip(range(len(window), 0, -1), sorted(window, key=lambda job: job.waiting), strict=True):
             count = min(job.waiting, room // sharers)  # what the small ones leave goes to the large ones
             pieces.append(_Piece(job, job.taken, job.taken + count))
-            job.began = job.began or now
+            if not job.began:
+                job.began = now
+                self._left(job, now)
             job.taken += count
             lane.waiting -= count
             room -= count
         lane.jobs.extendleft(job for job in reversed(window) if job.waiting)
         return pieces
+
+    def _left(self, job: _Job, now: float) -> None:
+        """Tell that a job waits no longer."""
+        if self._observer is not None and job.statistics is not None and job.statistics.graph is not None:
+            self._observer.waited(job.statistics.graph, now - job.submitted)
 
     @staticmethod
     def _wanted(job: _Job) -> bool:
@@ -333,17 +378,18 @@ class Batcher:
 
         self._executor.submit(work)
 
-    def _slot_freed(self, failed: bool, ran: list[Ran]) -> None:
+    def _slot_freed(self, failed: bool, ran: list[_Ran]) -> None:
         self._free += 1
         self._running -= 1
         self._delivered(failed, ran)
         self._pump()
 
-    def _delivered(self, failed: bool, ran: list[Ran]) -> None:
+    def _delivered(self, failed: bool, ran: list[_Ran]) -> None:
         self.counters.batches += 1
         self.counters.failed_batches += failed
-        for pieces, outcome in ran:
-            self.counters.rows += sum(piece.stop - piece.start for piece in pieces)
+        for pieces, outcome, seconds in ran:
+            rows = sum(piece.stop - piece.start for piece in pieces)
+            self.counters.rows += rows
             if isinstance(outcome, Exception):
                 for piece in pieces:
                     if not piece.job.future.done():
@@ -351,21 +397,30 @@ class Batcher:
             else:
                 if (statistics := pieces[0].job.statistics) is not None:
                     statistics.batches += 1
-                _deliver(pieces, outcome)
+                    if self._observer is not None and statistics.graph is not None:
+                        self._observer.ran(statistics.graph, rows, seconds)
+                _deliver(pieces, outcome, rows)
 
 
-def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[Ran]]:
+def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[_Ran]]:
     """Run pieces as one batch; where that fails, once more one by one, so that an error reaches only its owner.
 
     Returns whether it failed, and what became of the pieces.
     """
+    began = time.monotonic()
     try:
-        return False, [(pieces, _run_batch(run, pieces))]
+        return False, [_Ran(pieces, _run_batch(run, pieces), time.monotonic() - began)]
     except BaseException:
-        return True, [([piece], _run_alone(run, piece)) for piece in pieces]
+        return True, [_run_alone(run, piece) for piece in pieces]
 
 
-def _run_alone(run: Run, piece: _Piece) -> Arrays | Exception:
+def _run_alone(run: Run, piece: _Piece) -> _Ran:
+    began = time.monotonic()
+    outcome = _outcome_alone(run, piece)
+    return _Ran([piece], outcome, time.monotonic() - began)
+
+
+def _outcome_alone(run: Run, piece: _Piece) -> Arrays | Exception:
     try:
         return _run_batch(run, [piece])
     except StopIteration as error:  # which a future would not take
@@ -384,12 +439,13 @@ def _run_batch(run: Run, pieces: list[_Piece]) -> Arrays:
     return outputs
 
 
-def _deliver(pieces: list[_Piece], outputs: Arrays) -> None:
+def _deliver(pieces: list[_Piece], outputs: Arrays, batch_rows: int) -> None:
     at = 0
     for piece in pieces:
         job, count = piece.job, piece.stop - piece.start
         job.pieces[piece.start] = {name: output[at : at + count] for name, output in outputs.items()}
         job.done += count
+        job.batch_rows = max(job.batch_rows, batch_rows)
         at += count
         if job.done == len(job.rows) and not job.future.done():
             try:

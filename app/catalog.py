@@ -23,6 +23,7 @@ from app.errors import (
     UnknownModel,
 )
 from app.session import ExecutionProvider
+from app.timing import asks
 from app.vae import Vae
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Catalog:
         self._refused: set[Key] = set()
         self._unloaded: set[Key] = set()
         """What `unload` took out: `reload` leaves it out, until `load` takes it in or its directory is gone."""
+        self.refusals = 0
+        """How often a bundle, or the whole directory, was refused since the start."""
 
     def __iter__(self) -> Iterator[Vae]:
         return (vae for versions in self._vaes.values() for vae in versions.values())
@@ -71,6 +74,7 @@ class Catalog:
         vae = versions.get(max(versions) if version is None else version)
         if vae is None:
             raise UnknownModel("this model has no such version; GET /models lists them")
+        asks(vae.manifest.name, vae.manifest.version)
         return vae
 
     def versions(self, name: str) -> list[int]:
@@ -133,6 +137,7 @@ class Catalog:
         async with self._changing:
             held = await asyncio.to_thread(self._held)
             if not held:
+                self.refusals += 1
                 raise BundleRefused("the models directory holds no bundle; what answered before answers on")
             self._unloaded &= held.keys()
             self._refused &= held.keys()
@@ -202,7 +207,9 @@ class Catalog:
         finally:
             self._loading = set()
         vaes = {key: vae for key, vae in read.items() if vae is not None}
-        self._refused = (self._refused - chosen.keys()) | (chosen.keys() - vaes.keys())
+        refused = chosen.keys() - vaes.keys()
+        self.refusals += len(refused)
+        self._refused = (self._refused - chosen.keys()) | refused
         return vaes
 
     def _vae(self, key: Key, directory: Path, served: Vae | None) -> Vae | None:

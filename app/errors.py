@@ -27,6 +27,10 @@ VaeError
 
 from typing import ClassVar
 
+REFUSALS = {401, 403, 408, 413, 429, 431, 503, 504}
+"""Statuses of requests that are turned away: for who asks, how much, how slowly or how often, or because the server is
+busy. The other errors are a request's own mistakes, or the server's."""
+
 
 class VaeError(Exception):
     """Root of everything that this package raises on purpose."""

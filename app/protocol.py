@@ -73,6 +73,8 @@ class Protocol(HttpToolsProtocol):
         self._reader = Reader(transport, self.loop, self._limits.send_seconds, self._give_up_reader)
         joining = JoiningTransport(transport, self.loop, self._close)
         super().connection_made(cast(asyncio.Transport, joining))
+        if self._server is not None:
+            self._server.connections.add(self)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(Overloaded, "too many connections", "too-many-connections")
         else:
@@ -83,6 +85,8 @@ class Protocol(HttpToolsProtocol):
         self._stop_waiting_for_request()
         self._reader.relax()
         super().connection_lost(exc)
+        if self._server is not None:
+            self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser

@@ -13,6 +13,9 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 Arrays = dict[str, NDArray[Any]]
 
+VERSION: str = ort.__version__
+"""ONNX Runtime's."""
+
 
 def execution_providers(asked: Literal["auto", "cpu", "cuda"]) -> list[ExecutionProvider]:
     """The execution providers to try, in order: `auto` tries CUDA first where this ONNX Runtime has it.

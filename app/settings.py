@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least level logged."
     )
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
     shutdown_seconds: Positive = Field(30, description="Time that accepted requests get to end after SIGTERM.")
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, `<name>/<version>/manifest.json`.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.metrics import FOLDER
+from app.metrics.processes import FOLDER
 from tests.conftest import MODELS, Start
 
 

@@ -19,9 +19,10 @@ Document = dict[str, Any]
 _DESCRIPTION = (
     "Images go in as base64, as uploaded files or as npy arrays; latents, pictures and arrays come back. Every"
     " operation on a model takes `model` and `version`, and answers the default model's newest version without them."
-    " The same seed gives the same bytes. Every error is a problem document (RFC 9457). Whatever is asked for, a"
+    " The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every answer has the header"
+    " `X-Request-ID`, by which the server's log calls it: the client's own, if it sent one. Whatever is asked for, a"
     " connection may be answered 408 (the request took too long to arrive), 431 (request line and headers too large) or"
-    " 503 (too many connections), and closed."
+    " 503 (too many connections), without that header, and closed."
 )
 
 # A tag that is not here fails tests/test_openapi.py; one that no operation has is left out.

@@ -128,10 +128,13 @@ def problem(
     errors: list[FieldError] | None = None,
     request: Request | None = None,
 ) -> JSONResponse:
-    """The answer for one error; `request` is what it answers, if it came so far as to be one."""
+    """The answer for one error; `request` is what it answers, if it came so far as to be one: its scope tells from then
+    on what the problem was."""
     document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
-    if request is not None and _path(request).startswith(_V2):
-        document.error = _sentence(document)
+    if request is not None:
+        request.scope["vae.problem"] = error.slug
+        if _path(request).startswith(_V2):
+            document.error = _sentence(document)
     headers = {}
     if issubclass(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after)
@@ -190,6 +193,7 @@ def answer(error: VaeError, request: Request) -> JSONResponse:
         wrong = [FieldError(pointer=error.pointer, detail=error.detail)]
         return problem(type(error), errors=wrong, request=request)
     if error.status == 500:
+        request.scope["vae.error"] = error
         logger.error("%s", error, exc_info=error)
         return problem(type(error), request=request)
     response = problem(type(error), str(error) or None, request=request)

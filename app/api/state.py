@@ -49,6 +49,8 @@ class State:
     """Threads in which requests' pictures are decoded; who is given up, waiting for one, leaves none behind."""
     refused: Counter[str]
     """How many requests were refused, by the reason: the slug of a problem, or what a connection did wrong."""
+    connections: set[object]
+    """The open ones, as the server's protocol has them."""
     workers: int
     """Processes that serve; where there are others, none may change by itself what it serves."""
 
