@@ -1,5 +1,6 @@
 """ONNX Runtime: arrays in, arrays out. The only file that imports onnxruntime."""
 
+import os
 from typing import Any, Literal
 
 import onnxruntime as ort
@@ -48,6 +49,8 @@ class Session:
         options.inter_op_num_threads = 1
         # A spinning thread takes a CPU from the next request's Python.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights in a file beside the graph have no sha256; a graph could name any file below the working directory.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         options.log_severity_level = 3
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":
