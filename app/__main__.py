@@ -5,10 +5,11 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from socket import socket
+from ssl import SSLContext
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,11 +20,12 @@ from uvicorn.config import STARTUP_FAILURE
 from app import __version__, metrics
 from app.errors import StartupError
 from app.hangup import ignore_hangups
-from app.listening import address_of, bind, listen
+from app.listening import address_of, bind, is_loopback, listen
 from app.main import check_models, create_app
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
+from app.tls import Certificate, server_context
 
 logger = logging.getLogger("app")
 
@@ -51,12 +53,23 @@ def serve() -> None:
     _configure_logging(settings)
     for name in unknown_variables():
         logger.warning("%s is set, but there is no such setting", name)
+    _check_access(settings)
     ignore_hangups()  # until there is something to reload
     sockets = bind(settings.host, settings.port)
     if settings.workers == 1:
         _serve_alone(settings, sockets)
     else:
         _serve_with_workers(settings, sockets)
+
+
+def _check_access(settings: Settings) -> None:
+    """Say what everyone may do who reaches the server; raises StartupError where its certificate cannot be used."""
+    if not settings.asks_for_keys and not is_loopback(settings.host):
+        logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
+    if settings.tls_certificate is not None:
+        Certificate(settings.tls_certificate, settings.tls_key)
+    elif settings.tls_key is not None:
+        raise StartupError("VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not")
 
 
 def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
@@ -77,16 +90,28 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         listen(sockets)
         await super().startup(sockets)
-        logger.info("answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets))
+        logger.info(
+            "answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets, is_tls=self.config.is_ssl)
+        )
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
     """Each worker loads its own models; that they can be served is proven before."""
     check_models(settings)
-    logger.info("answering on %s (Press CTRL+C to quit)", address_of(settings.host, sockets))
+    logger.info(
+        "answering on %s (Press CTRL+C to quit)",
+        address_of(settings.host, sockets, is_tls=settings.tls_certificate is not None),
+    )
     with _shared_folder() as os.environ[metrics.FOLDER]:
         config = uvicorn.Config("app.__main__:app_from_environment", factory=True, **_options(settings))
         Supervisor(config, sockets, partial(check_models, settings)).run()
+
+
+def _tls(settings: Settings) -> Callable[..., SSLContext] | None:
+    """What makes TLS of a connection, in any process; None without a certificate."""
+    if settings.tls_certificate is None:
+        return None
+    return partial(server_context, settings.tls_certificate, settings.tls_key)
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -100,6 +125,8 @@ def _options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.shutdown_seconds,
         "server_header": False,
         "http": Protocol,
+        "forwarded_allow_ips": settings.trusted_proxies,
+        "ssl_context_factory": _tls(settings),
         "access_log": settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
     }
 

@@ -3,6 +3,7 @@
 VaeError
 ├── BadRequest 400
 ├── Unauthorized 401
+├── Forbidden 403
 ├── NotFound 404
 │   └── UnknownModel
 ├── MethodNotAllowed 405
@@ -11,6 +12,7 @@ VaeError
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422
 ├── BundleRefused 422
+├── RateExceeded 429
 ├── Overloaded 503
 ├── DeadlineExceeded 504
 ├── InferenceFailed 500
@@ -42,6 +44,12 @@ class Unauthorized(VaeError):
     """No key, or a wrong one."""
 
     status, slug, title = 401, "unauthorized", "Missing or wrong key"
+
+
+class Forbidden(VaeError):
+    """A key of the server's that does not open this."""
+
+    status, slug, title = 403, "forbidden", "Not with this key"
 
 
 class NotFound(VaeError):
@@ -98,6 +106,16 @@ class BundleRefused(VaeError):
     """A bundle that was to be loaded at run time and cannot be served; what answered before answers on."""
 
     status, slug, title = 422, "bundle-refused", "Bundle refused"
+
+
+class RateExceeded(VaeError):
+    """More requests than their caller may send in a time: try again after `retry_after` seconds."""
+
+    status, slug, title = 429, "rate-exceeded", "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class InferenceFailed(VaeError):

@@ -7,6 +7,7 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from app import __version__
 from app.api import (
@@ -28,8 +29,10 @@ from app.api import (
     traverse,
     vary,
 )
+from app.api.access import Access
 from app.api.application import Application
 from app.api.departures import Departures
+from app.api.security import CrossOrigin, SecurityHeaders
 from app.api.state import State
 from app.api.v2 import index, inference, metadata, repository, statistics
 from app.api.v2 import service as v2_service
@@ -39,7 +42,8 @@ from app.cache import Cache
 from app.catalog import Catalog, load_catalog
 from app.hangup import reloads_on_hangup
 from app.limits import BodyLimit
-from app.metrics import Metrics, RequestMetrics
+from app.metrics import Metrics, RequestMetrics, shared_folder
+from app.rates import Rates, read_rate
 from app.session import execution_providers
 from app.settings import Settings
 
@@ -88,7 +92,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     catalog = _load(settings, batcher)
     metrics = Metrics(batcher)
-    keys = Keys(admin=settings.admin_key.get_secret_value() if settings.admin_key else None)
+    keys = Keys(
+        api=_secret(settings.api_key),
+        several=_secret(settings.api_keys),
+        admin=_secret(settings.admin_key),
+        file=settings.keys_file,
+    )
+    rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -99,7 +109,6 @@ def create_app(settings: Settings) -> FastAPI:
             cache=Cache(settings.cache_bytes),
             departures=Departures(),
             decoding=decoding,
-            keys=keys,
             refused=Counter(),
             workers=settings.workers,
         )
@@ -118,16 +127,24 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
     )
-    routers = (*ROUTERS, *V2_ROUTERS) if settings.admin_key is None else (*ROUTERS, *V2_ROUTERS, *MANAGEMENT)
+    routers = (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if settings.has_management else ()))
     for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", service.assets)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    app.add_middleware(RequestMetrics, metrics=metrics)  # around all others
     openapi.install(app)
     return app
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
 
 
 def _load(settings: Settings, batcher: Batcher) -> Catalog:

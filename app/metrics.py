@@ -35,12 +35,18 @@ _SHARING_SECONDS = 0.1
 """How old the queue's numbers of another process may be."""
 
 
+def shared_folder() -> Path | None:
+    """Where the processes of one server share what they count; None where there is one alone."""
+    folder = os.environ.get(FOLDER)
+    return None if folder is None else Path(folder)
+
+
 class Metrics:
     """The metrics of one server process."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._registry = CollectorRegistry()
-        self._folder = os.environ.get(FOLDER)
+        self._folder = shared_folder()
         self._requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=self._registry)
         self._latency = Histogram(
             "vae_request_seconds", "Time to answer.", ["operation"], buckets=_BUCKETS, registry=self._registry
@@ -65,7 +71,7 @@ class Metrics:
         self._queue.update()
         registry = self._registry
         if self._folder is not None:
-            _forget_the_dead(Path(self._folder))
+            _forget_the_dead(self._folder)
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

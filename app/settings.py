@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
+from app.rates import read_rate
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -30,9 +31,23 @@ def _without_end(path: str) -> str:
     return path
 
 
+def _rate_or_empty(rate: str) -> str:
+    if rate:
+        read_rate(rate)
+    return rate
+
+
+def _origins(text: str) -> str:
+    """Origins as browsers send them."""
+    for origin in filter(None, text.split(",")):
+        if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin.strip()):
+            raise ValueError("an origin is such as https://example.org, without a path")
+    return text
+
+
 Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
 
-_ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"}  # read by `python -m training` and by the command line
+_ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL"}  # read by `python -m training` and by the command line
 
 
 class Settings(BaseSettings):
@@ -72,8 +87,35 @@ class Settings(BaseSettings):
         description="Most rows waiting, and so in one request; beyond it requests are refused with 503.",
     )
 
+    auth: Literal["auto", "keys", "none"] = Field(
+        "auto", description="Whether requests need a key: `auto` asks for one where there are any beside the admin key."
+    )
+    api_key: Key = Field(None, description="The one key of all callers, 16 characters or more.")
+    api_keys: SecretStr | None = Field(
+        None, description="Several keys with names for the log: `web:KEY,batch:KEY`, or `web:sha256:HASH`."
+    )
+    keys_file: Path | None = Field(
+        None, description="File of keys, one a line; it is read again when it changes. `vaeserve key` writes it."
+    )
     admin_key: Key = Field(
-        None, description="Key of the management routes, 16 characters or more; without one there are none."
+        None,
+        description="Key that opens the management routes, too; without one, and without a keys file, there are none.",
+    )
+    rate_limit: Annotated[str, AfterValidator(_rate_or_empty)] = Field(
+        "",
+        description="Requests that a key, or without keys an address, may send: `600/minute`, `20/second;600/minute`.",
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="Origins whose pages may use the server, between commas, or `*`; without, their own alone."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate chain, PEM: the server then speaks HTTPS alone."
+    )
+    tls_key: Path | None = Field(
+        None, description="The certificate's private key, PEM, where it is in a file of its own."
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Addresses of proxies whose X-Forwarded-For and -Proto are believed, between commas."
     )
 
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
@@ -87,6 +129,18 @@ class Settings(BaseSettings):
     max_pixels: Positive = Field(
         2**24, description="Most pixels in the received pictures of a request, checked before they are decoded."
     )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a request needs a key."""
+        if self.auth == "auto":
+            return bool(self.api_key or (self.api_keys and self.api_keys.get_secret_value()) or self.keys_file)
+        return self.auth == "keys"
+
+    @property
+    def has_management(self) -> bool:
+        """Whether there are management routes: where there are admin keys, or may be."""
+        return self.admin_key is not None or self.keys_file is not None
 
     @property
     def slot_count(self) -> int:

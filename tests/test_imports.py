@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor"},
+    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor", "tls"},
     "main": {
         "__init__",
         "api",
@@ -21,9 +21,12 @@ ALLOWED = {
         "hangup",
         "limits",
         "metrics",
+        "rates",
         "session",
         "settings",
     },
+    "auth": {"rates"},
+    "settings": {"rates"},
     "api": {
         "__init__",
         "api",
@@ -37,6 +40,7 @@ ALLOWED = {
         "gaussian",
         "graphs",
         "images",
+        "rates",
         "scatter",
         "score",
         "tables",
@@ -57,7 +61,7 @@ ALLOWED = {
     "score": {"gaussian", "likelihood"},
     "metrics": {"batcher"},
     "protocol": {"api"},
-    "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
+    "cli": {"__init__", "__main__", "arrays", "auth", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
 
@@ -67,6 +71,7 @@ DOORS = {
     "onnxruntime": {"app/session.py"},
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
+    "limits": {"app/rates.py"},
     "prometheus_client": {"app/metrics.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
     "typer": {"app/cli"},

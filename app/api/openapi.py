@@ -8,9 +8,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
+from app.api.access import OPEN
 from app.api.operation import Operation
-from app.api.problems import Problem, problem_responses
+from app.api.problems import Problem, documented, problem_responses
 from app.api.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
+from app.errors import RateExceeded, Unauthorized
 
 Document = dict[str, Any]
 
@@ -39,6 +41,8 @@ _TAGS = {
     "manage": "Models that come and go while the server runs; there where an admin key is set.",
     "service": "The service itself, and its health.",
 }
+
+_KEY = {"type": "http", "scheme": "bearer", "description": "A key of the server, where it asks for one."}
 
 _TIMES = {
     "X-Queue-Time": "Milliseconds that the request's rows waited for a slot.",
@@ -91,7 +95,8 @@ def _write(app: FastAPI) -> Document:
     _simplify(openapi, routes)
     used = {tag for operation in _operations(openapi) for tag in operation.get("tags", ())}
     openapi["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
-    openapi.setdefault("security", [])
+    openapi["components"].setdefault("securitySchemes", {})["api_key"] = _KEY
+    openapi["security"] = [{"api_key": []}, {}]  # the server's settings decide whether one is needed
     return openapi
 
 
@@ -116,6 +121,10 @@ def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
         if route.methods == {"GET"}:
             headers |= {name: {"description": text, "schema": {"type": "string"}} for name, text in _FRESHNESS.items()}
             answers["304"] = _NOT_MODIFIED
+    if route.path_format in OPEN:
+        operation["security"] = []
+    else:
+        answers |= {str(status): answer for status, answer in documented(Unauthorized, RateExceeded).items()}
     operation["responses"] = dict(sorted(answers.items()))
 
 

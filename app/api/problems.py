@@ -27,6 +27,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    RateExceeded,
     Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
@@ -100,7 +101,7 @@ def _response(*errors: type[VaeError]) -> dict[str, Any]:
     }
     title = "; ".join(error.title for error in errors)
     response: dict[str, Any] = {"description": title, "content": {MEDIA_TYPE: content}}
-    if any(issubclass(error, Overloaded) for error in errors):
+    if any(issubclass(error, Overloaded | RateExceeded) for error in errors):
         seconds = {"description": "Seconds to wait before another try.", "schema": {"type": "integer"}}
         response["headers"] = {"Retry-After": seconds}
     return response
@@ -183,15 +184,23 @@ class Problems:
                 raise  # for the server's log
 
 
-def _known(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, VaeError)
+def answer(error: VaeError, request: Request) -> JSONResponse:
+    """The answer for an error that was raised."""
     if isinstance(error, InvalidInput):
         wrong = [FieldError(pointer=error.pointer, detail=error.detail)]
         return problem(type(error), errors=wrong, request=request)
     if error.status == 500:
         logger.error("%s", error, exc_info=error)
         return problem(type(error), request=request)
-    return problem(type(error), str(error) or None, request=request)
+    response = problem(type(error), str(error) or None, request=request)
+    if isinstance(error, RateExceeded):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, VaeError)
+    return answer(error, request)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

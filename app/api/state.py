@@ -8,7 +8,6 @@ import anyio
 from fastapi import Depends, Request
 
 from app.api.departures import Departures
-from app.auth import Keys
 from app.cache import Cache
 from app.catalog import Catalog
 
@@ -40,7 +39,6 @@ class State:
     departures: Departures
     decoding: anyio.CapacityLimiter
     """How many requests' pictures are decoded at once."""
-    keys: Keys
     refused: Counter[str]
     """How many requests were refused, by the reason: the slug of a problem, or what a connection did wrong."""
     workers: int
