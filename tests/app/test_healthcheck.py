@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
+from typing import Any
 
 import pytest
+import trustme
 
-from tests.conftest import ROOT, Start, free_port
+from tests.conftest import MODELS, ROOT, Start, free_port, launch
+from tests.test_workers import until
 
 
 def check(**environment: object) -> subprocess.CompletedProcess[str]:
@@ -70,30 +73,33 @@ def test_a_server_that_is_not_ready_is_unhealthy() -> None:
 
 
 @pytest.fixture
-def tls(tmp_path: Path) -> SSLContext:
-    """A certificate that nobody has signed, of another name."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    options = [
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-subj",
-        "/CN=example.org",
-    ]
-    subprocess.run(["openssl", "req", *options, "-keyout", key, "-out", certificate], capture_output=True, check=True)
-    context = SSLContext(PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A chain and a key in files, of another name and of an authority that nobody trusts."""
+    issued = trustme.CA().issue_cert("example.org")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(chain)
+    issued.private_key_pem.write_to_path(key)
+    return chain, key
 
 
-def test_a_server_with_tls_is_asked_with_tls_and_its_certificate_is_not_verified(tls: SSLContext) -> None:
-    with refusing(tls) as port:
-        done = check(VAE_PORT=port, VAE_TLS_CERTIFICATE="/run/secrets/certificate.pem")
-        assert (done.returncode, done.stderr) == (1, "not ready: status 503\n")
+def test_a_server_with_tls_is_asked_with_tls_and_its_certificate_is_not_verified(certificate: Any) -> None:
+    chain, key = certificate
+    port = free_port()
+    process = launch(port=port, tls_certificate=chain, tls_key=key, models_dir=MODELS / "mnist-2d/2")
+    try:
+        assert until(lambda: check(VAE_PORT=port, VAE_TLS_CERTIFICATE=chain).returncode == 0, seconds=60)
         assert check(VAE_PORT=port).returncode == 1  # without
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_a_server_with_tls_that_is_not_ready_is_unhealthy(certificate: Any) -> None:
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with refusing(context) as port:
+        done = check(VAE_PORT=port, VAE_TLS_CERTIFICATE=certificate[0])
+    assert (done.returncode, done.stderr) == (1, "not ready: status 503\n")
 
 
 def test_it_starts_quickly() -> None:
