@@ -3,6 +3,10 @@
 import os
 from typing import Any, Literal
 
+# Before it is imported: it would send what it runs on and how to its makers, and keep a database for that in the home
+# directory. Whoever wants that sets 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime as ort
 from numpy.typing import NDArray
 

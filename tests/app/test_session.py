@@ -1,5 +1,8 @@
 """ONNX Runtime behind its door."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from app.bundle import read_bundle
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
 from app.session import Session, execution_providers
-from tests.conftest import MODELS
+from tests.conftest import MODELS, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,17 @@ def test_a_graph_reads_no_file_of_its_own(location: str, tmp_path: Path, monkeyp
     monkeypatch.chdir(working)
     with pytest.raises(BundleError, match="cannot be loaded by ONNX Runtime"):
         Session(with_weights_in(location), name="decoder")
+
+
+def test_nothing_is_told_to_the_makers_of_onnx_runtime(tmp_path: Path) -> None:
+    """It would keep what it has to tell in a database in the home directory."""
+    program = (
+        "from pathlib import Path; from app.bundle import read_bundle; from app.session import Session; "
+        "Session(read_bundle(Path('models/mnist-2d/1')).decoder, name='decoder')"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=inherited | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_execution_providers(monkeypatch: pytest.MonkeyPatch) -> None:
