@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app import __version__, healthcheck
 from app.settings import Settings
@@ -88,6 +89,25 @@ def test_what_is_started_is_confined(profile: str) -> None:
         if "build" not in service:
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
             assert service["user"].split(":")[0] not in ("0", "root"), name
+
+
+def test_what_is_mounted_is_there_and_where_it_is_looked_for() -> None:
+    """Docker would make an empty folder of what is missing."""
+    services = config("observability")
+    for service in services.values():
+        for volume in service["volumes"]:
+            assert volume["type"] == "volume" or Path(volume["source"]).exists(), volume["source"]
+    prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    targets = [config["targets"] for job in prometheus["scrape_configs"] for config in job["static_configs"]]
+    assert ["vaeserve:8000"] in targets
+    mounted = {volume["target"] for volume in services["grafana"]["volumes"]}
+    for path in (ROOT / "deploy/grafana/provisioning/dashboards").glob("*.yml"):
+        providers = yaml.safe_load(path.read_text())["providers"]
+        assert {provider["options"]["path"] for provider in providers} <= mounted
+    for path in (ROOT / "deploy/grafana/provisioning/datasources").glob("*.yml"):
+        assert {source["url"] for source in yaml.safe_load(path.read_text())["datasources"]} == {
+            "http://prometheus:9090"
+        }
 
 
 def test_the_server_is_published_where_it_is_asked_to_be() -> None:
