@@ -1,6 +1,11 @@
 """ONNX Runtime: arrays in, arrays out. The only file that imports onnxruntime."""
 
+import os
 from typing import Any, Literal
+
+# Before it is imported: it would send what it runs on and how to its makers, and keep a database for that in the home
+# directory. Whoever wants that sets 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -51,6 +56,8 @@ class Session:
         options.inter_op_num_threads = 1
         # A spinning thread takes a CPU from the next request's Python.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights in a file beside the graph have no sha256; a graph could name any file below the working directory.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         options.log_severity_level = 3
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":
