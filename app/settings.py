@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     shutdown_seconds: Positive = Field(30, description="Time that accepted requests get to end after SIGTERM.")
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, `<name>/<version>/manifest.json`.")
+    models: str = Field(
+        "", description="Names of the models to serve, comma between them; all of the directory if empty."
+    )
     default_model: str = Field(
         "mnist", description="Model of a request that names none; a lone model needs no setting."
     )
@@ -87,6 +90,11 @@ class Settings(BaseSettings):
     max_pixels: Positive = Field(
         2**24, description="Most pixels in the received pictures of a request, checked before they are decoded."
     )
+
+    @property
+    def chosen_models(self) -> frozenset[str]:
+        """The names in `models`; none, if all are to be served."""
+        return frozenset(filter(None, (name.strip() for name in self.models.split(","))))
 
     @property
     def slot_count(self) -> int:
