@@ -57,6 +57,7 @@ ALLOWED = {
     "score": {"gaussian", "likelihood"},
     "metrics": {"batcher"},
     "protocol": {"api"},
+    "cluster": {"api", "cluster", "directory", "limits", "main", "settings"},
     "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
@@ -67,11 +68,12 @@ DOORS = {
     "onnxruntime": {"app/session.py"},
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
-    "prometheus_client": {"app/metrics.py"},
+    "prometheus_client": {"app/metrics.py", "app/cluster/together.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
     "typer": {"app/cli"},
     "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
     "httpx2": {"app/cli/client.py"},
+    "ray": {"app/cluster/build.py", "app/cluster/replicas.py"},
 }
 
 
