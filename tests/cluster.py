@@ -4,11 +4,13 @@ Started as the leader of a session, it and all that it starts can be found by th
 """
 
 import os
+import secrets
 import sys
 import tempfile
 
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray leaves one in the home directory
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",  # 10 s is long for a test
 }
 
