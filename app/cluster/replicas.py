@@ -64,7 +64,11 @@ class Replicas:
         return answer
 
     async def ask_all(self, request: Request, seconds: float) -> list[Answer]:
-        """The answers of all of them that are there and answer in time."""
+        """The answers of all of them, but for those that are just dying; no bound refuses these.
+
+        Raises:
+            Overloaded: one of them is there and does not answer in time.
+        """
         answers = self._handle.broadcast("answer", request)
         try:
             found = await answers.results_async(timeout_s=seconds, return_exceptions=True)

@@ -14,8 +14,8 @@ from app.api.v2.statistics import Statistics
 from app.cluster.messages import Answer, Request
 from app.errors import Overloaded
 
-_SCRAPE_SECONDS = 5.0
-"""Longest wait for the metrics of all replicas."""
+_SECONDS = 5.0
+"""Longest wait for all replicas, whose answers take none of them long."""
 
 
 class Model(Protocol):
@@ -72,8 +72,9 @@ async def statistics(models: Models, _: str, request: Request) -> Answer:
 
 
 async def ready(models: Models, _: str, request: Request) -> Answer:
-    """`GET /health/ready` and `/v2/health/ready`: every model answers."""
-    return _first(await _of_each(models, request))
+    """`GET /health/ready` and `/v2/health/ready`: of every model a replica answers, however many requests wait."""
+    found = await _of_all(models, request)
+    return _first([next((it for it in of_model if it.status == 200), _first(of_model)) for of_model in found])
 
 
 async def metrics(models: Models, _: str, request: Request) -> Answer:
@@ -81,7 +82,7 @@ async def metrics(models: Models, _: str, request: Request) -> Answer:
 
     They are not added up: a sum would fall when a replica goes, which looks as if all of them had been restarted.
     """
-    found = await asyncio.gather(*(model.ask_all(request.as_get(), _SCRAPE_SECONDS) for model in models.values()))
+    found = await _of_all(models, request)
     answers = [answer for of_model in found for answer in of_model]
     if not answers or _first(answers).status != 200:
         return _first(answers)
@@ -140,6 +141,10 @@ async def _merged(models: Models, request: Request, merge: Callable[[Sequence[by
 
 async def _of_each(models: Models, request: Request) -> list[Answer]:
     return await asyncio.gather(*(model.ask(request.as_get()) for model in models.values()))
+
+
+async def _of_all(models: Models, request: Request) -> list[list[Answer]]:
+    return await asyncio.gather(*(model.ask_all(request.as_get(), _SECONDS) for model in models.values()))
 
 
 def _first(answers: Sequence[Answer]) -> Answer:
