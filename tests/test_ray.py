@@ -260,6 +260,7 @@ def test_metrics_are_of_every_replica(cluster: Cluster) -> None:
     assert text.count("# TYPE vae_queue_rows gauge") == 1
 
 
+NPY = {"Content-Type": "application/x-npy"}
 SLOW = {"model": "mnist-2d", "k": 128, "seed": 1}
 
 
@@ -277,25 +278,44 @@ class Load:
 
     def __init__(self, cluster: Cluster, digits: Pixels, clients: int) -> None:
         self._client, self._body, self._stopping = cluster.client, npy(digits[:64]), Event()
+        self.sent: list[Sent] = []
         self._pool = ThreadPoolExecutor(clients)
         self._running = [self._pool.submit(self._run) for _ in range(clients)]
 
-    def _run(self) -> list[Sent]:
-        sent = []
+    def _run(self) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
-            answer = self._client.post(
-                "/score/npy", params=SLOW, content=self._body, headers={"Content-Type": "application/x-npy"}
-            )
-            sent.append(Sent(began, time.monotonic(), answer))
-        return sent
+            answer = self._client.post("/score/npy", params=SLOW, content=self._body, headers=NPY)
+            self.sent.append(Sent(began, time.monotonic(), answer))
 
-    def stop(self) -> list[Sent]:
-        """Everything that was sent, each with its answer."""
+    def kill(self, pid: int) -> float:
+        """Kill a process of the cluster, and go on until a request is lost and others have begun; returns when."""
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: any(it.answer.status_code != 200 for it in list(self.sent)), 60)
+        time.sleep(1)
+        return killed
+
+    def stop(self) -> None:
+        """Wait until everything that was sent has its answer; `sent` holds all of it."""
         self._stopping.set()
-        sent = [it for future in self._running for it in future.result(timeout=60)]
+        for future in self._running:
+            future.result(timeout=90)
         self._pool.shutdown()
-        return sent
+
+
+def only_what_was_in_flight_is_lost(sent: list[Sent], killed: float) -> None:
+    """Something is, and every other request has its answer; `killed` is by the monotonic clock."""
+    lost = [it for it in sent if it.answer.status_code != 200]
+    assert lost
+    for it in lost:
+        assert it.began < killed < it.ended
+        assert it.answer.status_code == 503
+        assert it.answer.headers["retry-after"] == "1"
+        assert it.answer.headers["content-type"] == "application/problem+json"
+        assert it.answer.json()["type"] == "urn:vaeserve:problem:overloaded"
+    assert len({it.answer.content for it in sent if it.answer.status_code == 200}) == 1
+    assert any(it.began > killed for it in sent)
 
 
 def test_load_brings_a_second_replica_and_a_kill_costs_only_what_was_in_flight(
@@ -307,21 +327,10 @@ def test_load_brings_a_second_replica_and_a_kill_costs_only_what_was_in_flight(
         assert until(lambda: len(cluster.replicas("mnist-2d")) == 2, 60)
         time.sleep(2)  # until both have work
         victim, _ = cluster.processes("ray::ServeReplica:vaeserve:mnist-2d")
-        killed = time.monotonic()
-        os.kill(victim, signal.SIGKILL)
-        time.sleep(5)
+        killed = load.kill(victim)
     finally:
-        sent = load.stop()
-    lost = [it for it in sent if it.answer.status_code != 200]
-    assert lost
-    for it in lost:
-        assert it.began < killed < it.ended, "only what was in flight is lost"
-        assert it.answer.status_code == 503
-        assert it.answer.headers["retry-after"] == "1"
-        assert it.answer.headers["content-type"] == "application/problem+json"
-        assert it.answer.json()["type"] == "urn:vaeserve:problem:overloaded"
-    assert len({it.answer.content for it in sent if it.answer.status_code == 200}) == 1
-    assert any(it.began > killed for it in sent)
+        load.stop()
+    only_what_was_in_flight_is_lost(load.sent, killed)
     assert until(lambda: len(cluster.replicas("mnist-2d")) == 2, 60), "the dead replica is replaced"
 
 
@@ -331,7 +340,7 @@ def test_a_client_that_goes_away_is_counted_as_gone(cluster: Cluster, digits: Pi
             "/score/npy",
             params={"model": "mnist", "k": 128},
             content=npy(digits[:256]),
-            headers={"Content-Type": "application/x-npy"},
+            headers=NPY,
             timeout=1,
         )
     gone = re.compile(
@@ -349,7 +358,7 @@ def test_more_than_may_wait_is_refused_at_once(cluster: Cluster, digits: Pixels)
                     "/score/npy",
                     params={"model": "mnist", "k": 16},
                     content=npy(digits[:64]),
-                    headers={"Content-Type": "application/x-npy"},
+                    headers=NPY,
                 ),
                 range(12),
             )
@@ -360,3 +369,15 @@ def test_more_than_may_wait_is_refused_at_once(cluster: Cluster, digits: Pixels)
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["detail"] == "too many requests wait for this model"
+
+
+def test_an_ingress_that_is_killed_costs_only_what_was_in_flight(cluster: Cluster, digits: Pixels) -> None:
+    """The others wait until there is another one."""
+    load = Load(cluster, digits, clients=4)
+    try:
+        time.sleep(2)
+        (victim,) = cluster.processes("ray::ServeReplica:vaeserve:Ingress")
+        killed = load.kill(victim)
+    finally:
+        load.stop()
+    only_what_was_in_flight_is_lost(load.sent, killed)
