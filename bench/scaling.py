@@ -7,6 +7,7 @@ Then it measures what requests of each kind cost a server in CPU time.
 
 import json
 import os
+import secrets
 import sys
 import tempfile
 from base64 import b64encode
@@ -58,7 +59,8 @@ def cluster(folder: Path) -> Any:
     }
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-c", SERVE, "run", str(folder / "serve.yaml")]
-    return started(command, RAY_PORT, "/two/health/ready", RAY_USAGE_STATS_ENABLED="0", RAY_LOG_TO_DRIVER="0")
+    token = secrets.token_hex(32)  # else Ray leaves one in the home directory
+    return started(command, RAY_PORT, "/two/health/ready", RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_TOKEN=token)
 
 
 def loads() -> dict[str, Load]:

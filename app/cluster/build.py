@@ -73,4 +73,5 @@ def _model(name: str, arguments: Arguments, models_dir: Path) -> Application:
     are no management routes."""
     own = {"models_dir": models_dir, "models": name, "default_model": name, "admin_key": None, "workers": 1}
     settings = arguments.settings | arguments.settings_of.get(name, {}) | own
+    read_settings(**settings)  # what is wrong with them is told here, rather than by every replica
     return serve.deployment(Replica, name=name, **_MODEL_OPTIONS).bind(settings)

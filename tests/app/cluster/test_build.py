@@ -40,6 +40,7 @@ def test_a_directory_of_models_is_an_application() -> None:
         {"settings_of": {"nope": {}}},
         {"settings": {"max_rows": 0}},
         {"settings": {"no_such_setting": 1}},
+        {"settings_of": {"mnist": {"queue_rows": 0}}},
     ],
 )
 def test_what_does_not_fit_the_directory_is_refused(wrong: dict[str, Any]) -> None:
