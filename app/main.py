@@ -205,6 +205,7 @@ def _load(settings: Settings, batcher: Batcher) -> Catalog:
         settings.models_dir,
         settings.default_model,
         batcher,
+        names=settings.chosen_models,
         execution_providers=execution_providers(settings.execution_provider),
         threads=settings.threads,
         queue_seconds=settings.queue_seconds,

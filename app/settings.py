@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     shutdown_seconds: Positive = Field(30, description="Time that accepted requests get to end after SIGTERM.")
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, `<name>/<version>/manifest.json`.")
+    models: str = Field(
+        "", description="Names of the models to serve, comma between them; all of the directory if empty."
+    )
     default_model: str = Field(
         "mnist", description="Model of a request that names none; a lone model needs no setting."
     )
@@ -158,6 +161,11 @@ class Settings(BaseSettings):
     def has_management(self) -> bool:
         """Whether there are management routes: where there are admin keys, or may be."""
         return self.admin_key is not None or self.keys_file is not None
+
+    @property
+    def chosen_models(self) -> frozenset[str]:
+        """The names in `models`; none, if all are to be served."""
+        return frozenset(filter(None, (name.strip() for name in self.models.split(","))))
 
     @property
     def slot_count(self) -> int:

@@ -78,6 +78,7 @@ ALLOWED = {
     "tracing": {"__init__", "timing"},
     "logs": {"timing"},
     "protocol": {"api", "settings", "transport"},
+    "cluster": {"api", "cluster", "directory", "limits", "main", "settings"},
     "cli": {"__init__", "__main__", "arrays", "auth", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
@@ -89,12 +90,13 @@ DOORS = {
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
     "limits": {"app/rates.py"},
-    "prometheus_client": {"app/metrics"},
+    "prometheus_client": {"app/metrics", "app/cluster/together.py"},
     "opentelemetry": {"app/tracing.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
     "typer": {"app/cli"},
     "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
     "httpx2": {"app/cli/client.py"},
+    "ray": {"app/cluster/build.py", "app/cluster/replicas.py"},
 }
 
 
