@@ -4,7 +4,9 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,6 +31,7 @@ from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
 from app.tls import Certificate, server_context
+from app.worker import GRACE_SECONDS, end_with_supervisor
 
 logger = logging.getLogger("app")
 
@@ -38,6 +41,7 @@ def app_from_environment() -> Starlette:
     ignore_hangups()  # the supervisor heeds them
     settings = read_settings()
     logs.configure(settings.log_level, settings.log_format)
+    end_with_supervisor(settings.shutdown_seconds)
     try:
         application = create_app(settings, tracing_from_environment())
     except StartupError as error:  # what was proven at the supervisor's start is so no more
@@ -110,6 +114,18 @@ class _Server(uvicorn.Server):
         logger.info(
             "answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets, is_tls=self.config.is_ssl)
         )
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop; where something hangs, a graph perhaps, it is not waited for."""
+        limit = threading.Timer((self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS, _give_up)
+        limit.daemon = True  # it lasts as long as the process does
+        limit.start()
+        await super().shutdown(sockets)
+
+
+def _give_up() -> None:
+    logger.error("the server does not stop: it is killed")
+    os._exit(128 + signal.SIGTERM)
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:

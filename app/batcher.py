@@ -4,15 +4,16 @@ There is no timer. Whatever is queued when the event loop next comes round, or w
 lone request waits for nothing and a backlog forms batches by itself. Requests of the same key share batches; a request
 larger than its share is split and leaves the rest of each batch to the others, so that bulk work cannot starve single
 requests. How many rows a batch takes, and whether it runs in a slot's thread or at once on the event loop, follows from
-the measured latency of its graph.
+the measured latency of its graph. So does how long rows would wait, which is the bound on what is accepted.
 """
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Barrier
@@ -41,6 +42,12 @@ OVERHEAD = 0.1
 """A batch is large enough when what a call costs, whatever its rows, is no more than this share of it."""
 TOLERABLE_OVERHEAD = 0.3
 """The same of a batch that need not wait for more, because a slot has nothing else to do."""
+LATEST_SHARE = 0.1
+"""What the latest batch counts in averages over batches: of the pace at which they run,"""
+LARGEST_PACE = 10.0
+"""which it may be at most, because a process that was stopped for a while runs at its old pace again;"""
+LATE_SECONDS = 0.002
+"""and of how late the event loop hears of them: from so many seconds on each slot is given a batch ahead."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,23 @@ class _Lane:
     latency: Latency | None
     jobs: deque[_Job] = field(default_factory=deque)
     waiting: int = 0
-    """Rows of its jobs that are not taken, abandoned ones included."""
+    """Rows of its jobs that are not taken."""
+
+
+@dataclass(eq=False)
+class Place:
+    """Room in the queue that a request holds for `rows` of `key`, which it will submit in a moment."""
+
+    key: Hashable
+    rows: int
+
+
+@dataclass(eq=False)
+class _Held:
+    """What places hold of one key."""
+
+    latency: Latency | None
+    rows: int = 0
 
 
 class _Piece(NamedTuple):
@@ -172,8 +195,8 @@ class Counters:
 
 
 class Batcher:
-    """Runs rows in `slots` threads, at most `batch_rows` and about `batch_seconds` at a time, and refuses beyond
-    `queue_rows` waiting rows.
+    """Runs rows in `slots` threads, at most `batch_rows` and about `batch_seconds` at a time. It refuses rows beyond
+    `queue_rows` waiting ones, and where they would wait longer than `wait_seconds`.
 
     Everything but the callables runs on the event loop's thread, so there is no lock. Make and use it on one loop.
     """
@@ -186,13 +209,19 @@ class Batcher:
         queue_rows: int = 4096,
         batch_seconds: float = 0.01,
         observer: Observer | None = None,
+        wait_seconds: float = math.inf,
     ) -> None:
-        self.slots, self._free, self._batch_rows, self.queue_rows = slots, slots, batch_rows, queue_rows
-        self._batch_seconds, self._observer = batch_seconds, observer
+        self.slots, self._batch_rows, self.queue_rows = slots, batch_rows, queue_rows
+        self._batch_seconds, self._wait_seconds, self._observer = batch_seconds, wait_seconds, observer
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         everyone = Barrier(slots)  # all threads start now, where a system that has none left is noticed
         list(self._executor.map(lambda _: everyone.wait(), range(slots)))
         self._lanes: dict[Hashable, _Lane] = {}
+        self._held: dict[Hashable, _Held] = {}
+        self._pace = 1.0
+        """How long batches take now, in terms of the latency that was measured when nothing else ran."""
+        self._late = 0.0
+        """Seconds that a slot waits for the event loop, which may have much to do; see `_free`."""
         self._running = 0
         self._pumping = False
         self._idle = asyncio.Event()
@@ -207,12 +236,47 @@ class Batcher:
     @property
     def queued_rows(self) -> int:
         """Rows that wait to be taken."""
-        return sum(job.waiting for lane in self._lanes.values() for job in lane.jobs if not job.future.done())
+        return sum(lane.waiting for lane in self._lanes.values())
 
     def queued_rows_of(self, owner: object) -> int:
         """Those of them whose key is a tuple that begins with `owner`."""
-        lanes = [lane for key, lane in self._lanes.items() if isinstance(key, tuple) and key[0] is owner]
-        return sum(job.waiting for lane in lanes for job in lane.jobs if not job.future.done())
+        return sum(lane.waiting for key, lane in self._lanes.items() if isinstance(key, tuple) and key[0] is owner)
+
+    def check_room(self, key: Hashable, rows: int) -> None:
+        """Refuse `rows` of `key` where the queue has no room for them now.
+
+        Raises:
+            Overloaded: they are too many, or would wait too long, or the batcher is closed.
+        """
+        if self.closed or not self._has_room(key, rows):
+            self.counters.refused_rows += rows
+            raise Overloaded("the server is stopping" if self.closed else "the queue is full")
+
+    @contextmanager
+    def hold(self, key: Hashable, rows: int, latency: Latency | None = None) -> Iterator[Place]:
+        """Hold room for `rows` of `key` until they are submitted with this place, or it ends: a request that runs
+        several graphs is refused before the first of them, or not at all.
+
+        Raises:
+            Overloaded: the queue has no room for these rows, or the batcher is closed.
+        """
+        self.check_room(key, rows)
+        place = Place(key, rows)
+        self._held.setdefault(key, _Held(latency)).rows += rows
+        try:
+            yield place
+        finally:
+            self._release(place, place.rows)
+
+    def _release(self, place: Place, rows: int) -> None:
+        """Give back room for so many rows, or for what is left."""
+        rows = min(rows, place.rows)
+        if rows:
+            place.rows -= rows
+            held = self._held[place.key]
+            held.rows -= rows
+            if not held.rows:
+                del self._held[place.key]
 
     async def submit(
         self,
@@ -224,13 +288,14 @@ class Batcher:
         deadline: float | None = None,
         timing: Timing | None = None,
         statistics: Statistics | None = None,
+        place: Place | None = None,
     ) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
         `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. `deadline` is a time
         of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
-        `statistics`, which requests of one key share, what became of them. Cancelling the caller drops what waits and
-        leaves the neighbours alone.
+        `statistics`, which requests of one key share, what became of them. Who holds a `place` is not refused for want
+        of room. Cancelling the caller drops what waits and leaves the neighbours alone.
 
         Raises:
             Overloaded: the queue has no room for these rows, or the batcher is closed.
@@ -240,11 +305,12 @@ class Batcher:
         """
         if not len(rows):
             raise ValueError("no rows")
-        if self.closed or not self._has_room(len(rows)):
-            self.counters.refused_rows += len(rows)
+        try:
+            self._enter(key, len(rows), place)
+        except Overloaded:
             if statistics is not None:
                 statistics.failed(0)
-            raise Overloaded("the server is stopping" if self.closed else "the queue is full")
+            raise
         loop = asyncio.get_running_loop()
         job = _Job(rows, loop.create_future(), deadline, time.monotonic(), statistics)
         lane = self._lanes.get(key)
@@ -259,6 +325,9 @@ class Batcher:
             loop.call_soon(self._pump)
         try:
             outputs = await job.future
+        except asyncio.CancelledError:
+            self._abandon(lane, job)
+            raise
         except Exception:
             if statistics is not None:
                 statistics.failed(time.monotonic() - job.submitted)
@@ -283,15 +352,52 @@ class Batcher:
             await self._idle.wait()
         self._executor.shutdown()
 
-    def _has_room(self, rows: int) -> bool:
-        # The lanes' own sums count abandoned rows, too: only where they say no is it worth looking at every job.
-        waiting = sum(lane.waiting for lane in self._lanes.values())
-        return waiting + rows <= self.queue_rows or self.queued_rows + rows <= self.queue_rows
+    def _enter(self, key: Hashable, rows: int, place: Place | None) -> None:
+        if place is None or self.closed:
+            self.check_room(key, rows)
+        elif place.key == key:
+            self._release(place, rows)
+
+    def _abandon(self, lane: _Lane, job: _Job) -> None:
+        """Forget a job that nobody wants any more, at once: its rows count as waiting ones no longer."""
+        if job.waiting:
+            lane.jobs.remove(job)
+            self._drop(lane, job)
+
+    def _drop(self, lane: _Lane, job: _Job) -> None:
+        """Never take what waits of a job that is out of its lane."""
+        self.counters.dropped_rows += job.waiting
+        lane.waiting -= job.waiting
+        job.taken = len(job.rows)
+        if not job.began:
+            self._left(job, time.monotonic())
+
+    def _has_room(self, key: Hashable, rows: int) -> bool:
+        waiting = self.queued_rows + sum(held.rows for held in self._held.values())
+        return waiting + rows <= self.queue_rows and self._wait(key) <= self._wait_seconds
+
+    def _wait(self, key: Hashable) -> float:
+        """About how many seconds rows of `key` would wait that came now: for what is before them in their lane, and for
+        as much of each other lane, because lanes take turns."""
+        own = self._work(key)
+        if not own:
+            return 0.0
+        others = (self._work(other) for other in self._lanes.keys() | self._held.keys())
+        return self._pace * sum(min(own, work) for work in others) / self.slots
+
+    def _work(self, key: Hashable) -> float:
+        """Seconds that the rows of `key` that wait or have a place take one slot, by the latency of its graph."""
+        lane, held = self._lanes.get(key), self._held.get(key)
+        latency = lane.latency if lane is not None else held.latency if held is not None else None
+        if latency is None:
+            return 0.0
+        rows = (lane.waiting if lane is not None else 0) + (held.rows if held is not None else 0)
+        return rows * latency.seconds(self._largest(latency)) / self._largest(latency)
 
     def _pump(self) -> None:
         """Give the lanes their turns, as long as there are slots; what is quick runs here."""
         self._pumping = False
-        while turns := [key for key, lane in self._lanes.items() if self._free or self._is_quick(lane)]:
+        while turns := [key for key, lane in self._lanes.items() if self._free > 0 or self._is_quick(lane)]:
             for key in turns:
                 lane = self._lanes.pop(key)
                 self._turn(lane)
@@ -304,12 +410,12 @@ class Batcher:
         if self._is_quick(lane):
             if pieces := self._take(lane, lane.waiting):
                 self._delivered(*_run(lane.run, pieces))
-        elif self._free:
+        elif self._free > 0:
             self._fill_slot(lane)
 
     def _fill_slot(self, lane: _Lane) -> None:
         if pieces := self._take(lane, self._share(lane)):
-            self._start(lane.run, pieces)
+            self._start(lane, pieces)
 
     def _is_quick(self, lane: _Lane) -> bool:
         """Whether everything that waits there runs in less time than a thread's turn costs."""
@@ -325,8 +431,10 @@ class Batcher:
         if lane.latency is None:
             return self._batch_rows
         share = math.ceil(lane.waiting / self._free)
-        most = min(self._batch_rows, lane.latency.rows(self._batch_seconds))
-        return min(most, max(share, lane.latency.enough))
+        return min(self._largest(lane.latency), max(share, lane.latency.enough))
+
+    def _largest(self, latency: Latency) -> int:
+        return min(self._batch_rows, latency.rows(self._batch_seconds))
 
     def _take(self, lane: _Lane, room: int) -> list[_Piece]:
         """Share `room` rows of a batch among the jobs at the head of the lane: max-min fair, one piece a job."""
@@ -336,10 +444,7 @@ class Batcher:
             if self._wanted(job):
                 window.append(job)
             else:
-                self.counters.dropped_rows += job.waiting
-                lane.waiting -= job.waiting
-                if not job.began:
-                    self._left(job, time.monotonic())
+                self._drop(lane, job)
         pieces, now = [], time.monotonic()
         for sharers, job in zip(range(len(window), 0, -1), sorted(window, key=lambda job: job.waiting), strict=True):
             count = min(job.waiting, room // sharers)  # what the small ones leave goes to the large ones
@@ -367,22 +472,34 @@ class Batcher:
             return False
         return True
 
-    def _start(self, run: Run, pieces: list[_Piece]) -> None:
+    def _start(self, lane: _Lane, pieces: list[_Piece]) -> None:
         """Run pieces in a slot; what comes of them is delivered on the event loop."""
-        self._free -= 1
         self._running += 1
-        loop = asyncio.get_running_loop()
+        loop, run = asyncio.get_running_loop(), lane.run
+        expected = lane.latency.seconds(sum(piece.stop - piece.start for piece in pieces)) if lane.latency else 0.0
 
         def work() -> None:
-            loop.call_soon_threadsafe(self._slot_freed, *_run(run, pieces))
+            began = time.perf_counter()
+            failed, ran = _run(run, pieces)
+            ended = time.perf_counter()
+            loop.call_soon_threadsafe(self._ended, failed, ran, ended, (ended - began) / expected if expected else None)
 
         self._executor.submit(work)
 
-    def _slot_freed(self, failed: bool, ran: list[_Ran]) -> None:
-        self._free += 1
+    def _ended(self, failed: bool, ran: list[_Ran], ended: float, pace: float | None) -> None:
+        """A slot has run its batch: the event loop hears of it now."""
         self._running -= 1
+        self._late += LATEST_SHARE * (time.perf_counter() - ended - self._late)
+        if pace is not None:
+            self._pace += LATEST_SHARE * (min(pace, LARGEST_PACE) - self._pace)
         self._delivered(failed, ran)
         self._pump()
+
+    @property
+    def _free(self) -> int:
+        """Batches that may be handed out: one for each slot, and where the event loop is late one more, so that a slot
+        need not wait for it."""
+        return self.slots * (1 if self._late < LATE_SECONDS else 2) - self._running
 
     def _delivered(self, failed: bool, ran: list[_Ran]) -> None:
         self.counters.batches += 1

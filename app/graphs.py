@@ -1,6 +1,9 @@
 """The two graphs of one bundle, ready to run: rows in, arrays out, through the batcher."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -8,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import timing
-from app.batcher import Arrays, Batcher, Latency, Run
+from app.batcher import Arrays, Batcher, Latency, Place, Run
 from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
 from app.errors import BundleError, InferenceFailed
 from app.gaussian import Floats
 from app.likelihood import PARAMETERS, log_prob
-from app.session import ExecutionProvider, Session
+from app.session import ExecutionProvider, Session, check_finite
 
 GraphName = Literal["encoder", "decoder"]
+Lane = Literal["encoder", "decoder", "parameters", "score", "explain"]
+"""What rows are run for; each has a lane of its own."""
+
+_place: ContextVar[Place | None] = ContextVar("place", default=None)
 
 
 class Graphs:
@@ -90,6 +97,28 @@ class Graphs:
             else self._submit("score", self._run_scoring, rows)
         )
 
+    def check_room(self, lane: Lane, rows: int) -> None:
+        """Refuse rows that the queue has no room for now.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        self._batcher.check_room(self._key(lane), rows)
+
+    @contextmanager
+    def held(self, lane: Lane, rows: int) -> Iterator[None]:
+        """While it lasts, the request in this context has room for so many rows, and whatever it runs is let in.
+
+        Raises:
+            Overloaded: the queue has no room for them now.
+        """
+        with self._batcher.hold(self._key(lane), rows, self.latency[lane]) as place:
+            _place.set(place)
+            try:
+                yield
+            finally:
+                _place.set(None)
+
     @property
     def can_score(self) -> bool:
         """Whether there is a likelihood of images."""
@@ -100,16 +129,20 @@ class Graphs:
         """Rows that wait for these graphs."""
         return self._batcher.queued_rows_of(self)
 
-    async def _submit(self, what: str, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+    def _key(self, lane: Lane) -> tuple["Graphs", Lane]:
+        return self, lane  # without the shape of a row, which is the same for all: see `_check_shapes`
+
+    async def _submit(self, lane: Lane, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
         return await self._batcher.submit(
-            (self, what, rows.shape[1:]),
+            self._key(lane),
             run,
             rows,
-            latency=self.latency[what],
+            latency=self.latency[lane],
             deadline=time.monotonic() + patience,
             timing=timing.current(),
-            statistics=self.statistics["encoder" if what == "encoder" else "decoder"],
+            statistics=self.statistics["encoder" if lane == "encoder" else "decoder"],
+            place=_place.get(),
         )
 
     def _session(self, graph: GraphName) -> tuple[Session, Graph]:
@@ -129,14 +162,22 @@ class Graphs:
     def _run_scoring(self, rows: Floats) -> Arrays:
         """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
         parameters, pixels = self._parameters(rows)
-        return {"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)}
+        return self._finite({"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)})
 
     def _run_explaining(self, rows: Floats) -> Arrays:
         """The same, and the log p(x_i|z) `[N, pixels]` that it is the sum of."""
         parameters, pixels = self._parameters(rows)
         each = {name: values[..., None] for name, values in parameters.items()}
         terms = log_prob(self.manifest.likelihood, each, pixels[..., None]).astype(np.float32)
-        return {"log_p_x": terms.sum(axis=1, dtype=np.float64), "log_p_pixels": terms}
+        return self._finite({"log_p_x": terms.sum(axis=1, dtype=np.float64), "log_p_pixels": terms})
+
+    def _finite(self, scores: Arrays) -> Arrays:
+        """Raises InferenceFailed where the decoder's parameters, finite as they are, give scores that are not."""
+        try:
+            check_finite(scores)
+        except FloatingPointError as error:
+            raise InferenceFailed(f"{self._decoder.name} failed") from error
+        return scores
 
     def _parameters(self, rows: Floats) -> tuple[dict[str, Floats], Floats]:
         """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_scoring` takes them."""
@@ -145,8 +186,9 @@ class Graphs:
         parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
         return {name: values.reshape(len(rows), -1) for name, values in parameters.items()}, pixels
 
-    def _warm_up(self) -> dict[str, Latency]:
-        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency."""
+    def _warm_up(self) -> dict[Lane, Latency | None]:
+        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency. A graph with
+        a loop has none: zeros tell nothing of other rows, and it is never run where the server would wait for it."""
         height, width, channels = self.image_shape
         image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
         graphs = self.manifest.graphs
@@ -165,7 +207,7 @@ class Graphs:
                 if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
                     raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
         try:
-            latency = {
+            latency: dict[Lane, Latency] = {
                 "encoder": Latency.measured(self._run_encoder, image),
                 "decoder": Latency.measured(self._run_decoder, latent),
             }
@@ -182,7 +224,10 @@ class Graphs:
                 raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
         # What the graphs give besides takes no time that can be told from theirs.
         latency["parameters"], latency["explain"] = latency["decoder"], latency.get("score", latency["decoder"])
-        return latency
+        return {lane: None if self._session_of(lane).has_loop else known for lane, known in latency.items()}
+
+    def _session_of(self, lane: Lane) -> Session:
+        return self._encoder if lane == "encoder" else self._decoder
 
 
 def _check_shapes(manifest: Manifest, directory: str) -> None:

@@ -103,6 +103,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
         batch_seconds=settings.batch_seconds,
         queue_rows=settings.queue_rows,
         observer=metrics.graphs,
+        wait_seconds=settings.wait_seconds,
     )
     catalog = _load(settings, batcher)
     sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=_refusals(), connections=set())

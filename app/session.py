@@ -7,6 +7,7 @@ from typing import Any, Literal
 # directory. Whoever wants that sets 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -15,6 +16,9 @@ from app.errors import BundleError, ExecutionProviderError, InferenceFailed
 ExecutionProvider = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan")
+"""Operators as an ONNX file has them: field 4 of a node, its length, its text. Elsewhere these bytes do no harm."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -72,17 +76,32 @@ class Session:
                 f"{', '.join(self._session.get_providers())}: the CUDA or cuDNN libraries are missing"
             )
         self.name = name
+        self.has_loop = any(operator in model for operator in _LOOPS)
+        """Whether how long it runs may depend on what its rows say, not on their number alone."""
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
 
     def run(self, inputs: Arrays, outputs: list[str] | None = None) -> Arrays:
-        """Run the graph on named inputs; returns the named outputs, all of them by default.
+        """Run the graph on named inputs; returns the named outputs, all of them by default, whose floats are finite.
 
         Raises:
-            InferenceFailed: ONNX Runtime refuses or fails.
+            InferenceFailed: ONNX Runtime refuses or fails, or what it gives is not finite.
         """
         names = self.outputs if outputs is None else outputs
         try:
-            return dict(zip(names, self._session.run(names, inputs), strict=True))
+            given = dict(zip(names, self._session.run(names, inputs), strict=True))
+            check_finite(given)
         except Exception as error:
             raise InferenceFailed(f"{self.name} failed") from error
+        return given
+
+
+def check_finite(arrays: Arrays) -> None:
+    """Refuse what JSON has no words for, and what no number can be made of.
+
+    Raises:
+        FloatingPointError: there is a NaN or an infinity among them.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FloatingPointError(f"`{name}` is not finite")

@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     )
     threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
     queue_seconds: Seconds = Field(30, description="Longest wait for a slot; then 504.")
+    wait_seconds: Seconds = Field(
+        2,
+        description="Longest wait that a request is let in for, by measured latency; beyond it requests are refused"
+        " with 503.",
+    )
     batch_rows: Positive = Field(512, description="Most rows in one batch; measured latency sets it lower.")
     batch_seconds: Seconds = Field(
         0.01, description="About the longest time that one batch may take, by the latency measured at start-up."

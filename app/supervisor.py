@@ -1,4 +1,6 @@
-"""uvicorn's supervisor of several workers, but for SIGHUP: it rolls them only if the models can be served."""
+"""uvicorn's supervisor of several workers, but for two things: SIGHUP rolls them only if the models can be served, and
+those that die again and again are started less and less often.
+"""
 
 import logging
 import signal
@@ -10,14 +12,14 @@ from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from app.errors import StartupError
+from app.worker import GRACE_SECONDS, START_SECONDS, Worker
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 60.0
-"""Longest time that a worker may take to read its models; uvicorn would give up after 5."""
-
-GRACE_SECONDS = 3.0
-"""Time that a worker gets to end, after that of its requests."""
+SHORT_LIFE = 30.0
+"""Seconds: a worker that dies sooner may do so again, and is replaced after a pause."""
+LONGEST_PAUSE = 30.0
+"""Seconds: the first pause is of one, each that follows twice as long, up to this."""
 
 
 class Supervisor(Multiprocess):
@@ -28,6 +30,47 @@ class Supervisor(Multiprocess):
         """`check` proves that a worker could start now; it raises StartupError where it could not."""
         super().__init__(config, sockets)
         self._check = check
+        self._pauses: dict[int, float] = {}
+        self._due: dict[int, float] = {}
+        """By a worker's place: the last pause in seconds, and when the next worker is to be started."""
+
+    def init_processes(self) -> None:
+        """Start all workers."""
+        self.processes += [self._started() for _ in range(self.processes_num)]
+
+    def _started(self) -> Worker:
+        worker = Worker(self.config, self.sockets)
+        worker.start()
+        return worker
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that have died; the others serve meanwhile."""
+        for index, worker in enumerate(self.processes):
+            assert isinstance(worker, Worker)
+            if self.should_exit.is_set():
+                return
+            if worker.is_well():
+                continue
+            if index not in self._due:
+                self._due[index] = time.monotonic() + self._pause(index, worker)
+            if time.monotonic() >= self._due[index]:
+                del self._due[index]
+                self.processes[index] = self._started()
+
+    def _pause(self, index: int, worker: Worker) -> float:
+        """How many seconds there is to be no worker in the place of one that died."""
+        if worker.age >= SHORT_LIFE:
+            self._pauses[index] = 0.0
+        else:
+            self._pauses[index] = min(max(1.0, 2 * self._pauses.get(index, 0.0)), LONGEST_PAUSE)
+        said = "worker %s died with status %s after %.0f s; the next starts in %.0f s"
+        logger.error(said, worker.pid, worker.exitcode, worker.age, self._pauses[index])
+        return self._pauses[index]
+
+    def handle_ttin(self) -> None:
+        """Start one worker more."""
+        self.processes_num += 1
+        self.processes.append(self._started())
 
     def handle_hup(self) -> None:
         """Roll the workers; where the models cannot be served, leave them as they are: every new one would fail."""
@@ -45,32 +88,35 @@ class Supervisor(Multiprocess):
         for index, old in enumerate(self.processes):
             if {signal.SIGINT, signal.SIGTERM} & set(self.signal_queue):
                 return
-            new = Process(self.config, self.sockets)
-            new.start()
+            new = self._started()
             if not new.wait_until_ready(START_SECONDS):
                 logger.error("SIGHUP: a new worker did not start; %s of %s are new", index, len(self.processes))
                 new.kill()
                 new.join()
                 return
             self.processes[index] = new
+            self._due.pop(index, None)
+            self._pauses.pop(index, None)
             old.terminate()
-            self._see_off(old, self._last_moment())
+            _see_off(old, self._last_moment())
+
+    def terminate_all(self) -> None:
+        """Tell the workers to stop. Whoever connects to a socket that is open here alone would wait for nobody."""
+        for bound in self.sockets:
+            bound.close()
+        super().terminate_all()
 
     def join_all(self) -> None:
         """Wait for the workers, which are told to stop, to end."""
         until = self._last_moment()
         for process in self.processes:
-            self._see_off(process, until)
+            _see_off(process, until)
 
     def _last_moment(self) -> float:
         """When whoever is told to stop now has had the time that its requests get, by `time.monotonic()`."""
         return time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS
 
-    @staticmethod
-    def _see_off(process: Process, until: float) -> None:
-        """Wait for a worker to end; one that has not by then hangs, and is killed."""
-        process.process.join(max(0.0, until - time.monotonic()))
-        if process.exitcode is None:
-            logger.error("worker %s does not stop: it is killed", process.pid)
-            process.kill()
-            process.join()
+
+def _see_off(process: Process, until: float) -> None:
+    assert isinstance(process, Worker)
+    process.see_off(until)

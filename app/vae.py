@@ -99,14 +99,19 @@ class Vae:
         Raises:
             InvalidInput: draws are asked for, and this model's encoder is deterministic.
         """
-        posterior = await self.encode(images)
-        if mode == "mean":
-            return await self.decode(posterior.mean)
-        if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
-            return await self.decode(self.draw(posterior, seed, "/query/mode"))
+        with self.graphs.held("decoder", decodings(mode, len(images))):
+            posterior = await self.encode(images)
+            if mode == "mean":
+                return await self.decode(posterior.mean)
+            if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
+                return await self.decode(self.draw(posterior, seed, "/query/mode"))
+            return await self._predict(posterior, len(images), seed)
+
+    async def _predict(self, posterior: Posterior, count: int, seed: int) -> Pixels:
+        """The posterior predictive of `count` images."""
         averages, size = [], CHUNK // PREDICTIVE_DRAWS
-        for first in range(0, len(images), size):
-            rows = range(first, min(first + size, len(images)))
+        for first in range(0, count, size):
+            rows = range(first, min(first + size, count))
             _, drawn = posterior.draws(seed, rows, PREDICTIVE_DRAWS)
             decoded = await self.decode(drawn.reshape(-1, *self.latent_shape))
             averages.append(decoded.reshape(len(rows), PREDICTIVE_DRAWS, *self.image_shape).mean(axis=1))
@@ -122,11 +127,12 @@ class Vae:
             InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
         """
         how = self._how_to_binarize(how)
-        rows = self._binarized(_planes(images), how, seed)
-        posterior = await self._encode(rows)
-        elements = posterior.mean.size * k
-        eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
-        log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
+        with self.graphs.held("explain" if explain else "score", scorings(k, len(images))):
+            rows = self._binarized(_planes(images), how, seed)
+            posterior = await self._encode(rows)
+            elements = posterior.mean.size * k
+            eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
+            log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
         calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
         scores = await _computed(elements, score, log_p_x, posterior, eps, latents, calibration)
         return replace(scores, explanation=explanation), how
@@ -264,6 +270,16 @@ class Vae:
         """The latent dimensions, the one of highest KL first; in their order, where the manifest has no KL."""
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
+
+
+def decodings(mode: Mode, images: int = 1) -> int:
+    """Rows that a reconstruction of so many images has in the queue at a time, at most."""
+    return min(images * PREDICTIVE_DRAWS, CHUNK) if mode == "predictive" else images
+
+
+def scorings(k: int, images: int = 1) -> int:
+    """The same of a score."""
+    return min(images * k, CHUNK)
 
 
 def _norms(quantiles: Quantiles | None) -> Quantiles:

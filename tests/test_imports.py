@@ -22,6 +22,7 @@ ALLOWED = {
         "settings",
         "supervisor",
         "tls",
+        "worker",
     },
     "main": {
         "__init__",
@@ -78,6 +79,7 @@ ALLOWED = {
     "tracing": {"__init__", "timing"},
     "logs": {"timing"},
     "protocol": {"api", "settings", "transport"},
+    "supervisor": {"worker"},
     "cluster": {"api", "cluster", "directory", "limits", "main", "settings"},
     "cli": {"__init__", "__main__", "arrays", "auth", "cli", "gaussian", "images", "main", "settings"},
 }
@@ -92,7 +94,7 @@ DOORS = {
     "limits": {"app/rates.py"},
     "prometheus_client": {"app/metrics", "app/cluster/together.py"},
     "opentelemetry": {"app/tracing.py"},
-    "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py"},
+    "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py", "app/worker.py"},
     "typer": {"app/cli"},
     "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
     "httpx2": {"app/cli/client.py"},

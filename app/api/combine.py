@@ -38,11 +38,12 @@ class CombineRequest(Strict):
 
 async def _combine(server: State, vae: Vae, query: PictureQuery, body: CombineRequest) -> Result:
     """The sum of weighted latents, and the image that it decodes to: z = sum of weight_i * z_i."""
-    latents = await locate(server, vae, query, body.terms, "/terms")
-    weights = np.array([term.weight for term in body.terms])
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.tensordot(weights, latents.astype(np.float64), axes=1)
-    return await decoded(vae, query, finite(total[None], "/terms", rows=False))
+    with vae.graphs.held("decoder", 1):
+        latents = await locate(server, vae, query, body.terms, "/terms")
+        weights = np.array([term.weight for term in body.terms])
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.tensordot(weights, latents.astype(np.float64), axes=1)
+        return await decoded(vae, query, finite(total[None], "/terms", rows=False))
 
 
 offer(

@@ -32,7 +32,16 @@ async def _decode_one(server: State, vae: Vae, query: DecodeOneQuery) -> Result:
 
 
 FORMS = {"": ("json", "json"), "/image": ("json", "grid"), "/npy": ("npy", "npy")}
-offer(router, "/decode", _decode, query=ModelQuery, reads="latents", answer=Images, forms=FORMS)
+offer(
+    router,
+    "/decode",
+    _decode,
+    query=ModelQuery,
+    reads="latents",
+    answer=Images,
+    forms=FORMS,
+    least=lambda query: ("decoder", 1),
+)
 offer(
     router,
     "/decode/image",

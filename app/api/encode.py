@@ -56,4 +56,13 @@ async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -
     return Result(arrays=arrays, facts=facts)
 
 
-offer(router, "/encode", _encode, query=EncodeQuery, reads="images", answer=EncodeResponse, forms=IMAGES_TO_ARRAYS)
+offer(
+    router,
+    "/encode",
+    _encode,
+    query=EncodeQuery,
+    reads="images",
+    answer=EncodeResponse,
+    forms=IMAGES_TO_ARRAYS,
+    least=lambda query: ("encoder", 1),
+)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, create_model
 
+from app.api.operation import Least
 from app.api.parameters import ModelQuery
 from app.api.problems import BODY_PROBLEMS, MODEL_PROBLEMS
 from app.api.readers import READERS, Reader
@@ -36,11 +37,13 @@ def offer(
     reads: Literal["images", "latents"] | Reader | None = None,
     answer: type[Answer] | None = None,
     operation_id: str | None = None,
+    least: Least | None = None,
 ) -> None:
     """Add a route for each of `forms`: what follows `path`, the reader's name, and the writer's.
 
     `reads` is the kind of input, or the one reader of it; None, and a reader of None, where nothing is read but the
     query. `answer` is the JSON answer. The first paragraph of `compute`'s docstring documents the operation.
+    `least` is what a request runs at least, by its query: where there is no room for it, the body is not read.
     """
     base = operation_id or path.strip("/").replace("/", "_")
     for suffix, (how, form) in forms.items():
@@ -49,7 +52,7 @@ def offer(
         name = base + suffix.replace("/", "_")
         router.add_api_route(
             path + suffix,
-            _endpoint(compute, _mixed(name, query, reader, writer), reader, writer, answer),
+            _endpoint(compute, _mixed(name, query, reader, writer), reader, writer, answer, least),
             methods=["POST" if reader else "GET"],
             operation_id=name,
             name=name,
@@ -69,7 +72,12 @@ def _mixed(name: str, query: type[ModelQuery], reader: Reader | None, writer: Wr
 
 
 def _endpoint(
-    compute: Compute, query: type[BaseModel], reader: Reader | None, writer: Writer, answer: type[Answer] | None
+    compute: Compute,
+    query: type[BaseModel],
+    reader: Reader | None,
+    writer: Writer,
+    answer: type[Answer] | None,
+    least: Least | None,
 ) -> Callable[..., Any]:
     """What FastAPI documents by its signature, and `Operation` calls."""
 
@@ -82,6 +90,7 @@ def _endpoint(
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in annotations.items()]
     )
+    endpoint.least = least  # type: ignore[attr-defined]
     return endpoint
 
 

@@ -25,9 +25,12 @@ from app.api.parameters import ModelQuery
 from app.api.raw import Raw
 from app.api.state import State, server_state
 from app.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
+from app.graphs import Lane
 from app.timing import Timing, current
 
 Body = TypeVar("Body", bound=BaseModel)
+Least = Callable[[Any], tuple[Lane, int]]
+"""From a query to the rows that its request runs at least: where they have no room, its body is not read."""
 
 _MOST_PARAMETERS = 4096
 _MOST_ERRORS = 1000
@@ -54,11 +57,12 @@ class SelfReading(BaseModel):
 
 class Operation(APIRoute):
     """A route whose endpoint takes, by annotation: the server's state, parameters of its path and of its query, and one
-    kind of body."""
+    kind of body. An endpoint may have an attribute `least`."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self._arguments = _Arguments(endpoint, self.openapi_extra, set(self.param_convertors))
+        self._least: Least | None = getattr(endpoint, "least", None)
         self._cacheable = self.methods == {"GET"}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +75,8 @@ class Operation(APIRoute):
         freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None
         response = freshness.remembered() if freshness else None
         if response is None:
+            if self._least is not None:
+                server.catalog.find(query.model, query.version).graphs.check_room(*self._least(query))
             arguments = await self._arguments.read(server, query, scope, receive)
             answer = await server.departures.attend(self.endpoint(**arguments), receive)
             response = answer if isinstance(answer, Response) else self._json(answer)

@@ -4,11 +4,12 @@ Texts are fixed: no stack trace, no path, no echo of the input; what is wrong wi
 pydantic's own fixed sentences.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -178,6 +179,10 @@ class Problems:
             await self.app(scope, receive, noted)
         except ClientDisconnect:
             return  # nobody is there to be answered
+        except asyncio.CancelledError:  # the server stops, and the time that requests get is over
+            if not started:
+                cast(asyncio.Task[object], asyncio.current_task()).uncancel()
+                await problem(Overloaded, "the server is stopping", request=Request(scope))(scope, receive, send)
         except Exception as error:
             if started:
                 raise

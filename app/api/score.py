@@ -13,9 +13,10 @@ from app.api.state import State
 from app.api.writers import Answer, Result
 from app.errors import InvalidInput
 from app.gaussian import Floats
+from app.graphs import Lane
 from app.images import Pixels
 from app.score import Binarize
-from app.vae import Vae
+from app.vae import Vae, scorings
 
 router = APIRouter(tags=["score"], route_class=Operation)
 
@@ -87,4 +88,17 @@ def _shown(explanation: Floats) -> tuple[Pixels, Floats]:
     return pixels[..., None], np.stack([low, high], axis=1)
 
 
-offer(router, "/score", _score, query=ScoreQuery, reads="images", answer=ScoreResponse, forms=IMAGES_TO_ARRAYS)
+def _least(query: ScoreQuery) -> tuple[Lane, int]:
+    return "explain" if query.explain else "score", scorings(query.k)
+
+
+offer(
+    router,
+    "/score",
+    _score,
+    query=ScoreQuery,
+    reads="images",
+    answer=ScoreResponse,
+    forms=IMAGES_TO_ARRAYS,
+    least=_least,
+)

@@ -229,6 +229,120 @@ SLOW = Latency(base=1.0, per_row=1.0)
 """Of one that never does."""
 
 
+def test_rows_that_would_wait_too_long_are_refused_but_other_lanes_are_not() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, wait_seconds=3), Gate()
+        running = asyncio.create_task(batcher.submit("k", gate, rows(0), latency=SLOW))
+        await started(gate)
+        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i), latency=SLOW)) for i in (1, 2)]
+        await asyncio.sleep(0)  # the second waits two seconds, for one row and what a batch costs besides
+        with pytest.raises(Overloaded, match="full"):
+            await batcher.submit("k", gate, rows(3), latency=SLOW)
+        tasks.append(asyncio.create_task(batcher.submit("other", gate, rows(4), latency=SLOW)))
+        await asyncio.sleep(0)
+        assert batcher.queued_rows == 3
+        gate.open.set()
+        await asyncio.gather(running, *tasks)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_how_long_rows_would_wait_follows_how_long_batches_take_now() -> None:
+    async def main() -> None:
+        batcher = Batcher(slots=1, wait_seconds=0.2)
+        latency = Latency(base=1e-3, per_row=1e-3)
+
+        def slowly(batch: NDArray[Any]) -> Arrays:
+            time.sleep(0.03)  # at more than the largest pace: ten times as slow as it was measured
+            return double(batch)
+
+        def refused(count: int) -> bool:
+            """Whether one row more than so many is."""
+            with batcher.hold("k", count, latency):
+                try:
+                    batcher.check_room("k", 1)
+                except Overloaded:
+                    return True
+                return False
+
+        assert not refused(100)  # of which each takes a thousandth and something
+        for _ in range(30):
+            await batcher.submit("k", slowly, rows(1), latency=latency)
+        assert refused(100)
+        assert not refused(3)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_who_holds_a_place_is_let_in_and_who_comes_behind_is_not() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=1, queue_rows=4), Gate()
+        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        await started(gate)
+        with batcher.hold("k", 3) as place:
+            with pytest.raises(Overloaded):
+                await batcher.submit("k", gate, rows(1, 2))
+            first = asyncio.create_task(batcher.submit("another", gate, rows(3, 4), place=place))
+            await asyncio.sleep(0)  # what it needs before keeps its place
+            second = asyncio.create_task(batcher.submit("k", gate, rows(5, 6, 7), place=place))
+            await asyncio.sleep(0)
+            third = asyncio.create_task(batcher.submit("k", gate, rows(8), place=place))
+            await asyncio.sleep(0)
+            assert batcher.queued_rows == 6
+            gate.open.set()
+            await asyncio.gather(running, first, second, third)
+        with batcher.hold("k", 4):
+            pass
+        batcher.check_room("k", 4)  # nothing is left of it
+        await batcher.close()
+        with pytest.raises(Overloaded, match="stopping"):
+            await batcher.submit("k", gate, rows(1), place=place)
+
+    asyncio.run(main())
+
+
+def test_cancelled_rows_make_room_at_once() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=1, queue_rows=2), Gate()
+        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        await started(gate)
+        gone = asyncio.create_task(batcher.submit("k", gate, rows(1, 2)))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert (batcher.queued_rows, batcher.counters.dropped_rows) == (0, 2)
+        batcher.check_room("k", 2)
+        gate.open.set()
+        await running
+        assert gate.batches == [[0]]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_where_the_event_loop_is_late_a_slot_has_its_next_batch_already() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
+        for number in range(10):
+            task = asyncio.create_task(batcher.submit("k", gate, rows(number)))
+            await started(gate, number + 1)
+            gate.open.set()
+            time.sleep(0.03)  # noqa: ASYNC251 (nothing else runs meanwhile)
+            gate.open.clear()
+            await task
+        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(100 + i))) for i in range(3)]
+        await started(gate, 11)
+        assert batcher.queued_rows == 1  # and not two
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
 def test_a_latency_is_fitted_and_inverted() -> None:
     latency = Latency.fit({1: 0.0119, 2: 0.0139, 8: 0.0259})
     assert latency.base == pytest.approx(0.0099)

@@ -42,6 +42,17 @@ def test_wrong_inputs_are_an_inference_error(decoder: Session) -> None:
         decoder.run({"latent": np.zeros((1, 3), np.float32)})
 
 
+def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
+    places = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | places
+    subprocess.run([sys.executable, "-c", "import app.session"], cwd=ROOT, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []  # neither an identifier nor a database of what is to be sent
+
+
+def test_shipped_graphs_have_no_loop(decoder: Session) -> None:
+    assert not decoder.has_loop
+
+
 def test_what_is_no_model_is_a_bundle_error() -> None:
     with pytest.raises(BundleError, match="encoder of x cannot be loaded"):
         Session(b"junk", name="encoder of x")

@@ -1,0 +1,105 @@
+"""Models that fail while they run: the request is told so, and nobody else notices."""
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from app.errors import InferenceFailed
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import Start, base64_png, npy, put_bundle
+from tests.faults.bundles import Fault, image, put_faulty_bundle
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[TestClient]:
+    """A client of a model with the fault that the test is given."""
+    put_faulty_bundle(tmp_path, request.param)
+    with TestClient(create_app(Settings(models_dir=tmp_path)), raise_server_exceptions=False) as client:
+        yield client
+
+
+def encode(client: Any, *firsts: int, path: str = "/encode", **query: Any) -> Any:
+    """The answer for images with these first pixels."""
+    return client.post(path, json={"images": [base64_png(image(first)) for first in firsts]}, params=query)
+
+
+@pytest.mark.parametrize("faulty", ["raises", "gives NaN"], indirect=True)
+def test_a_request_that_a_graph_fails_on_is_told_so_and_its_neighbours_are_answered(
+    faulty: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        firsts = [255 if number % 4 == 0 else 0 for number in range(64)]
+        answers = list(pool.map(lambda first: encode(faulty, first), firsts))
+    for first, answer in zip(firsts, answers, strict=True):
+        assert answer.status_code == (500 if first else 200), answer.text
+        if first:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["type"].endswith(InferenceFailed.slug)
+            assert answer.json().keys() == {"type", "title", "status"}  # nothing of the library's words
+        else:
+            assert answer.json()["mean"] == [[0.0, pytest.approx(0.2)]]
+    assert faulty.get("/health/ready").status_code == 200
+    errors = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+    assert set(errors) == {"faulty/1/encoder.onnx failed"}
+    assert len(errors) == sum(first > 0 for first in firsts)
+
+
+@pytest.mark.parametrize("faulty", ["raises", "gives NaN"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "query"), [("/encode", {"draw": True}), ("/reconstruct", {}), ("/reconstruct", {"mode": "predictive"})]
+)
+def test_every_operation_on_it_fails_alike(faulty: TestClient, path: str, query: dict[str, Any]) -> None:
+    assert encode(faulty, 255, path=path, **query).status_code == 500
+    assert encode(faulty, 0, path=path, **query).status_code == 200
+    arrays = {first: npy(np.stack([image(first)])) for first in (0, 255)}
+    for first, status in ((255, 500), (0, 200)):
+        answer = faulty.post(f"{path}/npy", content=arrays[first], headers={"Content-Type": "application/x-npy"})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("faulty", ["gives NaN"], indirect=True)
+def test_open_inference_clients_are_told_so_too(faulty: TestClient) -> None:
+    pixels = [int(level) for level in image(255).flat]
+    inputs = [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "UINT8", "data": pixels}]
+    answer = faulty.post("/v2/models/faulty.encoder/infer", json={"inputs": inputs})
+    assert answer.status_code == 500
+    assert answer.json()["error"] == InferenceFailed.title
+
+
+def test_a_graph_that_hangs_takes_one_slot_and_the_server_stops_all_the_same(start: Start, tmp_path: Path) -> None:
+    put_faulty_bundle(tmp_path, "takes long")
+    put_bundle(tmp_path, 1)
+    process, client = start(
+        models_dir=tmp_path, default_model="faulty", slots=2, threads=1, shutdown_seconds=1, log_level="warning"
+    )
+    address = client.base_url
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(lambda: encode(httpx2.Client(base_url=address, timeout=120), 255))
+        time.sleep(0.5)
+        for _ in range(20):
+            answer = client.get("/sample/npy", params={"model": "mnist-2d", "version": 1, "n": 64})
+            assert answer.status_code == 200
+        assert client.get("/health/live").status_code == 200
+        assert not hanging.done()
+        process.terminate()
+        answer = hanging.result()
+        process.wait(timeout=20)
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "the server is stopping"
+    _, log = process.communicate()
+    assert process.returncode == 143
+    assert "the server does not stop: it is killed" in log
+    assert "Traceback" not in log
+
+
+def test_each_fault_is_caused_by_some_test() -> None:
+    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long"}
