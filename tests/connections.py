@@ -24,6 +24,7 @@ class Gate:
 
     limits: Settings
     refused: Counter[str] = field(default_factory=Counter)
+    connections: set[object] = field(default_factory=set)
     disconnects: int = 0
     bodies: list[bytes] = field(default_factory=list)
 
