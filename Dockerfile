@@ -1,29 +1,27 @@
-# The server's image: Python, one extra's dependencies at the versions of constraints.txt, the code and the models.
+# The server's image: Python, the dependencies of a lock, the code and the models.
 #   docker build -t vaeserve .
-#   docker build -t vaeserve:gpu --build-arg EXTRA=gpu .        see docker-compose.gpu.yml for what the host needs
+#   docker build -t vaeserve:gpu --build-arg VARIANT=-gpu .        for NVIDIA GPUs; see docs/containers.md
 
 FROM python:3.11-slim AS build
-ARG EXTRA=cpu
+# `-gpu` takes requirements-gpu.lock and sbom-gpu.cdx.json.
+ARG VARIANT=
 WORKDIR /build
 # The base's pip fills the virtual environment from outside, so that it need not hold one.
 RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt ./
-RUN python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*project['dependencies'], *project['optional-dependencies'][sys.argv[1]], sep='\n')" "$EXTRA" >requirements.txt \
-    && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
-        -c constraints.txt -r requirements.txt \
-    && find /opt/venv -type d \( -name tests -o -path '*/onnxruntime/quantization' -o -path '*/onnxruntime/tools' \
-        -o -path '*/onnxruntime/transformers' \) -prune -exec rm -rf {} + \
+COPY requirements*.lock scripts/prune ./
+# Wheels alone: a source distribution runs code of its own while it is built, and wants a compiler.
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
+        --require-hashes --only-binary=:all: -r "requirements$VARIANT.lock" \
+    && python prune /opt/venv \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/venv
-COPY LICENSE NOTICE /srv/
+COPY LICENSE NOTICE sbom*.cdx.json /srv/
 COPY app /srv/app
 COPY models /srv/models
-RUN python -m compileall -q --invalidation-mode unchecked-hash /srv/app && chmod -R a+rX /srv
+# There is one SBOM, under one name, whichever the variant.
+RUN mv "/srv/sbom$VARIANT.cdx.json" /tmp/sbom && rm /srv/sbom*.cdx.json && mv /tmp/sbom /srv/sbom.cdx.json \
+    && python -m compileall -q --invalidation-mode unchecked-hash /srv/app && chmod -R a+rX /srv
 
 FROM python:3.11-slim
-LABEL org.opencontainers.image.title="vaeserve" \
-    org.opencontainers.image.description="A REST inference server for variational autoencoders" \
-    org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -32,11 +30,18 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /srv
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv /srv
+# What was built: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=<where the repository is>
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="vaeserve" \
+    org.opencontainers.image.description="A REST inference server for variational autoencoders" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION" \
+    org.opencontainers.image.source="$SOURCE"
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Without the proxies that a container may be given: urllib would ask one of them for 127.0.0.1.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os; from urllib.request import ProxyHandler, build_opener; \
-build_opener(ProxyHandler({})).open(f'http://127.0.0.1:{os.environ[\"VAE_PORT\"]}/health/ready', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "app.healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]

@@ -7,25 +7,30 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from socket import socket
+from ssl import SSLContext
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
-from app import __version__, metrics
+from app import __version__, logs
+from app.descriptors import make_room
 from app.errors import StartupError
 from app.hangup import ignore_hangups
-from app.listening import address_of, bind, listen
-from app.main import check_models, create_app
+from app.listening import address_of, bind, is_loopback, listen
+from app.main import check_models, create_app, tracing_from_environment
+from app.metrics.numbers import BUNDLE_REFUSALS
+from app.metrics.processes import FOLDER, shared_counter
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
+from app.tls import Certificate, server_context
 from app.worker import GRACE_SECONDS, end_with_supervisor
 
 logger = logging.getLogger("app")
@@ -35,12 +40,12 @@ def app_from_environment() -> Starlette:
     """The application of one worker process; where it cannot start, the process ends with one sentence."""
     ignore_hangups()  # the supervisor heeds them
     settings = read_settings()
-    _configure_logging(settings)
+    logs.configure(settings.log_level, settings.log_format)
     end_with_supervisor(settings.shutdown_seconds)
     try:
-        application = create_app(settings)
+        application = create_app(settings, tracing_from_environment())
     except StartupError as error:  # what was proven at the supervisor's start is so no more
-        sys.exit(f"error: {error}")
+        _end(settings, error)
     _spare_the_collector()
     return application
 
@@ -52,19 +57,44 @@ def serve() -> None:
         StartupError: a setting or a bundle is wrong.
     """
     settings = read_settings()
-    _configure_logging(settings)
+    logs.configure(settings.log_level, settings.log_format)
     for name in unknown_variables():
         logger.warning("%s is set, but there is no such setting", name)
     ignore_hangups()  # until there is something to reload
-    sockets = bind(settings.host, settings.port)
-    if settings.workers == 1:
-        _serve_alone(settings, sockets)
-    else:
-        _serve_with_workers(settings, sockets)
+    try:
+        make_room(settings.max_connections)
+        sockets = bind(settings.host, settings.port)
+        _check_access(settings)
+        if settings.workers == 1:
+            _serve_alone(settings, sockets)
+        else:
+            _serve_with_workers(settings, sockets)
+    except StartupError as error:
+        if settings.log_format == "text":
+            raise
+        _end(settings, error)
+
+
+def _end(settings: Settings, error: StartupError) -> NoReturn:
+    """End the process with one sentence, in the form that whoever reads the log expects."""
+    if settings.log_format == "text":
+        sys.exit(f"error: {error}")
+    logger.critical("%s", error)
+    sys.exit(1)
+
+
+def _check_access(settings: Settings) -> None:
+    """Say what everyone may do who reaches the server; raises StartupError where its certificate cannot be used."""
+    if not settings.asks_for_keys and not is_loopback(settings.host):
+        logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
+    if settings.tls_certificate is not None:
+        Certificate(settings.tls_certificate, settings.tls_key)
+    elif settings.tls_key is not None:
+        raise StartupError("VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not")
 
 
 def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
-    app = create_app(settings)
+    app = create_app(settings, tracing_from_environment())
     _spare_the_collector()
     server = _Server(uvicorn.Config(app, **_options(settings)))
     with suppress(KeyboardInterrupt):
@@ -81,7 +111,9 @@ class _Server(uvicorn.Server):
         assert sockets is not None
         listen(sockets)
         await super().startup(sockets)
-        logger.info("answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets))
+        logger.info(
+            "answering on %s (Press CTRL+C to quit)", address_of(self.config.host, sockets, is_tls=self.config.is_ssl)
+        )
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Stop; where something hangs, a graph perhaps, it is not waited for."""
@@ -99,10 +131,30 @@ def _give_up() -> None:
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
     """Each worker loads its own models; that they can be served is proven before."""
     check_models(settings)
-    logger.info("answering on %s (Press CTRL+C to quit)", address_of(settings.host, sockets))
-    with _shared_folder() as os.environ[metrics.FOLDER]:
+    logger.info(
+        "answering on %s (Press CTRL+C to quit)",
+        address_of(settings.host, sockets, is_tls=settings.tls_certificate is not None),
+    )
+    with _shared_folder() as os.environ[FOLDER]:
         config = uvicorn.Config("app.__main__:app_from_environment", factory=True, **_options(settings))
-        Supervisor(config, sockets, partial(check_models, settings)).run()
+        check = partial(_check_again, settings, shared_counter(*BUNDLE_REFUSALS))
+        Supervisor(config, sockets, check).run()
+
+
+def _check_again(settings: Settings, count_refusal: Callable[[], None]) -> None:
+    """Raises StartupError where a worker could not start any more."""
+    try:
+        check_models(settings)
+    except StartupError:
+        count_refusal()
+        raise
+
+
+def _tls(settings: Settings) -> Callable[..., SSLContext] | None:
+    """What makes TLS of a connection, in any process; None without a certificate."""
+    if settings.tls_certificate is None:
+        return None
+    return partial(server_context, settings.tls_certificate, settings.tls_key)
 
 
 def _options(settings: Settings) -> dict[str, Any]:
@@ -116,7 +168,11 @@ def _options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.shutdown_seconds,
         "server_header": False,
         "http": Protocol,
-        "access_log": settings.log_level in ("info", "debug"),  # else a line is made of every request and thrown away
+        "forwarded_allow_ips": settings.trusted_proxies,
+        "ssl_context_factory": _tls(settings),
+        "ws": "none",  # there are none, and they would leave the protocol and its limits
+        "log_config": None,  # ours has every logger
+        "access_log": False,  # and tells of requests, too
     }
 
 
@@ -136,10 +192,6 @@ def _spare_the_collector() -> None:
     leave hardly any cycles, and looking for them took 4 % of a small request's time."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _configure_logging(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s:     %(message)s")
 
 
 def main() -> None:

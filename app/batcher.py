@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Barrier
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, Overloaded
-from app.timing import Statistics, Timing
+from app.timing import GraphName, Statistics, Timing
+from app.timing import Run as Timed
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
@@ -112,11 +113,17 @@ class _Job:
     began: float = 0.0
     taken: int = 0
     done: int = 0
+    batch_rows: int = 0
     pieces: dict[int, Arrays] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
         return len(self.rows) - self.taken
+
+    def timed(self) -> Timed:
+        """What became of it until now."""
+        graph = (self.statistics.graph if self.statistics else None) or ("", "")
+        return Timed(graph, len(self.rows), self.batch_rows, self.submitted, self.began, time.monotonic())
 
 
 @dataclass(eq=False)
@@ -158,8 +165,22 @@ class _Piece(NamedTuple):
         return self.job.rows[self.start : self.stop]
 
 
-Ran = tuple[list[_Piece], Arrays | Exception]
-"""Pieces that ran together, and what became of them."""
+class _Ran(NamedTuple):
+    """Pieces that ran together, what became of them, and how long it took."""
+
+    pieces: list[_Piece]
+    outcome: Arrays | Exception
+    seconds: float
+
+
+class Observer(Protocol):
+    """Who is told of what happens to the rows of each graph, on the event loop: it must be quick."""
+
+    def waited(self, graph: GraphName, seconds: float) -> None:
+        """A request's rows left the queue: the first of them was taken, or they were dropped."""
+
+    def ran(self, graph: GraphName, rows: int, seconds: float) -> None:
+        """A batch was run."""
 
 
 @dataclass
@@ -187,10 +208,11 @@ class Batcher:
         batch_rows: int = 32,
         queue_rows: int = 4096,
         batch_seconds: float = 0.01,
+        observer: Observer | None = None,
         wait_seconds: float = math.inf,
     ) -> None:
-        self._slots, self._batch_rows, self._queue_rows = slots, batch_rows, queue_rows
-        self._batch_seconds, self._wait_seconds = batch_seconds, wait_seconds
+        self.slots, self._batch_rows, self.queue_rows = slots, batch_rows, queue_rows
+        self._batch_seconds, self._wait_seconds, self._observer = batch_seconds, wait_seconds, observer
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         everyone = Barrier(slots)  # all threads start now, where a system that has none left is noticed
         list(self._executor.map(lambda _: everyone.wait(), range(slots)))
@@ -205,6 +227,11 @@ class Batcher:
         self._idle = asyncio.Event()
         self.closed = False
         self.counters = Counters()
+
+    @property
+    def busy_slots(self) -> int:
+        """Slots that run a batch."""
+        return self._running
 
     @property
     def queued_rows(self) -> int:
@@ -305,13 +332,17 @@ class Batcher:
             if statistics is not None:
                 statistics.failed(time.monotonic() - job.submitted)
             raise
-        queue, inference = job.began - job.submitted, time.monotonic() - job.began
-        if timing is not None:
-            timing.queue += queue
-            timing.inference += inference
-        if statistics is not None:
-            statistics.succeeded(len(rows), queue, inference)
-        return outputs
+        else:
+            queue, inference = job.began - job.submitted, time.monotonic() - job.began
+            if timing is not None:
+                timing.queue += queue
+                timing.inference += inference
+            if statistics is not None:
+                statistics.succeeded(len(rows), queue, inference)
+            return outputs
+        finally:
+            if timing is not None and timing.runs is not None:
+                timing.runs.append(job.timed())
 
     async def close(self) -> None:
         """Refuse new rows, wait until all accepted ones have ended, and stop the threads."""
@@ -338,10 +369,12 @@ class Batcher:
         self.counters.dropped_rows += job.waiting
         lane.waiting -= job.waiting
         job.taken = len(job.rows)
+        if not job.began:
+            self._left(job, time.monotonic())
 
     def _has_room(self, key: Hashable, rows: int) -> bool:
         waiting = self.queued_rows + sum(held.rows for held in self._held.values())
-        return waiting + rows <= self._queue_rows and self._wait(key) <= self._wait_seconds
+        return waiting + rows <= self.queue_rows and self._wait(key) <= self._wait_seconds
 
     def _wait(self, key: Hashable) -> float:
         """About how many seconds rows of `key` would wait that came now: for what is before them in their lane, and for
@@ -350,7 +383,7 @@ class Batcher:
         if not own:
             return 0.0
         others = (self._work(other) for other in self._lanes.keys() | self._held.keys())
-        return self._pace * sum(min(own, work) for work in others) / self._slots
+        return self._pace * sum(min(own, work) for work in others) / self.slots
 
     def _work(self, key: Hashable) -> float:
         """Seconds that the rows of `key` that wait or have a place take one slot, by the latency of its graph."""
@@ -416,12 +449,19 @@ class Batcher:
         for sharers, job in zip(range(len(window), 0, -1), sorted(window, key=lambda job: job.waiting), strict=True):
             count = min(job.waiting, room // sharers)  # what the small ones leave goes to the large ones
             pieces.append(_Piece(job, job.taken, job.taken + count))
-            job.began = job.began or now
+            if not job.began:
+                job.began = now
+                self._left(job, now)
             job.taken += count
             lane.waiting -= count
             room -= count
         lane.jobs.extendleft(job for job in reversed(window) if job.waiting)
         return pieces
+
+    def _left(self, job: _Job, now: float) -> None:
+        """Tell that a job waits no longer."""
+        if self._observer is not None and job.statistics is not None and job.statistics.graph is not None:
+            self._observer.waited(job.statistics.graph, now - job.submitted)
 
     @staticmethod
     def _wanted(job: _Job) -> bool:
@@ -446,7 +486,7 @@ class Batcher:
 
         self._executor.submit(work)
 
-    def _ended(self, failed: bool, ran: list[Ran], ended: float, pace: float | None) -> None:
+    def _ended(self, failed: bool, ran: list[_Ran], ended: float, pace: float | None) -> None:
         """A slot has run its batch: the event loop hears of it now."""
         self._running -= 1
         self._late += LATEST_SHARE * (time.perf_counter() - ended - self._late)
@@ -459,13 +499,14 @@ class Batcher:
     def _free(self) -> int:
         """Batches that may be handed out: one for each slot, and where the event loop is late one more, so that a slot
         need not wait for it."""
-        return self._slots * (1 if self._late < LATE_SECONDS else 2) - self._running
+        return self.slots * (1 if self._late < LATE_SECONDS else 2) - self._running
 
-    def _delivered(self, failed: bool, ran: list[Ran]) -> None:
+    def _delivered(self, failed: bool, ran: list[_Ran]) -> None:
         self.counters.batches += 1
         self.counters.failed_batches += failed
-        for pieces, outcome in ran:
-            self.counters.rows += sum(piece.stop - piece.start for piece in pieces)
+        for pieces, outcome, seconds in ran:
+            rows = sum(piece.stop - piece.start for piece in pieces)
+            self.counters.rows += rows
             if isinstance(outcome, Exception):
                 for piece in pieces:
                     if not piece.job.future.done():
@@ -473,21 +514,30 @@ class Batcher:
             else:
                 if (statistics := pieces[0].job.statistics) is not None:
                     statistics.batches += 1
-                _deliver(pieces, outcome)
+                    if self._observer is not None and statistics.graph is not None:
+                        self._observer.ran(statistics.graph, rows, seconds)
+                _deliver(pieces, outcome, rows)
 
 
-def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[Ran]]:
+def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[_Ran]]:
     """Run pieces as one batch; where that fails, once more one by one, so that an error reaches only its owner.
 
     Returns whether it failed, and what became of the pieces.
     """
+    began = time.monotonic()
     try:
-        return False, [(pieces, _run_batch(run, pieces))]
+        return False, [_Ran(pieces, _run_batch(run, pieces), time.monotonic() - began)]
     except BaseException:
-        return True, [([piece], _run_alone(run, piece)) for piece in pieces]
+        return True, [_run_alone(run, piece) for piece in pieces]
 
 
-def _run_alone(run: Run, piece: _Piece) -> Arrays | Exception:
+def _run_alone(run: Run, piece: _Piece) -> _Ran:
+    began = time.monotonic()
+    outcome = _outcome_alone(run, piece)
+    return _Ran([piece], outcome, time.monotonic() - began)
+
+
+def _outcome_alone(run: Run, piece: _Piece) -> Arrays | Exception:
     try:
         return _run_batch(run, [piece])
     except StopIteration as error:  # which a future would not take
@@ -506,12 +556,13 @@ def _run_batch(run: Run, pieces: list[_Piece]) -> Arrays:
     return outputs
 
 
-def _deliver(pieces: list[_Piece], outputs: Arrays) -> None:
+def _deliver(pieces: list[_Piece], outputs: Arrays, batch_rows: int) -> None:
     at = 0
     for piece in pieces:
         job, count = piece.job, piece.stop - piece.start
         job.pieces[piece.start] = {name: output[at : at + count] for name, output in outputs.items()}
         job.done += count
+        job.batch_rows = max(job.batch_rows, batch_rows)
         at += count
         if job.done == len(job.rows) and not job.future.done():
             try:

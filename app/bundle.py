@@ -52,11 +52,23 @@ class Latent(_Part):
     """The latent space. A null size follows the image's."""
 
     shape: Annotated[tuple[Positive | None, ...], Field(min_length=1, max_length=3)]
-    """Of one latent, without the batch: `[d]` for a vector."""
+    """Of one latent, without the batch: `[d]` for a vector, `[c, h, w]` for a map; null where it follows the image."""
+    stride: Positive | None = None
+    """Image pixels a cell of a map, along each side; none of a vector."""
+    prior: Literal["standard_normal"] | None = "standard_normal"
+    """What latents were made to follow; null where nothing did, so that draws from N(0, I) mean nothing."""
     scaling_factor: float = 1.0
     """For protocols that send latents as (z - shift_factor) * scaling_factor; the graphs take and give z."""
     shift_factor: float = 0.0
     """See `scaling_factor`."""
+
+    @model_validator(mode="after")
+    def _maps_have_a_stride(self) -> "Latent":
+        if (len(self.shape) == 3) != (self.stride is not None):
+            raise ValueError("a latent of three axes has a stride, and no other")
+        if len(self.shape) == 2 or self.shape[0] is None or (None in self.shape and self.shape[1:] != (None, None)):
+            raise ValueError("a latent is [d], [c, h, w] or [c, null, null]")
+        return self
 
 
 class Tensor(_Part):

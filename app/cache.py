@@ -27,6 +27,7 @@ class Cache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self.bytes = max_bytes, 0
+        self.hits = self.misses = 0
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
     def __len__(self) -> int:
@@ -35,7 +36,10 @@ class Cache:
     def get(self, key: bytes) -> Answer | None:
         """The answer that was put there, if it is still kept."""
         answer = self._answers.get(key)
-        if answer is not None:
+        if answer is None:
+            self.misses += 1
+        else:
+            self.hits += 1
             self._answers.move_to_end(key)
         return answer
 

@@ -5,7 +5,7 @@ A name from outside is never a path: it is looked up among what the models direc
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from app.errors import (
     UnknownModel,
 )
 from app.session import ExecutionProvider
+from app.timing import asks
 from app.vae import Vae
 
 logger = logging.getLogger(__name__)
@@ -40,9 +41,19 @@ class Catalog:
     once, so that a request finds the old or the new and never waits. Make and use it on one loop.
     """
 
-    def __init__(self, vaes: list[Vae], default: str, batcher: Batcher, models_dir: Path, make: Make) -> None:
-        """Raises StartupError where `default` is not among several models."""
-        self._batcher, self._models_dir, self._make = batcher, models_dir, make
+    def __init__(
+        self,
+        vaes: list[Vae],
+        default: str,
+        batcher: Batcher,
+        models_dir: Path,
+        make: Make,
+        names: Collection[str] = (),
+    ) -> None:
+        """`names` are the models that are to be served of the directory, all if there are none.
+
+        Raises StartupError where `default` is not among several models."""
+        self._batcher, self._models_dir, self._make, self._names = batcher, models_dir, make, names
         self._vaes: dict[str, dict[int, Vae]] = {}
         self._serve({Key(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
@@ -55,6 +66,8 @@ class Catalog:
         self._refused: set[Key] = set()
         self._unloaded: set[Key] = set()
         """What `unload` took out: `reload` leaves it out, until `load` takes it in or its directory is gone."""
+        self.refusals = 0
+        """How often a bundle, or the whole directory, was refused since the start."""
 
     def __iter__(self) -> Iterator[Vae]:
         return (vae for versions in self._vaes.values() for vae in versions.values())
@@ -71,6 +84,7 @@ class Catalog:
         vae = versions.get(max(versions) if version is None else version)
         if vae is None:
             raise UnknownModel("this model has no such version; GET /models lists them")
+        asks(vae.manifest.name, vae.manifest.version)
         return vae
 
     def versions(self, name: str) -> list[int]:
@@ -133,6 +147,7 @@ class Catalog:
         async with self._changing:
             held = await asyncio.to_thread(self._held)
             if not held:
+                self.refusals += 1
                 raise BundleRefused("the models directory holds no bundle; what answered before answers on")
             self._unloaded &= held.keys()
             self._refused &= held.keys()
@@ -186,7 +201,7 @@ class Catalog:
     def _held(self) -> dict[Key, Path]:
         """What the models directory holds now; nothing, where it is one bundle whose manifest is broken."""
         try:
-            return find_bundles(self._models_dir)
+            return find_bundles(self._models_dir, self._names)
         except BundleError as error:
             logger.error("refused: %s", error)
             return {}
@@ -202,7 +217,9 @@ class Catalog:
         finally:
             self._loading = set()
         vaes = {key: vae for key, vae in read.items() if vae is not None}
-        self._refused = (self._refused - chosen.keys()) | (chosen.keys() - vaes.keys())
+        refused = chosen.keys() - vaes.keys()
+        self.refusals += len(refused)
+        self._refused = (self._refused - chosen.keys()) | refused
         return vaes
 
     def _vae(self, key: Key, directory: Path, served: Vae | None) -> Vae | None:
@@ -240,13 +257,17 @@ def load_catalog(
     execution_providers: list[ExecutionProvider],
     threads: int,
     queue_seconds: float = 30,
+    names: Collection[str] = (),
 ) -> Catalog:
-    """Read, verify and load every bundle of `models_dir`, on the first execution provider that all of them run on.
+    """Read, verify and load every bundle of `models_dir`, of the models `names` alone if there are any, on the first
+    execution provider that all of them run on.
 
     Raises:
         StartupError: there is no bundle, or one of them cannot be served; the message names the file.
     """
-    bundles = [read_found(key, directory) for key, directory in find_bundles(models_dir).items()]
+    bundles = [read_found(key, directory) for key, directory in find_bundles(models_dir, names).items()]
+    if missing := set(names) - {bundle.manifest.name for bundle in bundles}:
+        raise StartupError(f"VAE_MODELS names {', '.join(sorted(missing))}: not in {models_dir.absolute()}")
     if not bundles:
         raise BundleError(_what_it_holds(models_dir.absolute()))
     for provider in execution_providers:
@@ -262,7 +283,7 @@ def load_catalog(
         else:
             break
     logger.info("execution provider: %s", provider)
-    return Catalog(vaes, default, batcher, models_dir, make)
+    return Catalog(vaes, default, batcher, models_dir, make, names)
 
 
 def _made(make: Make, bundle: Bundle) -> Vae:

@@ -1,5 +1,6 @@
 """The models directory: which bundles lie in it, by name and version, and how one is read."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,19 +15,21 @@ class Key(NamedTuple):
     version: int
 
 
-def find_bundles(models_dir: Path) -> dict[Key, Path]:
-    """The directories `<name>/<version>` of `models_dir`, ascending; a version is a plain number, so that a bundle can
-    be copied in as `3.part` and renamed to `3`. `models_dir` may be one bundle itself, whatever it is called.
+def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[Key, Path]:
+    """The directories `<name>/<version>` of `models_dir`, ascending, of the models `names` alone if there are any; a
+    version is a plain number, so that a bundle can be copied in as `3.part` and renamed to `3`. `models_dir` may be one
+    bundle itself, whatever it is called.
 
     Raises:
         BundleError: it is one bundle, and its manifest cannot be read.
     """
     if (models_dir / MANIFEST).is_file():
-        return {_key(read_manifest(models_dir)): models_dir}
+        key = _key(read_manifest(models_dir))
+        return {key: models_dir} if not names or key.name in names else {}
     found = {
         Key(path.parent.name, int(path.name)): path
         for path in models_dir.glob("[!.]*/[1-9]*")
-        if path.name.isascii() and path.name.isdigit() and path.is_dir()
+        if path.name.isascii() and path.name.isdigit() and path.is_dir() and (not names or path.parent.name in names)
     }
     return dict(sorted(found.items()))
 

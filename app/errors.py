@@ -3,14 +3,18 @@
 VaeError
 ├── BadRequest 400
 ├── Unauthorized 401
+├── Forbidden 403
 ├── NotFound 404
 │   └── UnknownModel
 ├── MethodNotAllowed 405
+├── RequestTimeout 408
 ├── Conflict 409
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── InvalidInput 422
 ├── BundleRefused 422
+├── RateExceeded 429
+├── HeadersTooLarge 431
 ├── Overloaded 503
 ├── DeadlineExceeded 504
 ├── InferenceFailed 500
@@ -22,6 +26,10 @@ VaeError
 """
 
 from typing import ClassVar
+
+REFUSALS = {401, 403, 408, 413, 429, 431, 503, 504}
+"""Statuses of requests that are turned away: for who asks, how much, how slowly or how often, or because the server is
+busy. The other errors are a request's own mistakes, or the server's."""
 
 
 class VaeError(Exception):
@@ -44,6 +52,12 @@ class Unauthorized(VaeError):
     status, slug, title = 401, "unauthorized", "Missing or wrong key"
 
 
+class Forbidden(VaeError):
+    """A key of the server's that does not open this."""
+
+    status, slug, title = 403, "forbidden", "Not with this key"
+
+
 class NotFound(VaeError):
     """Nothing at this path."""
 
@@ -60,6 +74,12 @@ class MethodNotAllowed(VaeError):
     """The path exists, but not with this method."""
 
     status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class RequestTimeout(VaeError):
+    """A request that took too long to arrive."""
+
+    status, slug, title = 408, "request-timeout", "Request took too long to arrive"
 
 
 class Conflict(VaeError):
@@ -100,6 +120,22 @@ class BundleRefused(VaeError):
     status, slug, title = 422, "bundle-refused", "Bundle refused"
 
 
+class RateExceeded(VaeError):
+    """More requests than their caller may send in a time: try again after `retry_after` seconds."""
+
+    status, slug, title = 429, "rate-exceeded", "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class HeadersTooLarge(VaeError):
+    """A request line and headers over the limit, stopped while they streamed."""
+
+    status, slug, title = 431, "headers-too-large", "Request line and headers too large"
+
+
 class InferenceFailed(VaeError):
     """ONNX Runtime failed on rows that passed every check."""
 
@@ -114,7 +150,7 @@ class Overloaded(VaeError):
 
 
 class DeadlineExceeded(VaeError):
-    """The rows were still waiting when the request's time was up."""
+    """The rows were still waiting, or the answer was still being computed, when the request's time was up."""
 
     status, slug, title = 504, "deadline-exceeded", "Deadline exceeded"
 

@@ -51,8 +51,7 @@ class Graphs:
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds = batcher, queue_seconds
         self.statistics: dict[GraphName, timing.Statistics] = {
-            "encoder": timing.Statistics(),
-            "decoder": timing.Statistics(),
+            graph: timing.Statistics(graph=(bundle.manifest.name, graph)) for graph in ("encoder", "decoder")
         }
         """Of everything that ran through each graph."""
         self.latency = self._warm_up()

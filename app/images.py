@@ -33,6 +33,10 @@ _ONE_PACKET = 1024
 _PNG_COLOR = {"L": 0, "RGB": 2}
 _COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 
+_JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
+MOST_SCANS = 100
+"""Progressive pictures have ten or so. Thirty bytes make one more, which goes over every pixel once more."""
+
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
 """Pillow's names of the formats that are read. Nothing else is tried: Pillow's rare formats are its weak ones."""
 
@@ -60,14 +64,16 @@ class Reading:
     """Pillow's names of the formats that are read."""
 
 
-def _open(content: bytes, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
-    """The picture in `content`, its header read and nothing decoded yet."""
+def _open(content: bytes, budget: int, reading: Reading) -> Image.Image:
+    """The picture in `content`, of at most `budget` pixels; its header is read, and nothing decoded yet."""
     try:
-        image = Image.open(io.BytesIO(content), formats=formats)
+        image = Image.open(io.BytesIO(content), formats=reading.formats)
     except Exception:  # Pillow's readers raise whatever their parsers come upon
-        raise InvalidInput(f"not a {', '.join(formats[:-1])} or {formats[-1]} image") from None
-    if image.width * image.height > max_pixels:
-        raise InvalidInput("too many pixels: there is a limit on all pictures of a request together")
+        raise InvalidInput(f"not a {', '.join(reading.formats[:-1])} or {reading.formats[-1]} image") from None
+    if image.width * image.height > budget:
+        raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all pictures of a request together")
+    if content.startswith(_JPEG_START) and content.count(_JPEG_SCAN) > MOST_SCANS:
+        raise InvalidInput(f"a JPEG of more than {MOST_SCANS} scans")
     return image
 
 
@@ -293,7 +299,7 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     budget = reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            image = _open(content, budget, reading.formats)
+            image = _open(content, budget, reading)
             budget -= image.width * image.height
             images[index] = _load(image, content, reading)
         except InvalidInput as error:

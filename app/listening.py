@@ -1,6 +1,7 @@
 """The sockets that the server listens on, bound before it loads anything: a port that is taken is known at once."""
 
 import errno
+import ipaddress
 import socket
 from collections.abc import Collection
 from typing import Any
@@ -38,10 +39,18 @@ def listen(sockets: list[socket.socket]) -> None:
             raise _refused(host, port, error) from error
 
 
-def address_of(host: str, sockets: list[socket.socket]) -> str:
+def is_loopback(host: str) -> bool:
+    """Whether nobody reaches this address but from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def address_of(host: str, sockets: list[socket.socket], *, is_tls: bool = False) -> str:
     """Where the server is to be found, as a URL."""
     shown = f"[{host}]" if ":" in host else host or "*"
-    return f"http://{shown}:{sockets[0].getsockname()[1]}"
+    return f"{'https' if is_tls else 'http'}://{shown}:{sockets[0].getsockname()[1]}"
 
 
 def _bind_all(addresses: Collection[tuple[int, Address]]) -> list[socket.socket]:

@@ -1,12 +1,16 @@
 """`create_app(settings)`: composition and lifespan, nothing else."""
 
+import logging
+import os
+import platform
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from app import __version__
 from app.api import (
@@ -28,8 +32,10 @@ from app.api import (
     traverse,
     vary,
 )
+from app.api.access import Access
 from app.api.application import Application
 from app.api.departures import Departures
+from app.api.security import CrossOrigin, SecurityHeaders
 from app.api.state import State
 from app.api.v2 import index, inference, metadata, repository, statistics
 from app.api.v2 import service as v2_service
@@ -37,11 +43,21 @@ from app.auth import Keys
 from app.batcher import Batcher
 from app.cache import Cache
 from app.catalog import Catalog, load_catalog
+from app.errors import REFUSALS
 from app.hangup import reloads_on_hangup
 from app.limits import BodyLimit
-from app.metrics import Metrics, RequestMetrics
-from app.session import execution_providers
+from app.metrics import Metrics
+from app.metrics.numbers import Sources
+from app.metrics.processes import shared_folder
+from app.rates import Rates, read_rate
+from app.session import VERSION, execution_providers
 from app.settings import Settings
+from app.watch import Watch
+
+if TYPE_CHECKING:
+    from app.tracing import Tracing
+
+logger = logging.getLogger(__name__)
 
 ROUTERS = (
     encode,
@@ -74,39 +90,51 @@ def check_models(settings: Settings) -> None:
     _load(settings, Batcher())
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application, with every model loaded.
+def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
+    """The application, with every model loaded; its requests are traced where there is a `tracing`.
 
     Raises:
         StartupError: a bundle or a setting is wrong; one sentence for the operator.
     """
+    metrics = Metrics()
     batcher = Batcher(
         slots=settings.slot_count,
         batch_rows=settings.batch_rows,
         batch_seconds=settings.batch_seconds,
         queue_rows=settings.queue_rows,
+        observer=metrics.graphs,
         wait_seconds=settings.wait_seconds,
     )
     catalog = _load(settings, batcher)
-    metrics = Metrics(batcher)
-    keys = Keys(admin=settings.admin_key.get_secret_value() if settings.admin_key else None)
+    sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=_refusals(), connections=set())
+    metrics.read_from(sources, _build(catalog))
+    keys = Keys(
+        api=_secret(settings.api_key),
+        several=_secret(settings.api_keys),
+        admin=_secret(settings.admin_key),
+        file=settings.keys_file,
+    )
+    rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        decoding = CapacityLimiter(settings.slot_count)
+        decoding = ThreadPoolExecutor(settings.slot_count, thread_name_prefix="decoding")
         state = State(
             limits=settings,
             catalog=catalog,
-            cache=Cache(settings.cache_bytes),
-            departures=Departures(),
+            cache=sources.cache,
+            departures=Departures(settings.request_seconds),
             decoding=decoding,
-            keys=keys,
-            refused=Counter(),
+            refused=sources.refused,
+            connections=sources.connections,
             workers=settings.workers,
         )
         with reloads_on_hangup(catalog) if settings.workers == 1 else nullcontext():
             yield {"server": state}
         await catalog.close()
+        decoding.shutdown(wait=False, cancel_futures=True)
+        if tracing is not None:
+            await tracing.close()
 
     app = Application(
         title="vaeserve",
@@ -118,17 +146,59 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the client named
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own sees few of our requests
     )
-    routers = (*ROUTERS, *V2_ROUTERS) if settings.admin_key is None else (*ROUTERS, *V2_ROUTERS, *MANAGEMENT)
+    routers = (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if settings.has_management else ()))
     for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", service.assets)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(problems.Problems)
+    app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    app.add_middleware(Watch, metrics=metrics, tracing=tracing)  # around all others
     openapi.install(app)
     return app
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
+
+
+def tracing_from_environment() -> "Tracing | None":
+    """Spans that go where the standard OTEL_* variables say; None where they say nothing, or the extra is missing."""
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    is_off = (
+        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if is_off or not any(map(os.environ.get, endpoints)):
+        return None
+    try:
+        from app import tracing
+    except ImportError:
+        logger.warning("%s is set, but nothing is traced: install the extra `otel`", " or ".join(endpoints))
+        return None
+    return tracing.exported()
+
+
+def _refusals() -> Counter[str]:
+    """None yet, of each kind."""
+    return Counter({kind.slug: 0 for kind in problems.kinds() if kind.status in REFUSALS})
+
+
+def _build(catalog: Catalog) -> dict[str, str]:
+    """What is running."""
+    provider = catalog.find().execution_provider
+    return {
+        "version": __version__,
+        "execution_provider": provider,
+        "onnxruntime": VERSION,
+        "python": platform.python_version(),
+    }
 
 
 def _load(settings: Settings, batcher: Batcher) -> Catalog:
@@ -136,6 +206,7 @@ def _load(settings: Settings, batcher: Batcher) -> Catalog:
         settings.models_dir,
         settings.default_model,
         batcher,
+        names=settings.chosen_models,
         execution_providers=execution_providers(settings.execution_provider),
         threads=settings.threads,
         queue_seconds=settings.queue_seconds,

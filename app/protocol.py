@@ -1,87 +1,146 @@
-"""uvicorn's HTTP protocol, but for three things: the head of an answer leaves together with its body, a server that
-stops loses no request, and a client that offers HTTP/2 is answered in HTTP/1.1.
+"""uvicorn's HTTP protocol, but for this: connections are held to limits of number, size and time, the head of an answer
+leaves together with its body, a server that stops loses no request, and a client that offers HTTP/2 is answered in
+HTTP/1.1.
 
 uvicorn writes head and body one after the other. On a connection that has nothing to wait for, that is two system
 calls, two packets, and a client that is woken twice. And when it stops, it closes every connection that is not being
-answered at once, with requests that are on their way to it (https://github.com/Kludex/uvicorn/issues/2757).
+answered at once, with requests that are on their way to it (https://github.com/Kludex/uvicorn/issues/2757). It bounds
+neither headers nor the time that a request may take to arrive.
 """
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Hashable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.problems import problem
-from app.errors import BadRequest
-
-_HEAD = b"HTTP/1.1 "
-_INTERIM = b"HTTP/1.1 1"
-"""100 Continue: the client waits for it, and nothing follows."""
-_SMALL = 65_536
-"""Bytes up to which copying is cheaper than a list of two pieces."""
-
-
-class JoiningTransport:
-    """A transport that keeps the head of an answer for what follows it in the same turn of the event loop."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop, self._head = transport, loop, b""
-        self.is_closing = transport.is_closing
-        self.get_extra_info = transport.get_extra_info
-
-    def write(self, data: bytes) -> None:
-        """Write `data`, or keep it if it is a head."""
-        head, self._head = self._head, b""
-        if not head and data.startswith(_HEAD) and not data.startswith(_INTERIM):
-            self._head = data
-            self._loop.call_soon(self._flush)  # nothing may follow: to HEAD, for one
-        elif len(data) <= _SMALL:
-            self._transport.write(head + data)
-        else:
-            self._transport.writelines((head, data))
-
-    def close(self) -> None:
-        """Write what is kept, and close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
+from app.api.state import Limits, State
+from app.errors import BadRequest, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
+from app.settings import Settings
+from app.transport import JoiningTransport, Reader
 
 _FAREWELL_SECONDS = 0.5
 """How long a stopping server waits for what may be on its way: a client that has connected is about to ask."""
+_LINGER_SECONDS = 2.0
+"""How long a client that is refused is heard out, so that it comes to read why."""
+_MOST_THROWN_AWAY = 2**27
+"""Bytes that it may still send: many clients read nothing before they have sent everything."""
+_MOST_LINGERING = 64
+"""Connections beyond the limit that are; a flood of them is cut off."""
+_MOST_PIPELINED = 64
+"""Requests of one connection that wait for their turn: more than the best of clients send ahead."""
 _OFFER, _HIDDEN = b"\r\nUpgrade: h2c\r\n", b"\r\nUnused: h2c\r\n"
-
 _END_OF_HEAD = b"\r\n\r\n"
 
-_NO_HTTP = bytes(problem(BadRequest, "not an HTTP/1.1 request").body)
+Refusal = tuple[type[VaeError], str, str]
+"""A problem, its detail, and the reason that it is counted by."""
+
+_DEFAULTS = Settings.model_construct()
+"""The limits of an application whose lifespan gives none."""
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 over a transport that joins heads to bodies; what is no HTTP gets a problem document, too.
+    """HTTP/1.1 within limits; what is no HTTP, or breaks them, gets a problem document, is counted, and ends the
+    connection.
 
-    Once the server stops, each connection answers one more request, if one comes, and says that it is the last.
+    There is no timer where a request arrives whole and its answer is read. Once the server stops, each connection
+    answers one more request, if one comes, and says that it is the last.
     """
 
     is_stopping = False
+    transport: JoiningTransport  # type: ignore[assignment]
+    _limits: Limits
+    _is_receiving = False
+    """Whether a request has begun to arrive, and not ended,"""
+    _is_in_head = False
+    """and whether that is still its head."""
+    _is_deaf = False
+    """Whether nothing is listened to any more: the connection ends when what is being answered is."""
+    _unheard = 0
+    """Bytes that came since the last head or piece of a body ended, or more: the size of an unfinished head."""
+    _broken: Refusal = BadRequest, "not an HTTP/1.1 request", BadRequest.slug
+    """What is wrong where the parser stops."""
+    _receiving: asyncio.TimerHandle | None = None
+    """Runs while a request is to arrive."""
+    _reader: Reader
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
-        super().connection_made(cast(asyncio.Transport, JoiningTransport(transport, self.loop)))
+        """Begin a connection, or refuse it where there are too many."""
+        self._limits = _DEFAULTS if self._server is None else self._server.limits
+        self._reader = Reader(transport, self.loop, self._limits.send_seconds, self._give_up_reader)
+        joining = JoiningTransport(transport, self.loop, self._close)
+        super().connection_made(cast(asyncio.Transport, joining))
+        if self._server is not None:
+            self._server.connections.add(self)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(Overloaded, "too many connections", "too-many-connections")
+        else:
+            self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection, and what waits for it."""
+        self._stop_waiting_for_request()
+        self._reader.relax()
+        super().connection_lost(exc)
+        if self._server is not None:
+            self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser
         would not read the request's body."""
+        if self._is_deaf:
+            self._throw_away(data)
+            return
         if _OFFER in data and (self.cycle is None or not self.cycle.more_body):
             head, end, rest = data.partition(_END_OF_HEAD)
             data = (head + end[:2]).replace(_OFFER, _HIDDEN) + end[2:] + rest
+        self._unheard += len(data)
         super().data_received(data)
+        if self._unheard > self._limits.max_header_bytes:
+            self._refuse(*self._too_large())
+        elif self._receiving is None and (self._is_receiving or self._is_idle):
+            self._wait_for_request()
+
+    def on_message_begin(self) -> None:
+        """A request begins to arrive."""
+        self._is_receiving = self._is_in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request."""
+        if self._unheard > self._limits.max_header_bytes:  # with what came before it, or behind it
+            self._check_head()
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._stop_parsing(Overloaded, "too many requests sent ahead", "too-many-pipelined")
+        super().on_headers_complete()
+        self._is_in_head, self._unheard = False, 0
+        if self.is_stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body has come."""
+        self._unheard = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request has arrived whole."""
+        self._is_receiving, self._unheard = False, 0
+        self._stop_waiting_for_request()
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client is slower than the answer: see to it that it reads at all."""
+        super().pause_writing()
+        self._reader.watch()
+
+    def resume_writing(self) -> None:
+        """The client has read nearly everything."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._reader.relax()
 
     def shutdown(self) -> None:
         """The server stops: close when what is being answered is, or what may come in a moment."""
@@ -91,11 +150,13 @@ class Protocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
-    def on_headers_complete(self) -> None:
-        """Begin to answer a request."""
-        super().on_headers_complete()
-        if self.is_stopping and self.cycle is not None:
-            self.cycle.keep_alive = False
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser stopped at; `msg` is uvicorn's own text."""
+        self._refuse(*self._broken)
+
+    @property
+    def _server(self) -> State | None:
+        return self.app_state.get("server")
 
     @property
     def _is_idle(self) -> bool:
@@ -105,11 +166,89 @@ class Protocol(HttpToolsProtocol):
         if self._is_idle:
             self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what the parser does not understand, and close; `msg` is uvicorn's own text."""
-        head = (
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
-            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(_NO_HTTP)
-        )
-        self.transport.write(head + _NO_HTTP)
+    def _close(self) -> None:
+        """How the transport closes: a client that is still sending is heard out."""
+        flooded = len(self.connections) > self._limits.max_connections + _MOST_LINGERING
+        if (self._is_receiving or self._is_deaf) and not flooded:
+            self._is_deaf = True
+            self.flow.resume_reading()
+            self.transport.linger(_LINGER_SECONDS)
+        else:
+            self.transport.finish()
+        self._reader.watch()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._unheard += len(data)
+        if self._unheard > _MOST_THROWN_AWAY and self.transport.is_closing():
+            self.transport.finish()
+
+    def _wait_for_request(self) -> None:
+        self._receiving = self.loop.call_later(self._limits.receive_seconds, self._check_request)
+
+    def _stop_waiting_for_request(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            self._receiving = None
+
+    def _check_request(self) -> None:
+        """The time to receive a request is over; it does not run while the server itself does not read."""
+        if self.flow.read_paused or self.pipeline:
+            self._wait_for_request()
+        else:
+            detail = f"a request must arrive within {self._limits.receive_seconds:g} seconds"
+            self._refuse(RequestTimeout, detail, RequestTimeout.slug)
+
+    def _give_up_reader(self) -> None:
+        self._count("answer-not-read")
+        self.transport.abort()
+
+    def _too_large(self) -> Refusal:
+        return HeadersTooLarge, f"at most {self._limits.max_header_bytes} bytes", HeadersTooLarge.slug
+
+    def _check_head(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+        if size > self._limits.max_header_bytes:
+            self._stop_parsing(*self._too_large())
+
+    def _stop_parsing(self, error: type[VaeError], detail: str, reason: str) -> None:
+        """To be called by the parser: uvicorn has it send a 400 then."""
+        self._broken = error, detail, reason
+        raise error(detail)
+
+    def _refuse(self, error: type[VaeError], detail: str, reason: str) -> None:
+        """Answer with a problem what cannot go on, count it, and close; what is being answered is answered before."""
+        if self._is_deaf:
+            return
+        self._is_deaf = True
+        self._count(reason)
+        self._stop_waiting_for_request()
+        is_in_body = self._is_receiving and not self._is_in_head  # of the request that the last cycle answers
+        if is_in_body and self.pipeline:  # it waits for its turn, and would wait for the rest of it then
+            self.transport.abort()
+        elif is_in_body and self._is_idle:
+            self.transport.close()
+        elif self._is_idle or (is_in_body and not self.cycle.response_started):
+            self._end(_answer(cast(Hashable, error), detail), is_in_body)
+        else:
+            self.cycle.keep_alive = False
+
+    def _end(self, answer: bytes, is_in_body: bool) -> None:
+        if is_in_body:  # whoever reads it sees that its client is gone
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(answer)
         self.transport.close()
+
+    def _count(self, reason: str) -> None:
+        server = self._server
+        if server is not None:
+            server.refused[reason] += 1
+
+
+@lru_cache(64)
+def _answer(error: type[VaeError], detail: str) -> bytes:
+    """A problem document as it goes over the wire."""
+    response, status = problem(error, detail), HTTPStatus(error.status)
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *(b"%s: %s" % header for header in headers)]
+    return b"\r\n".join(lines) + _END_OF_HEAD + bytes(response.body)

@@ -3,14 +3,15 @@
 import os
 from typing import Any, Literal
 
+# Before it is imported: it would send what it runs on and how to its makers, and keep a database for that in the home
+# directory. Whoever wants that sets 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
-
-# From 1.32 on it tells its makers how it is used, unless this is set before it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort
 
 ExecutionProvider = Literal["cpu", "cuda"]
 
@@ -20,6 +21,9 @@ _LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan")
 """Operators as an ONNX file has them: field 4 of a node, its length, its text. Elsewhere these bytes do no harm."""
 
 Arrays = dict[str, NDArray[Any]]
+
+VERSION: str = ort.__version__
+"""ONNX Runtime's."""
 
 
 def execution_providers(asked: Literal["auto", "cpu", "cuda"]) -> list[ExecutionProvider]:
@@ -56,6 +60,8 @@ class Session:
         options.inter_op_num_threads = 1
         # A spinning thread takes a CPU from the next request's Python.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights in a file beside the graph have no sha256; a graph could name any file below the working directory.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         options.log_severity_level = 3
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":

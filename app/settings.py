@@ -9,8 +9,10 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
+from app.rates import read_rate
 
 Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _key_or_none(key: SecretStr | None) -> SecretStr | None:
@@ -30,9 +32,23 @@ def _without_end(path: str) -> str:
     return path
 
 
+def _rate_or_empty(rate: str) -> str:
+    if rate:
+        read_rate(rate)
+    return rate
+
+
+def _origins(text: str) -> str:
+    """Origins as browsers send them."""
+    for origin in filter(None, text.split(",")):
+        if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin.strip()):
+            raise ValueError("an origin is such as https://example.org, without a path")
+    return text
+
+
 Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
 
-_ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"}  # read by `python -m training` and by the command line
+_ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL"}  # read by `python -m training` and by the command line
 
 
 class Settings(BaseSettings):
@@ -49,9 +65,13 @@ class Settings(BaseSettings):
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Least level logged."
     )
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
     shutdown_seconds: Positive = Field(30, description="Time that accepted requests get to end after SIGTERM.")
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, `<name>/<version>/manifest.json`.")
+    models: str = Field(
+        "", description="Names of the models to serve, comma between them; all of the directory if empty."
+    )
     default_model: str = Field(
         "mnist", description="Model of a request that names none; a lone model needs no setting."
     )
@@ -62,14 +82,14 @@ class Settings(BaseSettings):
         0, description="Batches that a worker runs at once; 0 shares out the CPUs."
     )
     threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
-    queue_seconds: Annotated[float, Field(gt=0)] = Field(30, description="Longest wait for a slot; then 504.")
-    wait_seconds: Annotated[float, Field(gt=0)] = Field(
+    queue_seconds: Seconds = Field(30, description="Longest wait for a slot; then 504.")
+    wait_seconds: Seconds = Field(
         2,
         description="Longest wait that a request is let in for, by measured latency; beyond it requests are refused"
         " with 503.",
     )
     batch_rows: Positive = Field(512, description="Most rows in one batch; measured latency sets it lower.")
-    batch_seconds: Annotated[float, Field(gt=0)] = Field(
+    batch_seconds: Seconds = Field(
         0.01, description="About the longest time that one batch may take, by the latency measured at start-up."
     )
     queue_rows: Positive = Field(
@@ -77,12 +97,54 @@ class Settings(BaseSettings):
         description="Most rows waiting, and so in one request; beyond it requests are refused with 503.",
     )
 
+    auth: Literal["auto", "keys", "none"] = Field(
+        "auto", description="Whether requests need a key: `auto` asks for one where there are any beside the admin key."
+    )
+    api_key: Key = Field(None, description="The one key of all callers, 16 characters or more.")
+    api_keys: SecretStr | None = Field(
+        None, description="Several keys with names for the log: `web:KEY,batch:KEY`, or `web:sha256:HASH`."
+    )
+    keys_file: Path | None = Field(
+        None, description="File of keys, one a line; it is read again when it changes. `vaeserve key` writes it."
+    )
     admin_key: Key = Field(
-        None, description="Key of the management routes, 16 characters or more; without one there are none."
+        None,
+        description="Key that opens the management routes, too; without one, and without a keys file, there are none.",
+    )
+    rate_limit: Annotated[str, AfterValidator(_rate_or_empty)] = Field(
+        "",
+        description="Requests that a key, or without keys an address, may send: `600/minute`, `20/second;600/minute`.",
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="Origins whose pages may use the server, between commas, or `*`; without, their own alone."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="Certificate chain, PEM: the server then speaks HTTPS alone."
+    )
+    tls_key: Path | None = Field(
+        None, description="The certificate's private key, PEM, where it is in a file of its own."
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Addresses of proxies whose X-Forwarded-For and -Proto are believed, between commas."
     )
 
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         32 * 2**20, description="Memory for answers that need not be computed again; 0 keeps none."
+    )
+    max_connections: Positive = Field(
+        1000, description="Most open connections of a worker; beyond it a new one is refused with 503."
+    )
+    max_header_bytes: Positive = Field(
+        32 * 2**10, description="Largest request line and headers; they are stopped while they stream."
+    )
+    receive_seconds: Seconds = Field(
+        60, description="Longest time for a request to arrive, and for a new connection to send one; then 408."
+    )
+    request_seconds: Seconds = Field(
+        60, description="Longest time to answer a request that has arrived; then 504, and its work is dropped."
+    )
+    send_seconds: Seconds = Field(
+        60, description="Longest time that a client may leave an answer unread; then its connection is closed."
     )
     max_rows: Positive = Field(256, description="Most images or latents in one request, and most samples.")
     max_draws: Positive = Field(32_768, description="Most draws of one `/score`: its `k` times its images.")
@@ -92,6 +154,23 @@ class Settings(BaseSettings):
     max_pixels: Positive = Field(
         2**24, description="Most pixels in the received pictures of a request, checked before they are decoded."
     )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a request needs a key."""
+        if self.auth == "auto":
+            return bool(self.api_key or (self.api_keys and self.api_keys.get_secret_value()) or self.keys_file)
+        return self.auth == "keys"
+
+    @property
+    def has_management(self) -> bool:
+        """Whether there are management routes: where there are admin keys, or may be."""
+        return self.admin_key is not None or self.keys_file is not None
+
+    @property
+    def chosen_models(self) -> frozenset[str]:
+        """The names in `models`; none, if all are to be served."""
+        return frozenset(filter(None, (name.strip() for name in self.models.split(","))))
 
     @property
     def slot_count(self) -> int:

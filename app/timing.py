@@ -3,22 +3,50 @@
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
+
+GraphName = tuple[str, str]
+"""A model's name, and encoder or decoder."""
+
+
+class Run(NamedTuple):
+    """What became of a request's rows in one graph; times are of `time.monotonic()`."""
+
+    graph: GraphName
+    rows: int
+    batch_rows: int
+    """Rows of the largest batch that some of them were in; 0 if none ran."""
+    submitted: float
+    began: float
+    """When the first of them was taken; 0 if none was."""
+    ended: float
 
 
 @dataclass(slots=True)
 class Timing:
-    """Where the time of a request's rows went, in seconds, added up over the graphs that it runs."""
+    """Where the time of a request's rows went, in seconds, added up over the graphs that it runs; its names, and
+    which model it asked."""
 
     queue: float = 0.0
     """Until the first of them was taken,"""
     inference: float = 0.0
     """and from then until the last was done."""
+    request_id: str | None = None
+    trace_id: str | None = None
+    """W3C's, 32 hexadecimal digits; None where it is part of no trace."""
+    model: str | None = None
+    """None where it asked none, or one that there is not."""
+    version: int | None = None
+    runs: list[Run] | None = None
+    """Each of them, where somebody wants to know: where the request is traced."""
 
 
 @dataclass(slots=True)
 class Statistics:
     """What became of the requests of one graph since it was loaded; times in seconds, added up."""
 
+    graph: GraphName | None = None
+    """What it is called, where somebody is told of its batches."""
     requests: int = 0
     """Requests that succeeded,"""
     rows: int = 0
@@ -63,3 +91,9 @@ def timed() -> Timing:
 def current() -> Timing | None:
     """The timing of the request in this context; None outside of one."""
     return _current.get()
+
+
+def asks(model: str, version: int) -> None:
+    """The request in this context, if there is one, asks this model."""
+    if (timing := _current.get()) is not None:
+        timing.model, timing.version = model, version

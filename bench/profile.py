@@ -28,7 +28,7 @@ LAYERS = {
     "FastAPI, Starlette, anyio": r"fastapi/|starlette/|anyio/|multipart/|email/|http/",
     "JSON and its schema: pydantic": r"pydantic|json/|base64|<string>",
     "operations: app/api": r"app/api/",
-    "metrics and limits": r"app/metrics|app/limits|prometheus_client",
+    "metrics and limits": r"app/metrics|app/watch|app/logs|app/limits|prometheus_client",
     "pictures: app/images.py and Pillow": r"app/images|PIL/|zlib",
     "draws: app/gaussian.py": r"app/gaussian",
     "batcher": r"app/batcher|app/vae|app/timing",

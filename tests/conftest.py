@@ -3,6 +3,8 @@
 import base64
 import gzip
 import io
+import json
+import logging
 import os
 import shutil
 import socket
@@ -23,6 +25,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app.bundle import read_manifest, write_manifest
+from app.logs import JsonFormatter
 from app.main import create_app
 from app.settings import Settings
 
@@ -127,6 +130,22 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
     yield make
     for client in entered:
         client.__exit__(None, None, None)
+
+
+Log = list[dict[str, Any]]
+
+
+@pytest.fixture
+def logged() -> Iterator[Callable[[], Log]]:
+    """What is logged from now on, from info on, as a server that logs JSON writes it."""
+    stream, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(stream), root.level
+    handler.setFormatter(JsonFormatter())
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.removeHandler(handler)
+    root.setLevel(level)
 
 
 def pointers(answer: Any) -> list[str]:

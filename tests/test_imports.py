@@ -10,7 +10,20 @@ from tests.conftest import ROOT
 # What each module of `app` may import of `app`: the others nothing. Anything may import errors.
 ALLOWED = {
     "__init__": set(),
-    "__main__": {"__init__", "hangup", "listening", "main", "metrics", "protocol", "settings", "supervisor", "worker"},
+    "__main__": {
+        "__init__",
+        "descriptors",
+        "hangup",
+        "listening",
+        "logs",
+        "main",
+        "metrics",
+        "protocol",
+        "settings",
+        "supervisor",
+        "tls",
+        "worker",
+    },
     "main": {
         "__init__",
         "api",
@@ -21,9 +34,14 @@ ALLOWED = {
         "hangup",
         "limits",
         "metrics",
+        "rates",
         "session",
         "settings",
+        "tracing",
+        "watch",
     },
+    "auth": {"rates"},
+    "settings": {"rates"},
     "api": {
         "__init__",
         "api",
@@ -37,6 +55,7 @@ ALLOWED = {
         "gaussian",
         "graphs",
         "images",
+        "rates",
         "scatter",
         "score",
         "tables",
@@ -44,7 +63,7 @@ ALLOWED = {
         "timing",
         "vae",
     },
-    "catalog": {"batcher", "bundle", "changes", "directory", "session", "vae"},
+    "catalog": {"batcher", "bundle", "changes", "directory", "session", "timing", "vae"},
     "changes": {"directory"},
     "directory": {"bundle"},
     "hangup": {"catalog"},
@@ -55,10 +74,14 @@ ALLOWED = {
     "graphs": {"batcher", "bundle", "gaussian", "likelihood", "session", "timing"},
     "vae": {"batcher", "bundle", "gaussian", "graphs", "likelihood", "score", "session", "tables"},
     "score": {"gaussian", "likelihood"},
-    "metrics": {"batcher"},
-    "protocol": {"api"},
+    "metrics": {"batcher", "cache", "catalog", "metrics", "timing"},
+    "watch": {"__init__", "logs", "metrics", "timing", "traceparent", "tracing"},
+    "tracing": {"__init__", "timing"},
+    "logs": {"timing"},
+    "protocol": {"api", "settings", "transport"},
     "supervisor": {"worker"},
-    "cli": {"__init__", "__main__", "arrays", "cli", "gaussian", "images", "main", "settings"},
+    "cluster": {"api", "cluster", "directory", "limits", "main", "settings"},
+    "cli": {"__init__", "__main__", "arrays", "auth", "cli", "gaussian", "images", "main", "settings"},
 }
 TRAINING_MAY = {"bundle", "errors", "gaussian", "images", "likelihood", "session"}
 
@@ -68,11 +91,14 @@ DOORS = {
     "onnxruntime": {"app/session.py"},
     "PIL": {"app/images.py"},
     "pydantic_settings": {"app/settings.py"},
-    "prometheus_client": {"app/metrics.py"},
+    "limits": {"app/rates.py"},
+    "prometheus_client": {"app/metrics", "app/cluster/together.py"},
+    "opentelemetry": {"app/tracing.py"},
     "uvicorn": {"app/__main__.py", "app/protocol.py", "app/supervisor.py", "app/worker.py"},
     "typer": {"app/cli"},
     "rich": {"app/cli/commands.py", "app/cli/terminal.py"},
     "httpx2": {"app/cli/client.py"},
+    "ray": {"app/cluster/build.py", "app/cluster/replicas.py"},
 }
 
 

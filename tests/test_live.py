@@ -43,7 +43,7 @@ def test_a_body_over_the_limit_is_stopped_while_it_streams(start: Start) -> None
     headers = {"Content-Type": "application/json"}
     with suppress(httpx2.TransportError):  # the server may hang up while we still send
         assert client.post("/encode", content=endless(), headers=headers).status_code == 413
-    assert sent < 1000
+    assert sent < 5000  # what comes in a moment more is thrown away
     assert client.get("/health/live").status_code == 200
 
 

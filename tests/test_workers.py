@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.metrics import FOLDER
+from app.metrics.processes import FOLDER
 from tests.conftest import MODELS, Start
 
 
@@ -121,3 +121,13 @@ def test_a_killed_worker_is_replaced_and_its_neighbour_notices_nothing(workers: 
     counted = scraped(client, 'vae_requests_total{operation="sample_image",status="200"}')
     assert answered <= counted <= answered + lost  # what the victim counted is not forgotten
     assert until(lambda: tells(client, "vae_queue_rows", 0), 2)
+
+
+def test_several_workers_count_a_callers_requests_together(start: Start) -> None:
+    process, client = start(workers=2, models_dir=MODELS, rate_limit="20/hour", log_level="warning")
+    assert until(lambda: len(sharing(children(process.pid))) == 2)
+    statuses = []
+    for _ in range(60):
+        with fresh(client) as another:
+            statuses.append(another.get("/models").status_code)
+    assert statuses == [200] * 20 + [429] * 40

@@ -10,7 +10,6 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.operation import Operation
-from app.api.problems import Problems
 
 
 class Application(FastAPI):
@@ -25,7 +24,7 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["method"] == "HEAD":
-                scope, send = {**scope, "method": "GET"}, _without_body(send)
+                scope, send = {**scope, "method": "GET", "vae.method": "HEAD"}, _without_body(send)
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             operation = self._operations.get((scope["method"], path)) or self._matching(scope)
             if operation is not None and self._direct is not None:
@@ -44,13 +43,13 @@ class Application(FastAPI):
         return None
 
     def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI's layers, and beside them the few that an operation needs: ours, around its errors."""
+        """FastAPI's layers, and beside them the few that an operation needs: ours."""
         for route in self.routes:
             if isinstance(route, Operation) and route.param_convertors:
                 self._patterns.append(route)
             elif isinstance(route, Operation):
                 self._operations |= {(method, route.path): route for method in route.methods or ()}
-        direct: ASGIApp = Problems(_handle)
+        direct: ASGIApp = _handle
         for layer, arguments, options in reversed(self.user_middleware):
             direct = layer(direct, *arguments, **options)
         self._direct = direct

@@ -1,4 +1,5 @@
-"""Clients that go away: what is being computed for them is cancelled, and their rows are dropped."""
+"""Requests that are given up, because their client went away or their time is up: what is being computed for them is
+cancelled, and their rows are dropped."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -7,6 +8,8 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from app.errors import DeadlineExceeded
+
 Answer = TypeVar("Answer")
 
 _SECONDS = 0.05
@@ -14,23 +17,29 @@ _SECONDS = 0.05
 
 
 class Departures:
-    """The requests that are being answered; those that take long are watched for their clients' departure.
+    """The requests that are being answered; those that take long are watched for their clients' departure, and for
+    their deadline.
 
     Make and use it on one event loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        """`seconds` is the longest time that an answer may take, give or take a tenth of a second."""
+        self._seconds = seconds
         self._new: dict[asyncio.Task[object], Receive] = {}
         self._older: dict[asyncio.Task[object], Receive] = {}
         self._watchers: dict[asyncio.Task[object], asyncio.Task[None]] = {}
-        self._gone: set[asyncio.Task[object]] = set()
+        self._ended: dict[asyncio.Task[object], Exception] = {}
+        """Those that are cancelled, and why."""
         self._is_ticking = False
 
     async def attend(self, answering: Awaitable[Answer], receive: Receive) -> Answer:
-        """Await it, and cancel it when the client goes away; the request's body must have been read before.
+        """Await it, and cancel it when the client goes away or its time is up; the request's body must have been read
+        before.
 
         Raises:
-            ClientDisconnect: it went away.
+            ClientDisconnect: the client went away.
+            DeadlineExceeded: its time is up.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -41,14 +50,14 @@ class Departures:
         try:
             return await answering
         except asyncio.CancelledError:
-            if task not in self._gone:
+            if (reason := self._ended.get(task)) is None:
                 raise
             task.uncancel()
-            raise ClientDisconnect from None
+            raise reason from None
         finally:
             self._new.pop(task, None)
             self._older.pop(task, None)
-            self._gone.discard(task)
+            self._ended.pop(task, None)
             if (watcher := self._watchers.pop(task, None)) is not None:
                 watcher.cancel()
 
@@ -62,7 +71,11 @@ class Departures:
             asyncio.get_running_loop().call_later(_SECONDS, self._tick)
 
     async def _watch(self, task: asyncio.Task[object], receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._gone.add(task)
+        try:
+            async with asyncio.timeout(self._seconds):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            self._ended[task] = ClientDisconnect()
+        except TimeoutError:
+            self._ended[task] = DeadlineExceeded("the answer took too long")
         task.cancel()

@@ -20,6 +20,8 @@ _UNSEEDED = b"no-store"
 _UNNAMED = b"no-cache"
 """Kept, but asked for again each time: another default model or a newer version may answer then."""
 _FOREVER = b"public, max-age=31536000, immutable"
+_PRIVATE = {_UNSEEDED: _UNSEEDED, _UNNAMED: b"private, no-cache", _FOREVER: b"private, max-age=31536000, immutable"}
+"""The same of what was answered to a key: it is nobody else's, who may have none."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Freshness:
         etag = b'"%s"' % hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest().encode()
         known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").split(b",")
         is_known = any(tag.strip().removeprefix(b"W/") == etag for tag in known)
-        return cls(server.cache, _FOREVER if is_named else _UNNAMED, etag, is_known)
+        control = _FOREVER if is_named else _UNNAMED
+        return cls(server.cache, _PRIVATE[control] if "vae.key" in scope else control, etag, is_known)
 
     def remembered(self) -> Response | None:
         """The answer, where it need not be computed: 304 without a body, or from memory."""

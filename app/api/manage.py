@@ -1,4 +1,4 @@
-"""Management: models are loaded, unloaded and reloaded while the server runs. There only where an admin key is set."""
+"""Management: models are loaded, unloaded and reloaded while the server runs. There where there are admin keys."""
 
 from typing import Annotated, Any
 
@@ -6,24 +6,27 @@ from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 
+from app.api.access import check_admin
 from app.api.models import Name, VersionQuery
 from app.api.problems import documented
 from app.api.state import Server, State, server_state
 from app.directory import Key
-from app.errors import BundleRefused, Conflict, InvalidInput, Unauthorized, UnknownModel
+from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unauthorized, UnknownModel
 
-_BEARER = HTTPBearer(scheme_name="admin_key", description="The server's VAE_ADMIN_KEY.", auto_error=False)
+_BEARER = HTTPBearer(
+    scheme_name="admin_key", description="VAE_ADMIN_KEY, or an admin key of VAE_KEYS_FILE.", auto_error=False
+)
 
 
 async def administered(request: Request, _: Annotated[Any, Security(_BEARER)]) -> State:
-    """The server, for who brings the admin key, and where no other process serves.
+    """The server, for who brings an admin key, and where no other process serves.
 
     Raises:
-        Unauthorized: the request does not bring it.
+        Unauthorized, Forbidden: the request does not bring one.
         Conflict: several workers serve, of which a request reaches one.
     """
+    check_admin(request)
     server = server_state(request)
-    server.keys.check_admin(request.scope["headers"])
     if server.workers > 1:
         raise Conflict("several workers serve, and a request reaches one: send SIGHUP to their supervisor instead")
     return server
@@ -32,9 +35,9 @@ async def administered(request: Request, _: Annotated[Any, Security(_BEARER)]) -
 # Of the router, so that it is asked before a query is looked at.
 router = APIRouter(tags=["manage"], dependencies=[Depends(administered)])
 
-_PROBLEMS = documented(Unauthorized, Conflict, BundleRefused)
-_OF_A_MODEL = documented(Unauthorized, UnknownModel, Conflict, InvalidInput)
-_OF_A_BUNDLE = documented(Unauthorized, UnknownModel, Conflict, InvalidInput, BundleRefused)
+_PROBLEMS = documented(Unauthorized, Forbidden, Conflict, BundleRefused)
+_OF_A_MODEL = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput)
+_OF_A_BUNDLE = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput, BundleRefused)
 
 
 class ModelVersion(BaseModel):

@@ -8,16 +8,21 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
+from app.api.access import OPEN
 from app.api.operation import Operation
-from app.api.problems import Problem, problem_responses
+from app.api.problems import Problem, documented, problem_responses
 from app.api.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
+from app.errors import RateExceeded, Unauthorized
 
 Document = dict[str, Any]
 
 _DESCRIPTION = (
     "Images go in as base64, as uploaded files or as npy arrays; latents, pictures and arrays come back. Every"
     " operation on a model takes `model` and `version`, and answers the default model's newest version without them."
-    " The same seed gives the same bytes. Every error is a problem document (RFC 9457)."
+    " The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every answer has the header"
+    " `X-Request-ID`, by which the server's log calls it: the client's own, if it sent one. Whatever is asked for, a"
+    " connection may be answered 408 (the request took too long to arrive), 431 (request line and headers too large) or"
+    " 503 (too many connections), without that header, and closed."
 )
 
 # A tag that is not here fails tests/test_openapi.py; one that no operation has is left out.
@@ -39,6 +44,8 @@ _TAGS = {
     "manage": "Models that come and go while the server runs; there where an admin key is set.",
     "service": "The service itself, and its health.",
 }
+
+_KEY = {"type": "http", "scheme": "bearer", "description": "A key of the server, where it asks for one."}
 
 _TIMES = {
     "X-Queue-Time": "Milliseconds that the request's rows waited for a slot.",
@@ -91,7 +98,8 @@ def _write(app: FastAPI) -> Document:
     _simplify(openapi, routes)
     used = {tag for operation in _operations(openapi) for tag in operation.get("tags", ())}
     openapi["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
-    openapi.setdefault("security", [])
+    openapi["components"].setdefault("securitySchemes", {})["api_key"] = _KEY
+    openapi["security"] = [{"api_key": []}, {}]  # the server's settings decide whether one is needed
     return openapi
 
 
@@ -116,6 +124,10 @@ def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
         if route.methods == {"GET"}:
             headers |= {name: {"description": text, "schema": {"type": "string"}} for name, text in _FRESHNESS.items()}
             answers["304"] = _NOT_MODIFIED
+    if route.path_format in OPEN:
+        operation["security"] = []
+    else:
+        answers |= {str(status): answer for status, answer in documented(Unauthorized, RateExceeded).items()}
     operation["responses"] = dict(sorted(answers.items()))
 
 

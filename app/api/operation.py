@@ -26,7 +26,7 @@ from app.api.raw import Raw
 from app.api.state import State, server_state
 from app.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from app.graphs import Lane
-from app.timing import Timing, timed
+from app.timing import Timing, current
 
 Body = TypeVar("Body", bound=BaseModel)
 Least = Callable[[Any], tuple[Lane, int]]
@@ -69,7 +69,7 @@ class Operation(APIRoute):
         """Answer one request; errors are raised, and become problem documents further out."""
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405)
-        began, spent = time.perf_counter(), timed()
+        began, spent = time.perf_counter(), current()
         server: State = scope["state"]["server"]
         query = self._arguments.query(scope)
         freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None
@@ -82,6 +82,7 @@ class Operation(APIRoute):
             response = answer if isinstance(answer, Response) else self._json(answer)
             if freshness:
                 freshness.remember(response)
+        assert spent is not None
         response.raw_headers += _timing_headers(spent, time.perf_counter() - began)
         await response(scope, receive, send)
 

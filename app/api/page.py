@@ -12,16 +12,13 @@ _POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-SECURITY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-"""Headers of every page."""
-
 
 class Assets(StaticFiles):
     """Static files that a browser keeps and asks for again: an unchanged one costs a 304, a new release is seen."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        response.headers.update({"Cache-Control": "no-cache"} | SECURITY)
+        response.headers["Cache-Control"] = "no-cache"
         suffix = path[path.rfind(".") :]
         if suffix in _MEDIA_TYPES and response.status_code == 200:
             response.headers["Content-Type"] = _MEDIA_TYPES[suffix]

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -111,11 +112,30 @@ IMAGE_FILES: dict[str, Any] = {
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it would log what is wrong with a form: the answer says
 
 
+class _Form(MultiPartParser):
+    """A form of at most `most` parts, which must end as it should: one that is cut off would lose its last part without
+    a word. Its files stay in memory, as the body is bounded."""
+
+    def __init__(self, request: Request, most: int, max_bytes: int) -> None:
+        super().__init__(request.headers, self._whole(request.stream()), max_files=most, max_fields=most)
+        self.spool_max_size = max_bytes
+        self._has_ended = False
+
+    def on_end(self) -> None:
+        self._has_ended = True
+
+    async def _whole(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        async for chunk in stream:
+            yield chunk
+        if not self._has_ended:
+            raise MultiPartException("cut off")
+
+
 async def image_files(request: Request, server: Server) -> list[bytes]:
     """The contents of the repeated form field `images`."""
     limit = server.limits.max_rows
     try:
-        form = await MultiPartParser(request.headers, request.stream(), max_files=limit, max_fields=limit).parse()
+        form = await _Form(request, limit, server.limits.max_body_bytes).parse()
     except (MultiPartException, KeyError, UnicodeError) as error:
         if "Too many" in str(getattr(error, "message", "")):
             raise InvalidInput(f"1 to {limit} are allowed", "/images") from None

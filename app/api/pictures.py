@@ -1,11 +1,11 @@
 """Pictures and arrays of a request, as images of the model that is asked."""
 
+import asyncio
 import binascii
 from base64 import b64decode
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field
@@ -161,6 +161,6 @@ async def decode_pictures(server: State, contents: list[bytes], reading: Reading
     if pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
         return images
     try:
-        return await anyio.to_thread.run_sync(read_images, contents, reading, limiter=server.decoding)
+        return await asyncio.get_running_loop().run_in_executor(server.decoding, read_images, contents, reading)
     except InvalidInput as error:
         raise error.below(pointer) from None

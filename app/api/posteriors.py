@@ -1,8 +1,8 @@
 """`GET /posteriors`: where held-out images lie in the latent space."""
 
+import asyncio
 from typing import Literal
 
-import anyio.to_thread
 import numpy as np
 from fastapi import APIRouter
 from pydantic import Field
@@ -64,7 +64,7 @@ async def _scatter(server: State, vae: Vae, query: PlaneQuery) -> Result:
     """Posterior means of held-out images on a plane, coloured by class."""
     some, dims = _some(vae, query), plane_dims(vae, query.dims)
     names = (f"z{dims[0]}", f"z{dims[1]}")
-    picture = await anyio.to_thread.run_sync(scatter, some.means[:, list(dims)], some.labels, names)
+    picture = await asyncio.to_thread(scatter, some.means[:, list(dims)], some.labels, names)
     return Result({"images": picture[None]})
 
 

@@ -28,6 +28,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    RateExceeded,
     Unauthorized,
     UnknownModel,
     UnsupportedMediaType,
@@ -101,7 +102,7 @@ def _response(*errors: type[VaeError]) -> dict[str, Any]:
     }
     title = "; ".join(error.title for error in errors)
     response: dict[str, Any] = {"description": title, "content": {MEDIA_TYPE: content}}
-    if any(issubclass(error, Overloaded) for error in errors):
+    if any(issubclass(error, Overloaded | RateExceeded) for error in errors):
         seconds = {"description": "Seconds to wait before another try.", "schema": {"type": "integer"}}
         response["headers"] = {"Retry-After": seconds}
     return response
@@ -128,10 +129,13 @@ def problem(
     errors: list[FieldError] | None = None,
     request: Request | None = None,
 ) -> JSONResponse:
-    """The answer for one error; `request` is what it answers, if it came so far as to be one."""
+    """The answer for one error; `request` is what it answers, if it came so far as to be one: its scope tells from then
+    on what the problem was."""
     document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
-    if request is not None and _path(request).startswith(_V2):
-        document.error = _sentence(document)
+    if request is not None:
+        request.scope["vae.problem"] = error.slug
+        if _path(request).startswith(_V2):
+            document.error = _sentence(document)
     headers = {}
     if issubclass(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after)
@@ -188,15 +192,24 @@ class Problems:
                 raise  # for the server's log
 
 
-def _known(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, VaeError)
+def answer(error: VaeError, request: Request) -> JSONResponse:
+    """The answer for an error that was raised."""
     if isinstance(error, InvalidInput):
         wrong = [FieldError(pointer=error.pointer, detail=error.detail)]
         return problem(type(error), errors=wrong, request=request)
     if error.status == 500:
+        request.scope["vae.error"] = error
         logger.error("%s", error, exc_info=error)
         return problem(type(error), request=request)
-    return problem(type(error), str(error) or None, request=request)
+    response = problem(type(error), str(error) or None, request=request)
+    if isinstance(error, RateExceeded):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, VaeError)
+    return answer(error, request)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

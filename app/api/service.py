@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from app import __version__
-from app.api.page import SECURITY, Assets, explorer, wants_page
+from app.api.page import Assets, explorer, wants_page
 from app.api.problems import documented
 from app.api.state import Server
 from app.errors import Overloaded
@@ -68,4 +68,4 @@ async def ready(server: Server) -> Health:
 @router.get("/docs", include_in_schema=False)
 async def docs() -> FileResponse:
     """The API's documentation, to try it in a browser; works offline."""
-    return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY} | SECURITY)
+    return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY})

@@ -1,14 +1,13 @@
 """What the lifespan gives to every request: the models, the limits, what is shared."""
 
 from collections import Counter
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, Protocol, cast
 
-import anyio
 from fastapi import Depends, Request
 
 from app.api.departures import Departures
-from app.auth import Keys
 from app.cache import Cache
 from app.catalog import Catalog
 
@@ -16,6 +15,14 @@ from app.catalog import Catalog
 class Limits(Protocol):
     """The bounds that requests are held to; the server's settings have them."""
 
+    @property
+    def max_connections(self) -> int: ...
+    @property
+    def max_header_bytes(self) -> int: ...
+    @property
+    def receive_seconds(self) -> float: ...
+    @property
+    def send_seconds(self) -> float: ...
     @property
     def max_rows(self) -> int: ...
     @property
@@ -38,11 +45,12 @@ class State:
     catalog: Catalog
     cache: Cache
     departures: Departures
-    decoding: anyio.CapacityLimiter
-    """How many requests' pictures are decoded at once."""
-    keys: Keys
+    decoding: Executor
+    """Threads in which requests' pictures are decoded; who is given up, waiting for one, leaves none behind."""
     refused: Counter[str]
     """How many requests were refused, by the reason: the slug of a problem, or what a connection did wrong."""
+    connections: set[object]
+    """The open ones, as the server's protocol has them."""
     workers: int
     """Processes that serve; where there are others, none may change by itself what it serves."""
 

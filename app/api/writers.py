@@ -1,11 +1,11 @@
 """How operations write their answers: one table, a row for each form that an answer may have."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio.to_thread
 import numpy as np
 from fastapi import Response
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
     def write() -> bytes:
         return write_image(tile(images, columns), format)
 
-    return write() if images.size <= _INLINE_PIXELS else await anyio.to_thread.run_sync(write)
+    return write() if images.size <= _INLINE_PIXELS else await asyncio.to_thread(write)
 
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
@@ -135,7 +135,7 @@ async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) ->
             write_image(tile(frames, len(frames))) if kind == "png" else write_animation(frames, kind, query.duration)
         )
 
-    return _binary(vae, await anyio.to_thread.run_sync(write), PICTURES[kind].media_type, result)
+    return _binary(vae, await asyncio.to_thread(write), PICTURES[kind].media_type, result)
 
 
 async def _npy(vae: Vae, query: Any, result: Result, _: Any) -> Response:
@@ -172,7 +172,7 @@ async def _base64_pictures(images: Pixels) -> list[str]:
     def write() -> list[str]:
         return [b64encode(write_image(pixels)).decode() for pixels in images]
 
-    return write() if images.size <= _INLINE_PIXELS else await anyio.to_thread.run_sync(write)
+    return write() if images.size <= _INLINE_PIXELS else await asyncio.to_thread(write)
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ async def _application(bundle: Path) -> AsyncIterator[httpx2.ASGITransport]:
     from app.main import create_app
     from app.settings import read_settings
 
-    app = create_app(read_settings(models_dir=bundle, workers=1))
+    alone = {"auth": "none", "api_key": None, "api_keys": None, "keys_file": None, "rate_limit": ""}
+    app = create_app(read_settings(models_dir=bundle, workers=1, **alone))
     async with app.router.lifespan_context(app) as state:
 
         async def stateful(scope: Any, receive: Any, send: Any) -> None:

@@ -10,11 +10,14 @@ import typer
 from rich.markup import escape
 
 from app import __version__
-from app.cli import bench, decode, encode, interpolate, models, reconstruct, sample, score, serve
+from app.cli import bench, decode, encode, interpolate, key, models, reconstruct, sample, score, serve
 from app.cli.terminal import note
 from app.errors import CommandError, VaeError
 
-MODULES = {"The server": (serve, models, bench), "A model": (sample, encode, decode, reconstruct, interpolate, score)}
+MODULES = {
+    "The server": (serve, models, key, bench),
+    "A model": (sample, encode, decode, reconstruct, interpolate, score),
+}
 """One module a command, by the panel of the help that it is in; the command has its module's name."""
 
 FIRST_SESSION = (

@@ -54,6 +54,30 @@ def test_of_several_models_the_default_must_be_one(models_copy: Path) -> None:
         load(models_copy, default="mnist")
 
 
+def test_only_the_models_that_are_named_are_served(models_copy: Path) -> None:
+    put_bundle(models_copy, 1, name="other")
+    put_bundle(models_copy, 1, name="third")
+    served = load_catalog(
+        models_copy, "other", Batcher(), execution_providers=["cpu"], threads=1, names=("other", "third")
+    )
+
+    async def change() -> None:
+        assert {it.name for it in served.known()} == {"other", "third"}
+        put_bundle(models_copy, 2, name="other")
+        put_bundle(models_copy, 2)
+        assert (await served.reload()).loaded == [("other", 2)]
+        with pytest.raises(UnknownModel):
+            await served.load("mnist-2d")
+
+    asyncio.run(change())
+
+
+def test_a_name_that_the_directory_lacks_is_named(models_copy: Path) -> None:
+    for directory in (models_copy, models_copy / "mnist-2d" / "1"):
+        with pytest.raises(StartupError, match="VAE_MODELS names nope: not in"):
+            load_catalog(directory, "nope", Batcher(), execution_providers=["cpu"], threads=1, names=["nope"])
+
+
 def test_an_empty_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=f"{tmp_path} holds no bundle"):
         load(tmp_path)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -55,6 +56,40 @@ def test_shipped_graphs_have_no_loop(decoder: Session) -> None:
 def test_what_is_no_model_is_a_bundle_error() -> None:
     with pytest.raises(BundleError, match="encoder of x cannot be loaded"):
         Session(b"junk", name="encoder of x")
+
+
+def with_weights_in(location: str) -> bytes:
+    """A model whose only weights are the first four bytes of a file."""
+    weights = onnx.TensorProto(name="w", data_type=onnx.TensorProto.UINT8, dims=[4], data_location="EXTERNAL")
+    for key, value in (("location", location), ("offset", "0"), ("length", "4")):
+        weights.external_data.add(key=key, value=value)
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [4])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["w"], ["y"])], "g", [], [output], [weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("location", ["keys", "./keys", "link", "folder/keys", "../outside", "/etc/passwd"])
+def test_a_graph_reads_no_file_of_its_own(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    working = tmp_path / "working"
+    (working / "folder").mkdir(parents=True)
+    for path in (working / "keys", working / "folder/keys", tmp_path / "outside"):
+        path.write_text("a secret")
+    (working / "link").symlink_to(working / "keys")
+    monkeypatch.chdir(working)
+    with pytest.raises(BundleError, match="cannot be loaded by ONNX Runtime"):
+        Session(with_weights_in(location), name="decoder")
+
+
+def test_nothing_is_told_to_the_makers_of_onnx_runtime(tmp_path: Path) -> None:
+    """It would keep what it has to tell in a database in the home directory."""
+    program = (
+        "from pathlib import Path; from app.bundle import read_bundle; from app.session import Session; "
+        "Session(read_bundle(Path('models/mnist-2d/1')).decoder, name='decoder')"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=inherited | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_execution_providers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,11 @@ def test_an_empty_key_is_none_and_another_is_not_shown(monkeypatch: pytest.Monke
     assert "a-key" not in repr(settings)
 
 
+def test_models_are_named_with_commas_between_them() -> None:
+    assert Settings(models=" mnist, mnist-2d,").chosen_models == {"mnist", "mnist-2d"}
+    assert Settings().chosen_models == frozenset()
+
+
 def test_misspelt_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAE_PROT", "9000")
     for name in ("VAE_DATA_DIR", "VAE_URL", "VAE_API_KEY"):

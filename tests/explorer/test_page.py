@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
@@ -153,38 +152,6 @@ def test_errors_are_told_in_words(visit: Visit) -> None:
     page.locator("#map canvas[role=application]").click(position={"x": 200, "y": 200})
     page.wait_for_function("() => document.querySelector('#messages').textContent")
     assert page.inner_text("#messages") == "Invalid input: 1 to 2 are allowed (/query/n)"
-
-
-def test_a_key_is_asked_for_once_and_sent(visit: Visit) -> None:
-    refused, sent = [], set()
-
-    def guard(route: Any) -> None:
-        path = urlsplit(route.request.url).path
-        if path == "/" or path.startswith("/static/"):
-            return route.continue_()
-        key = route.request.headers.get("authorization")
-        if key == "Bearer the-right-key":
-            sent.add(path)
-            return route.continue_()
-        refused.append(key)
-        body = '{"type": "urn:vaeserve:problem:unauthorized", "title": "Missing or wrong key", "status": 401}'
-        return route.fulfill(status=401, content_type="application/problem+json", body=body)
-
-    page = visit(allow="401", ready="dialog#key[open]", prepare=lambda page: page.route("**", guard))
-    page.get_by_label("API key").fill("a-wrong-key")
-    page.get_by_role("button", name="Go on").click()
-    page.wait_for_selector("text=The server refused this key.")
-    page.get_by_label("API key").fill("the-right-key")
-    page.keyboard.press("Enter")
-    page.wait_for_selector(READY)
-    assert refused == [None, "Bearer a-wrong-key"]
-    assert {"/models", "/posteriors", "/decode/image"} <= sent
-    page.locator("#map .pinned .code-button").click()
-    assert "the-right-key" not in page.inner_text("dialog#code")
-    assert "VAE_API_KEY" in page.inner_text("[data-code=curl]")
-    page.reload()
-    page.wait_for_selector(READY)
-    assert len(refused) == 2
 
 
 def test_the_code_behind_a_picture_makes_that_picture(visit: Visit, tmp_path: Any) -> None:

@@ -329,7 +329,13 @@ def test_the_manifest_says_where_the_weights_come_from(workshops: dict[str, Work
     dataset, binarization, likelihood = TRAINED_ON[name]
     checkpoint = load_checkpoint(recipe, workshop.runs, "best" if name == "tiny-early" else "last")
     assert (manifest.name, manifest.version, manifest.description) == (name, recipe.version, recipe.description)
-    assert manifest.latent.model_dump() == {"shape": (recipe.latent,), "scaling_factor": 1.0, "shift_factor": 0.0}
+    assert manifest.latent.model_dump() == {
+        "shape": (recipe.latent,),
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+        "stride": None,
+        "prior": "standard_normal",
+    }
     assert manifest.image.model_dump() == {"channels": 1, "height": 28, "width": 28, "mode": "L"}
     assert (manifest.likelihood, manifest.license, manifest.metrics) == (likelihood, "Apache-2.0", {})
     assert manifest.stochastic == recipe.stochastic

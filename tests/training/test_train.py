@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app.likelihood import binarize
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.training.conftest import MORE, TINY, Workshop, tiny_recipe
 from training import train as training_train
 from training.batches import Batches
@@ -34,6 +35,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 # Trains recipes, each in a process that is killed as soon as it prints an epoch: its checkpoint is the one before.
 KILLED = """
 import os, signal, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from training.recipe import load_recipe
 from training.train import train
@@ -533,6 +535,26 @@ def test_torchruns_processes_train_as_one(shareable: Workshop, tmp_path: Path) -
             "training.csv",
         ]
         assert '"processes": 2' in (folder / "report.json").read_text()
+
+
+def test_two_nodes_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
+    """The command of docs/training.md, on two nodes that happen to be one machine."""
+    meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tiny"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting, "--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
+    recipe, data = shareable.models / "tiny.toml", shareable.data_dir
+    options = ["--data-dir", str(data), "--runs", str(tmp_path / "runs"), "--accelerator", "cpu"]
+    command = [*torchrun, "-m", "training", "train", str(recipe), *options]
+
+    def node(_: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(node, range(2)))
+    assert [answer.returncode for answer in answers] == [0, 0], [answer.stderr for answer in answers]
+    said = "".join(answer.stdout for answer in answers)
+    assert re.findall(r"^epoch (\d)", said, re.MULTILINE) == ["1", "2"], "only one process writes"
+    assert_as_one(shareable.recipes["tiny"], tmp_path / "runs", shareable.runs)
+    assert '"processes": 2' in (run_folder(tmp_path / "runs", shareable.recipes["tiny"]) / "report.json").read_text()
 
 
 def test_two_devices_train_as_one(shareable: Workshop, tmp_path: Path) -> None:

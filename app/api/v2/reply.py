@@ -1,8 +1,8 @@
 """What inference answers with: JSON, and in binary what was asked for in binary."""
 
+import asyncio
 from typing import Any
 
-import anyio.to_thread
 from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
@@ -45,7 +45,7 @@ async def reply(
     """The answer of a graph's outputs, each in binary or not, in a content coding where it is large enough."""
     if sum(array.nbytes for array in arrays.values()) <= _INLINE_BYTES:
         return _write(graph, id, arrays, binary, coding)
-    return await anyio.to_thread.run_sync(_write, graph, id, arrays, binary, coding)
+    return await asyncio.to_thread(_write, graph, id, arrays, binary, coding)
 
 
 def _write(

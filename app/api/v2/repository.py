@@ -12,12 +12,21 @@ from app.api.state import Server
 from app.api.v2.graphs import GRAPHS, TAG
 from app.api.v2.index import optional_body
 from app.catalog import Catalog
-from app.errors import BadRequest, BodyTooLarge, BundleRefused, Conflict, InvalidInput, Unauthorized, UnknownModel
+from app.errors import (
+    BadRequest,
+    BodyTooLarge,
+    BundleRefused,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    Unauthorized,
+    UnknownModel,
+)
 
 # Of the router, so that it is asked before a body is looked at.
 router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[Depends(administered)])
 
-_ERRORS = (BadRequest, Unauthorized, UnknownModel, Conflict, BodyTooLarge, InvalidInput)
+_ERRORS = (BadRequest, Unauthorized, Forbidden, UnknownModel, Conflict, BodyTooLarge, InvalidInput)
 _UNLOAD_PROBLEMS = documented(*_ERRORS)
 _LOAD_PROBLEMS = documented(*_ERRORS, BundleRefused)
 

@@ -1,9 +1,9 @@
 """A request for inference: its JSON, what lies behind it, and what both say."""
 
+import asyncio
 import math
 from typing import Annotated, Any, Self
 
-import anyio.to_thread
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
@@ -80,7 +80,8 @@ class InferRequest(SelfReading):
         body, limit = await request.body(), server.limits.max_body_bytes
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":  # a few bytes can hold millions
-            body = await anyio.to_thread.run_sync(inflate, body, coding, limit, limiter=server.decoding)
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(server.decoding, inflate, body, coding, limit)
         length = request.headers.get(_LENGTH)
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _longest_head(server):

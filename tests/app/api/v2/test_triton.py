@@ -176,7 +176,8 @@ def test_statistics_count_what_ran(start: Start, digits: Pixels) -> None:
         foreign.infer("mnist.encoder", [tensor("image", digits[:5, None])], timeout=1)
     (seen,) = foreign.get_inference_statistics("mnist.encoder", "2")["model_stats"]
     assert (seen["name"], seen["version"]) == ("mnist.encoder", "2")
-    assert (seen["inference_count"], seen["execution_count"]) == (9, 3)
+    assert seen["inference_count"] == 9
+    assert 3 <= seen["execution_count"] <= 9  # where the graph was measured on a busy machine, rows are split up
     counted = seen["inference_stats"]
     assert (counted["success"]["count"], counted["fail"]["count"]) == (3, 1)
     assert 0 < counted["compute_infer"]["ns"] <= counted["success"]["ns"] < 10e9

@@ -1,0 +1,95 @@
+"""Prometheus metrics. Requests and batches are counted as they end; everything else is a number that others keep, and
+that is read when it is asked for.
+
+Several processes share their numbers through the files of prometheus-client's multiprocess mode, so that whichever of
+them is scraped answers for all. Its switch is the variable PROMETHEUS_MULTIPROC_DIR, which the supervisor sets.
+"""
+
+import asyncio
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.metrics.graphs import GraphMetrics
+from app.metrics.numbers import Numbers, Sources
+from app.metrics.processes import all_processes, shared_folder
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SHARING_SECONDS = 0.1
+"""How old the numbers of another process may be."""
+
+
+class Metrics:
+    """The metrics of one server process."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._folder = shared_folder()
+        self._registry = registry = CollectorRegistry()
+        self.graphs = GraphMetrics(registry)
+        self._requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=registry)
+        self._latency = Histogram(
+            "vae_request_seconds", "Time to answer.", ["operation"], buckets=_BUCKETS, registry=registry
+        )
+        self._labelled: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._in_progress = 0
+        self._numbers: Numbers | None = None
+        self._is_due = False
+        if self._folder is None:
+            ProcessCollector(registry=registry)
+
+    def read_from(self, sources: Sources, build: dict[str, str]) -> None:
+        """There is everything from now on, not requests and batches alone; `build` tells what is running."""
+        info = Gauge(
+            "vae_build_info", "What is running.", list(build), registry=self._registry, multiprocess_mode="livemax"
+        )
+        info.labels(*build.values()).set(1)
+        self._numbers = Numbers(sources, self._registry)
+        self._update()
+
+    def began(self) -> None:
+        """A request has come."""
+        self._in_progress += 1
+        if self._folder is not None:
+            self._update_soon()
+
+    def ended(self, operation: str, status: int, seconds: float) -> None:
+        """It is answered."""
+        self._in_progress -= 1
+        labelled = self._labelled.get((operation, status))
+        if labelled is None:  # to find them costs more than to count
+            labelled = self._requests.labels(operation, str(status)), self._latency.labels(operation)
+            self._labelled[operation, status] = labelled
+        requests, latency = labelled
+        requests.inc()
+        latency.observe(seconds)
+        if self._folder is not None:
+            self._update_soon()
+
+    async def endpoint(self, request: Request) -> Response:
+        """The metrics as Prometheus text, of all processes together."""
+        self._update()
+        registry = self._registry if self._folder is None else all_processes(self._folder)
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def _update(self) -> None:
+        """Bring the collectors up to date with what others count."""
+        self._is_due = False
+        if self._numbers is not None:
+            self._numbers.update(self._in_progress)
+
+    def _update_soon(self) -> None:
+        """The same in a moment, for a scrape that another process answers."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(_SHARING_SECONDS, self._update)

@@ -1,0 +1,43 @@
+"""What the batcher tells of its graphs, as collectors."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from app.timing import GraphName
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_LABELS = ["model", "graph"]
+
+
+class GraphMetrics:
+    """The batcher's observer."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._wait = Histogram(
+            "vae_queue_seconds", "Time in the queue, by request.", _LABELS, buckets=_SECONDS, registry=registry
+        )
+        self._inference = Histogram(
+            "vae_inference_seconds", "Time that batches ran.", _LABELS, buckets=_SECONDS, registry=registry
+        )
+        self._size = Histogram("vae_batch_size_rows", "Rows of batches.", _LABELS, buckets=_ROWS, registry=registry)
+        self._rows = Counter("vae_model_rows", "Rows run.", _LABELS, registry=registry)
+        self._waits: dict[GraphName, Histogram] = {}
+        self._batches: dict[GraphName, tuple[Counter, Histogram, Histogram]] = {}
+
+    def waited(self, graph: GraphName, seconds: float) -> None:
+        """A request's rows left the queue: the first of them was taken, or they were dropped."""
+        wait = self._waits.get(graph)
+        if wait is None:
+            wait = self._waits[graph] = self._wait.labels(*graph)
+        wait.observe(seconds)
+
+    def ran(self, graph: GraphName, rows: int, seconds: float) -> None:
+        """A batch was run."""
+        batch = self._batches.get(graph)
+        if batch is None:
+            batch = self._rows.labels(*graph), self._size.labels(*graph), self._inference.labels(*graph)
+            self._batches[graph] = batch
+        total, size, inference = batch
+        total.inc(rows)
+        size.observe(rows)
+        inference.observe(seconds)
