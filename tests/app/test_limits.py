@@ -205,6 +205,7 @@ BY_CONNECTIONS = {
     "request_seconds": "tests/app/api/test_departures.py::test_a_request_past_its_deadline_is_answered",
     "queue_seconds": "tests/app/test_limits.py::test_rows_that_wait_too_long_are_dropped",
     "queue_rows": "tests/app/test_limits.py::test_rows_beyond_the_queue_are_refused",
+    "wait_seconds": "tests/app/test_batcher.py::test_rows_that_would_wait_too_long_are_refused_but_other_lanes_are_not",
 }
 """The limits of connections and of time, and who breaks them."""
 
