@@ -24,10 +24,7 @@ _CLIENT_GONE = 499
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/@+=~-]{1,128}")
 _QUIET = {"live", "ready", "v2_server_live", "v2_server_ready"}
 """Operations that are asked for again and again: what goes well there is logged at debug alone."""
-_TOO_MANY = (429, 503)
 _METRICS = "/metrics"
-_MOST_TURNED_AWAY = 20
-"""Lines a second of those who are turned away for being too many: a flood is counted, and need not be written down."""
 _LONGEST_PATH, _LONGEST_ADDRESS = 256, 64
 """Characters that are logged; of an address a proxy may tell anything."""
 
@@ -37,7 +34,6 @@ class Watch:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: "Tracing | None") -> None:
         self.app, self._metrics, self._tracing = app, metrics, tracing
-        self._turned_away, self._second = 0, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,18 +62,8 @@ class Watch:
         if span is not None:
             span.end(operation, getattr(route, "path", None), status, exchange.timing, problem, error)
         level = exchange.level(operation)
-        if logger.isEnabledFor(level) and (status not in _TOO_MANY or self._may_tell()):
+        if logger.isEnabledFor(level):
             logs.log(logger, level, exchange.words(), exchange.fields(operation, seconds))
-
-    def _may_tell(self) -> bool:
-        """Whether one more of those that are turned away may have its line; tells how many had none a second before."""
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._turned_away > _MOST_TURNED_AWAY:
-                logger.warning("%s more were turned away in a second", self._turned_away - _MOST_TURNED_AWAY)
-            self._second, self._turned_away = second, 0
-        self._turned_away += 1
-        return self._turned_away <= _MOST_TURNED_AWAY
 
 
 class _Exchange:
