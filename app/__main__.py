@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from socket import socket
 from ssl import SSLContext
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ from app.hangup import ignore_hangups
 from app.listening import address_of, bind, is_loopback, listen
 from app.main import check_models, create_app, tracing_from_environment
 from app.metrics.numbers import BUNDLE_REFUSALS
-from app.metrics.processes import FOLDER, shared_counter
+from app.metrics.processes import FOLDER, check_room, shared_counter
 from app.protocol import Protocol
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
@@ -135,7 +136,7 @@ def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
         "answering on %s (Press CTRL+C to quit)",
         address_of(settings.host, sockets, is_tls=settings.tls_certificate is not None),
     )
-    with _shared_folder() as os.environ[FOLDER]:
+    with _shared_folder(settings.workers + 1) as os.environ[FOLDER]:
         config = uvicorn.Config("app.__main__:app_from_environment", factory=True, **_options(settings))
         check = partial(_check_again, settings, shared_counter(*BUNDLE_REFUSALS))
         Supervisor(config, sockets, check).run()
@@ -177,14 +178,17 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def _shared_folder() -> Iterator[str]:
-    """Where the workers add up their metrics; gone at the end."""
-    try:
-        folder = TemporaryDirectory(prefix="vaeserve-")
-    except OSError as error:
-        raise StartupError(f"VAE_WORKERS above 1 needs a temporary directory, which TMPDIR may name: {error}") from None
-    with folder:
-        yield folder.name
+def _shared_folder(processes: int) -> Iterator[str]:
+    """Where so many processes add up their metrics; gone at the end."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="vaeserve-"))
+            check_room(Path(folder), processes)
+        except OSError as error:
+            raise StartupError(
+                f"VAE_WORKERS above 1 needs room in a temporary directory, which TMPDIR may name: {error}"
+            ) from None
+        yield folder
 
 
 def _spare_the_collector() -> None:

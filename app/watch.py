@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.errors import REFUSALS
+from app.errors import REFUSALS, Overloaded
 from app.metrics import Metrics
 from app.timing import timed
 from app.traceparent import trace_id
@@ -25,6 +25,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/@+=~-]{1,128}")
 _QUIET = {"live", "ready", "v2_server_live", "v2_server_ready"}
 """Operations that are asked for again and again: what goes well there is logged at debug alone."""
 _METRICS = "/metrics"
+_HUSH_SECONDS = 0.1
+"""Time between lines about requests that a full queue refused: one each would be work in the worst of moments."""
 _LONGEST_PATH, _LONGEST_ADDRESS = 256, 64
 """Characters that are logged; of an address a proxy may tell anything."""
 
@@ -34,6 +36,7 @@ class Watch:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: "Tracing | None") -> None:
         self.app, self._metrics, self._tracing = app, metrics, tracing
+        self._untold, self._hushed_until = 0, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,8 +65,18 @@ class Watch:
         if span is not None:
             span.end(operation, getattr(route, "path", None), status, exchange.timing, problem, error)
         level = exchange.level(operation)
-        if logger.isEnabledFor(level):
-            logs.log(logger, level, exchange.words(), exchange.fields(operation, seconds))
+        if logger.isEnabledFor(level) and not (problem == Overloaded.slug and self._is_hushed()):
+            untold, self._untold = self._untold or None, 0
+            logs.log(logger, level, exchange.words(), exchange.fields(operation, seconds) | {"untold": untold})
+
+    def _is_hushed(self) -> bool:
+        """Whether nothing is to be told of this refusal, because another was told of a moment ago."""
+        now = time.monotonic()
+        if now < self._hushed_until:
+            self._untold += 1
+            return True
+        self._hushed_until = now + _HUSH_SECONDS
+        return False
 
 
 class _Exchange:

@@ -17,6 +17,8 @@ import uvloop
 
 _TICK = 0.002
 """Seconds between looks at what is due."""
+_CONNECTIONS = 900
+"""Connections at most, fewer than a server takes; who finds none free waits, and the time counts."""
 _FRESH = 2.0
 """Seconds after which a connection is not used again: the server closes it after 5."""
 LOST = 0
@@ -99,6 +101,7 @@ class Arrivals:
 
     def __init__(self, target: Target) -> None:
         self._target, self._idle = target, list[Connection]()
+        self._places = asyncio.Semaphore(_CONNECTIONS)
         self._under_way = set[asyncio.Task[None]]()
         self.outcomes: list[Outcome] = []
 
@@ -142,10 +145,11 @@ class Arrivals:
     async def _ask(self, began: float, due: float) -> None:
         status = LOST
         with suppress(OSError, asyncio.CancelledError):
-            connection = await self._connection()
-            status = await connection.ask(self._target.request)
-            connection.used = time.perf_counter()
-            self._idle.append(connection)
+            async with self._places:
+                connection = await self._connection()
+                status = await connection.ask(self._target.request)
+                connection.used = time.perf_counter()
+                self._idle.append(connection)
         self.outcomes.append(Outcome(due, time.perf_counter() - began - due, status))
 
     async def _connection(self) -> Connection:

@@ -12,7 +12,6 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -94,17 +93,17 @@ def overload(port: int, pid: int, *, times: float, seconds: float, sustain: floa
     """Offer `times` the sustainable rate, which is measured for `sustain` seconds, to a server that has nothing else
     to do."""
     target, live = (Target("127.0.0.1", port, request) for request in (score_request(), http("GET", "/health/live")))
-    with generators(1) as pool, generators(1) as other:
+    with generators(3) as pool:
         idle = resident(pid)
-        _of(pool, keep_asking, target, CLIENTS, 1.0)  # warms up
-        steady = _of(pool, keep_asking, target, CLIENTS, sustain)
+        for warming in [pool.submit(keep_asking, target, CLIENTS // 2, 1.0) for _ in range(3)]:
+            warming.result()
+        steady = pool.submit(keep_asking, target, CLIENTS, sustain).result()
         rate = sum(outcome.status == 200 for outcome in steady) / max(o.due + o.seconds for o in steady)
-        before = Times.of(_of(pool, keep_asking, target, 1, sustain / 2), 200)
+        before = Times.of(pool.submit(keep_asking, target, 1, sustain / 2).result(), 200)
         offering = pool.submit(offer, target, times * rate, seconds)
-        probing = other.submit(offer, live, 10, seconds)
-        most = _highest(lambda: resident(pid), offering.done, seconds)
-        began = time.perf_counter()
-        recovery = _until_usual(other, target, before.median, began)
+        probing = pool.submit(offer, live, 10, seconds)
+        most = _highest(lambda: resident(pid), seconds)
+        recovery = pool.submit(until_usual, target, before.median).result()
         outcomes = offering.result()
         return Report(
             rate=rate,
@@ -121,32 +120,25 @@ def overload(port: int, pid: int, *, times: float, seconds: float, sustain: floa
         )
 
 
-def _of(pool: ProcessPoolExecutor, run: Callable[..., list[Outcome]], *arguments: object) -> list[Outcome]:
-    return pool.submit(run, *arguments).result()
-
-
-def _highest(look: Callable[[], float], done: Callable[[], bool], seconds: float) -> float:
-    """The highest value until it is done or so many seconds are over."""
+def _highest(look: Callable[[], float], seconds: float) -> float:
+    """The highest value in so many seconds."""
     highest, until = look(), time.perf_counter() + seconds
-    while not done() and time.perf_counter() < until:
+    while time.perf_counter() < until:
         time.sleep(0.1)
         highest = max(highest, look())
     return highest
 
 
-def _until_usual(pool: ProcessPoolExecutor, target: Target, usual: float, began: float) -> float:
-    """Seconds since `began` when a request was sent that was answered as usual; infinity after a minute."""
+def until_usual(target: Target, usual: float) -> float:
+    """Seconds from now until requests are answered as usual: ten in a row; infinity after a minute."""
+    began, in_a_row = time.perf_counter(), 0
     while (now := time.perf_counter() - began) < 60:
-        (outcome,) = _of(pool, keep_asking_once, target)
-        if outcome.status == 200 and outcome.seconds < USUAL * usual + 0.01:
+        outcome = keep_asking(target, 1, 1e-3)[0]
+        is_usual = outcome.status == 200 and outcome.seconds < USUAL * usual + 0.01
+        in_a_row = in_a_row + 1 if is_usual else 0
+        if in_a_row == 10:
             return now
-        time.sleep(0.1)
     return float("inf")
-
-
-def keep_asking_once(target: Target) -> list[Outcome]:
-    """One request."""
-    return keep_asking(target, 1, 1e-3)[:1]
 
 
 def main(

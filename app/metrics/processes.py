@@ -10,13 +10,24 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
+from app.metrics.files import FIRST_BYTES, allocate
+
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_KINDS = 5
+"""Files that a process has: of counters, of histograms, of gauges that are added up, and of others."""
 
 
 def shared_folder() -> Path | None:
     """Where the processes of one server share what they count; None where there is one alone."""
     folder = os.environ.get(FOLDER)
     return None if folder is None else Path(folder)
+
+
+def check_room(folder: Path, processes: int) -> None:
+    """Raises OSError where the folder has no room for what so many processes share at first."""
+    probe = folder / "probe"
+    allocate(probe, processes * _KINDS * FIRST_BYTES)
+    probe.unlink()
 
 
 def all_processes(folder: Path) -> CollectorRegistry:

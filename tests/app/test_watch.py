@@ -113,3 +113,22 @@ def test_refusals_are_counted_and_mistakes_are_not(make_client: Callable[..., Te
     expected = {"overloaded": "1.0", "body-too-large": "1.0", "unauthorized": "1.0", "too-many-connections": "3.0"}
     assert {name: value for name, value in found.items() if value != "0.0"} == expected
     assert found["deadline-exceeded"] == "0.0"
+
+
+def test_of_what_a_full_queue_refuses_few_lines_tell_and_how_many_do_not(caplog: pytest.LogCaptureFixture) -> None:
+    body = {"latents": [[0.0] * 32] * 2}
+    with TestClient(create_app(Settings(models_dir=MODELS, queue_rows=1))) as client:
+        for _ in range(200):
+            assert client.post("/decode", json=body).status_code == 503
+        told = [record for record in caplog.records if record.name == "app.requests"]
+        assert 1 <= len(told) < 150
+        metrics = client.get("/metrics").text
+        assert 'vae_rejections_total{reason="overloaded"} 200.0' in metrics
+    with TestClient(create_app(Settings(models_dir=MODELS, queue_rows=1))) as client:
+        caplog.clear()
+        for _ in range(5):
+            client.post("/decode", json=body)
+        caplog.set_level(logging.INFO)
+        client.get("/sample?n=1")
+        fields = [record.fields for record in caplog.records if record.name == "app.requests"]  # type: ignore[attr-defined]
+        assert len(fields) + sum(field["untold"] or 0 for field in fields) == 6

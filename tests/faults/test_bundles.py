@@ -1,0 +1,170 @@
+"""Bundles that are broken, change or vanish while they are read; `tests/test_reload.py` changes models under load."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.conftest import MODELS, put_bundle
+from tests.faults.test_disk import server
+
+KEY = "a-key-of-16-chars"
+ROUNDS = 15
+
+
+@pytest.fixture
+def client(make_client: Callable[..., TestClient]) -> TestClient:
+    """One who may reload what is served: `mnist-2d` 1, at first."""
+    client = make_client(admin_key=KEY)
+    client.headers["Authorization"] = f"Bearer {KEY}"
+    return client
+
+
+def answered(client: TestClient) -> int:
+    """The version that answers."""
+    answer = client.get("/sample/npy")
+    assert answer.status_code == 200, answer.text
+    return int(answer.headers["x-version"])
+
+
+def reloaded(client: Any) -> Any:
+    answer = client.post("/models/reload")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def truncate(directory: Path) -> None:
+    """As a copy that was broken off."""
+    with (directory / "encoder.onnx").open("r+b") as file:
+        file.truncate(1000)
+
+
+def halve_manifest(directory: Path) -> None:
+    """As an editor or a copy leaves it for a moment."""
+    content = (directory / "manifest.json").read_bytes()
+    (directory / "manifest.json").write_bytes(content[: len(content) // 2])
+
+
+def empty_manifest(directory: Path) -> None:
+    (directory / "manifest.json").write_bytes(b"")
+
+
+def remove_graph(directory: Path) -> None:
+    (directory / "decoder.onnx").unlink()
+
+
+def put_directory(directory: Path) -> None:
+    """What cannot be read is in place of a file, as where permission is denied."""
+    remove_graph(directory)
+    (directory / "decoder.onnx").mkdir()
+
+
+def leave_dangling_link(directory: Path) -> None:
+    """As a volume does that is gone."""
+    remove_graph(directory)
+    (directory / "decoder.onnx").symlink_to("/nowhere/decoder.onnx")
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, halve_manifest, empty_manifest, remove_graph, put_directory, leave_dangling_link]
+)
+def test_a_broken_bundle_is_refused_and_what_answered_before_answers_on(
+    client: TestClient, models_copy: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(put_bundle(models_copy, 2))
+    for _ in range(2):
+        assert reloaded(client)["refused"] == [{"name": "mnist-2d", "version": 2}]
+        assert client.post("/models/mnist-2d/load", params={"version": 2}).status_code == 422
+        assert answered(client) == 1
+    refusals = [record for record in caplog.records if record.message.startswith("refused: ")]
+    assert len(refusals) == 4
+    assert not any(record.exc_info for record in refusals)  # a sentence each, which names the file
+    assert all("mnist-2d/2/" in record.message for record in refusals)
+    put_bundle(models_copy, 2)
+    assert reloaded(client)["loaded"] == [{"name": "mnist-2d", "version": 2}]
+    assert answered(client) == 2
+
+
+def rewrite(directory: Path) -> None:
+    """Write a graph anew, in place and bit by bit."""
+    content = (MODELS / "mnist-2d/1/decoder.onnx").read_bytes()
+    with (directory / "decoder.onnx").open("wb", buffering=0) as file:
+        for start in range(0, len(content), 50_000):
+            file.write(content[start : start + 50_000])
+
+
+def move_about(directory: Path) -> None:
+    """Take the bundle away, and put it back."""
+    shutil.rmtree(directory)
+    put_bundle(directory.parent.parent, 2)
+
+
+@contextmanager
+def meddling(meddle: Callable[[Path], None], directory: Path) -> Iterator[None]:
+    """While it lasts, a thread does so again and again."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            meddle(directory)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("meddle", [rewrite, move_about])
+def test_a_bundle_that_changes_while_it_is_read_is_served_whole_or_not_at_all(
+    client: TestClient, models_copy: Path, meddle: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = put_bundle(models_copy, 2)
+    expected = client.get("/sample/npy", params={"seed": 1, "version": 1}).content
+    with meddling(meddle, directory):
+        for _ in range(ROUNDS):
+            reloaded(client)
+            answered(client)
+            again = client.get("/sample/npy", params={"seed": 1})
+            assert (again.status_code, again.content) == (200, expected)  # a copy of the same weights
+    reloaded(client)
+    assert answered(client) == 2
+    assert not any(record.exc_info for record in caplog.records if record.name.startswith("app."))
+
+
+def test_a_bundle_that_may_not_be_read_is_refused(models_copy: Path, tmp_path: Path) -> None:
+    unprivileged = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root could read it otherwise
+    with suppress(FileNotFoundError):
+        if subprocess.run([*unprivileged, "true"], capture_output=True, check=False).returncode == 0:
+            check_that_what_may_not_be_read_is_refused(unprivileged, models_copy, tmp_path)
+            return
+    pytest.skip("privileges cannot be given up here")
+
+
+def check_that_what_may_not_be_read_is_refused(unprivileged: list[str], models: Path, folder: Path) -> None:
+    command = [*unprivileged, sys.executable, "-m", "app"]
+    log = folder / "log"
+    with server(*command, stderr=log, VAE_MODELS_DIR=str(models), VAE_ADMIN_KEY=KEY) as (_, client):
+        client.headers["Authorization"] = f"Bearer {KEY}"
+        directory = put_bundle(models, 2)
+        (directory / "decoder.onnx").chmod(0)
+        assert reloaded(client)["refused"] == [{"name": "mnist-2d", "version": 2}]
+        directory.chmod(0)
+        try:
+            assert reloaded(client)["loaded"] == []
+            assert client.get("/sample/npy").headers["x-version"] == "1"
+        finally:
+            directory.chmod(0o755)
+        (directory / "decoder.onnx").chmod(0o644)
+        assert reloaded(client)["loaded"] == [{"name": "mnist-2d", "version": 2}]
+    assert "decoder.onnx cannot be read: Permission denied" in log.read_text()
+    assert "Traceback" not in log.read_text()
