@@ -71,6 +71,10 @@ class Latency:
                 seconds[count] = min(time.perf_counter() - began, seconds.get(count, math.inf))
         return cls.fit(seconds)
 
+    def scaled(self, factor: float) -> "Latency":
+        """For rows so many times as large."""
+        return Latency(self.base, self.per_row * factor)
+
     def seconds(self, rows: int) -> float:
         """How long so many rows take."""
         return self.base + self.per_row * rows
@@ -118,6 +122,8 @@ class _Lane:
 
     run: Run
     latency: Latency | None
+    cost: int = 1
+    """As how many rows one of them counts, in the queue and in a batch."""
     jobs: deque[_Job] = field(default_factory=deque)
     waiting: int = 0
     """Rows of its jobs that are not taken, abandoned ones included."""
@@ -189,14 +195,16 @@ class Batcher:
         rows: NDArray[Any],
         *,
         latency: Latency | None = None,
+        cost: int = 1,
         deadline: float | None = None,
         timing: Timing | None = None,
         statistics: Statistics | None = None,
     ) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
-        `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. `deadline` is a time
-        of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
+        `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. Each row counts as
+        `cost` of them, in the queue, too; that is the same for all requests of a key. `deadline` is a time of
+        `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
         `statistics`, which requests of one key share, what became of them. Cancelling the caller drops what waits and
         leaves the neighbours alone.
 
@@ -208,7 +216,7 @@ class Batcher:
         """
         if not len(rows):
             raise ValueError("no rows")
-        if self.closed or not self._has_room(len(rows)):
+        if self.closed or not self._has_room(len(rows) * cost):
             self.counters.refused_rows += len(rows)
             if statistics is not None:
                 statistics.failed(0)
@@ -217,7 +225,7 @@ class Batcher:
         job = _Job(rows, loop.create_future(), deadline, time.monotonic(), statistics)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(run, latency)
+            lane = self._lanes[key] = _Lane(run, latency, cost)
         lane.jobs.append(job)
         lane.waiting += len(rows)
         if latency and not self._running and len(lane.jobs) > 1 and lane.waiting >= latency.worth_a_thread:
@@ -249,8 +257,13 @@ class Batcher:
 
     def _has_room(self, rows: int) -> bool:
         # The lanes' own sums count abandoned rows, too: only where they say no is it worth looking at every job.
-        waiting = sum(lane.waiting for lane in self._lanes.values())
-        return waiting + rows <= self._queue_rows or self.queued_rows + rows <= self._queue_rows
+        waiting = sum(lane.waiting * lane.cost for lane in self._lanes.values())
+        return waiting + rows <= self._queue_rows or self._counted_rows() + rows <= self._queue_rows
+
+    def _counted_rows(self) -> int:
+        """Rows that wait to be taken, each by its cost."""
+        jobs = ((lane.cost, job) for lane in self._lanes.values() for job in lane.jobs)
+        return sum(cost * job.waiting for cost, job in jobs if not job.future.done())
 
     def _pump(self) -> None:
         """Give the lanes their turns, as long as there are slots; what is quick runs here."""
@@ -280,16 +293,17 @@ class Batcher:
         return (
             lane.latency is not None
             and lane.latency.seconds(lane.waiting) <= INLINE_SECONDS
-            and lane.waiting <= self._batch_rows
+            and lane.waiting * lane.cost <= self._batch_rows
         )
 
     def _share(self, lane: _Lane) -> int:
         """How many rows the next batch of a lane takes: an equal share for each free slot, but enough to be worth a
         call, and few enough that those who come after wait no longer than `batch_seconds`."""
+        most = max(1, self._batch_rows // lane.cost)
         if lane.latency is None:
-            return self._batch_rows
+            return most
         share = math.ceil(lane.waiting / self._free)
-        most = min(self._batch_rows, lane.latency.rows(self._batch_seconds))
+        most = min(most, lane.latency.rows(self._batch_seconds))
         return min(most, max(share, lane.latency.enough))
 
     def _take(self, lane: _Lane, room: int) -> list[_Piece]:

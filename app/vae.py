@@ -1,8 +1,10 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -29,8 +31,8 @@ PREDICTIVE_DRAWS = 32
 """Decoded draws that the posterior predictive averages."""
 INLINE_ELEMENTS = 16_384
 """Draws that take the event loop less time than it would lose by a thread: some tenths of a millisecond."""
-CHUNK = 1024
-"""Rows that one request has in the queue at a time where each of its images makes many: some MB of them."""
+MOST_DRAWN = 2**25
+"""Values in all latents that one request's scores are drawn from: some hundred MB with what is made of them."""
 
 WIDEST = np.float32(30)
 """Largest `log_std`, a standard deviation of 1e13: of an image unlike any that it learnt from an encoder may say far
@@ -48,8 +50,10 @@ class Vae:
         execution_provider: ExecutionProvider = "cpu",
         threads: int = 1,
         queue_seconds: float = 30,
+        tile_side: int = 512,
+        max_pixels: int = 2**24,
     ) -> None:
-        """Load both graphs and run each once; see `Graphs`.
+        """Load both graphs and run each once; see `Graphs`. One request makes images of `max_pixels` at most, together.
 
         Raises:
             BundleError: a graph or an array is not what the manifest says, or cannot be served.
@@ -59,10 +63,35 @@ class Vae:
         self.execution_provider = execution_provider
         self.digest = self.manifest.digest
         self.graphs = Graphs(
-            bundle, batcher, execution_provider=execution_provider, threads=threads, queue_seconds=queue_seconds
+            bundle,
+            batcher,
+            execution_provider=execution_provider,
+            threads=threads,
+            queue_seconds=queue_seconds,
+            tile_side=tile_side,
         )
-        self.tables = Tables.of(bundle)
-        self.image_shape, self.latent_shape = self.graphs.image_shape, self.graphs.latent_shape
+        self.geometry = self.graphs.geometry
+        self.tables, self._max_pixels = Tables.of(bundle), max_pixels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels; raises InvalidInput where images may be of any size."""
+        return self.geometry.image_shape
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent; raises InvalidInput where images may be of any size."""
+        return self.geometry.latent_shape
+
+    def check_room(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
+        """Refuse to make so many images of latents of this shape; `pointer` is what asks for them.
+
+        Raises:
+            InvalidInput: they would have more pixels than one request may make.
+        """
+        height, width = self.geometry.image_of(latent_shape)
+        if count * height * width > self._max_pixels:
+            raise InvalidInput(f"the images would have more than {self._max_pixels} pixels together", pointer)
 
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
@@ -74,18 +103,26 @@ class Vae:
         return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
 
     async def decode(self, latents: Floats) -> Pixels:
-        """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`."""
+        """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`.
+
+        Raises:
+            InvalidInput: they would have more pixels than one request may make.
+        """
+        self.check_room(len(latents), latents.shape[1:])
+        return await self._decode(latents)
+
+    async def _decode(self, latents: Floats) -> Pixels:
         outputs = await self.graphs.run("decoder", latents)
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
 
-    def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
+    async def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
         """One draw from the posterior a row; `pointer` is what asked for it.
 
         Raises:
             InvalidInput: this model's encoder is deterministic.
         """
         self._log_std(posterior, pointer)
-        return posterior.draw(seed)
+        return await _computed(posterior.mean.size, posterior.draw, seed)
 
     def _log_std(self, posterior: Posterior, pointer: str) -> Floats:
         if posterior.log_std is None:
@@ -103,14 +140,27 @@ class Vae:
         if mode == "mean":
             return await self.decode(posterior.mean)
         if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
-            return await self.decode(self.draw(posterior, seed, "/query/mode"))
-        averages, size = [], CHUNK // PREDICTIVE_DRAWS
-        for first in range(0, len(images), size):
-            rows = range(first, min(first + size, len(images)))
-            _, drawn = posterior.draws(seed, rows, PREDICTIVE_DRAWS)
-            decoded = await self.decode(drawn.reshape(-1, *self.latent_shape))
-            averages.append(decoded.reshape(len(rows), PREDICTIVE_DRAWS, *self.image_shape).mean(axis=1))
-        return np.round(np.concatenate(averages)).astype(np.uint8)
+            return await self.decode(await self.draw(posterior, seed, "/query/mode"))
+        self.check_room(len(images), posterior.mean.shape[1:])
+        most, predicted = self.graphs.most(*images.shape[1:3]), []
+        for first in range(0, len(images), max(1, most // PREDICTIVE_DRAWS)):
+            rows = range(first, min(first + max(1, most // PREDICTIVE_DRAWS), len(images)))
+            elements = len(rows) * PREDICTIVE_DRAWS * posterior.mean[0].size
+            _, drawn = await _computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
+            predicted.append(await self._averaged(drawn, most))
+        return np.concatenate(predicted)
+
+    async def _averaged(self, latents: Floats, most: int) -> Pixels:
+        """Averages `[N, H, W, C]` of what latents `[N, k, *latent]` decode to, `most` of them at a time."""
+        count, k = latents.shape[:2]
+        flat, sums = latents.reshape(count * k, *latents.shape[2:]), np.zeros(0, np.uint16)
+        for first in range(0, len(flat), most):
+            decoded = await self._decode(flat[first : first + most])
+            if not first:
+                sums = np.zeros((count, *decoded.shape[1:]), np.uint16)
+            own, starts = np.unique(np.arange(first, first + len(decoded)) // k, return_index=True)
+            sums[own] += np.add.reduceat(decoded, starts, axis=0, dtype=np.uint16)
+        return np.stack([np.round(image / k).astype(np.uint8) for image in sums])
 
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
@@ -123,8 +173,10 @@ class Vae:
         """
         how = self._how_to_binarize(how)
         rows = self._binarized(_planes(images), how, seed)
-        posterior = await self._encode(rows)
+        posterior = _flat(await self._encode(rows))
         elements = posterior.mean.size * k
+        if elements > MOST_DRAWN:
+            raise InvalidInput(f"so many draws have more than {MOST_DRAWN} values: fewer draws or images", "/query/k")
         eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
         log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
         calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
@@ -146,8 +198,10 @@ class Vae:
         each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
         count, k, _ = latents.shape
         flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
-        for first in range(0, len(flat), CHUNK):
-            drawn = flat[first : first + CHUNK]
+        height, width, channels = self.image_shape
+        most = self.graphs.most(height, width)
+        for first in range(0, len(flat), most):
+            drawn = flat[first : first + most]
             images = np.arange(first, first + len(drawn)) // k
             explained = pixels[images].astype(np.float32) / np.float32(255)
             outputs = await self.graphs.score(np.concatenate([drawn, explained], axis=1), explain=explain)
@@ -158,12 +212,15 @@ class Vae:
         log_p_x = np.concatenate(pieces).reshape(count, k)
         if not explain:
             return log_p_x, None
-        height, width, channels = self.image_shape
         return log_p_x, (-terms / k).reshape(count, channels, height, width).sum(axis=1)
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""
         manifest = self.manifest
+        if self.geometry.size is None:
+            raise InvalidInput(
+                "this model takes images of any size: their likelihoods are not known here", "/query/model"
+            )
         if not self.graphs.can_score:
             raise InvalidInput("this model has no likelihood of images", "/query/model")
         if manifest.likelihood == "bernoulli":
@@ -172,25 +229,32 @@ class Vae:
             raise InvalidInput("this model's likelihood is not of binary images", "/query/binarize")
         return "none"
 
-    def sample(
+    async def sample(
         self,
         seed: int,
         n: int,
         *,
+        size: tuple[int, int] | None = None,
         temperature: float = 1.0,
         truncation: float | None = None,
         source: Source = "prior",
         label: int | None = None,
     ) -> Floats:
-        """Latents `[n, *latent]` drawn from the prior or from the aggregated posterior.
+        """Latents `[n, *latent]` drawn from the prior or from the aggregated posterior, of images of `size`, height and
+        width, where that is not fixed.
 
         Raises:
-            InvalidInput: a label without `aggregate`, or this bundle has no aggregated posterior or no such label.
+            InvalidInput: a label without `aggregate`; or this bundle has no prior, no aggregated posterior or no such
+                label; or too many pixels.
         """
         if source == "prior":
             if label is not None:
                 raise InvalidInput("label needs source=aggregate: the prior knows no labels", "/query/label")
-            return gaussian.sample_prior(seed, n, self.latent_shape, temperature=temperature, truncation=truncation)
+            self.check_prior()
+            shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
+            self.check_room(n, shape, "/query/n")
+            draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
+            return await _computed(n * math.prod(shape), draw)
         mixture = self.tables.mixture
         if mixture is None:
             raise InvalidInput("this model has no aggregated posterior", "/query/source")
@@ -198,17 +262,31 @@ class Vae:
             raise InvalidInput("this model's aggregated posterior has no such label", "/query/label")
         return mixture.sample(seed, n, temperature=temperature, truncation=truncation, label=label)
 
-    def interpolate(
+    def check_prior(self, pointer: str = "/query/model") -> None:
+        """Refuse to draw from the prior; `pointer` is what asks for it.
+
+        Raises:
+            InvalidInput: this model's latents follow none.
+        """
+        if self.manifest.latent.prior is None:
+            raise InvalidInput("this model's latents follow no prior that could be drawn from", pointer)
+
+    async def interpolate(
         self, points: Floats, steps: int, method: Method, *, all_given: bool
     ) -> tuple[Floats, Literal["lerp", "slerp"]]:
         """A path through points `[P, *latent]`, and the method it took.
 
         `auto` takes slerp only through given latents (`all_given`) of more than two dimensions: those may be prior
         draws, whose norms concentrate at sqrt(d); posterior means are shorter.
+
+        Raises:
+            InvalidInput: its images would have too many pixels.
         """
         if method == "auto":
             method = "slerp" if all_given and points[0].size > 2 else "lerp"
-        return gaussian.interpolate(points, steps, method), method
+        count = (len(points) - 1) * (steps - 1) + 1
+        self.check_room(count, points.shape[1:], "/steps")
+        return await _computed(count * points[0].size, gaussian.interpolate, points, steps, method), method
 
     def traverse(self, base: Floats, dims: list[int], values: Floats) -> Floats:
         """Latents `[len(dims) * len(values), d]`: `base` `[d]`, but one of `dims` at a time takes each of `values`."""
@@ -217,14 +295,15 @@ class Vae:
             latents[row, :, dim] = values
         return latents.reshape(-1, base.size)
 
-    def vary(self, posterior: Posterior, n: int, radius: float, seed: int) -> Floats:
+    async def vary(self, posterior: Posterior, n: int, radius: float, seed: int) -> Floats:
         """Latents `[n, *latent]` around the one posterior: z = mean + radius * exp(log_std) * eps, eps ~ N(0, I).
 
         Raises:
-            InvalidInput: this model's encoder is deterministic.
+            InvalidInput: this model's encoder is deterministic, or their images would have too many pixels.
         """
-        std = np.exp(self._log_std(posterior, "/query/model"))
-        eps = gaussian.standard_normal(seed, n, self.latent_shape)
+        std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
+        self.check_room(n, shape, "/query/n")
+        eps = await _computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
         return np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
 
     def latent_percentile(self, latents: Floats) -> Doubles:
@@ -255,15 +334,21 @@ class Vae:
         Raises:
             InvalidInput: the latent is not a vector of two or more dimensions.
         """
-        if len(self.latent_shape) != 1 or self.latent_shape[0] < 2:
+        if not self.geometry.is_vector or self.latent_shape[0] < 2:
             raise InvalidInput("this model's latent space has no plane: it is not a vector of two or more dimensions")
         first, second = sorted(self.dims_by_kl()[:2])
         return first, second
 
     def dims_by_kl(self) -> list[int]:
-        """The latent dimensions, the one of highest KL first; in their order, where the manifest has no KL."""
+        """The dimensions of vectors, the one of highest KL first; in their order, where the manifest has no KL."""
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
+
+
+def _flat(posterior: Posterior) -> Posterior:
+    """With latents as vectors `[N, d]`, whatever their shape."""
+    count, log_std = len(posterior.mean), posterior.log_std
+    return Posterior(posterior.mean.reshape(count, -1), None if log_std is None else log_std.reshape(count, -1))
 
 
 def _norms(quantiles: Quantiles | None) -> Quantiles:

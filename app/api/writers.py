@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import anyio.to_thread
 import numpy as np
@@ -18,6 +18,7 @@ from app.errors import InvalidInput
 from app.gaussian import Floats
 from app.images import WRITERS as PICTURES
 from app.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile, write_animation, write_image
+from app.tensorfiles import SAFETENSORS, write_safetensors
 from app.vae import Vae
 
 # Below this many pixels, writing a picture costs less than the hop to a thread.
@@ -45,7 +46,8 @@ class Answer(BaseModel):
     version: int = Field(description="Its version.", examples=[1])
 
 
-LatentList = list[list[float]]
+LatentList = Annotated[list[list[float]] | list[list[list[list[float]]]], Field(union_mode="left_to_right")]
+"""Vectors, or maps."""
 Percentiles = list[float]
 
 
@@ -143,10 +145,21 @@ async def _npy(vae: Vae, query: Any, result: Result, _: Any) -> Response:
 
 
 async def _npz(vae: Vae, query: Any, result: Result, _: Any) -> Response:
-    arrays = {name: array for name, array in result.arrays.items() if array is not None}
-    pictures = {name: _without_one_channel(pixels) for name, pixels in result.pictures.items()}
     facts = {name: np.array(value) for name, value in result.facts.items() if value is not None}
-    return _binary(vae, write_npz({**arrays, **pictures, **facts}), NPZ, result)
+    return _binary(vae, write_npz({**_arrays(result), **facts}), NPZ, result)
+
+
+async def _safetensors(vae: Vae, query: Any, result: Result, _: Any) -> Response:
+    manifest = vae.manifest
+    facts = {"model": manifest.name, "version": manifest.version, **result.facts}
+    told = {name: str(value) for name, value in facts.items() if value is not None}
+    return _binary(vae, write_safetensors(_arrays(result), told), SAFETENSORS, result)
+
+
+def _arrays(result: Result) -> dict[str, NDArray[Any]]:
+    """All that a result has, by name."""
+    arrays = {name: array for name, array in result.arrays.items() if array is not None}
+    return arrays | {name: _without_one_channel(pixels) for name, pixels in result.pictures.items()}
 
 
 def _without_one_channel(pixels: Pixels) -> Pixels:
@@ -194,6 +207,7 @@ class Writer:
 _STILL = ("image/png", "image/webp")
 _GRID = "The image, or a grid of several."
 _ARRAYS = "Arrays by the names of the JSON answer, but for model and version; single values have no axis."
+_TENSORS = "Tensors by the names of the JSON answer; model, version and single values are in the metadata, as strings."
 
 WRITERS = {
     "json": Writer(_json),
@@ -208,4 +222,5 @@ WRITERS = {
     ),
     "npy": Writer(_npy, None, "answered as npy", (NPY,), "uint8 [N, H, W] or [N, H, W, C]."),
     "npz": Writer(_npz, None, "answered as npz", (NPZ,), _ARRAYS),
+    "safetensors": Writer(_safetensors, None, "answered as safetensors", (SAFETENSORS,), _TENSORS),
 }
