@@ -23,7 +23,7 @@ LEAST = 4
 
 @dataclass(frozen=True)
 class Axis:
-    """Tiles along one side of `length` cells; one of them, where the side is not longer than `longest`."""
+    """Tiles along one side of `length` cells; one of them, where the side is not longer than `longest`, 4 or more."""
 
     length: int
     longest: int
@@ -42,8 +42,10 @@ class Axis:
     def starts(self) -> list[int]:
         """First cell of each."""
         span = self.length - self.tile
+        if not span:
+            return [0]
         gaps = -(-span // (self.tile - self.fade))
-        return [round(index * span / gaps) for index in range(gaps + 1)] if gaps else [0]
+        return [round(index * span / gaps) for index in range(gaps + 1)]
 
     @cached_property
     def fades(self) -> list[int]:
@@ -79,7 +81,7 @@ class Plan:
 
     @classmethod
     def of(cls, height: int, width: int, elements: int, longest: int) -> "Plan":
-        """Of an array of so many elements a side, in tiles of at most `longest` of them."""
+        """Of an array of so many elements a side, in tiles of at most `longest` of them, but four cells in any case."""
         cells = max(LEAST, longest // elements)
         return cls(Axis(height // elements, cells), Axis(width // elements, cells), elements)
 
