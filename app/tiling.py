@@ -2,8 +2,8 @@
 
 Sides are counted in cells, which are the pixels of a map: what lies behind a cell, in the input and in the output, is
 so many elements along each side. Tiles are spread evenly, flush with the edges; at least a quarter of each overlaps the
-next. In the middle of an overlap one tile fades into the other over a quarter of a tile; beyond, each stands alone, so
-that no seam shows what a net makes of an edge that is none.
+next. In the middle of an overlap one tile fades into the other over an eighth of a tile; the rest of the tile is left
+out, for there a net sees an edge that is none.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -36,7 +36,7 @@ class Axis:
     @property
     def fade(self) -> int:
         """Cells over which one fades into the next."""
-        return max(1, self.tile // 4)
+        return max(1, self.tile // 8)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -44,7 +44,7 @@ class Axis:
         span = self.length - self.tile
         if not span:
             return [0]
-        gaps = -(-span // (self.tile - self.fade))
+        gaps = -(-span // (self.tile - self.tile // 4))
         return [round(index * span / gaps) for index in range(gaps + 1)]
 
     @cached_property

@@ -83,7 +83,7 @@ def test_a_tile_fades_into_the_next() -> None:
     outputs = asyncio.run(tiled(np.zeros((1, 1, 4, 28), np.float32), Plan.of(4, 28, 1, 16), 8, level))
     row = outputs["level"][0, 0, 0]
     assert row[:12].tolist() == [0] * 12
-    np.testing.assert_allclose(row[12:16], [12.5, 37.5, 62.5, 87.5])
+    np.testing.assert_allclose(row[12:16], [0, 25, 75, 100])
     assert row[16:].tolist() == [100] * 12
 
 
