@@ -56,20 +56,28 @@ def write_maps(
             {"image": image} | (dict.fromkeys(("mean", "log_scale"), image | {"dtype": "float32"}) if scores else {}),
         ),
     }
+    mode = "L" if channels == 1 else "RGB"
+    write_manifest(
+        directory,
+        image={"channels": channels, "height": sides[0], "width": sides[1], "mode": mode},
+        latent={"shape": [CELLS, *cells], "stride": STRIDE, "prior": prior} | (told or {}),
+        graphs=graphs,
+    )
+    return directory
+
+
+def write_manifest(directory: Path, **members: Any) -> None:
+    """Write the manifest of version 1 of a model that is named for the directory above."""
     manifest = {
-        "name": name,
+        "name": directory.parent.name,
         "version": 1,
-        "description": "Blocks of pixels.",
+        "description": "A model for tests.",
         "license": "CC0-1.0",
         "created": "2026-01-01T00:00:00+00:00",
-        "image": {"channels": channels, "height": sides[0], "width": sides[1], "mode": "L" if channels == 1 else "RGB"},
-        "latent": {"shape": [CELLS, *cells], "stride": STRIDE, "prior": prior} | (told or {}),
         "likelihood": "gaussian",
-        "graphs": graphs,
         "training": {"dataset": "none", "binarization": "none", "recipe": "none", "epochs": 0, "seed": 0},
     }
-    (directory / MANIFEST).write_text(Manifest.model_validate(manifest).model_dump_json())
-    return directory
+    (directory / MANIFEST).write_text(Manifest.model_validate(manifest | members).model_dump_json())
 
 
 def means(images: Pixels) -> Floats:
