@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from app.api.parameters import NOT_NULL, JsonInt, Latent, Latents, ModelQuery, PercentileQuery, Strict, check_count
+from app.api.parameters import NOT_NULL, JsonInt, Latents, ModelQuery, OneLatent, PercentileQuery, Strict, check_count
 from app.api.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
 from app.api.state import State
 from app.arrays import read_npy
@@ -34,7 +34,7 @@ class Point(Strict):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     image: Annotated[Base64Image | None, NOT_NULL] = Field(None, examples=[EXAMPLE_IMAGE])
-    latent: Annotated[Latent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
+    latent: Annotated[OneLatent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
     label: Annotated[JsonInt | None, NOT_NULL] = Field(None, description="The mean of this class.")
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from typing_extensions import TypeAliasType
 
 from app.api.state import Server
 from app.arrays import NPY
@@ -44,20 +45,31 @@ MOST = 2**16
 _Row = Annotated[list[JsonFloat], Field(min_length=1, max_length=MOST, fail_fast=True)]
 _Plane = Annotated[list[_Row], Field(min_length=1, max_length=MOST, fail_fast=True)]
 Vector = _Row
-Map = Annotated[list[_Plane], Field(min_length=1, max_length=MOST, fail_fast=True, description="A map [c, h, w].")]
+Map = Annotated[list[_Plane], Field(min_length=1, max_length=MOST, fail_fast=True)]
 VECTOR, MAP = Tag("vector"), Tag("map")
 BRANCHES = frozenset({VECTOR.tag, MAP.tag})
 """What a union's branches are called in the place of an error, which clients do not see."""
-Latent = Annotated[
-    Annotated[Vector, VECTOR] | Annotated[Map, MAP], Field(union_mode="left_to_right", examples=[[0.5, -1.2]])
-]
-"""A vector, which is tried first and costs no more than if there were no maps; or a map."""
-Latents = Annotated[
-    Annotated[list[Vector], Field(min_length=1, max_length=MOST, fail_fast=True), VECTOR]
-    | Annotated[list[Map], Field(min_length=1, max_length=MOST, fail_fast=True), MAP],
-    Field(union_mode="left_to_right", examples=[[[0.5, -1.2]]]),
-]
-"""Latents of one model: all vectors, or all maps."""
+OneLatent = TypeAliasType(
+    "OneLatent",
+    Annotated[
+        Annotated[Vector, VECTOR] | Annotated[Map, MAP],
+        Field(union_mode="left_to_right", description="A vector, or a map [c, h, w].", examples=[[0.5, -1.2]]),
+    ],
+)
+"""One of a request. A vector is tried first and costs no more than if there were no maps."""
+Latents = TypeAliasType(
+    "Latents",
+    Annotated[
+        Annotated[list[Vector], Field(min_length=1, max_length=MOST, fail_fast=True), VECTOR]
+        | Annotated[list[Map], Field(min_length=1, max_length=MOST, fail_fast=True), MAP],
+        Field(
+            union_mode="left_to_right",
+            description="Vectors, or maps [c, h, w], all of one shape.",
+            examples=[[[0.5, -1.2]]],
+        ),
+    ],
+)
+"""Those of a request, all vectors or all maps."""
 
 
 class Strict(BaseModel):

@@ -9,10 +9,11 @@ import anyio.to_thread
 import numpy as np
 from fastapi import Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.api.parameters import PercentileQuery
 from app.api.raw import Header, Raw
+from app.api.schemas import LIKE
 from app.arrays import NPY, NPZ, write_npy, write_npz
 from app.errors import InvalidInput
 from app.gaussian import Floats
@@ -46,8 +47,12 @@ class Answer(BaseModel):
     version: int = Field(description="Its version.", examples=[1])
 
 
-LatentList = Annotated[list[list[float]] | list[list[list[list[float]]]], Field(union_mode="left_to_right")]
-"""Vectors, or maps."""
+LatentList = Annotated[
+    list[list[float]] | list[list[list[list[float]]]],
+    Field(union_mode="left_to_right"),
+    WithJsonSchema({LIKE: "Latents"}),
+]
+"""Vectors, or maps; documented as what requests have, so that clients have one type of both."""
 Percentiles = list[float]
 
 

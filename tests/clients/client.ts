@@ -6,7 +6,7 @@ import type { components, paths } from "./schema.js";
 
 type Problem = components["schemas"]["Problem"];
 /** Vectors or maps: what one operation answers, another takes. */
-type Latents = components["schemas"]["DecodeRequest"]["latents"];
+type Latents = components["schemas"]["Latents"];
 
 // What this program uses of node: its types are a package of their own.
 declare const process: { argv: string[] };
