@@ -22,6 +22,9 @@ from app.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile,
 from app.tensorfiles import SAFETENSORS, write_safetensors
 from app.vae import Vae
 
+MOST_NUMBERS = 2**20
+"""Numbers of an answer in JSON: more would take the event loop longer than a tenth of a second."""
+
 # Below this many pixels, writing a picture costs less than the hop to a thread.
 _INLINE_PIXELS = 16_384
 
@@ -105,6 +108,8 @@ class AnimationQuery(BaseModel):
 
 
 async def _json(vae: Vae, query: Any, result: Result, answer: type[Answer]) -> Answer:
+    if sum(array.size for array in result.arrays.values() if array is not None) > MOST_NUMBERS:
+        raise InvalidInput(f"more than {MOST_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
     members = {name: await _base64_pictures(pixels) for name, pixels in result.pictures.items()}
     lists = {name: array.tolist() for name, array in result.arrays.items() if array is not None}
     manifest = vae.manifest

@@ -158,8 +158,8 @@ def _binary_size(tensor: InputTensor, pointer: str) -> int | None:
 def _check(tensor: InputTensor, graph: Graph, limit: int) -> None:
     if tensor.datatype not in _TAKEN[graph.kind]:
         raise InvalidInput(f"{graph.input} is sent as {', '.join(_TAKEN[graph.kind])}", "/inputs/0/datatype")
-    graph.check(tensor.shape, "/inputs/0/shape")
     check_count(tensor.shape[0], limit, "/inputs/0/shape/0")
+    graph.check(tensor.shape, "/inputs/0/shape")
 
 
 def _array(tensor: InputTensor, piece: memoryview) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,3 +233,17 @@ def test_the_protocol_of_diffusers(client: TestClient) -> None:
     assert are_near(np.asarray(Image.open(io.BytesIO(answer.content)))[None], images_of(means(images)))
     shape = {"shape": [1, 3, 16, 20], "dtype": "uint8"}
     assert pointers(client.post("/remote/encode", params=shape, content=bytes(960))) == ["/query/shape"]
+
+
+def test_json_holds_so_many_numbers(tmp_path: Path) -> None:
+    write_maps(tmp_path)
+    picture = {"images": ("x.png", png(np.zeros((2304, 4096, 3), np.uint8)))}
+    given = {"name": "latent", "shape": [1, CELLS, 148, 148], "datatype": "FP32", "data": [0] * CELLS * 148 * 148}
+    with client_of(tmp_path) as client:
+        answer = client.post("/encode/files", files=picture)
+        assert pointers(answer) == [""]
+        assert "ask for fewer, or for npy" in answer.json()["errors"][0]["detail"]
+        request: dict[str, Any] = {"inputs": [given]}
+        assert pointers(client.post("/v2/models/maps.decoder/infer", json=request)) == ["/outputs"]
+        request["parameters"] = {"binary_data_output": True}
+        assert len(client.post("/v2/models/maps.decoder/infer", json=request).content) > 3 * 1184 * 1184
