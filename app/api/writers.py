@@ -50,12 +50,8 @@ class Answer(BaseModel):
     version: int = Field(description="Its version.", examples=[1])
 
 
-LatentList = Annotated[
-    list[list[float]] | list[list[list[list[float]]]],
-    Field(union_mode="left_to_right"),
-    WithJsonSchema({LIKE: "Latents"}),
-]
-"""Vectors, or maps; documented as what requests have, so that clients have one type of both."""
+LatentList = Annotated[list[Any], WithJsonSchema({LIKE: "Latents"})]
+"""Vectors, or maps, as numpy gives them; documented as what requests have, so that clients have one type of both."""
 Percentiles = list[float]
 
 
