@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app import tiling, timing
 from app.batcher import Arrays, Batcher, Latency, Run
 from app.bundle import Bundle, Graph, Manifest, Tensor
-from app.gaussian import Floats
+from app.gaussian import Floats, Posterior
 from app.geometry import Geometry
 from app.likelihood import PARAMETERS, log_prob
 from app.session import ExecutionProvider, Session
@@ -23,6 +23,10 @@ CHUNK = 1024
 """Rows that one request has in the queue at a time where each of its images makes many,"""
 BYTES_A_ROW = 65_536
 """each of so many bytes of pixels: a row of more counts as several, so that rows bound memory."""
+
+WIDEST = np.float32(30)
+"""Largest `log_std`, a standard deviation of 1e13: of an image unlike any that it learnt from an encoder may say far
+more, and neither draws nor their scores would be finite."""
 
 
 class Graphs:
@@ -82,6 +86,12 @@ class Graphs:
                 size = plan.down.tile * self.geometry.stride, plan.across.tile * self.geometry.stride
                 return await tiling.tiled(rows, plan, self.most(*size), lambda t: self._submit(what, t, seconds))
         return await self._submit(what, rows, seconds)
+
+    async def encode(self, rows: NDArray[np.uint8]) -> Posterior:
+        """q(z|x) of images `[N, C, H, W]`."""
+        outputs = await self.run("encoder", rows)
+        log_std = outputs.get("log_std")
+        return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
 
     async def score(self, rows: Floats, *, explain: bool) -> Arrays:
         """`log_p_x` `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain; with
@@ -172,3 +182,8 @@ class Graphs:
         has_parameters = set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs)
         scores = self.manifest.stochastic and has_parameters and geometry.size is not None
         return measure(self._run, image, latent, self._decoder.name, scores=scores)
+
+
+def planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`[N, C, H, W]`, as the graphs have them, of `[N, H, W, C]`."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -1,11 +1,9 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
-import asyncio
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,28 +13,21 @@ from app.batcher import Batcher
 from app.bundle import Bundle, Manifest
 from app.errors import InvalidInput
 from app.gaussian import Floats, Posterior, Quantiles, squared_norm
-from app.graphs import Graphs
-from app.likelihood import Doubles, binarize, threshold
-from app.score import Binarize, Scores, score
+from app.graphs import Graphs, planes
+from app.likelihood import Doubles
+from app.score import Binarize, Scores
+from app.scoring import Scoring
 from app.session import ExecutionProvider
 from app.tables import Tables
+from app.threads import computed
 
 Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
 Mode = Literal["mean", "draw", "predictive"]
-Result = TypeVar("Result")
 
 PREDICTIVE_DRAWS = 32
 """Decoded draws that the posterior predictive averages."""
-INLINE_ELEMENTS = 16_384
-"""Draws that take the event loop less time than it would lose by a thread: some tenths of a millisecond."""
-MOST_DRAWN = 2**25
-"""Values in all latents that one request's scores are drawn from: some hundred MB with what is made of them."""
-
-WIDEST = np.float32(30)
-"""Largest `log_std`, a standard deviation of 1e13: of an image unlike any that it learnt from an encoder may say far
-more, and neither draws nor their scores would be finite."""
 
 
 class Vae:
@@ -72,6 +63,7 @@ class Vae:
         )
         self.geometry = self.graphs.geometry
         self.tables, self._max_pixels = Tables.of(bundle), max_pixels
+        self._scoring = Scoring(self.graphs, self.tables)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -95,12 +87,7 @@ class Vae:
 
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
-        return await self._encode(_planes(images))
-
-    async def _encode(self, rows: Pixels) -> Posterior:
-        outputs = await self.graphs.run("encoder", rows)
-        log_std = outputs.get("log_std")
-        return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
+        return await self.graphs.encode(planes(images))
 
     async def decode(self, latents: Floats) -> Pixels:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`.
@@ -122,7 +109,7 @@ class Vae:
             InvalidInput: this model's encoder is deterministic.
         """
         self._log_std(posterior, pointer)
-        return await _computed(posterior.mean.size, posterior.draw, seed)
+        return await computed(posterior.mean.size, posterior.draw, seed)
 
     def _log_std(self, posterior: Posterior, pointer: str) -> Floats:
         if posterior.log_std is None:
@@ -146,7 +133,7 @@ class Vae:
         for first in range(0, len(images), max(1, most // PREDICTIVE_DRAWS)):
             rows = range(first, min(first + max(1, most // PREDICTIVE_DRAWS), len(images)))
             elements = len(rows) * PREDICTIVE_DRAWS * posterior.mean[0].size
-            _, drawn = await _computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
+            _, drawn = await computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
             predicted.append(await self._averaged(drawn, most))
         return np.concatenate(predicted)
 
@@ -165,69 +152,8 @@ class Vae:
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
     ) -> tuple[Scores, Binarize]:
-        """How well the model explains images `[N, H, W, C]`, from `k` draws each, and how they were binarized; with
-        `explain`, pixel by pixel, too.
-
-        Raises:
-            InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
-        """
-        how = self._how_to_binarize(how)
-        rows = self._binarized(_planes(images), how, seed)
-        posterior = _flat(await self._encode(rows))
-        elements = posterior.mean.size * k
-        if elements > MOST_DRAWN:
-            raise InvalidInput(f"so many draws have more than {MOST_DRAWN} values: fewer draws or images", "/query/k")
-        eps, latents = await _computed(elements, posterior.draws, seed, range(len(rows)), k)
-        log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
-        calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
-        scores = await _computed(elements, score, log_p_x, posterior, eps, latents, calibration)
-        return replace(scores, explanation=explanation), how
-
-    def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
-        """Images `[N, C, H, W]` as the likelihood takes them."""
-        if how == "draw":
-            return binarize(rows, seed)
-        if how == "threshold":
-            return threshold(rows)
-        if self.manifest.likelihood == "bernoulli":
-            _check_binary(rows)
-        return rows
-
-    async def _explained(self, latents: Floats, pixels: Pixels, explain: bool) -> tuple[Doubles, Floats | None]:
-        """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`; and, if wanted, -log p(x_i|z) of
-        each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
-        count, k, _ = latents.shape
-        flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
-        height, width, channels = self.image_shape
-        most = self.graphs.most(height, width)
-        for first in range(0, len(flat), most):
-            drawn = flat[first : first + most]
-            images = np.arange(first, first + len(drawn)) // k
-            explained = pixels[images].astype(np.float32) / np.float32(255)
-            outputs = await self.graphs.score(np.concatenate([drawn, explained], axis=1), explain=explain)
-            pieces.append(outputs["log_p_x"])
-            if explain:
-                own, starts = np.unique(images, return_index=True)  # in their order: each image's draws lie together
-                terms[own] += np.add.reduceat(outputs["log_p_pixels"], starts, axis=0)
-        log_p_x = np.concatenate(pieces).reshape(count, k)
-        if not explain:
-            return log_p_x, None
-        return log_p_x, (-terms / k).reshape(count, channels, height, width).sum(axis=1)
-
-    def _how_to_binarize(self, how: Binarize | None) -> Binarize:
-        """How images are made what the likelihood is of: as in training, if None."""
-        manifest = self.manifest
-        if self.geometry.size is None:
-            raise InvalidInput(
-                "this model takes images of any size: their likelihoods are not known here", "/query/model"
-            )
-        if not self.graphs.can_score:
-            raise InvalidInput("this model has no likelihood of images", "/query/model")
-        if manifest.likelihood == "bernoulli":
-            return how or ("threshold" if manifest.training.binarization == "static" else "draw")
-        if how not in (None, "none"):
-            raise InvalidInput("this model's likelihood is not of binary images", "/query/binarize")
-        return "none"
+        """How well the model explains images; see `Scoring.score`."""
+        return await self._scoring.score(images, k=k, seed=seed, how=how, explain=explain)
 
     async def sample(
         self,
@@ -254,7 +180,7 @@ class Vae:
             shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
             self.check_room(n, shape, "/query/n")
             draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
-            return await _computed(n * math.prod(shape), draw)
+            return await computed(n * math.prod(shape), draw)
         mixture = self.tables.mixture
         if mixture is None:
             raise InvalidInput("this model has no aggregated posterior", "/query/source")
@@ -286,7 +212,7 @@ class Vae:
             method = "slerp" if all_given and points[0].size > 2 else "lerp"
         count = (len(points) - 1) * (steps - 1) + 1
         self.check_room(count, points.shape[1:], "/steps")
-        return await _computed(count * points[0].size, gaussian.interpolate, points, steps, method), method
+        return await computed(count * points[0].size, gaussian.interpolate, points, steps, method), method
 
     def traverse(self, base: Floats, dims: list[int], values: Floats) -> Floats:
         """Latents `[len(dims) * len(values), d]`: `base` `[d]`, but one of `dims` at a time takes each of `values`."""
@@ -303,7 +229,7 @@ class Vae:
         """
         std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
         self.check_room(n, shape, "/query/n")
-        eps = await _computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
+        eps = await computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
         return np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
 
     def latent_percentile(self, latents: Floats) -> Doubles:
@@ -345,31 +271,7 @@ class Vae:
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
 
 
-def _flat(posterior: Posterior) -> Posterior:
-    """With latents as vectors `[N, d]`, whatever their shape."""
-    count, log_std = len(posterior.mean), posterior.log_std
-    return Posterior(posterior.mean.reshape(count, -1), None if log_std is None else log_std.reshape(count, -1))
-
-
 def _norms(quantiles: Quantiles | None) -> Quantiles:
     if quantiles is None:
         raise InvalidInput("this model has no quantiles to tell percentiles by", "/query/percentile")
     return quantiles
-
-
-async def _computed(elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    """What a function of so many array elements gives, off the event loop where that takes long."""
-    if elements <= INLINE_ELEMENTS:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
-
-
-def _planes(images: Pixels) -> Pixels:
-    """`[N, C, H, W]`, as the graphs have them, of `[N, H, W, C]`."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def _check_binary(rows: Pixels) -> None:
-    grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
-    if len(grey):
-        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
