@@ -46,7 +46,7 @@ class Reading:
     width: int | None
     mode: Literal["L", "RGB"]
     max_pixels: int
-    """Most pixels of all pictures of a request, before they are resized."""
+    """Most pixels of all pictures of a request, before and after they are resized."""
     multiple: int = 1
     """What a picture's own height and width are rounded down to, by resizing it."""
     background: tuple[int, int, int] = (0, 0, 0)
@@ -316,7 +316,7 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     for index, content in enumerate(contents):
         try:
             image = _open(content, budget, reading.formats)
-            budget -= max(image.width * image.height, _rounded_pixels(image, reading))
+            budget -= _counted(image, reading, budget)
             pixels = _load(image, content, reading)
             if not index:
                 images = np.empty((len(contents), *pixels.shape), np.uint8)
@@ -328,18 +328,17 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     return images
 
 
-def _rounded_pixels(image: Image.Image, reading: Reading) -> int:
-    """Pixels that a picture gets where it keeps its size: a thin one may get thicker, many times over.
+def _counted(image: Image.Image, reading: Reading, budget: int) -> int:
+    """Pixels of a picture or, if they are more, of the image that it becomes: a small one may get larger.
 
     Raises:
-        InvalidInput: more than are allowed.
+        InvalidInput: more than `budget`.
     """
-    if reading.width is not None:
-        return 0
-    width, height = reading.size(*image.size)
-    if width * height > reading.max_pixels:
+    width, height = reading.size(image.width, image.height)
+    pixels = max(image.width * image.height, width * height)
+    if pixels > budget:
         raise InvalidInput("too many pixels: there is a limit on all pictures of a request together")
-    return width * height
+    return pixels
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

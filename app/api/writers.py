@@ -125,9 +125,7 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
         InvalidInput: it would be larger than the format can hold.
     """
     across, down = grid_shape(len(images), columns)
-    if max(down * images.shape[1], across * images.shape[2]) > PICTURES[format].most_pixels:
-        most = PICTURES[format].most_pixels
-        raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
+    _check_sides(down * images.shape[1], across * images.shape[2], format)
 
     def write() -> bytes:
         return write_image(tile(images, columns), format)
@@ -135,8 +133,15 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
     return write() if images.size <= _INLINE_PIXELS else await anyio.to_thread.run_sync(write)
 
 
+def _check_sides(height: int, width: int, format: str) -> None:
+    most = PICTURES[format].most_pixels
+    if max(height, width) > most:
+        raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
+
+
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
     frames, kind = result.pictures["images"], query.format
+    _check_sides(frames.shape[1], frames.shape[2] * (len(frames) if kind == "png" else 1), kind)
 
     def write() -> bytes:
         return (

@@ -247,3 +247,19 @@ def test_json_holds_so_many_numbers(tmp_path: Path) -> None:
         assert pointers(client.post("/v2/models/maps.decoder/infer", json=request)) == ["/outputs"]
         request["parameters"] = {"binary_data_output": True}
         assert len(client.post("/v2/models/maps.decoder/infer", json=request).content) > 3 * 1184 * 1184
+
+
+def test_what_a_picture_becomes_is_counted_too(tmp_path: Path) -> None:
+    write_maps(tmp_path, size=(64, 64))
+    files = [("images", ("x.png", png(np.zeros((2, 2, 3), np.uint8))))] * 3
+    with client_of(tmp_path, max_pixels=2 * 64 * 64) as client:
+        assert client.post("/encode/files", files=files[:2]).status_code == 200
+        assert pointers(client.post("/encode/files", files=files)) == ["/images/2"]
+
+
+@pytest.mark.parametrize(("format", "steps"), [("webp", 2), ("png", 5)])
+def test_a_path_must_fit_into_its_format(client: TestClient, format: str, steps: int) -> None:
+    points = [{"latent": latent.tolist()} for latent in latents(1, 2060, 2)]
+    answer = client.post("/interpolate/image", json={"points": points, "steps": steps}, params={"format": format})
+    assert pointers(answer) == ["/query/format"]
+    assert client.post("/interpolate/image", json={"points": points, "steps": 2}).status_code == 200
