@@ -8,7 +8,9 @@ from safetensors.numpy import save
 
 from tests.conftest import npy
 
-SHAPES = st.sampled_from([(1, 28, 28), (2, 28, 28, 1), (1, 32), (3, 2), (0, 28, 28), (1, 28, 28, 3), (5,), ()])
+VECTORS = [(1, 28, 28), (2, 28, 28, 1), (1, 32), (3, 2), (0, 28, 28), (1, 28, 28, 3), (5,), ()]
+MAPS = [(1, 16, 24, 3), (2, 4, 2, 3), (1, 4, 0, 2), (1, 16, 23, 3)]
+SHAPES = st.sampled_from(VECTORS + MAPS)
 DTYPES = st.sampled_from(["u1", "<f4", ">f8", "<f2", "<i8", "?"])
 ARRAYS = hnp.arrays(DTYPES, SHAPES, elements=st.integers(0, 1), fill=st.just(0))
 
