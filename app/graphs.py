@@ -52,7 +52,12 @@ class Graphs:
         self.manifest: Manifest = bundle.manifest
         self.geometry = Geometry.of(bundle.manifest)
         directory, graphs = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.graphs
-        load = partial(Session, execution_provider=execution_provider, threads=threads)
+        load = partial(
+            Session,
+            execution_provider=execution_provider,
+            threads=threads,
+            any_size=self.geometry.size is None,
+        )
         self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
         self._batcher, self._queue_seconds, self._tile_side = batcher, queue_seconds, tile_side

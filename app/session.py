@@ -35,9 +35,16 @@ class Session:
     """One loaded graph. `run` may be called from several threads at once."""
 
     def __init__(
-        self, model: bytes, *, name: str, execution_provider: ExecutionProvider = "cpu", threads: int = 1
+        self,
+        model: bytes,
+        *,
+        name: str,
+        execution_provider: ExecutionProvider = "cpu",
+        threads: int = 1,
+        any_size: bool = False,
     ) -> None:
-        """Load the ONNX model in `model`; `name` is what errors call it.
+        """Load the ONNX model in `model`; `name` is what errors call it, and `any_size` tells whether its rows may have
+        many shapes.
 
         Raises:
             BundleError: ONNX Runtime cannot load it.
@@ -49,6 +56,7 @@ class Session:
         # A spinning thread takes a CPU from the next request's Python.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        options.enable_mem_pattern = not any_size  # it would remember one for each shape, for ever
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":
             ort.preload_dlls()  # CUDA and cuDNN of the extra `gpu`, which lie in site-packages and on no search path
