@@ -1,5 +1,6 @@
 """The source run as its answers say, in numpy: what the graphs must give, and what other answers would give."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ from training.importing.source import Arrays, Source
 
 Pixels = NDArray[np.uint8]
 
+VALUES_A_RUN = 2**20
+"""Pixels times channels that go through the source at once: its activations may be hundreds of times that."""
+ANY_SIDE = 128
+"""Pixels a side that this counts for images of any size; those that are tried have no more."""
 TINY = np.finfo(np.float32).tiny
 
 
@@ -25,7 +30,9 @@ class Reference:
 
     def encode(self, images: Pixels) -> Posterior:
         """q(z|x) as the source has it."""
-        return self.posterior(self.source.encoder.run(self.to_source(images)))
+        parts = [self.posterior(self.source.encoder.run(self.to_source(some))) for some in self._runs(images)]
+        log_std = [part.log_std for part in parts if part.log_std is not None]
+        return Posterior(np.concatenate([part.mean for part in parts]), np.concatenate(log_std) if log_std else None)
 
     def decode(self, latents: Floats) -> Floats:
         """What the decoder gives, as planes `[N, C, H, W]`, in its own range."""
@@ -34,7 +41,15 @@ class Reference:
             latents = latents.reshape(*latents.shape, *[1] * (len(half.input) - latents.ndim))
         elif latents.ndim == 4 and self.answers.layout == "nhwc":
             latents = latents.transpose(0, 2, 3, 1)
-        return self.from_source(half.run(latents.astype(half.dtype))[self.answers.picture])
+        outputs = (half.run(some.astype(half.dtype))[self.answers.picture] for some in self._runs(latents))
+        return np.concatenate([self.from_source(output) for output in outputs])
+
+    def _runs(self, rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Rows in the portions that the source can hold."""
+        answers = self.answers
+        size = answers.channels * (answers.height or ANY_SIDE) * (answers.width or ANY_SIDE)
+        count = max(1, VALUES_A_RUN // size)
+        yield from (rows[start : start + count] for start in range(0, len(rows), count))
 
     def to_source(self, images: Pixels) -> NDArray[Any]:
         """Images in the encoder's range, order and layout."""

@@ -13,9 +13,11 @@ from training.importing.reference import Pixels, Reference, levels, picture
 from training.importing.samples import Samples
 
 COMPARED = 64
-"""Images that other answers are tried with."""
-MUCH = 2.0
-"""An answer is wrong if another leaves less than this share of its error, and of the mean image's."""
+"""Images that other answers are tried with,"""
+COMPARED_VALUES = 2**21
+"""and pixels times channels of them together."""
+MUCH = 1.5
+"""An answer is wrong if its error is more than so many times another's, and the mean image's error as well."""
 NATS, SHARE = 1.0, 0.01
 """Another reading of the spread is told of if its negative ELBO is lower by so many nats and by this share."""
 WIDEST, FURTHEST = 2.0, 1.0
@@ -109,14 +111,15 @@ def round_trip(reference: Reference, samples: Samples) -> RoundTrip:
     posterior = reference.encode(images)
     decoded = reference.decode(posterior.mean)
     wanted = unit(images)
+    some = images[: max(1, min(COMPARED, COMPARED_VALUES // images[0].size))]
     return RoundTrip(
         samples,
         picture(decoded, answers),
         posterior,
         error=_error(decoded, answers, wanted),
         mean_image_error=float(np.square(wanted - wanted.mean(axis=0)).mean()),
-        alternatives=_alternatives(reference, images[:COMPARED]),
-        readings=_readings(reference, images[:COMPARED]),
+        alternatives=_alternatives(reference, some),
+        readings=_readings(reference, some),
     )
 
 

@@ -23,7 +23,7 @@ MOST_VALUES = 2**24
 """Pixels times channels of all of them together."""
 MADE = 64
 """Pictures that are made."""
-ANY_SIDE = 128
+ANY_SIDE = 64
 """Pixels a side, about, of the images of a model that takes any size."""
 NAMES = ("test_images", "images", "x_test", "train_images")
 """Arrays of an npz file that are looked for, in this order."""
@@ -121,7 +121,7 @@ def made_pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     channels, height, width = shape
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[0 : 1 : complex(0, height), 0 : 1 : complex(0, width)]
-    count = max(2, min(MADE, MOST_VALUES // (channels * height * width)))
+    count = max(2, min(MADE, MOST_VALUES // 4 // (channels * height * width)))
     images = np.zeros((count, *shape))
     for image in images:
         for _ in range(3):

@@ -3,6 +3,7 @@
 import importlib
 import json
 import pickle
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles of unusual protocols
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ImportRefused(
             f"{path.name} is a pickle that holds more than weights, which is not opened: save its state_dict() "
@@ -160,6 +163,6 @@ def fill(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
         key for key, tensor in state.items() if tensor.shape != places[key].shape
     ]
     if wrong:
-        has = "has no" if wrong[0] in places and wrong[0] not in state else "has another"
-        raise ImportRefused(f"{name} {has} `{wrong[0]}` than the class wants; {len(wrong)} in all do not fit")
+        count = f"{len(wrong)} in all do not fit"
+        raise ImportRefused(f"{name} does not have `{wrong[0]}` as the class has it; {count}")
     model.load_state_dict(state)

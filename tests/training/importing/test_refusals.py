@@ -83,7 +83,10 @@ def of_three_outputs(encoder: onnx.ModelProto) -> None:
         (of_integers, r"encoder\.onnx takes `x` of an element type that is none of float32"),
         (of_five_channels, r"encoder\.onnx takes images of neither 1 nor 3 channels: its input is \[N, 5, 28, 28\]"),
         (that_draws_otherwise, r"encoder\.onnx draws random numbers, by `RandomNormalLike`"),
-        (of_three_outputs, r"encoder\.onnx has the outputs `mu`, `first`, `other`: say which are mean and spread with --heads"),
+        (
+            of_three_outputs,
+            r"encoder\.onnx has the outputs `mu`, `first`, `other`: say which are mean and spread with --heads",
+        ),
     ],
     ids=lambda part: getattr(part, "__name__", ""),
 )
