@@ -41,7 +41,7 @@ def import_model(
     answers = settle(source, options, ask)
     reference = Reference(source, answers)
     latents = probe(reference)
-    trip = round_trip(reference, read_samples(images, answers, latents.stride or 1))
+    trip = round_trip(reference, read_samples(images, answers, latents))
     directory = models / label.name / str(label.version)
     write_bundle(directory, label, reference, latents, trip, force=force)
     return Imported(directory, answers, trip)

@@ -21,13 +21,17 @@ MOST_VALUES = 2**22
 """Pixels times channels of a batch: larger ones are left out, and said to be."""
 
 
-def check_parity(encoder: Session, decoder: Session, reference: Reference, images: Pixels) -> tuple[int, ...]:
+def check_parity(
+    encoder: Session, decoder: Session, reference: Reference, images: Pixels, most: int
+) -> tuple[int, ...]:
     """Run both graphs and the source on images uint8 `[N, C, H, W]`, and return the batch sizes that were tried.
+
+    Those of more than `most` rows are left out.
 
     Raises:
         ImportRefused: an output differs by more than TOLERANCE, is not finite, or its batch is not free.
     """
-    sizes = tuple(size for size in BATCHES if size == 1 or size * images[0].size <= MOST_VALUES)
+    sizes = tuple(size for size in BATCHES if size == 1 or size <= min(most, MOST_VALUES // images[0].size))
     rows = np.resize(images, (max(sizes), *images.shape[1:]))
     posterior = reference.encode(rows)
     latents = posterior.mean if posterior.log_std is None else posterior.draw(seed=0)

@@ -1,5 +1,8 @@
 """What the latents of a foreign model are, found by running it: their shape, and the stride of a map."""
 
+import math
+import sys
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +12,11 @@ from training.importing.refusal import ImportRefused
 from training.importing.source import Shape
 
 SIDES = (64, 128)
-"""Pixels a side of two images that tell the stride of a model that takes any size."""
+"""Pixels a side of two images that tell the stride of a model that takes any size; samples have the first."""
+RUNS = 3
+"""That are timed."""
+PATIENCE_SECONDS = 60
+"""That each of trying, comparing and proving may take, about: large nets get fewer images."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,12 @@ class Latents:
 
     shape: Shape
     stride: int | None
+    seconds: float
+    """That an image takes through both halves of the source."""
+
+    def rows(self, least: int, most: int) -> int:
+        """Images that can be waited for, within these bounds."""
+        return max(least, min(most, int(PATIENCE_SECONDS / self.seconds)))
 
 
 def probe(reference: Reference) -> Latents:
@@ -29,7 +42,8 @@ def probe(reference: Reference) -> Latents:
     answers = reference.answers
     if answers.height is not None and answers.width is not None:
         shape = _latent(reference, answers.height, answers.width)
-        return Latents(shape, _stride(reference, answers.height, answers.width, shape) if len(shape) == 3 else None)
+        stride = _stride(reference, answers.height, answers.width, shape) if len(shape) == 3 else None
+        return Latents(shape, stride, _seconds(reference, answers.height, answers.width))
     small, large = (_latent(reference, side, side) for side in SIDES)
     if len(small) != 3:
         raise ImportRefused(
@@ -41,7 +55,17 @@ def probe(reference: Reference) -> Latents:
         raise ImportRefused(
             f"{reference.source.encoder.name} has no one stride for all sizes: pass one size with --image"
         )
-    return Latents((small[0], None, None), stride)
+    return Latents((small[0], None, None), stride, _seconds(reference, SIDES[0], SIDES[0]))
+
+
+def _seconds(reference: Reference, height: int, width: int) -> float:
+    """The best of a few runs: another process may have had the CPU."""
+    images, best = np.zeros((2, reference.answers.channels, height, width), np.uint8), math.inf
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        reference.decode(reference.encode(images).mean)
+        best = min(best, (time.perf_counter() - start) / len(images))
+    return max(best, sys.float_info.epsilon)
 
 
 def _latent(reference: Reference, height: int, width: int) -> tuple[int, ...]:

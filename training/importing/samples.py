@@ -15,16 +15,15 @@ from training.data.dataset import DataError
 from training.data.folder import MAX_PIXELS, list_pictures
 from training.data.idx import parse_idx
 from training.importing.options import Answers
+from training.importing.probe import SIDES, Latents
 from training.importing.refusal import ImportRefused
 
-MOST = 256
-"""Images that are tried."""
+LEAST, MOST = 8, 256
+"""Images that are tried: the most where that takes no longer than PATIENCE_SECONDS."""
 MOST_VALUES = 2**24
 """Pixels times channels of all of them together."""
 MADE = 64
 """Pictures that are made."""
-ANY_SIDE = 64
-"""Pixels a side, about, of the images of a model that takes any size."""
 NAMES = ("test_images", "images", "x_test", "train_images")
 """Arrays of an npz file that are looked for, in this order."""
 
@@ -38,17 +37,17 @@ class Samples:
     are_real: bool
 
 
-def read_samples(path: Path | None, answers: Answers, stride: int) -> Samples:
+def read_samples(path: Path | None, answers: Answers, latents: Latents) -> Samples:
     """Images of the model's size from a folder of pictures, an npz or an IDX file; without, made ones.
 
     Raises:
         ImportRefused: there are none to be read, or they are of another size.
     """
-    height, width = (size or max(ANY_SIDE // stride, 1) * stride for size in (answers.height, answers.width))
+    height, width = answers.height or SIDES[0], answers.width or SIDES[0]
     shape = answers.channels, height, width
+    most = latents.rows(LEAST, max(LEAST, min(MOST, MOST_VALUES // (answers.channels * height * width))))
     if path is None:
-        return Samples(made_pictures(shape), "made pictures", are_real=False)
-    most = max(1, min(MOST, MOST_VALUES // (answers.channels * height * width)))
+        return Samples(made_pictures(shape, min(MADE, most)), "made pictures", are_real=False)
     images = _folder(path, shape, most) if path.is_dir() else _file(path, shape, most)
     return Samples(images, path.name, are_real=True)
 
@@ -116,12 +115,11 @@ def _grey_levels(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     raise ImportRefused(f"{path.name} holds {array.dtype}; images are uint8, or floats that are all from 0 to 1")
 
 
-def made_pictures(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Soft blobs of random place, size and colour on black, the same every time: `[MADE, *shape]`."""
+def made_pictures(shape: tuple[int, int, int], count: int) -> NDArray[np.uint8]:
+    """Soft blobs of random place, size and colour on black, the same every time: `[count, *shape]`."""
     channels, height, width = shape
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[0 : 1 : complex(0, height), 0 : 1 : complex(0, width)]
-    count = max(2, min(MADE, MOST_VALUES // 4 // (channels * height * width)))
     images = np.zeros((count, *shape))
     for image in images:
         for _ in range(3):

@@ -14,7 +14,7 @@ from app.session import Session
 from training.graphs import Graphs
 from training.importing.card import write_card
 from training.importing.options import Answers, Binarization
-from training.importing.parity import check_parity
+from training.importing.parity import BATCHES, check_parity
 from training.importing.probe import Latents
 from training.importing.reference import Reference
 from training.importing.refusal import ImportRefused
@@ -57,7 +57,11 @@ def write_bundle(
         bundle.write_manifest(directory, manifest)
         read = bundle.read_bundle(directory)
         sizes = check_parity(
-            _load(read.encoder, "encoder.onnx"), _load(read.decoder, "decoder.onnx"), reference, trip.samples.images
+            _load(read.encoder, "encoder.onnx"),
+            _load(read.decoder, "decoder.onnx"),
+            reference,
+            trip.samples.images,
+            latents.rows(2, max(BATCHES)),
         )
         reason = refusal(trip)
         if reason is not None and not force:

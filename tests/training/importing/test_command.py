@@ -20,7 +20,7 @@ ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "training", "import", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
     )
 
 
@@ -90,7 +90,7 @@ def test_what_is_open_is_asked_at_a_terminal(source: list[Path], tmp_path: Path)
     )
     os.close(inner)
     os.write(outer, b"something\nimage\n0,1\n")  # the first is no answer, and is asked again
-    printed, asked = process.communicate(timeout=120)
+    printed, asked = process.communicate(timeout=300)
     os.close(outer)
     assert process.returncode == 0, asked
     assert asked.count("What the decoder gives (image; logits; probabilities)") == 2
@@ -112,6 +112,6 @@ def test_onnx_needs_no_torch(source: list[Path], tmp_path: Path) -> None:
         f"'--output', 'image', '--models', {str(tmp_path / 'models')!r}]\n"
         "from training.__main__ import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "lines" / "1" / "manifest.json").is_file()
