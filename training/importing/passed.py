@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.importing import Label, import_model
+from training.importing.bring import Label, import_model
 from training.importing.kinds import read_source
 from training.importing.options import (
     Binarization,

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.bundle import Bundle, read_bundle
 from tests.conftest import Pixels
-from training.importing import Imported, Label, import_model
+from training.importing.bring import Imported, Label, import_model
 from training.importing.kinds import read_source
 from training.importing.options import Options
 from training.importing.refusal import ImportRefused

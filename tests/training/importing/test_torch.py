@@ -19,7 +19,7 @@ from tests.conftest import Pixels
 from tests.training.importing import nets
 from tests.training.importing.foreign import bring, never
 from training.graphs import Graphs
-from training.importing import Label, import_model
+from training.importing.bring import Label, import_model
 from training.importing.options import RANGES, Options
 from training.importing.refusal import ImportRefused
 from training.importing.torch_class import Recipe, build, fill, read_class, read_weights
