@@ -79,6 +79,10 @@ class Latency:
                 seconds[count] = min(time.perf_counter() - began, seconds.get(count, math.inf))
         return cls.fit(seconds)
 
+    def scaled(self, factor: float) -> "Latency":
+        """For rows so many times as large."""
+        return Latency(self.base, self.per_row * factor)
+
     def seconds(self, rows: int) -> float:
         """How long so many rows take."""
         return self.base + self.per_row * rows
@@ -132,6 +136,8 @@ class _Lane:
 
     run: Run
     latency: Latency | None
+    cost: int = 1
+    """As how many rows one of them counts, in the queue and in a batch."""
     jobs: deque[_Job] = field(default_factory=deque)
     waiting: int = 0
     """Rows of its jobs that are not taken."""
@@ -150,6 +156,7 @@ class _Held:
     """What places hold of one key."""
 
     latency: Latency | None
+    cost: int
     rows: int = 0
 
 
@@ -242,27 +249,27 @@ class Batcher:
         """Those of them whose key is a tuple that begins with `owner`."""
         return sum(lane.waiting for key, lane in self._lanes.items() if isinstance(key, tuple) and key[0] is owner)
 
-    def check_room(self, key: Hashable, rows: int) -> None:
-        """Refuse `rows` of `key` where the queue has no room for them now.
+    def check_room(self, key: Hashable, rows: int, cost: int = 1) -> None:
+        """Refuse `rows` of `key`, each of which counts as `cost`, where the queue has no room for them now.
 
         Raises:
             Overloaded: they are too many, or would wait too long, or the batcher is closed.
         """
-        if self.closed or not self._has_room(key, rows):
+        if self.closed or not self._has_room(key, rows, cost):
             self.counters.refused_rows += rows
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
 
     @contextmanager
-    def hold(self, key: Hashable, rows: int, latency: Latency | None = None) -> Iterator[Place]:
+    def hold(self, key: Hashable, rows: int, latency: Latency | None = None, cost: int = 1) -> Iterator[Place]:
         """Hold room for `rows` of `key` until they are submitted with this place, or it ends: a request that runs
         several graphs is refused before the first of them, or not at all.
 
         Raises:
             Overloaded: the queue has no room for these rows, or the batcher is closed.
         """
-        self.check_room(key, rows)
+        self.check_room(key, rows, cost)
         place = Place(key, rows)
-        self._held.setdefault(key, _Held(latency)).rows += rows
+        self._held.setdefault(key, _Held(latency, cost)).rows += rows
         try:
             yield place
         finally:
@@ -285,6 +292,7 @@ class Batcher:
         rows: NDArray[Any],
         *,
         latency: Latency | None = None,
+        cost: int = 1,
         deadline: float | None = None,
         timing: Timing | None = None,
         statistics: Statistics | None = None,
@@ -292,8 +300,9 @@ class Batcher:
     ) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
-        `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. `deadline` is a time
-        of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
+        `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. Each row counts as
+        `cost` of them, in the queue, too; that is the same for all requests of a key. `deadline` is a time of
+        `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
         `statistics`, which requests of one key share, what became of them. Who holds a `place` is not refused for want
         of room. Cancelling the caller drops what waits and leaves the neighbours alone.
 
@@ -306,7 +315,7 @@ class Batcher:
         if not len(rows):
             raise ValueError("no rows")
         try:
-            self._enter(key, len(rows), place)
+            self._enter(key, len(rows), cost, place)
         except Overloaded:
             if statistics is not None:
                 statistics.failed(0)
@@ -315,7 +324,7 @@ class Batcher:
         job = _Job(rows, loop.create_future(), deadline, time.monotonic(), statistics)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(run, latency)
+            lane = self._lanes[key] = _Lane(run, latency, cost)
         lane.jobs.append(job)
         lane.waiting += len(rows)
         if latency and not self._running and len(lane.jobs) > 1 and lane.waiting >= latency.worth_a_thread:
@@ -352,9 +361,9 @@ class Batcher:
             await self._idle.wait()
         self._executor.shutdown()
 
-    def _enter(self, key: Hashable, rows: int, place: Place | None) -> None:
+    def _enter(self, key: Hashable, rows: int, cost: int, place: Place | None) -> None:
         if place is None or self.closed:
-            self.check_room(key, rows)
+            self.check_room(key, rows, cost)
         elif place.key == key:
             self._release(place, rows)
 
@@ -372,9 +381,10 @@ class Batcher:
         if not job.began:
             self._left(job, time.monotonic())
 
-    def _has_room(self, key: Hashable, rows: int) -> bool:
-        waiting = self.queued_rows + sum(held.rows for held in self._held.values())
-        return waiting + rows <= self.queue_rows and self._wait(key) <= self._wait_seconds
+    def _has_room(self, key: Hashable, rows: int, cost: int) -> bool:
+        waiting = sum(lane.waiting * lane.cost for lane in self._lanes.values())
+        waiting += sum(held.rows * held.cost for held in self._held.values())
+        return waiting + rows * cost <= self.queue_rows and self._wait(key) <= self._wait_seconds
 
     def _wait(self, key: Hashable) -> float:
         """About how many seconds rows of `key` would wait that came now: for what is before them in their lane, and for
@@ -388,11 +398,12 @@ class Batcher:
     def _work(self, key: Hashable) -> float:
         """Seconds that the rows of `key` that wait or have a place take one slot, by the latency of its graph."""
         lane, held = self._lanes.get(key), self._held.get(key)
-        latency = lane.latency if lane is not None else held.latency if held is not None else None
-        if latency is None:
+        either = lane or held
+        if either is None or either.latency is None:
             return 0.0
         rows = (lane.waiting if lane is not None else 0) + (held.rows if held is not None else 0)
-        return rows * latency.seconds(self._largest(latency)) / self._largest(latency)
+        largest = self._largest(either.latency, either.cost)
+        return rows * either.latency.seconds(largest) / largest
 
     def _pump(self) -> None:
         """Give the lanes their turns, as long as there are slots; what is quick runs here."""
@@ -422,19 +433,19 @@ class Batcher:
         return (
             lane.latency is not None
             and lane.latency.seconds(lane.waiting) <= INLINE_SECONDS
-            and lane.waiting <= self._batch_rows
+            and lane.waiting * lane.cost <= self._batch_rows
         )
 
     def _share(self, lane: _Lane) -> int:
         """How many rows the next batch of a lane takes: an equal share for each free slot, but enough to be worth a
         call, and few enough that those who come after wait no longer than `batch_seconds`."""
         if lane.latency is None:
-            return self._batch_rows
+            return max(1, self._batch_rows // lane.cost)
         share = math.ceil(lane.waiting / self._free)
-        return min(self._largest(lane.latency), max(share, lane.latency.enough))
+        return min(self._largest(lane.latency, lane.cost), max(share, lane.latency.enough))
 
-    def _largest(self, latency: Latency) -> int:
-        return min(self._batch_rows, latency.rows(self._batch_seconds))
+    def _largest(self, latency: Latency, cost: int) -> int:
+        return min(max(1, self._batch_rows // cost), latency.rows(self._batch_seconds))
 
     def _take(self, lane: _Lane, room: int) -> list[_Piece]:
         """Share `room` rows of a batch among the jobs at the head of the lane: max-min fair, one piece a job."""

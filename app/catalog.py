@@ -258,6 +258,8 @@ def load_catalog(
     threads: int,
     queue_seconds: float = 30,
     names: Collection[str] = (),
+    tile_side: int = 512,
+    max_pixels: int = 2**24,
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, of the models `names` alone if there are any, on the first
     execution provider that all of them run on.
@@ -273,7 +275,13 @@ def load_catalog(
     for provider in execution_providers:
         try:
             make = partial(
-                Vae, batcher=batcher, execution_provider=provider, threads=threads, queue_seconds=queue_seconds
+                Vae,
+                batcher=batcher,
+                execution_provider=provider,
+                threads=threads,
+                queue_seconds=queue_seconds,
+                tile_side=tile_side,
+                max_pixels=max_pixels,
             )
             vaes = [_made(make, bundle) for bundle in bundles]
         except ExecutionProviderError as error:

@@ -1,5 +1,6 @@
 """The two graphs of one bundle, ready to run: rows in, arrays out, through the batcher."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +11,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app import timing
+from app import tiling, timing
 from app.batcher import Arrays, Batcher, Latency, Place, Run
-from app.bundle import MANIFEST, Bundle, Graph, Manifest, Tensor
-from app.errors import BundleError, InferenceFailed
-from app.gaussian import Floats
+from app.bundle import Bundle, Graph, Manifest, Tensor
+from app.errors import InferenceFailed
+from app.gaussian import Floats, Posterior
+from app.geometry import Geometry
 from app.likelihood import PARAMETERS, log_prob
 from app.session import ExecutionProvider, Session, check_finite
+from app.warmup import Lane as Lane
+from app.warmup import check_graphs, measure, trial_sizes
 
 GraphName = Literal["encoder", "decoder"]
-Lane = Literal["encoder", "decoder", "parameters", "score", "explain"]
-"""What rows are run for; each has a lane of its own."""
 
 _place: ContextVar[Place | None] = ContextVar("place", default=None)
+
+CHUNK = 1024
+"""Rows that one request has in the queue at a time where each of its images makes many,"""
+BYTES_A_ROW = 65_536
+"""each of so many bytes of pixels: a row of more counts as several, so that rows bound memory."""
+
+WIDEST = np.float32(30)
+"""Largest `log_std`, a standard deviation of 1e13: of an image unlike any that it learnt from an encoder may say far
+more, and neither draws nor their scores would be finite."""
 
 
 class Graphs:
@@ -36,38 +47,33 @@ class Graphs:
         execution_provider: ExecutionProvider,
         threads: int,
         queue_seconds: float,
+        tile_side: int,
     ) -> None:
-        """Load both graphs and run each once.
+        """Load both graphs and run each once. Where images may be of any size, those with a longer side than
+        `tile_side` pixels, and the latents of such, go through in tiles.
 
         Raises:
             BundleError: ONNX Runtime cannot load a graph, or it does not give what the manifest says.
             ExecutionProviderError: the graph fell back to another provider.
         """
         self.manifest: Manifest = bundle.manifest
+        self.geometry = Geometry.of(bundle.manifest)
         directory, graphs = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.graphs
-        _check_shapes(bundle.manifest, directory)
-        load = partial(Session, execution_provider=execution_provider, threads=threads)
+        load = partial(
+            Session,
+            execution_provider=execution_provider,
+            threads=threads,
+            any_size=self.geometry.size is None,
+        )
         self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
         self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
-        self._batcher, self._queue_seconds = batcher, queue_seconds
+        self._batcher, self._queue_seconds, self._tile_side = batcher, queue_seconds, tile_side
         self.statistics: dict[GraphName, timing.Statistics] = {
             graph: timing.Statistics(graph=(bundle.manifest.name, graph)) for graph in ("encoder", "decoder")
         }
         """Of everything that ran through each graph."""
         self.latency = self._warm_up()
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
-        image = self.manifest.image
-        assert image.height is not None
-        assert image.width is not None
-        return image.height, image.width, image.channels
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent."""
-        return tuple(size for size in self.manifest.latent.shape if size is not None)
+        """Of each, for rows of the model's size or, where any will do, of the first that was tried."""
 
     def tensors(self, graph: GraphName) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Inputs and outputs of a graph; of the latter those that the manifest tells of and the graph has."""
@@ -82,20 +88,34 @@ class Graphs:
         They are the encoder's `mean` and `log_std`, the decoder's `image` and, `with_parameters`, everything else that
         it gives. `seconds` is how long they may wait for a slot, if that is less than the setting.
         """
-        if graph == "encoder":
-            return await self._submit("encoder", self._run_encoder, rows, seconds)
-        if not with_parameters:
-            return await self._submit("decoder", self._run_decoder, rows, seconds)
-        return await self._submit("parameters", self._run_parameters, rows, seconds)
+        lane: Lane = "parameters" if with_parameters and graph == "decoder" else graph
+        if self.geometry.size is None:
+            elements = self.geometry.stride if graph == "encoder" else 1
+            longest = self._tile_side * elements // self.geometry.stride
+            if max(rows.shape[2:]) > max(longest, tiling.LEAST * elements):
+                plan = tiling.Plan.of(rows.shape[2], rows.shape[3], elements, longest)
+                size = plan.down.tile * self.geometry.stride, plan.across.tile * self.geometry.stride
+                return await tiling.tiled(rows, plan, self.most(*size), lambda t: self._submit(lane, t, seconds))
+        return await self._submit(lane, rows, seconds)
+
+    async def encode(self, rows: NDArray[np.uint8]) -> Posterior:
+        """q(z|x) of images `[N, C, H, W]`."""
+        outputs = await self.run("encoder", rows)
+        log_std = outputs.get("log_std")
+        return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
 
     async def score(self, rows: Floats, *, explain: bool) -> Arrays:
         """`log_p_x` `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain; with
         `explain`, the `log_p_pixels` `[N, pixels]` that it is the sum of, too."""
-        return await (
-            self._submit("explain", self._run_explaining, rows)
-            if explain
-            else self._submit("score", self._run_scoring, rows)
-        )
+        return await self._submit("explain" if explain else "score", rows)
+
+    def most(self, height: int, width: int) -> int:
+        """How many rows of images of this size one request should have in the queue at a time: some MB of them."""
+        return max(1, CHUNK // self._cost(height * width))
+
+    def _cost(self, pixels: int) -> int:
+        """As how many rows a row counts whose image has so many pixels."""
+        return -(-pixels * self.geometry.channels // BYTES_A_ROW)
 
     def check_room(self, lane: Lane, rows: int) -> None:
         """Refuse rows that the queue has no room for now.
@@ -103,16 +123,20 @@ class Graphs:
         Raises:
             Overloaded: there is none.
         """
-        self._batcher.check_room(self._key(lane), rows)
+        self._batcher.check_room(self._key(lane), rows, self._fixed_cost or 1)
 
     @contextmanager
     def held(self, lane: Lane, rows: int) -> Iterator[None]:
-        """While it lasts, the request in this context has room for so many rows, and whatever it runs is let in.
+        """While it lasts, the request in this context has room for so many rows, and whatever it runs is let in; where
+        images may be of any size, it has none beforehand.
 
         Raises:
             Overloaded: the queue has no room for them now.
         """
-        with self._batcher.hold(self._key(lane), rows, self.latency[lane]) as place:
+        if self._fixed_cost is None:
+            yield
+            return
+        with self._batcher.hold(self._key(lane), rows, self.latency[lane], self._fixed_cost) as place:
             _place.set(place)
             try:
                 yield
@@ -130,20 +154,30 @@ class Graphs:
         return self._batcher.queued_rows_of(self)
 
     def _key(self, lane: Lane) -> tuple["Graphs", Lane]:
-        return self, lane  # without the shape of a row, which is the same for all: see `_check_shapes`
+        return self, lane  # without the shape of a row, which is the same for all but where any size will do
 
-    async def _submit(self, lane: Lane, run: Run, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+    async def _submit(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
+        latency, cost = self.latency[lane], self._fixed_cost
+        if cost is None:
+            pixels = rows[0, 0].size * (1 if lane == "encoder" else self.geometry.stride**2)
+            latency, cost = latency and latency.scaled(pixels / self._tried_pixels), self._cost(pixels)
         return await self._batcher.submit(
-            self._key(lane),
-            run,
+            (self, lane, rows.shape[1:]) if self._fixed_cost is None else self._key(lane),
+            self._run(lane),
             rows,
-            latency=self.latency[lane],
+            latency=latency,
+            cost=cost,
             deadline=time.monotonic() + patience,
             timing=timing.current(),
             statistics=self.statistics["encoder" if lane == "encoder" else "decoder"],
             place=_place.get(),
         )
+
+    def _run(self, lane: Lane) -> Run:
+        """What runs rows of a lane; not kept, because it holds this object."""
+        run: Run = getattr(self, f"_run_{lane}")
+        return run
 
     def _session(self, graph: GraphName) -> tuple[Session, Graph]:
         graphs = self.manifest.graphs
@@ -159,12 +193,12 @@ class Graphs:
     def _run_parameters(self, rows: Floats) -> Arrays:
         return self._decoder.run({"latent": rows})
 
-    def _run_scoring(self, rows: Floats) -> Arrays:
+    def _run_score(self, rows: Floats) -> Arrays:
         """log p(x|z) `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain."""
         parameters, pixels = self._parameters(rows)
         return self._finite({"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)})
 
-    def _run_explaining(self, rows: Floats) -> Arrays:
+    def _run_explain(self, rows: Floats) -> Arrays:
         """The same, and the log p(x_i|z) `[N, pixels]` that it is the sum of."""
         parameters, pixels = self._parameters(rows)
         each = {name: values[..., None] for name, values in parameters.items()}
@@ -180,59 +214,31 @@ class Graphs:
         return scores
 
     def _parameters(self, rows: Floats) -> tuple[dict[str, Floats], Floats]:
-        """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_scoring` takes them."""
-        latents, pixels = np.split(rows, [self.latent_shape[0]], axis=1)
-        names = PARAMETERS[self.manifest.likelihood]
-        parameters = self._decoder.run({"latent": np.ascontiguousarray(latents)}, names)
+        """The likelihood's parameters and the pixels, `[N, pixels]` each, of rows as `_run_score` takes them."""
+        shape, names = self.geometry.latent_shape, PARAMETERS[self.manifest.likelihood]
+        latents, pixels = np.split(rows, [math.prod(shape)], axis=1)
+        parameters = self._decoder.run({"latent": latents.reshape(-1, *shape)}, names)
         return {name: values.reshape(len(rows), -1) for name, values in parameters.items()}, pixels
 
     def _warm_up(self) -> dict[Lane, Latency | None]:
-        """Run each graph on zeros, compare what it gives with what the manifest says, and fit its latency. A graph with
-        a loop has none: zeros tell nothing of other rows, and it is never run where the server would wait for it."""
-        height, width, channels = self.image_shape
-        image, latent = np.zeros((1, channels, height, width), np.uint8), np.zeros((1, *self.latent_shape), np.float32)
-        graphs = self.manifest.graphs
-        runs = (
-            (self._encoder, {"image": image}, dict.fromkeys(graphs.encoder.outputs, latent)),
-            (self._decoder, {"latent": latent}, {"image": image}),
-        )
-        for session, inputs, expected in runs:
-            try:
-                outputs = session.run(inputs, list(expected))
-            except InferenceFailed as error:
-                raise BundleError(
-                    f"{session.name} does not run as its manifest says: {str(error.__cause__).splitlines()[0]}"
-                ) from error
-            for name, like in expected.items():
-                if (outputs[name].shape, outputs[name].dtype) != (like.shape, like.dtype):
-                    raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
-        try:
-            latency: dict[Lane, Latency] = {
-                "encoder": Latency.measured(self._run_encoder, image),
-                "decoder": Latency.measured(self._run_decoder, latent),
-            }
-            self._run_parameters(np.repeat(latent, 8, axis=0))
-        except InferenceFailed as error:
-            raise BundleError(
-                f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
-            ) from error
-        if self.manifest.stochastic and set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs):
-            explained = np.zeros((1, latent.size + image.size), np.float32)
-            try:
-                latency["score"] = Latency.measured(self._run_scoring, explained)
-            except (ValueError, InferenceFailed) as error:
-                raise BundleError(f"{self._decoder.name} does not score images of its manifest's likelihood") from error
-        # What the graphs give besides takes no time that can be told from theirs.
-        latency["parameters"], latency["explain"] = latency["decoder"], latency.get("score", latency["decoder"])
+        """Try the graphs, and fit their latencies. One with a loop has none: zeros tell nothing of other rows, and it
+        is never run where the server would wait for it."""
+        geometry = self.geometry
+        check_graphs(self.manifest, geometry, self._encoder, self._decoder)
+        height, width = trial_sizes(geometry)[0]
+        self._tried_pixels = height * width
+        self._fixed_cost = None if geometry.size is None else self._cost(height * width)
+        image = np.zeros((1, geometry.channels, height, width), np.uint8)
+        latent = np.zeros((1, *geometry.latent_of(height, width)), np.float32)
+        has_parameters = set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs)
+        scores = self.manifest.stochastic and has_parameters and geometry.size is not None
+        latency = measure(self._run, image, latent, self._decoder.name, scores=scores)
         return {lane: None if self._session_of(lane).has_loop else known for lane, known in latency.items()}
 
     def _session_of(self, lane: Lane) -> Session:
         return self._encoder if lane == "encoder" else self._decoder
 
 
-def _check_shapes(manifest: Manifest, directory: str) -> None:
-    """Refuse what is not served yet: images of any size, latents that are no vectors."""
-    image, latent = manifest.image, manifest.latent.shape
-    if image.height is None or image.width is None or len(latent) != 1 or latent[0] is None:
-        path = f"{directory}/{MANIFEST}"
-        raise BundleError(f"{path} is of images without a fixed size or latents that are no vectors: not served yet")
+def planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`[N, C, H, W]`, as the graphs have them, of `[N, H, W, C]`."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))

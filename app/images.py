@@ -45,11 +45,14 @@ READERS = ("PNG", "JPEG", "WEBP", "GIF")
 class Reading:
     """How pictures are read into a model's images."""
 
-    height: int
-    width: int
+    height: int | None
+    """None, as the width, where a picture keeps its own size: all of a request then have the same."""
+    width: int | None
     mode: Literal["L", "RGB"]
     max_pixels: int
-    """Most pixels of all pictures of a request, before they are resized."""
+    """Most pixels of all pictures of a request, before and after they are resized."""
+    multiple: int = 1
+    """What a picture's own height and width are rounded down to, by resizing it."""
     background: tuple[int, int, int] = (0, 0, 0)
     """RGB under transparent pixels."""
     invert: bool = False
@@ -62,6 +65,12 @@ class Reading:
     """Read the first frame of an animation instead of refusing it."""
     formats: tuple[str, ...] = READERS
     """Pillow's names of the formats that are read."""
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a picture of this size gets."""
+        if self.height is None or self.width is None:
+            return max(width // self.multiple, 1) * self.multiple, max(height // self.multiple, 1) * self.multiple
+        return self.width, self.height
 
 
 def _open(content: bytes, budget: int, reading: Reading) -> Image.Image:
@@ -94,10 +103,13 @@ def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
 
 
 def _convert(image: Image.Image, reading: Reading) -> Pixels:
-    size = (reading.width, reading.height)
-    if reading.strict and (image.mode != reading.mode or image.size != size):
+    if reading.strict and (image.mode != reading.mode or image.size != reading.size(*image.size)):
+        if reading.width is None:
+            sides = f"an image whose sides are multiples of {reading.multiple}, of mode {reading.mode}"
+            raise InvalidInput(f"strict wants {sides}")
         raise InvalidInput(f"strict wants a {reading.width} x {reading.height} image of mode {reading.mode}")
     image = ImageOps.exif_transpose(image)
+    size = reading.size(*image.size)
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit grey at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
@@ -108,16 +120,21 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
     if reading.invert:
         image = ImageOps.invert(image)
     if reading.crop:  # before and apart from resizing, whose filter would look over the edge of a box
-        image = image.crop(_middle(image, reading))
+        image = image.crop(_middle(image, size) if reading.width else _inner(image, size))
     if image.size != size:
         image = image.resize(size, Image.Resampling.LANCZOS)
-    return np.asarray(image, np.uint8).reshape(reading.height, reading.width, -1)
+    return np.asarray(image, np.uint8).reshape(size[1], size[0], -1)
 
 
-def _middle(image: Image.Image, reading: Reading) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the largest part in the middle that has the wanted shape."""
-    scale = min(image.width / reading.width, image.height / reading.height)
-    width, height = max(1, round(scale * reading.width)), max(1, round(scale * reading.height))
+def _middle(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the largest part in the middle that has the shape of `size`."""
+    scale = min(image.width / size[0], image.height / size[1])
+    return _inner(image, (max(1, round(scale * size[0])), max(1, round(scale * size[1]))))
+
+
+def _inner(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of as much of `size` as there is, in the middle."""
+    width, height = min(size[0], image.width), min(size[1], image.height)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return left, top, left + width, top + height
 
@@ -126,9 +143,12 @@ def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
     """Pixels of a PNG that is as the model takes it, in a third of the time; None if it is anything else.
 
     That is: 8 bits, of the model's size and mode, not interlaced, with no chunk but header, one of data, and end. The
-    data are read by Pillow's own decoder.
+    data are read by Pillow's own decoder. Where pictures keep their size, none is.
     """
-    start = _plain_start(reading.height, reading.width, reading.mode)
+    height, width = reading.height, reading.width
+    if height is None or width is None:
+        return None
+    start = _plain_start(height, width, reading.mode)
     kind = len(start) + 4
     end = kind + 4 + int.from_bytes(content[len(start) : kind])
     if (
@@ -138,13 +158,13 @@ def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
         or zlib.crc32(content[kind:end]) != int.from_bytes(content[end : end + 4])
     ):
         return None
-    image = _canvas(reading.height, reading.width, reading.mode, get_ident())
-    image.paste(0, (0, 0, reading.width, reading.height))  # too few rows are no error: the rest would be another's
+    image = _canvas(height, width, reading.mode, get_ident())
+    image.paste(0, (0, 0, width, height))  # too few rows are no error: the rest would be another's
     try:
         image.frombytes(content[kind + 4 : end], "zip", reading.mode, 0)
     except ValueError:
         return None
-    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(reading.height, reading.width, -1)
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, -1)
     return 255 - pixels if reading.invert else pixels
 
 
@@ -169,6 +189,8 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 def read_plain_pngs(contents: Sequence[bytes], reading: Reading) -> Pixels | None:
     """Pixels `[N, H, W, C]` where every one of N pictures is such a PNG, and they are within the limit; else None."""
+    if reading.width is None or reading.height is None:
+        return None
     if len(contents) * reading.width * reading.height > reading.max_pixels:
         return None
     images = []
@@ -292,19 +314,37 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     an animation's first frame.
 
     Raises:
-        InvalidInput: not an image of these formats, damaged, animated, more pixels than are allowed in all, or not as
-            `strict` wants it; the pointer says which, `/3`.
+        InvalidInput: not an image of these formats, damaged, animated, more pixels than are allowed in all, not as
+            `strict` wants it, or of another size than the first where they keep their sizes; the pointer says which,
+            `/3`.
     """
-    images = np.empty((len(contents), reading.height, reading.width, len(reading.mode)), np.uint8)
-    budget = reading.max_pixels
+    images, budget = np.empty(0, np.uint8), reading.max_pixels
     for index, content in enumerate(contents):
         try:
             image = _open(content, budget, reading)
-            budget -= image.width * image.height
-            images[index] = _load(image, content, reading)
+            budget -= _counted(image, reading, budget)
+            pixels = _load(image, content, reading)
+            if not index:
+                images = np.empty((len(contents), *pixels.shape), np.uint8)
+            if pixels.shape != images.shape[1:]:
+                raise InvalidInput("of another size than the first: this model keeps sizes, so all must have the same")
+            images[index] = pixels
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
     return images
+
+
+def _counted(image: Image.Image, reading: Reading, budget: int) -> int:
+    """Pixels of a picture or, if they are more, of the image that it becomes: a small one may get larger.
+
+    Raises:
+        InvalidInput: more than `budget`.
+    """
+    width, height = reading.size(image.width, image.height)
+    pixels = max(image.width * image.height, width * height)
+    if pixels > budget:
+        raise InvalidInput("too many pixels: there is a limit on all pictures of a request together")
+    return pixels
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

@@ -210,4 +210,6 @@ def _load(settings: Settings, batcher: Batcher) -> Catalog:
         execution_providers=execution_providers(settings.execution_provider),
         threads=settings.threads,
         queue_seconds=settings.queue_seconds,
+        tile_side=settings.tile_side,
+        max_pixels=settings.max_pixels,
     )

@@ -9,7 +9,7 @@ import math
 import sqlite3
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Rates:
         """`rate` is that of callers who have none of their own; `folder` is shared by all processes of the server, if
         there are several."""
         self._rate = rate
-        self._limiter = FixedWindowRateLimiter(_Windows(":memory:" if folder is None else str(folder / FILE)))
+        self._path = ":memory:" if folder is None else str(folder / FILE)
 
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
         """Count one request of a caller; None where it has no limit, or where it cannot be counted: a rate is no
@@ -95,6 +95,11 @@ class Rates:
             return None
         waits = [reset for is_within, (_, _, reset) in zip(within, windows, strict=True) if not is_within]
         return Allowance(windows, max(waits, default=None))
+
+    @cached_property
+    def _limiter(self) -> FixedWindowRateLimiter:
+        """There from the first request that has a rate: a full disk is no reason not to start."""
+        return FixedWindowRateLimiter(_Windows(self._path))
 
     def _left(self, item: RateLimitItem, caller: str) -> tuple[int, int]:
         stats = self._limiter.get_window_stats(item, caller)

@@ -47,9 +47,16 @@ class Session:
     """One loaded graph. `run` may be called from several threads at once."""
 
     def __init__(
-        self, model: bytes, *, name: str, execution_provider: ExecutionProvider = "cpu", threads: int = 1
+        self,
+        model: bytes,
+        *,
+        name: str,
+        execution_provider: ExecutionProvider = "cpu",
+        threads: int = 1,
+        any_size: bool = False,
     ) -> None:
-        """Load the ONNX model in `model`; `name` is what errors call it.
+        """Load the ONNX model in `model`; `name` is what errors call it, and `any_size` tells whether its rows may have
+        many shapes.
 
         Raises:
             BundleError: ONNX Runtime cannot load it.
@@ -63,6 +70,7 @@ class Session:
         # Weights in a file beside the graph have no sha256; a graph could name any file below the working directory.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         options.log_severity_level = 3
+        options.enable_mem_pattern = not any_size  # it would remember one for each shape, for ever
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":
             ort.preload_dlls()  # CUDA and cuDNN of the extra `gpu`, which lie in site-packages and on no search path

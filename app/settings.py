@@ -94,7 +94,13 @@ class Settings(BaseSettings):
     )
     queue_rows: Positive = Field(
         4096,
-        description="Most rows waiting, and so in one request; beyond it requests are refused with 503.",
+        description="Most rows waiting, and so in one request; beyond it requests are refused with 503. An image of"
+        " more than 64 KiB counts as several rows, in a batch, too.",
+    )
+    tile_side: Annotated[int, Field(ge=64, le=8192)] = Field(
+        512,
+        description="Longest side, in pixels, that goes through a model of any size at once; larger images and their"
+        " latents go through in overlapping tiles.",
     )
 
     auth: Literal["auto", "keys", "none"] = Field(
@@ -152,7 +158,9 @@ class Settings(BaseSettings):
     max_manifold: Positive = Field(32, description="Most pictures along one side of the manifold.")
     max_body_bytes: Positive = Field(32 * 2**20, description="Largest request body; it is stopped while it streams.")
     max_pixels: Positive = Field(
-        2**24, description="Most pixels in the received pictures of a request, checked before they are decoded."
+        2**24,
+        description="Most pixels in the received pictures of a request, checked before they are decoded, and in the"
+        " images that it makes.",
     )
 
     @property

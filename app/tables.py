@@ -14,6 +14,10 @@ from app.score import Calibration
 _LABELS = ("int64", "uint8")
 _TYPES = {"score_k": ("int64",), "aggregate_labels": _LABELS, "held_out_labels": _LABELS}
 """Of arrays that are not float32."""
+_OF_VECTORS = {"label_means", "held_out_means", "held_out_labels", "directions"} | {
+    f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")
+}
+"""Arrays that no model has whose latents are maps."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Tables:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Tables":
-        """Of a bundle whose latents are vectors.
+        """Of a bundle; where its latents are maps, the arrays that are of vectors must not be there.
 
         Raises:
             BundleError: an array does not have the shape that the others and the latents ask for, is of another type
@@ -94,7 +98,12 @@ def _check(bundle: Bundle) -> None:
     """Refuse arrays that do not fit each other or the latents, or hold what the server cannot reckon with."""
     directory, d = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.latent.shape[0]
     kl = bundle.manifest.metrics.get("kl_per_dimension")
-    if kl is not None and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
+    if len(bundle.manifest.latent.shape) > 1 and (wrong := _OF_VECTORS & bundle.arrays.keys()):
+        raise BundleError(
+            f"{directory}/{bundle.manifest.arrays[min(wrong)].file} is of vectors, and the latents are maps"
+        )
+    is_told = len(bundle.manifest.latent.shape) == 1 and kl is not None
+    if is_told and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
         raise BundleError(f"{directory}/{MANIFEST} has a kl_per_dimension that is not {d} numbers")
 
     def count(name: str) -> int:

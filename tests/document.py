@@ -81,7 +81,8 @@ def body_example(document: Document, schema: Document) -> Any:
 def call(client: TestClient, document: Document, operation: Operation, arrays: Mapping[str, bytes]) -> Any:
     """Call an operation with every example that the document has of its parameters and its body.
 
-    A file is the example picture; a binary body is one of `arrays`, by its media type or, npy, by what it is of.
+    A file is the example picture; a binary body is one of `arrays`, by its media type or, of an array, by that and by
+    what it is of.
     """
     given = {p["name"]: (p["in"], found[0]) for p in operation.parameters if (found := examples(p))}
     path = operation.path.format(**{name: value for name, (where, value) in given.items() if where == "path"})
@@ -95,7 +96,7 @@ def call(client: TestClient, document: Document, operation: Operation, arrays: M
             options["files"] = [("images", ("picture.png", base64.b64decode(EXAMPLE_IMAGE)))]
         else:
             text = operation.raw["requestBody"].get("description", "")
-            is_npy = media_type == "application/x-npy"
-            options["content"] = arrays[("latents" if "latent" in text else "images") if is_npy else media_type]
+            of = "latents" if "latent" in text else "images"
+            options["content"] = arrays.get(f"{media_type} {of}") or arrays[media_type]
             headers["Content-Type"] = media_type
     return client.request(operation.method, path, params=query, headers=headers, **options)

@@ -39,7 +39,7 @@ def test_a_row_has_the_same_bits_in_any_batch(vaes: list[Vae], digits: Pixels, g
         run, rows = {
             "encoder": (vae.graphs._run_encoder, images),
             "decoder": (vae.graphs._run_decoder, latents),
-            "score": (vae.graphs._run_scoring, np.concatenate([latents, pixels], axis=1)),
+            "score": (vae.graphs._run_score, np.concatenate([latents, pixels], axis=1)),
         }[graph]
         whole = run(rows)
         for size in (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 100, 128, 255):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from safetensors.numpy import save
 from starlette.testclient import TestClient
 
 from app.api.pictures import EXAMPLE_IMAGE
@@ -199,12 +200,15 @@ def test_examples_of_parameters_fit_their_schemas(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def arrays(client: TestClient) -> dict[str, bytes]:
-    """Bodies of which no document holds an example, as the examples' model takes them; npy by what is in it."""
+    """Bodies of which no document holds an example, as the examples' model takes them; arrays by what is in them."""
     manifest = client.get("/models/mnist-2d").json()["manifest"]
     image, latent = manifest["image"], manifest["latent"]["shape"]
+    images, latents = np.zeros((1, image["height"], image["width"]), np.uint8), np.zeros((1, *latent), np.float32)
     return {
-        "images": npy(np.zeros((1, image["height"], image["width"]), np.uint8)),
-        "latents": npy(np.zeros((1, *latent), np.float32)),
+        "application/x-npy images": npy(images),
+        "application/x-npy latents": npy(latents),
+        "application/x-safetensors images": save({"images": images}),
+        "application/x-safetensors latents": save({"latents": latents}),
         "tensor/binary": bytes(4 * latent[0]),
         "application/octet-stream": base64.b64decode(EXAMPLE_IMAGE),
     }

@@ -34,8 +34,8 @@ if importlib.util.find_spec("ray") is None and "CI" not in os.environ:
 
 SERVED = ["digits-ae", "mnist", "mnist-2d"]
 START_SECONDS, STOP_SECONDS = 150, 40
-OF_THE_MOMENT = {"date", "x-queue-time", "x-inference-time", "x-total-time"}
-RAYS_OWN = {"server", "x-request-id"}
+OF_THE_MOMENT = {"date", "x-queue-time", "x-inference-time", "x-total-time", "x-request-id"}
+RAYS_OWN = {"server"}
 
 DOCUMENT = json.loads((ROOT / "openapi.json").read_text())
 OPERATIONS = {it.id: it for it in operations(DOCUMENT) if not it.raw.get("security")}

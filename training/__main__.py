@@ -1,10 +1,12 @@
-"""The command line: `python -m training train|export|evaluate|figures`, in that order, or `posteriors`."""
+"""The command line: `python -m training train|export|evaluate|figures`, in that order, `posteriors`, or `import`."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from training.importing.command import import_
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -112,6 +114,9 @@ def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models 
 
     for name, array in posteriors(_bundle(target, models), data_dir=data_dir).items():
         print(f"{name} {list(array.shape)}")
+
+
+app.command("import")(import_)
 
 
 def _bundle(target: str, models: Path) -> Path:

@@ -58,21 +58,35 @@ def write_graph(path: Path, module: nn.Module, example: Tensor, outputs: list[st
 
     `example` has two rows: the exporter would take a batch of one for a constant.
     """
-    with _quiet():
+    model = to_model(module, example, outputs, {0: torch.export.Dim("batch")})
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def to_model(
+    module: nn.Module | torch.export.ExportedProgram,
+    example: Tensor | None = None,
+    outputs: list[str] | None = None,
+    free: dict[int, Any] | None = None,
+) -> Any:
+    """`module` as an ONNX model without the exporter's notes; `free` holds torch's dimensions of the axes that vary.
+
+    A program brings its example and its dimensions along.
+    """
+    with quiet():
         program = torch.onnx.export(
             module,
-            (example,),
+            () if example is None else (example,),
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
             output_names=outputs,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=None if free is None else (free,),
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
     _strip(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    return model
 
 
 def compare(written: Bundle, encoder: nn.Module, decoder: nn.Module, images: NDArray[np.uint8]) -> None:
@@ -109,7 +123,7 @@ def _compare_batch(session: Session, module: nn.Module, rows: NDArray[Any]) -> N
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep back what the exporter says about its own insides: deprecations, and packages that are not installed."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level

@@ -31,7 +31,12 @@ async def _decode_one(server: State, vae: Vae, query: DecodeOneQuery) -> Result:
     return await _decode(server, vae, query, check_latents([query.latent], vae, 1, "/query/latent"))
 
 
-FORMS = {"": ("json", "json"), "/image": ("json", "grid"), "/npy": ("npy", "npy")}
+FORMS = {
+    "": ("json", "json"),
+    "/image": ("json", "grid"),
+    "/npy": ("npy", "npy"),
+    "/safetensors": ("safetensors", "safetensors"),
+}
 offer(
     router,
     "/decode",

@@ -51,7 +51,7 @@ async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -
         arrays["latent_percentile"] = vae.mean_percentile(posterior.mean)
     if query.draw:
         facts["seed"] = query.seed_or_new()
-        arrays["latents"] = vae.draw(posterior, facts["seed"])
+        arrays["latents"] = await vae.draw(posterior, facts["seed"])
         arrays["draw_percentile"] = vae.latent_percentile(arrays["latents"]) if query.percentile else None
     return Result(arrays=arrays, facts=facts)
 

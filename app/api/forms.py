@@ -22,8 +22,9 @@ from app.vae import Vae
 Compute = Callable[..., Awaitable[Result]]
 """From the server, the model that is asked, the query and, where there is a body, the input."""
 
-IMAGES_TO_ARRAYS = {"": ("json", "json"), "/files": ("files", "json"), "/npy": ("npy", "npz")}
-IMAGES_TO_IMAGES = {"": ("json", "json"), "/files": ("files", "json"), "/npy": ("npy", "npy")}
+_OF_IMAGES = {"": ("json", "json"), "/files": ("files", "json"), "/safetensors": ("safetensors", "safetensors")}
+IMAGES_TO_ARRAYS = _OF_IMAGES | {"/npy": ("npy", "npz")}
+IMAGES_TO_IMAGES = _OF_IMAGES | {"/npy": ("npy", "npy")}
 """The forms of operations on images, by what they answer."""
 
 

@@ -42,7 +42,7 @@ async def _interpolate(server: State, vae: Vae, query: PictureQuery, body: Inter
     with vae.graphs.held("decoder", (len(body.points) - 1) * (body.steps - 1) + 1):
         points = await locate(server, vae, query, body.points)
         all_given = all(point.latent is not None for point in body.points)
-        latents, method = vae.interpolate(points, body.steps, body.method, all_given=all_given)
+        latents, method = await vae.interpolate(points, body.steps, body.method, all_given=all_given)
         return await decoded(vae, query, finite(latents, "/points", rows=False), method=method)
 
 

@@ -7,22 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from app.api.parameters import MOST, NOT_NULL, JsonInt, Latent, ModelQuery, PercentileQuery, Strict, check_count
+from app.api.parameters import NOT_NULL, JsonInt, Latents, ModelQuery, OneLatent, PercentileQuery, Strict, check_count
 from app.api.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
 from app.api.state import State
 from app.arrays import read_npy
 from app.errors import InvalidInput
 from app.gaussian import Floats
 from app.images import Pixels
+from app.tensorfiles import read_safetensors
 from app.vae import Vae
 
 
 class DecodeRequest(Strict):
     """Latents to decode."""
 
-    latents: list[Latent] = Field(
-        min_length=1, max_length=MOST, fail_fast=True, description="Latents of the model's size."
-    )
+    latents: Latents = Field(description="Latents of the model's shape.")
 
 
 class PictureQuery(ModelQuery, ReadingQuery, PercentileQuery):
@@ -35,7 +34,7 @@ class Point(Strict):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     image: Annotated[Base64Image | None, NOT_NULL] = Field(None, examples=[EXAMPLE_IMAGE])
-    latent: Annotated[Latent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
+    latent: Annotated[OneLatent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
     label: Annotated[JsonInt | None, NOT_NULL] = Field(None, description="The mean of this class.")
 
     @model_validator(mode="after")
@@ -64,6 +63,16 @@ async def latents_of_array(server: State, vae: Vae, query: Any, content: bytes) 
     return latents_of_values(read_npy(content), vae, server.limits.max_rows)
 
 
+async def latents_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
+    """Latents `[N, *latent]` of a safetensors file's `latents`.
+
+    Raises:
+        BadRequest: not a safetensors file.
+        InvalidInput: it has no such tensor, or as `latents_of_values`.
+    """
+    return latents_of_values(read_safetensors(content, "latents"), vae, server.limits.max_rows)
+
+
 def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
     """Latents `[N, *latent]` of an array.
 
@@ -72,8 +81,7 @@ def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
     """
     if array.dtype.kind != "f":
         raise InvalidInput("latents must be floats")
-    if array.shape[1:] != vae.latent_shape:
-        raise InvalidInput(f"latents must be [N, {', '.join(map(str, vae.latent_shape))}]")
+    vae.geometry.check_latents(array.shape)
     check_count(len(array), limit, "")
     return finite(array)
 
@@ -86,7 +94,7 @@ async def locate(
     Raises:
         InvalidInput: one of them cannot be located; the pointer says which.
     """
-    located = np.empty((len(points), *vae.latent_shape), np.float32)
+    located: dict[int, Floats] = {}
     pictured = [index for index, point in enumerate(points) if point.image is not None]
     if len(pictured) > server.limits.max_rows:
         raise InvalidInput(f"at most {server.limits.max_rows} may be images", pointer)
@@ -101,8 +109,11 @@ async def locate(
             raise InvalidInput(error.detail, f"{pointer}/{index}/{member}") from None
     if pictured:
         images = await _read_images(server, vae, query, points, pictured, pointer)
-        located[pictured] = (await vae.encode(images)).mean
-    return located
+        located |= zip(pictured, (await vae.encode(images)).mean, strict=True)
+    for index in range(1, len(points)):
+        if located[index].shape != located[0].shape:
+            raise InvalidInput("of another size than the first: a path and a sum are of one size", f"{pointer}/{index}")
+    return np.stack([located[index] for index in range(len(points))])
 
 
 async def _read_images(
@@ -117,18 +128,34 @@ async def _read_images(
         raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
 
 
-def check_latents(latents: list[list[float]], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
-    """Float32 `[N, *latent]` of latents as JSON and queries have them.
+def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
+    """Float32 `[N, *latent]` of latents as JSON and queries have them: vectors, or maps as nested lists.
 
     Raises:
-        InvalidInput: one of them has another size than the model's; or too many; or beyond float32.
+        InvalidInput: one of them has another shape than the model's, or than the first; or too many; or beyond float32.
     """
     check_count(len(latents), limit, pointer)
-    size = int(np.prod(vae.latent_shape))
-    for index, latent in enumerate(latents):
-        if len(latent) != size:
-            raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")
+    if vae.geometry.is_vector:
+        size = vae.latent_shape[0]
+        for index, latent in enumerate(latents):
+            if len(latent) != size or isinstance(latent[0], list):
+                raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")
+    else:
+        shape = _shape(latents[0])
+        for index, latent in enumerate(latents):
+            if not vae.geometry.is_latent(_shape(latent)):
+                raise InvalidInput(f"this model's latents are [{vae.geometry.latent_words}]", f"{pointer}/{index}")
+            if _shape(latent) != shape:
+                raise InvalidInput("of another size than the first", f"{pointer}/{index}")
     return finite(np.array(latents, np.float64), pointer)
+
+
+def _shape(latent: list[Any]) -> tuple[int, ...]:
+    """Of a vector or of a map; none where its rows are not all of one length."""
+    if not isinstance(latent[0], list):
+        return (len(latent),)
+    heights, widths = {len(plane) for plane in latent}, {len(row) for plane in latent for row in plane}
+    return (len(latent), *heights, *widths) if len(heights) == len(widths) == 1 else ()
 
 
 def finite(array: NDArray[Any], pointer: str = "", *, rows: bool = True) -> Floats:

@@ -31,6 +31,7 @@ class ManifoldQuery(ModelQuery):
 async def _manifold(server: State, vae: Vae, query: ManifoldQuery) -> Result:
     """Decode an even grid of the prior's quantiles from 0.05 to 0.95; the second dimension is largest at the top."""
     check_count(query.n, server.limits.max_manifold, "/query/n")
+    vae.check_prior()
     dims = plane_dims(vae, query.dims)
     return Result({"images": await vae.decode(vae.plane(manifold_grid(query.n), dims))}, columns=query.n)
 

@@ -7,7 +7,7 @@ docs/performance.md.
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, Self, TypeVar, cast, get_args, get_origin
 from urllib.parse import parse_qsl
@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.api.freshness import Freshness
-from app.api.parameters import ModelQuery
+from app.api.parameters import BRANCHES, ModelQuery
 from app.api.raw import Raw
 from app.api.state import State, server_state
 from app.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
@@ -257,4 +257,20 @@ def invalid(error: ValidationError, *place: str) -> RequestValidationError:
     if error.error_count() > _MOST_ERRORS:
         return RequestValidationError([{"type": "many", "loc": place, "msg": "wrong in too many places"}])
     wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    return RequestValidationError([item | {"loc": (*place, *item["loc"])} for item in wrong])
+    return RequestValidationError([item | {"loc": (*place, *item["loc"])} for item in _without_branches(wrong)])
+
+
+def _without_branches(wrong: Iterable[Any]) -> list[Any]:
+    """Errors; of a union of vectors and maps only that of the branch which came furthest, as if there were no other."""
+    found: dict[tuple[int | str, ...], Any] = {}
+    for item in wrong:
+        place = item["loc"]
+        at = next((index for index, step in enumerate(place) if step in BRANCHES), None)
+        if at is None or item["type"] == "extra_forbidden":
+            found[*place, item["type"]] = item
+            continue
+        union, rest = place[:at], place[at + 1 :]
+        before = found.get(union)
+        if before is None or rest > before["loc"][at:]:
+            found[union] = item | {"loc": (*union, *rest)}
+    return list(found.values())

@@ -6,13 +6,15 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from typing_extensions import TypeAliasType
 
 from app.api.state import Server
 from app.arrays import NPY
 from app.errors import BadRequest, InvalidInput
+from app.tensorfiles import SAFETENSORS
 
 LARGEST_SEED = 2**31 - 1
 
@@ -41,7 +43,34 @@ QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
 MOST = 2**16
 """Items of any list in JSON, whatever the limits are set to: more are refused before they are looked at."""
 
-Latent = Annotated[list[JsonFloat], Field(min_length=1, max_length=MOST, fail_fast=True, examples=[[0.5, -1.2]])]
+_Row = Annotated[list[JsonFloat], Field(min_length=1, max_length=MOST, fail_fast=True)]
+_Plane = Annotated[list[_Row], Field(min_length=1, max_length=MOST, fail_fast=True)]
+Vector = _Row
+Map = Annotated[list[_Plane], Field(min_length=1, max_length=MOST, fail_fast=True)]
+VECTOR, MAP = Tag("vector"), Tag("map")
+BRANCHES = frozenset({VECTOR.tag, MAP.tag})
+"""What a union's branches are called in the place of an error, which clients do not see."""
+OneLatent = TypeAliasType(
+    "OneLatent",
+    Annotated[
+        Annotated[Vector, VECTOR] | Annotated[Map, MAP],
+        Field(union_mode="left_to_right", description="A vector, or a map [c, h, w].", examples=[[0.5, -1.2]]),
+    ],
+)
+"""One of a request. A vector is tried first and costs no more than if there were no maps."""
+Latents = TypeAliasType(
+    "Latents",
+    Annotated[
+        Annotated[list[Vector], Field(min_length=1, max_length=MOST, fail_fast=True), VECTOR]
+        | Annotated[list[Map], Field(min_length=1, max_length=MOST, fail_fast=True), MAP],
+        Field(
+            union_mode="left_to_right",
+            description="Vectors, or maps [c, h, w], all of one shape.",
+            examples=[[[0.5, -1.2]]],
+        ),
+    ],
+)
+"""Those of a request, all vectors or all maps."""
 
 
 class Strict(BaseModel):
@@ -85,6 +114,8 @@ def binary_body(media_type: str, description: str) -> dict[str, Any]:
 
 NPY_IMAGES = binary_body(NPY, "uint8, or float in [0, 1]; [N, H, W] or [N, H, W, C] of the model's size.")
 NPY_LATENTS = binary_body(NPY, "float32 [N, *latent].")
+SAFETENSORS_IMAGES = binary_body(SAFETENSORS, "A tensor `images` as npy has it; others are not looked at.")
+SAFETENSORS_LATENTS = binary_body(SAFETENSORS, "A tensor `latents`, floats [N, *latent]; others are not looked at.")
 
 IMAGE_FILES: dict[str, Any] = {
     "requestBody": {

@@ -15,6 +15,7 @@ from app.api.state import Limits, State
 from app.arrays import read_npy
 from app.errors import InvalidInput
 from app.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
+from app.tensorfiles import read_safetensors
 from app.vae import Vae
 
 # An 8 x 8 grey PNG of a nought: any size is resized to the model's.
@@ -49,22 +50,24 @@ class ReadingQuery(BaseModel):
     )
     invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
     fit: Literal["stretch", "crop"] = Field(
-        "stretch", description="What becomes of a picture of another shape: all of it is stretched, or its middle kept."
+        "stretch",
+        description="What becomes of a picture of another shape: all of it is stretched, or its middle kept. Models"
+        " of any size take the nearest lower multiple of their stride.",
     )
     strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
 
     def reading(self, vae: Vae, limits: Limits) -> Reading:
         """For the images of `vae`."""
-        height, width, _ = vae.image_shape
+        size, stride = vae.geometry.size, vae.geometry.stride
         mode = vae.manifest.image.mode
         crop = self.fit == "crop"
-        return _reading(height, width, mode, limits.max_pixels, self.background, self.invert, crop, self.strict)
+        return _reading(size, stride, mode, limits.max_pixels, self.background, self.invert, crop, self.strict)
 
 
 @lru_cache(256)
 def _reading(
-    height: int,
-    width: int,
+    size: tuple[int, int] | None,
+    stride: int,
     mode: Literal["L", "RGB"],
     max_pixels: int,
     background: str,
@@ -72,9 +75,11 @@ def _reading(
     crop: bool,
     strict: bool,
 ) -> Reading:
+    height, width = size or (None, None)
     return Reading(
         height=height,
         width=width,
+        multiple=stride,
         mode=mode,
         max_pixels=max_pixels,
         background=parse_color(background),
@@ -111,19 +116,35 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
 
 
 async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
-    """uint8 `[N, H, W, C]` of an npy array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
+    """uint8 `[N, H, W, C]` of an npy array.
 
     Raises:
         BadRequest: not an npy file.
+        InvalidInput: as `images_of_values`.
+    """
+    return images_of_values(read_npy(content), vae, server.limits.max_rows)
+
+
+async def images_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
+    """uint8 `[N, H, W, C]` of a safetensors file's `images`.
+
+    Raises:
+        BadRequest: not a safetensors file.
+        InvalidInput: it has no such tensor, or as `images_of_values`.
+    """
+    return images_of_values(read_safetensors(content, "images"), vae, server.limits.max_rows)
+
+
+def images_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Pixels:
+    """uint8 `[N, H, W, C]` of an array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
+
+    Raises:
         InvalidInput: another shape than the model's, too many rows, or floats that are not finite or out of range.
     """
-    array, (height, width, channels) = read_npy(content), vae.image_shape
     if array.ndim == 3:
         array = array[..., None]
-    if array.shape[1:] != (height, width, channels):
-        grey = f"[N, {height}, {width}] or " if channels == 1 else ""
-        raise InvalidInput(f"the array must be {grey}[N, {height}, {width}, {channels}]")
-    check_count(len(array), server.limits.max_rows, "")
+    vae.geometry.check_images(array.shape)
+    check_count(len(array), limit, "")
     return pixels_of_values(array)
 
 
@@ -157,8 +178,8 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
 async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
     """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
     bytes can hold millions of pixels."""
-    pixels = len(contents) * reading.height * reading.width
-    if pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
+    pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
+    if 0 < pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
         return images
     try:
         return await asyncio.get_running_loop().run_in_executor(server.decoding, read_images, contents, reading)

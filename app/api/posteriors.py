@@ -12,7 +12,7 @@ from app.api.manifold import TwoDims, plane_dims
 from app.api.operation import Operation
 from app.api.parameters import ModelQuery, PercentileQuery
 from app.api.state import State
-from app.api.writers import Answer, LatentList, Percentiles, Result
+from app.api.writers import Answer, Percentiles, Result
 from app.errors import InvalidInput
 from app.scatter import scatter
 from app.tables import HeldOut
@@ -40,7 +40,7 @@ class PosteriorsResponse(Answer):
     """Posterior means of images that the model never saw."""
 
     dims: list[int] = Field(description="The latent dimensions that `mean` has.")
-    mean: LatentList = Field(description="Means of the posteriors q(z|x).")
+    mean: list[list[float]] = Field(description="Means of the posteriors q(z|x).")
     labels: list[int] | None = Field(None, description="The images' classes, where the data set has classes.")
     latent_percentile: Percentiles | None = Field(
         None,
@@ -69,6 +69,7 @@ async def _scatter(server: State, vae: Vae, query: PlaneQuery) -> Result:
 
 
 def _some(vae: Vae, query: PlaneQuery) -> HeldOut:
+    vae.geometry.dimensions()
     held_out = vae.tables.held_out
     if held_out is None:
         raise InvalidInput("this model has no held-out posteriors", "/query/model")

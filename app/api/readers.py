@@ -6,9 +6,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.latents import DecodeRequest, latents_of_array, latents_of_json
-from app.api.parameters import IMAGE_FILES, NPY_IMAGES, NPY_LATENTS, ImageFiles, RawBody
-from app.api.pictures import PicturesRequest, ReadingQuery, images_of_array, images_of_files, images_of_json
+from app.api.latents import DecodeRequest, latents_of_array, latents_of_json, latents_of_tensors
+from app.api.parameters import (
+    IMAGE_FILES,
+    NPY_IMAGES,
+    NPY_LATENTS,
+    SAFETENSORS_IMAGES,
+    SAFETENSORS_LATENTS,
+    ImageFiles,
+    RawBody,
+)
+from app.api.pictures import (
+    PicturesRequest,
+    ReadingQuery,
+    images_of_array,
+    images_of_files,
+    images_of_json,
+    images_of_tensors,
+)
 from app.api.state import State
 from app.errors import InvalidInput
 from app.images import Pixels
@@ -38,10 +53,12 @@ READERS: dict[str, dict[str, Reader]] = {
         "json": Reader(PicturesRequest, images_of_json, ReadingQuery),
         "files": Reader(ImageFiles, images_of_files, ReadingQuery, "of uploaded files", IMAGE_FILES),
         "npy": Reader(RawBody, images_of_array, None, "of an npy array of the model's size", NPY_IMAGES),
+        "safetensors": Reader(RawBody, images_of_tensors, None, "of a safetensors file", SAFETENSORS_IMAGES),
     },
     "latents": {
         "json": Reader(DecodeRequest, latents_of_json),
         "npy": Reader(RawBody, latents_of_array, None, "of an npy array", NPY_LATENTS),
+        "safetensors": Reader(RawBody, latents_of_tensors, None, "of a safetensors file", SAFETENSORS_LATENTS),
     },
 }
 """What an operation takes, then the form that it comes in."""

@@ -178,9 +178,7 @@ def _images(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -
     """uint8 `[N, H, W, C]` of a tensor `[N, C, H, W]`, uint8 or float in [-1, 1]."""
     if query.shape is None or query.dtype is None:
         raise InvalidInput("a tensor needs both shape and dtype", "/query")
-    height, width, channels = vae.image_shape
-    if tuple(query.shape[1:]) != (channels, height, width):
-        raise InvalidInput(f"images must be [N, {channels}, {height}, {width}]", "/query/shape")
+    vae.geometry.check_images(query.shape, "/query/shape", planes=True)
     check_count(query.shape[0], server.limits.max_rows, "/query/shape")
     planes = of_bytes(content, query.dtype, query.shape)
     if planes.dtype != np.uint8:

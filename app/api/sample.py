@@ -23,15 +23,20 @@ class SampleQuery(SeedQuery, PercentileQuery):
     truncation: QueryFloat | None = Field(None, ge=0.1, description="Redraws components beyond this, before scaling.")
     source: Source = Field("prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior.")
     label: int | None = Field(None, ge=0, description="Only this class; for `aggregate`.")
+    height: int | None = Field(
+        None, ge=1, description="Pixels; to be given where a model makes images of any size, a multiple of its stride."
+    )
+    width: int | None = Field(None, ge=1, description="As `height`.")
 
 
 async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
     """Draw latents and decode them."""
     check_count(query.n, server.limits.max_rows, "/query/n")
-    seed = query.seed_or_new()
-    latents = vae.sample(
+    size, seed = vae.geometry.size_asked(query.height, query.width), query.seed_or_new()
+    latents = await vae.sample(
         seed,
         query.n,
+        size=size,
         temperature=query.temperature,
         truncation=query.truncation,
         source=query.source,
@@ -40,5 +45,10 @@ async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
     return await decoded(vae, query, latents, seed=seed)
 
 
-FORMS = {"": (None, "json"), "/image": (None, "grid"), "/npy": (None, "npy")}
+FORMS = {
+    "": (None, "json"),
+    "/image": (None, "grid"),
+    "/npy": (None, "npy"),
+    "/safetensors": (None, "safetensors"),
+}
 offer(router, "/sample", _sample, query=SampleQuery, answer=SeededImages, forms=FORMS)

@@ -7,6 +7,8 @@ from typing import Any, TypeGuard
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
+LIKE = "x-like"
+"""Names the schema that stands in a schema's place: pydantic writes no reference to what it does not define."""
 
 _NULL = {"type": "null"}
 
@@ -20,6 +22,8 @@ def plain(schema: Schema, *, nullable: bool) -> Schema:
     schema = {key: value for key, value in schema.items() if key != "title"}
     if not nullable:
         schema = _without_null(schema)
+    if LIKE in schema:
+        schema["$ref"] = PREFIX + schema.pop(LIKE)
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     if schema.get("type") == "integer":

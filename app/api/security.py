@@ -31,7 +31,7 @@ _EXPOSED = (
 
 
 class SecurityHeaders:
-    """ASGI middleware: marks every answer; pages have a policy of their own, which stays."""
+    """ASGI middleware: marks every answer that is not yet marked; pages have a policy of their own, which stays."""
 
     def __init__(self, app: ASGIApp, varies_by_origin: bool) -> None:
         """`varies_by_origin` keeps a cache from giving to one origin what another, or none, was answered."""
@@ -42,8 +42,10 @@ class SecurityHeaders:
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", ())
-                policy = () if any(name == _POLICY for name, _ in headers) else (_NOTHING,)
-                message["headers"] = [*headers, *self._headers, *policy]
+                names = {name for name, _ in headers}
+                if _HEADERS[0][0] not in names:
+                    policy = () if _POLICY in names else (_NOTHING,)
+                    message["headers"] = [*headers, *self._headers, *policy]
             await send(message)
 
         await self.app(scope, receive, marked if scope["type"] == "http" else send)

@@ -53,7 +53,8 @@ async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
     most = min(server.limits.max_steps, server.limits.max_rows)
     if query.steps > most:
         raise InvalidInput(f"must be 2 to {most}", "/query/steps")
-    values, base = np.linspace(-query.extent, query.extent, query.steps, dtype=np.float32), _base(vae, query)
+    vae.geometry.dimensions()
+    values, base = np.linspace(-query.extent, query.extent, query.steps, dtype=np.float32), await _base(vae, query)
     facts = {"values": values.tolist(), "seed": query.seed, "label": query.label}
     if query.direction is not None:
         latents = base + values[:, None] * _direction(vae, query, query.direction)
@@ -63,13 +64,13 @@ async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
     return await decoded(vae, query, latents, columns=query.steps, dims=dims, **facts)
 
 
-def _base(vae: Vae, query: TraverseQuery) -> Floats:
+async def _base(vae: Vae, query: TraverseQuery) -> Floats:
     """Where to start, `[d]`."""
     if query.seed is not None and query.label is not None:
         raise InvalidInput("start from a draw or from a class mean", "/query/label")
     if query.label is not None:
         return vae.tables.label_mean(query.label, "/query/label")
-    return np.zeros(vae.latent_shape, np.float32) if query.seed is None else vae.sample(query.seed, 1)[0]
+    return np.zeros(vae.latent_shape, np.float32) if query.seed is None else (await vae.sample(query.seed, 1))[0]
 
 
 def _direction(vae: Vae, query: TraverseQuery, index: int) -> Floats:
@@ -80,7 +81,7 @@ def _direction(vae: Vae, query: TraverseQuery, index: int) -> Floats:
 
 def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:
     """The dimensions, one row each."""
-    (size,) = vae.latent_shape
+    size = vae.geometry.dimensions()
     most = server.limits.max_rows // query.steps
     if query.dims is None:
         return vae.dims_by_kl()[: min(_DIMS, most)]

@@ -29,7 +29,7 @@ async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Re
     check_count(query.n, server.limits.max_rows, "/query/n")
     seed = query.seed_or_new()
     with vae.graphs.held("decoder", query.n):
-        latents = vae.vary(await vae.encode(images), query.n, query.radius, seed)
+        latents = await vae.vary(await vae.encode(images), query.n, query.radius, seed)
         return await decoded(vae, query, latents, seed=seed)
 
 

@@ -4,21 +4,26 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.api.parameters import PercentileQuery
 from app.api.raw import Header, Raw
+from app.api.schemas import LIKE
 from app.arrays import NPY, NPZ, write_npy, write_npz
 from app.errors import InvalidInput
 from app.gaussian import Floats
 from app.images import WRITERS as PICTURES
 from app.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile, write_animation, write_image
+from app.tensorfiles import SAFETENSORS, write_safetensors
 from app.vae import Vae
+
+MOST_NUMBERS = 2**20
+"""Numbers of an answer in JSON: more would take the event loop longer than a tenth of a second."""
 
 # Below this many pixels, writing a picture costs less than the hop to a thread.
 _INLINE_PIXELS = 16_384
@@ -45,7 +50,8 @@ class Answer(BaseModel):
     version: int = Field(description="Its version.", examples=[1])
 
 
-LatentList = list[list[float]]
+LatentList = Annotated[list[Any], WithJsonSchema({LIKE: "Latents"})]
+"""Vectors, or maps, as numpy gives them; documented as what requests have, so that clients have one type of both."""
 Percentiles = list[float]
 
 
@@ -98,6 +104,8 @@ class AnimationQuery(BaseModel):
 
 
 async def _json(vae: Vae, query: Any, result: Result, answer: type[Answer]) -> Answer:
+    if sum(array.size for array in result.arrays.values() if array is not None) > MOST_NUMBERS:
+        raise InvalidInput(f"more than {MOST_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
     members = {name: await _base64_pictures(pixels) for name, pixels in result.pictures.items()}
     lists = {name: array.tolist() for name, array in result.arrays.items() if array is not None}
     manifest = vae.manifest
@@ -117,9 +125,7 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
         InvalidInput: it would be larger than the format can hold.
     """
     across, down = grid_shape(len(images), columns)
-    if max(down * images.shape[1], across * images.shape[2]) > PICTURES[format].most_pixels:
-        most = PICTURES[format].most_pixels
-        raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
+    _check_sides(down * images.shape[1], across * images.shape[2], format)
 
     def write() -> bytes:
         return write_image(tile(images, columns), format)
@@ -127,8 +133,15 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
     return write() if images.size <= _INLINE_PIXELS else await asyncio.to_thread(write)
 
 
+def _check_sides(height: int, width: int, format: str) -> None:
+    most = PICTURES[format].most_pixels
+    if max(height, width) > most:
+        raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
+
+
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
     frames, kind = result.pictures["images"], query.format
+    _check_sides(frames.shape[1], frames.shape[2] * (len(frames) if kind == "png" else 1), kind)
 
     def write() -> bytes:
         return (
@@ -143,10 +156,21 @@ async def _npy(vae: Vae, query: Any, result: Result, _: Any) -> Response:
 
 
 async def _npz(vae: Vae, query: Any, result: Result, _: Any) -> Response:
-    arrays = {name: array for name, array in result.arrays.items() if array is not None}
-    pictures = {name: _without_one_channel(pixels) for name, pixels in result.pictures.items()}
     facts = {name: np.array(value) for name, value in result.facts.items() if value is not None}
-    return _binary(vae, write_npz({**arrays, **pictures, **facts}), NPZ, result)
+    return _binary(vae, write_npz({**_arrays(result), **facts}), NPZ, result)
+
+
+async def _safetensors(vae: Vae, query: Any, result: Result, _: Any) -> Response:
+    manifest = vae.manifest
+    facts = {"model": manifest.name, "version": manifest.version, **result.facts}
+    told = {name: str(value) for name, value in facts.items() if value is not None}
+    return _binary(vae, write_safetensors(_arrays(result), told), SAFETENSORS, result)
+
+
+def _arrays(result: Result) -> dict[str, NDArray[Any]]:
+    """All that a result has, by name."""
+    arrays = {name: array for name, array in result.arrays.items() if array is not None}
+    return arrays | {name: _without_one_channel(pixels) for name, pixels in result.pictures.items()}
 
 
 def _without_one_channel(pixels: Pixels) -> Pixels:
@@ -194,6 +218,7 @@ class Writer:
 _STILL = ("image/png", "image/webp")
 _GRID = "The image, or a grid of several."
 _ARRAYS = "Arrays by the names of the JSON answer, but for model and version; single values have no axis."
+_TENSORS = "Tensors by the names of the JSON answer; model, version and single values are in the metadata, as strings."
 
 WRITERS = {
     "json": Writer(_json),
@@ -208,4 +233,5 @@ WRITERS = {
     ),
     "npy": Writer(_npy, None, "answered as npy", (NPY,), "uint8 [N, H, W] or [N, H, W, C]."),
     "npz": Writer(_npz, None, "answered as npz", (NPZ,), _ARRAYS),
+    "safetensors": Writer(_safetensors, None, "answered as safetensors", (SAFETENSORS,), _TENSORS),
 }

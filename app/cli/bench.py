@@ -25,6 +25,8 @@ EXAMPLES = (
 )
 Operation = Literal["encode", "decode", "reconstruct", "sample"]
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+CELLS = 32
+"""Of a map along each side, where any size will do."""
 TIMES = ("x-queue-time", "x-inference-time")
 
 
@@ -99,13 +101,16 @@ async def bench(
 def _request(address: Address, served: Served, operation: Operation, rows: int) -> Request:
     """Noise is as good as digits: the graphs take as long."""
     query, generator = dict(served.query), np.random.default_rng(0)
+    height, width = served.size or (CELLS * served.stride, CELLS * served.stride)
     if operation == "sample":
-        return Request.of(address.url, address.api_key, "GET", f"/sample/npy?{urlencode({**query, 'n': rows})}")
+        query |= {"n": rows} if served.size else {"n": rows, "height": height, "width": width}
+        return Request.of(address.url, address.api_key, "GET", f"/sample/npy?{urlencode(query)}")
     if operation == "decode":
-        latent = [size or 8 for size in served.manifest["latent"]["shape"]]
+        latent = [size or CELLS for size in served.manifest["latent"]["shape"]]
         body = write_npy(generator.standard_normal((rows, *latent), np.float32))
     else:
-        body = write_npy(generator.integers(0, 256, (rows, *served.image_shape), np.uint8))
+        channels = served.manifest["image"]["channels"]
+        body = write_npy(generator.integers(0, 256, (rows, height, width, channels), np.uint8))
     path = f"/{operation}/npy?{urlencode(query)}"
     return Request.of(address.url, address.api_key, "POST", path, body, NPY)
 

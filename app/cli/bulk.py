@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cli.files import Batch, read
+from app.cli.files import Batch, first_shape, read
 from app.cli.options import Bulk
 from app.cli.terminal import progress
 from app.errors import CommandError
@@ -73,14 +73,16 @@ async def over_pictures(
     bulk: Bulk,
     ask: Callable[[int, Pixels], Awaitable[Arrays]],
 ) -> Answered:
-    """What `ask` gives of each batch of pictures and its number, put together.
+    """What `ask` gives of each batch of pictures and its number, put together. Where pictures keep their size, those of
+    another than the first are skipped.
 
     Raises:
         CommandError: none of them can be read.
     """
+    shape = None if reading.width else await asyncio.to_thread(first_shape, names, reading)
 
     async def work(index: int, some: Sequence[str]) -> tuple[Batch, Arrays]:
-        batch = await asyncio.to_thread(read, some, reading)
+        batch = await asyncio.to_thread(read, some, reading, shape)
         arrays = await ask(index, batch.pixels) if batch.names else {}
         return Batch(batch.pixels[:0], batch.names, batch.skipped), arrays
 

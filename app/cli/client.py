@@ -46,16 +46,15 @@ class Served:
         return "log_std" in self.manifest["graphs"]["encoder"]["outputs"]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels.
-
-        Raises:
-            CommandError: they are not fixed.
-        """
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of its images; None where any size will do."""
         image = self.manifest["image"]
-        if not (image["height"] and image["width"]):
-            raise CommandError(f"{self.name} takes images of any size, which this command does not know to make")
-        return image["height"], image["width"], image["channels"]
+        return (image["height"], image["width"]) if image["height"] and image["width"] else None
+
+    @property
+    def stride(self) -> int:
+        """What sides of images are multiples of, where any size will do."""
+        return self.manifest["latent"].get("stride") or 1
 
 
 class Server:

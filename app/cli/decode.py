@@ -49,7 +49,7 @@ async def decode(
 
     async def work(_: int, some: Sequence[Floats]) -> Pixels:
         images = read_npy((await server.arrays("decode/npy", np.asarray(some), served.query)).content)
-        return images.reshape(-1, *served.image_shape)
+        return images if images.ndim == 4 else images[..., None]
 
     pixels = await in_batches("decoding", list(rows), bulk, work)
     Pictures(np.concatenate(pixels), served, {"latents": rows}).deliver(target, columns=columns)

@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -59,16 +61,35 @@ def _in_folder(folder: str, recursive: bool) -> Iterator[str]:
                 yield os.path.join(root, name)
 
 
-def read(names: Sequence[str], reading: Reading) -> Batch:
-    """Read pictures as a model takes them; what cannot be read is skipped, and why is told."""
+def read(names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None = None) -> Batch:
+    """Read pictures as a model takes them, those of one `shape` `(H, W, C)` where it is given; what cannot be read, or
+    has another, is skipped, and why is told."""
     pixels, kept, skipped = [], [], {}
     for name in names:
         try:
-            content = sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
-            pixels.append(read_images([content], reading))
+            (image,) = read_images([_content(name)], reading)
+            if shape is not None and image.shape != shape:
+                raise InvalidInput("of another size than the first: this model keeps sizes, so all must have the same")
+            pixels.append(image)
             kept.append(name)
         except OSError as error:
             skipped[name] = error.strerror or "cannot be read"
         except InvalidInput as error:
             skipped[name] = error.detail
-    return Batch(np.concatenate(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8), kept, skipped)
+    return Batch(np.stack(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8), kept, skipped)
+
+
+def first_shape(names: Sequence[str], reading: Reading) -> tuple[int, ...] | None:
+    """Shape `(H, W, C)` of the first picture that can be read."""
+    shapes = (read([name], reading).pixels.shape[1:] for name in names)
+    return next((shape for shape in shapes if shape[-1]), None)
+
+
+def _content(name: str) -> bytes:
+    return _all_of(sys.stdin) if name == STDIN else Path(name).read_bytes()
+
+
+@lru_cache(1)
+def _all_of(stream: TextIO) -> bytes:
+    """What a stream holds, which can be read once, and may be asked for twice."""
+    return stream.buffer.read()

@@ -91,7 +91,8 @@ class Which:
 
 @dataclass(frozen=True)
 class Looks:
-    """How pictures are made what the model takes: converted and resized here, so that little is sent."""
+    """How pictures are made what the model takes: converted and resized here, so that little is sent. Where any size
+    will do, to the next lower multiple of its stride."""
 
     invert: Annotated[
         bool, typer.Option("--invert", rich_help_panel=_READING, help="Black on white becomes white on black.")
@@ -110,7 +111,7 @@ class Looks:
         Raises:
             UsageError: the background is not a colour.
         """
-        height, width, _ = served.image_shape
+        height, width = served.size or (None, None)
         try:
             background = parse_color(self.background)
         except InvalidInput as error:
@@ -118,6 +119,7 @@ class Looks:
         return Reading(
             height=height,
             width=width,
+            multiple=served.stride,
             mode=served.manifest["image"]["mode"],
             max_pixels=_MOST_PIXELS,
             background=background,

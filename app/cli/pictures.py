@@ -19,6 +19,8 @@ from app.images import Pixels, Reading, read_images, tile, write_animation, writ
 
 FORMS = ("png", "webp", "gif", "npy", "npz", "")
 FRAME_MILLISECONDS = 80
+_MOST_PIXELS = 2**30
+"""Of all pictures of an answer, which the server has bounded."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,9 @@ class Pictures:
     @classmethod
     def of(cls, answer: dict[str, Any], served: Served) -> "Pictures":
         """Of a server's JSON answer with `images`, and perhaps `latents`, `seed` and more."""
-        height, width, _ = served.image_shape
         contents = [base64.b64decode(text) for text in answer["images"]]
-        mode, most = served.manifest["image"]["mode"], len(contents) * height * width
-        reading = Reading(height=height, width=width, mode=mode, max_pixels=most)
+        mode = served.manifest["image"]["mode"]
+        reading = Reading(height=None, width=None, mode=mode, max_pixels=_MOST_PIXELS)
         known = {name: np.array(value) for name, value in answer.items() if name not in ("images", "model", "version")}
         if "latents" in known:
             known["latents"] = known["latents"].astype(np.float32)

@@ -31,6 +31,11 @@ async def sample(
         typer.Option(help="The prior N(0, I), or the mixture fitted to the aggregated posterior."),
     ] = "prior",
     label: Annotated[int | None, typer.Option(min=0, help="Only this class, with --source aggregate.")] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels, where the model makes images of any size: a multiple of its stride."),
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="As --height.")] = None,
     columns: Columns = None,
     stdout_format: StdoutFormat = "png",
 ) -> None:
@@ -47,5 +52,7 @@ async def sample(
         "truncation": truncation,
         "source": source,
         "label": label,
+        "height": height,
+        "width": width,
     }
     Pictures.of(await server.json("GET", "sample", query), served).deliver(target, columns=columns)

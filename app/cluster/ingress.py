@@ -5,6 +5,7 @@ import asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import Problems
+from app.api.security import SecurityHeaders
 from app.api.service import Health
 from app.api.v2.service import Live
 from app.cluster.messages import Answer, Request
@@ -21,7 +22,8 @@ _LIVE = {"/health/live": Health(status="live"), "/v2/health/live": Live()}
 def ingress(models: Models, default: str, *, seconds: float, max_body_bytes: int) -> ASGIApp:
     """The application for these models, of which `default` is that of requests that name none. A request gets
     `seconds`, from its head to the whole answer."""
-    return BodyLimit(Problems(_Ingress(models, default, seconds)), max_body_bytes)
+    app = BodyLimit(Problems(_Ingress(models, default, seconds)), max_body_bytes)
+    return SecurityHeaders(app, varies_by_origin=False)
 
 
 class _Ingress:

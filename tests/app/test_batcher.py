@@ -636,3 +636,60 @@ def test_statistics_tell_what_became_of_requests() -> None:
         await batcher.close()
 
     asyncio.run(main())
+
+
+def test_a_costly_row_counts_as_several() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=6, queue_rows=8), Gate()
+        running = asyncio.create_task(batcher.submit("large", gate, rows(0), cost=3))
+        await started(gate)
+        large = asyncio.create_task(batcher.submit("large", gate, rows(1, 2), cost=3))
+        small = asyncio.create_task(batcher.submit("small", gate, rows(3, 4)))
+        await asyncio.sleep(0)
+        assert batcher.queued_rows == 4
+        with pytest.raises(Overloaded, match="full"):
+            await batcher.submit("small", gate, rows(5))
+        gate.open.set()
+        await asyncio.gather(running, large, small)
+        assert gate.batches == [[0], [1, 2], [3, 4]]
+        again = [batcher.submit("large", gate, rows(value), cost=4) for value in (6, 7)]
+        await asyncio.gather(*again)
+        assert gate.batches[3:] == [[6], [7]]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_abandoned_costly_rows_make_room() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=6, queue_rows=8), Gate()
+        running = asyncio.create_task(batcher.submit("large", gate, rows(0), cost=3))
+        await started(gate)
+        gone = asyncio.create_task(batcher.submit("large", gate, rows(1, 2), cost=3))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(batcher.submit("large", gate, rows(3, 4), cost=3))
+        await asyncio.sleep(0)
+        gate.open.set()
+        assert (await waiting)["double"].tolist() == [6, 8]
+        await running
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_row_that_costs_more_than_a_batch_runs_alone() -> None:
+    async def main() -> None:
+        batcher = Batcher(slots=1, batch_rows=4)
+        latency = Latency(1e-9, 1e-9)
+        answers = [batcher.submit("k", double, rows(value), cost=10, latency=latency) for value in (1, 2)]
+        assert [it["double"].tolist() for it in await asyncio.gather(*answers)] == [[2], [4]]
+        assert batcher.counters.batches == 2
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_latency_grows_with_the_rows_sizes() -> None:
+    assert Latency(0.5, 0.25).scaled(4).seconds(2) == 2.5

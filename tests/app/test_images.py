@@ -312,3 +312,51 @@ def test_written_grey_pictures_are_valid_and_the_small_ones_fit_a_packet(size: t
     if pixels.size <= 1000:
         assert len(content) < 1460
     assert len(write_image(np.zeros((224, 224, 1), np.uint8))) < 1000
+
+
+ANY = Reading(height=None, width=None, mode="L", max_pixels=10_000, multiple=8)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_a_picture_that_keeps_its_size_is_rounded_to_a_multiple(height: int, width: int, crop: bool) -> None:
+    grey = np.full((height, width), 77, np.uint8)
+    pixels = read_image(png(grey), replace(ANY, crop=crop))
+    assert pixels.shape == (max(8, height // 8 * 8), max(8, width // 8 * 8), 1)
+    assert (pixels == 77).all()
+
+
+def test_what_is_a_multiple_is_as_it_was() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 40), np.uint8)
+    for crop, strict in [(False, False), (True, False), (False, True)]:
+        assert np.array_equal(read_image(png(pixels), replace(ANY, crop=crop, strict=strict))[..., 0], pixels)
+
+
+def test_a_crop_of_what_is_too_large_by_little_changes_no_pixel() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (19, 45), np.uint8)
+    assert np.array_equal(read_image(png(pixels), replace(ANY, crop=True))[..., 0], pixels[1:17, 2:42])
+
+
+def test_plain_pictures_that_keep_their_size_are_left_to_the_other_reader() -> None:
+    assert read_plain_png(png(RAMP), ANY) is None
+    assert read_plain_pngs([png(RAMP)], ANY) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "limits"), [((1, 80), 640), ((100, 100), 10_000)], ids=["what it becomes", "what it is"]
+)
+def test_pixels_are_counted_before_and_after(shape: tuple[int, int], limits: int) -> None:
+    content = png(np.zeros(shape, np.uint8))
+    assert read_images([content], replace(ANY, max_pixels=limits)).shape[0] == 1
+    with pytest.raises(InvalidInput, match="too many pixels"):
+        read_images([content], replace(ANY, max_pixels=limits - 1))
+    with pytest.raises(InvalidInput) as refused:
+        read_images([content, content], replace(ANY, max_pixels=2 * limits - 1))
+    assert refused.value.pointer == "/1"
+
+
+def test_the_first_says_what_size_the_others_have() -> None:
+    contents = [png(np.zeros(shape, np.uint8)) for shape in ((17, 25), (23, 31), (24, 24))]
+    assert read_images(contents[:2], ANY).shape == (2, 16, 24, 1)
+    with pytest.raises(InvalidInput, match="another size than the first") as refused:
+        read_images(contents, ANY)
+    assert refused.value.pointer == "/2"

@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ BY_CONNECTIONS = {
     "request_seconds": "tests/app/api/test_departures.py::test_a_request_past_its_deadline_is_answered",
     "queue_seconds": "tests/app/test_limits.py::test_rows_that_wait_too_long_are_dropped",
     "queue_rows": "tests/app/test_limits.py::test_rows_beyond_the_queue_are_refused",
-    "wait_seconds": "tests/app/test_batcher.py::test_rows_that_would_wait_too_long_are_refused_but_other_lanes_are_not",
+    "wait_seconds": "tests/app/test_limits.py::test_who_would_wait_too_long_is_refused",
 }
 """The limits of connections and of time, and who breaks them."""
 
@@ -238,7 +239,7 @@ def test_a_limit_that_no_setting_moves_is_kept(make_client: Callable[..., TestCl
 
 
 def test_what_is_just_within_the_limits_passes(make_client: Callable[..., TestClient]) -> None:
-    client = make_client(max_rows=3, max_pixels=64 * 64, max_steps=5, max_manifold=3)
+    client = make_client(max_rows=3, max_pixels=64 * 64, max_steps=5, max_manifold=2)
     passing = [
         post("/encode/files", form(*[part()] * 3).replace(b"\r\n1\r\n", b"\r\n" + png(BLACK) + b"\r\n"), FORM),
         post("/decode", latents(3)),
@@ -246,7 +247,7 @@ def test_what_is_just_within_the_limits_passes(make_client: Callable[..., TestCl
         encode(many_scans(100)),
         encode(png(BLACK)),
         lambda client: client.get("/sample?n=3"),
-        lambda client: client.get("/manifold/image?n=3"),
+        lambda client: client.get("/manifold/image?n=2"),
     ]
     for send in passing:
         assert send(client).status_code == 200
@@ -265,6 +266,16 @@ def test_rows_beyond_the_queue_are_refused(make_client: Callable[..., TestClient
     answer = client.get("/sample?n=3")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/sample?n=2").status_code == 200
+
+
+def test_who_would_wait_too_long_is_refused(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(wait_seconds=1e-6, slots=1)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda seed: client.get(f"/sample?n=256&seed={seed}"), range(64)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
+    assert client.get("/sample?n=256").status_code == 200  # now that nobody waits
+    assert client.get("/models").json()["queued_rows"] == 0
 
 
 def test_rows_that_wait_too_long_are_dropped(make_client: Callable[..., TestClient]) -> None:

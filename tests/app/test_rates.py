@@ -113,8 +113,17 @@ def test_windows_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest
 
 def test_what_cannot_be_counted_is_answered_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counted = Rates(read_rate("1/hour"), tmp_path)
+    counted.take("b")
     with sqlite3.connect(tmp_path / rates.FILE) as database:
         database.execute("DROP TABLE windows")
     database.close()
     assert counted.take("a") is None
+    assert "a request is not counted" in caplog.text
+
+
+def test_without_a_place_for_counts_requests_are_answered_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = Rates(read_rate("1/hour"), tmp_path / "none")
+    assert [counted.take("a") for _ in range(3)] == [None] * 3
     assert "a request is not counted" in caplog.text

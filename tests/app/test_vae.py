@@ -22,9 +22,9 @@ def vae(name: str = "mnist-2d", batcher: Batcher | None = None, **changes: objec
 
 def test_without_arrays_there_is_no_aggregate_and_no_label() -> None:
     bare = vae(arrays={})
-    assert bare.sample(0, 3).shape == (3, 2)
+    assert asyncio.run(bare.sample(0, 3)).shape == (3, 2)
     with pytest.raises(InvalidInput, match="no aggregated posterior"):
-        bare.sample(0, 3, source="aggregate")
+        asyncio.run(bare.sample(0, 3, source="aggregate"))
     with pytest.raises(InvalidInput, match="no labels"):
         bare.tables.label_mean(0)
 
@@ -53,7 +53,7 @@ def test_the_rest_of_a_plane_is_the_origin() -> None:
 def test_a_deterministic_encoder_draws_nothing() -> None:
     posterior = Posterior(np.zeros((1, 2), np.float32), None)
     with pytest.raises(InvalidInput, match="deterministic"):
-        vae("digits-ae").draw(posterior, 0)
+        asyncio.run(vae("digits-ae").draw(posterior, 0))
 
 
 def digit() -> NDArray[np.uint8]:

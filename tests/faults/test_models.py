@@ -48,8 +48,8 @@ def test_a_request_that_a_graph_fails_on_is_told_so_and_its_neighbours_are_answe
         else:
             assert answer.json()["mean"] == [[0.0, pytest.approx(0.2)]]
     assert faulty.get("/health/ready").status_code == 200
-    told = [record for record in caplog.records if record.name != "app.requests"]  # which says that they were answered
-    errors = [record.message for record in told if record.levelno >= logging.ERROR]
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    errors = [record.message for record in failures if record.name != "app.requests"]  # which tells of the answer
     assert set(errors) == {"faulty/1/encoder.onnx failed"}
     assert len(errors) == sum(first > 0 for first in firsts)
 

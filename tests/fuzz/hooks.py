@@ -4,14 +4,21 @@ anything for the rest."""
 import schemathesis
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save
 
 from tests.conftest import npy
 
-SHAPES = st.sampled_from([(1, 28, 28), (2, 28, 28, 1), (1, 32), (3, 2), (0, 28, 28), (1, 28, 28, 3), (5,), ()])
+VECTORS = [(1, 28, 28), (2, 28, 28, 1), (1, 32), (3, 2), (0, 28, 28), (1, 28, 28, 3), (5,), ()]
+MAPS = [(1, 16, 24, 3), (2, 4, 2, 3), (1, 4, 0, 2), (1, 16, 23, 3)]
+SHAPES = st.sampled_from(VECTORS + MAPS)
 DTYPES = st.sampled_from(["u1", "<f4", ">f8", "<f2", "<i8", "?"])
 ARRAYS = hnp.arrays(DTYPES, SHAPES, elements=st.integers(0, 1), fill=st.just(0))
 
-BYTES = {"application/x-npy": ARRAYS.map(npy), "tensor/binary": st.binary(max_size=4096)}
+BYTES = {
+    "application/x-npy": ARRAYS.map(npy),
+    "application/x-safetensors": ARRAYS.map(lambda array: save({"images": array, "latents": array})),
+    "tensor/binary": st.binary(max_size=4096),
+}
 
 for media_type, bodies in BYTES.items():
     schemathesis.openapi.media_type(media_type, bodies)

@@ -1,7 +1,8 @@
 """A served model as the Open Inference Protocol sees it: its graphs, two models named `{name}.encoder` and
 `{name}.decoder`, and their tensors."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -58,10 +59,23 @@ class Graph:
         return "image" if self.kind == "encoder" else "latent"
 
     @property
-    def row(self) -> tuple[int, ...]:
-        """Shape of a row of its input: `[C, H, W]` or `[*latent]`."""
-        height, width, channels = self.vae.image_shape
-        return (channels, height, width) if self.kind == "encoder" else self.vae.latent_shape
+    def most_values(self) -> int | None:
+        """Values of a row of its input; None where it may be of any size."""
+        if self.vae.geometry.size is None:
+            return None
+        return math.prod(self.vae.image_shape if self.kind == "encoder" else self.vae.latent_shape)
+
+    def check(self, shape: Sequence[int], pointer: str) -> None:
+        """Refuse rows of another shape than `[N, C, H, W]` or `[N, *latent]`.
+
+        Raises:
+            InvalidInput: they do not fit; or their images have too many pixels.
+        """
+        if self.kind == "encoder":
+            self.vae.geometry.check_images(shape, pointer, planes=True)
+        else:
+            self.vae.geometry.check_latents(shape, pointer)
+            self.vae.check_room(shape[0], shape[1:], pointer)
 
     @property
     def inputs(self) -> dict[str, Tensor]:

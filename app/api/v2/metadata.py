@@ -33,7 +33,7 @@ class TensorMetadata(BaseModel):
 
     name: str
     datatype: str = Field(description="UINT8 or FP32.")
-    shape: list[int] = Field(description="Sizes; -1 is the number of rows.")
+    shape: list[int] = Field(description="Sizes; -1 is the number of rows, and any size that will do.")
 
 
 class ModelMetadata(BaseModel):
@@ -51,7 +51,7 @@ class ConfigTensor(BaseModel):
 
     name: str
     data_type: str = Field(description="TYPE_UINT8 or TYPE_FP32.")
-    dims: list[int] = Field(description="Sizes of one row.")
+    dims: list[int] = Field(description="Sizes of one row; -1 where any will do.")
 
 
 class ModelConfig(BaseModel):

@@ -12,12 +12,16 @@ from app.api.raw import Raw
 from app.api.v2.graphs import Graph
 from app.api.writers import stamp
 from app.codings import compress
+from app.errors import InvalidInput
 from app.tensors import NAMES, to_bytes
 
 _ONE_PACKET = 1024
 """Answers of so many bytes gain nothing by compression,"""
 _INLINE_BYTES = 65_536
 """and outputs of so many are written in about the time that the hop to a thread takes."""
+
+_MOST_NUMBERS = 2**22
+"""Numbers that are written as JSON: hundreds of MB while they are."""
 
 
 class OutputTensor(BaseModel):
@@ -42,7 +46,13 @@ class InferReply(BaseModel):
 async def reply(
     graph: Graph, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
 ) -> Response:
-    """The answer of a graph's outputs, each in binary or not, in a content coding where it is large enough."""
+    """The answer of a graph's outputs, each in binary or not, in a content coding where it is large enough.
+
+    Raises:
+        InvalidInput: more numbers than JSON is to hold.
+    """
+    if sum(array.size for name, array in arrays.items() if not binary[name]) > _MOST_NUMBERS:
+        raise InvalidInput(f"more than {_MOST_NUMBERS} numbers for JSON: ask for them in binary", "/outputs")
     if sum(array.nbytes for array in arrays.values()) <= _INLINE_BYTES:
         return _write(graph, id, arrays, binary, coding)
     return await asyncio.to_thread(_write, graph, id, arrays, binary, coding)

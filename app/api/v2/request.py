@@ -1,7 +1,6 @@
 """A request for inference: its JSON, what lies behind it, and what both say."""
 
 import asyncio
-import math
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ from app.api.operation import SelfReading, parse_json
 from app.api.parameters import JsonInt, check_count
 from app.api.pictures import pixels_of_values
 from app.api.state import State
-from app.api.v2.graphs import Graph
+from app.api.v2.graphs import Graph, all_graphs
 from app.codings import inflate, wanted_coding
 from app.errors import BodyTooLarge, InvalidInput
 from app.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
@@ -141,9 +140,12 @@ class InferRequest(SelfReading):
 
 
 def _longest_head(server: State) -> int:
-    """Bytes of JSON that the largest input can take: parsed, a byte may become a list, which takes fifty."""
-    largest = max(max(math.prod(vae.image_shape), math.prod(vae.latent_shape)) for vae in server.catalog)
-    return _BESIDE_DATA + _LONGEST_NUMBER * server.limits.max_rows * largest
+    """Bytes of JSON that the largest input can take: parsed, a byte may become a list, which takes fifty. Where a model
+    takes any size, only how many values there are is bounded, when they are parsed."""
+    largest = [graph.most_values for graph in all_graphs(server.catalog)]
+    if None in largest:
+        return server.limits.max_body_bytes
+    return _BESIDE_DATA + _LONGEST_NUMBER * server.limits.max_rows * max(filter(None, largest))
 
 
 def _binary_size(tensor: InputTensor, pointer: str) -> int | None:
@@ -157,9 +159,8 @@ def _binary_size(tensor: InputTensor, pointer: str) -> int | None:
 def _check(tensor: InputTensor, graph: Graph, limit: int) -> None:
     if tensor.datatype not in _TAKEN[graph.kind]:
         raise InvalidInput(f"{graph.input} is sent as {', '.join(_TAKEN[graph.kind])}", "/inputs/0/datatype")
-    if tuple(tensor.shape[1:]) != graph.row:
-        raise InvalidInput(f"{graph.input} is [N, {', '.join(map(str, graph.row))}]", "/inputs/0/shape")
     check_count(tensor.shape[0], limit, "/inputs/0/shape/0")
+    graph.check(tensor.shape, "/inputs/0/shape")
 
 
 def _array(tensor: InputTensor, piece: memoryview) -> NDArray[Any]:

@@ -7,7 +7,7 @@ const LIKELIHOODS = { bernoulli: "Bernoulli", gaussian: "Gaussian", discretized_
 /** What a manifest says of its model, as rows of a name, a value, and what it means. */
 function rows({ latent, likelihood, metrics, training, graphs }) {
   const { nll, nll_standard_error: error, k, negative_elbo: bound, kl, active_units: active, mean_squared_error: squared } = metrics;
-  const size = latent.shape.join(" × ");
+  const size = latent.shape.map((length) => length ?? "any").join(" × ");
   return [
     [k ? `NLL, k = ${k}` : "NLL", nll && `${figure(nll)}${error ? ` ± ${figure(error)}` : ""} nats`, `the IWAE bound of ${k} draws, lower is better`],
     ["−ELBO", bound && `${figure(bound)} nats`, "lower is better"],

@@ -1,15 +1,16 @@
 """Models, health, metrics, the documentation page, and what every operation shares."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from app import __version__
+from app.bundle import read_manifest
 from tests.conftest import MODELS, Pixels, base64_png
 
 JSON = {"Content-Type": "application/json"}
@@ -75,7 +76,7 @@ def test_models_are_listed_with_their_manifests(client: TestClient) -> None:
     assert body["queued_rows"] == 0
     listed = {(model["name"], model["version"]): model for model in body["models"]}
     for (name, version), model in listed.items():
-        assert model["manifest"] == json.loads((MODELS / name / str(version) / "manifest.json").read_text())
+        assert model["manifest"] == read_manifest(MODELS / name / str(version)).model_dump(mode="json")
         assert (model["state"], model["execution_provider"]) == ("ready", "cpu")
     assert [model["default"] for model in listed.values()].count(True) == 1
 
@@ -118,14 +119,16 @@ def test_a_full_queue_refuses(make_client: Callable[..., TestClient]) -> None:
     assert refused.headers["retry-after"] == "1"
 
 
-def test_settings_bound_requests(make_client: Callable[..., TestClient], digits: Pixels) -> None:
-    client = make_client(max_rows=2, max_steps=3, max_manifold=2, max_pixels=700, max_body_bytes=2000)
+def test_settings_bound_requests(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(max_rows=2, max_steps=3, max_manifold=2, max_pixels=2 * 784, max_body_bytes=2000)
     line = {"points": [{"label": 0}, {"label": 1}]}
     assert client.get("/sample", params={"n": 2}).status_code == 200
     assert client.get("/sample", params={"n": 3}).status_code == 422
     assert client.get("/manifold/image", params={"n": 3}).status_code == 422
     assert client.post("/interpolate", json=line | {"steps": 4}).status_code == 422
-    assert "too many pixels" in client.post("/encode", json={"images": [base64_png(digits[0])]}).text
+    large = base64_png(np.zeros((40, 40), np.uint8))
+    assert "too many pixels" in client.post("/encode", json={"images": [large]}).text
+    assert "more than 1568 pixels" in client.post("/interpolate", json=line | {"steps": 3}).text
     assert problem(client.post("/decode", content=b" " * 2001, headers=JSON), 413, "body-too-large")
 
 

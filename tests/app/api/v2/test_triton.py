@@ -256,7 +256,7 @@ def too_late(foreign: Any, digits: Pixels) -> None:
     [
         (unknown, "404", "no model of this name"),
         (bare, "404", "models end in .encoder or .decoder"),
-        (misshapen, "422", r"/inputs/0/shape: image is \[N, 1, 28, 28\]"),
+        (misshapen, "422", r"/inputs/0/shape: images must be \[N, 1, 28, 28\]"),
         (misnamed, "422", "one input, image"),
         (mistyped, "422", "/inputs/0/datatype: latent is sent as FP16, FP32, FP64"),
         (no_such_output, "422", "/outputs/0/name: name each of mean, log_std"),

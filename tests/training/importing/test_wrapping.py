@@ -1,0 +1,190 @@
+"""What an imported bundle computes, for every habit that a foreign model may have, against the truth about it."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from app.session import Session
+from tests.conftest import Pixels
+from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
+from training.graphs import Graphs
+from training.importing.options import RANGES, Range
+
+
+def check(imported_graphs: Graphs, linear: Linear, images: Pixels) -> None:
+    """Means, spreads and pictures are the model's own."""
+    posterior = imported_graphs.encode(images)
+    np.testing.assert_allclose(posterior.mean, linear.mean(images), atol=1e-3)
+    assert posterior.log_std is not None
+    np.testing.assert_allclose(posterior.log_std, np.tile(LOG_VARIANCES / 2, (len(images), 1)), atol=1e-5)
+    wanted = np.clip(np.rint(255 * linear.decoded(posterior.mean)), 0, 255)
+    assert np.abs(imported_graphs.decode(posterior.mean).astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "nhw", "flat"])
+@pytest.mark.parametrize("values", RANGES, ids=str)
+def test_grey_images_of_every_layout_and_range(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path, layout: str, values: Range
+) -> None:
+    foreign = linear.with_habits(layout=layout, low=values.low, high=values.high)
+    source = save(tmp_path, foreign.encoder(), foreign.decoder())
+    bundle = read(bring(source, tmp_path, sample_file, range=values, output="image"))
+    check(Graphs(bundle), linear, planes[:70])
+    image, latent = bundle.manifest.image, bundle.manifest.latent
+    assert (image.channels, image.height, image.width, latent.shape, latent.stride) == (1, 28, 28, (LATENT,), None)
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "flat", "flat-nhwc"])
+def test_colour_images_of_every_layout_and_order(
+    colours: Pixels, colour_file: Path, tmp_path: Path, layout: str, bgr: bool
+) -> None:
+    linear = Linear.fitted(colours)
+    foreign = linear.with_habits(layout=layout, bgr=bgr, low=-1.0)
+    source = save(tmp_path, foreign.encoder(), foreign.decoder())
+    options = {"image": (3, 28, 28), "layout": layout} if "flat" in layout else {}
+    imported = bring(source, tmp_path, colour_file, range=RANGES[1], output="image", bgr=bgr, **options)
+    check(Graphs(read(imported)), linear, colours[:10])
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 20, 21])
+def test_graphs_of_any_opset(linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path, opset: int) -> None:
+    foreign = linear.with_habits(opset=opset)
+    source = save(tmp_path, foreign.encoder(), foreign.decoder())
+    bundle = read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))
+    check(Graphs(bundle), linear, planes[:7])
+    model = onnx.load_model_from_string(bundle.encoder)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version == 10
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_that_was_frozen_is_freed(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path, batch: int
+) -> None:
+    foreign = linear.with_habits(batch=batch)
+    source = save(tmp_path, foreign.encoder(), foreign.decoder())
+    check(Graphs(read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))), linear, planes[:64])
+
+
+def test_one_tensor_of_moments_is_split(linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path) -> None:
+    source = save(tmp_path, linear.encoder("moments"), linear.decoder())
+    imported = bring(source, tmp_path, sample_file, range=RANGES[0], output="image")
+    assert imported.answers.is_split
+    check(Graphs(read(imported)), linear, planes[:7])
+
+
+@pytest.mark.parametrize(
+    ("posterior", "log_std"),
+    [("log-variance", LOG_VARIANCES / 2), ("log-std", LOG_VARIANCES)],
+)
+def test_a_spread_is_read_as_told(
+    linear: Linear, planes: Pixels, tmp_path: Path, posterior: str, log_std: Pixels
+) -> None:
+    source = save(tmp_path, linear.encoder(), linear.decoder())
+    imported = bring(source, tmp_path, posterior=posterior, range=RANGES[0], output="image")
+    given = Graphs(read(imported)).encode(planes[:2]).log_std
+    assert given is not None
+    np.testing.assert_allclose(given, np.tile(log_std, (2, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("posterior", "factor"), [("variance", 0.5), ("std", 1.0)])
+def test_a_spread_that_is_no_logarithm(
+    linear: Linear, planes: Pixels, tmp_path: Path, posterior: str, factor: float
+) -> None:
+    encoder = linear.encoder()
+    encoder.graph.node.append(helper.make_node("Exp", ["log_var"], ["spread"]))
+    encoder.graph.output[1].name = "spread"
+    imported = bring(
+        save(tmp_path, encoder, linear.decoder()), tmp_path, posterior=posterior, range=RANGES[0], output="image"
+    )
+    given = Graphs(read(imported)).encode(planes[:2]).log_std
+    assert given is not None
+    np.testing.assert_allclose(given, np.tile(factor * LOG_VARIANCES, (2, 1)), atol=1e-4)
+
+
+def test_a_draw_inside_the_encoder_gives_way_to_its_parameters(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path
+) -> None:
+    encoder = linear.encoder()
+    half = onnx.numpy_helper.from_array(np.float32(0.5), "half")
+    encoder.graph.initializer.append(half)
+    encoder.graph.node.extend(
+        [
+            helper.make_node("Mul", ["log_var", "half"], ["log_std"]),
+            helper.make_node("Exp", ["log_std"], ["std"]),
+            helper.make_node("RandomNormalLike", ["std"], ["eps"]),
+            helper.make_node("Mul", ["eps", "std"], ["noise"]),
+            helper.make_node("Add", ["mu", "noise"], ["drawn"]),
+        ]
+    )
+    del encoder.graph.output[1]
+    encoder.graph.output[0].name = "drawn"
+    imported = bring(save(tmp_path, encoder, linear.decoder()), tmp_path, sample_file, range=RANGES[0], output="image")
+    assert imported.answers.posterior == "std"
+    check(Graphs(read(imported)), linear, planes[:7])
+    operators = {node.op_type for node in onnx.load_model_from_string(read(imported).encoder).graph.node}
+    assert not {name for name in operators if name.startswith("Random")}
+
+
+def test_a_deterministic_encoder_has_no_log_std(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path
+) -> None:
+    source = save(tmp_path, linear.encoder("mu"), linear.decoder())
+    bundle = read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))
+    assert not bundle.manifest.stochastic
+    assert bundle.manifest.latent.prior is None
+    posterior = Graphs(bundle).encode(planes[:7])
+    np.testing.assert_allclose(posterior.mean, linear.mean(planes[:7]), atol=1e-3)
+
+
+@pytest.mark.parametrize(("output", "end"), [("logits", None), ("probabilities", "Sigmoid"), ("image", "Sigmoid")])
+def test_a_bernoulli_decoder_has_logits_if_it_is_told_to_be_one(
+    linear: Linear, sample_file: Path, tmp_path: Path, output: str, end: str | None
+) -> None:
+    source = save(tmp_path, linear.encoder(), linear.decoder(end))
+    imported = bring(source, tmp_path, sample_file, range=RANGES[0], output=output, force=True)
+    bundle = read(imported)
+    session = Session(bundle.decoder, name="decoder")
+    latents = np.random.default_rng(0).normal(size=(7, LATENT)).astype(np.float32)
+    logits = linear.decoded(latents)
+    outputs = session.run({"latent": latents})
+    wanted = np.rint(255 / (1 + np.exp(-logits)))
+    assert np.abs(outputs["image"].astype(int) - wanted).max() <= 1
+    if output == "image":
+        assert set(outputs) == {"image"}
+        return
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
+    assert bundle.manifest.likelihood == "bernoulli"
+
+
+def test_weights_beside_the_file_are_merged_into_one(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path
+) -> None:
+    paths = tmp_path / "encoder.onnx", tmp_path / "decoder.onnx"
+    for path, model in zip(paths, (linear.encoder(), linear.decoder()), strict=True):
+        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.stem}.data", size_threshold=0)
+    bundle = read(bring(list(paths), tmp_path, sample_file, range=RANGES[0], output="image"))
+    check(Graphs(bundle), linear, planes[:7])
+    assert not any(weight.external_data for weight in onnx.load_model_from_string(bundle.encoder).graph.initializer)
+
+
+def test_a_half_precision_model_takes_and_gives_float32(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path
+) -> None:
+    models = []
+    for model in (linear.encoder(), linear.decoder()):
+        for weight in model.graph.initializer:
+            array = onnx.numpy_helper.to_array(weight)
+            if array.dtype == np.float32:
+                weight.CopyFrom(onnx.numpy_helper.from_array(array.astype(np.float16), weight.name))
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+        models.append(model)
+    graphs = Graphs(read(bring(save(tmp_path, *models), tmp_path, sample_file, range=RANGES[0], output="image")))
+    posterior = graphs.encode(planes[:7])
+    assert posterior.mean.dtype == np.float32
+    np.testing.assert_allclose(posterior.mean, linear.mean(planes[:7]), atol=0.05)
