@@ -392,6 +392,9 @@ class Batcher:
         own = self._work(key)
         if not own:
             return 0.0
+        most = self._pace * own * (len(self._lanes) + len(self._held)) / self.slots
+        if most <= self._wait_seconds:  # and that is the question
+            return most
         others = (self._work(other) for other in self._lanes.keys() | self._held.keys())
         return self._pace * sum(min(own, work) for work in others) / self.slots
 

@@ -19,10 +19,10 @@ def test_overload_bounds_who_is_answered_refuses_the_others_and_passes_without_a
     assert report.accepted.count + report.refused.count == report.offered
     # Bounds for a machine that others use, too; bench/overload.py has figures.
     assert report.goodput > 0.1
-    assert report.accepted.median < 10
-    assert report.refused.median < 2
-    assert report.health.p99 < 10
-    assert report.recovery < 20
+    assert report.accepted.median < 30
+    assert report.refused.median < 5
+    assert report.health.p99 < 30
+    assert report.recovery < 40
     before, most, after = report.memory
     assert most < before + 400
     assert after < before + 400
