@@ -17,7 +17,7 @@ from tests.test_protocol import connect, get
 from tests.test_reload import resident
 from tests.test_workers import until
 
-ROUNDS = 300
+ROUNDS = 120
 HEAVY = "/sample/npy?model=mnist-2d&n=8192"
 """6 MB, more than a socket's buffers hold."""
 
@@ -77,7 +77,7 @@ def test_nothing_is_left_of_clients_that_go_away(
         connection.connect((client.base_url.host, client.base_url.port))
         leave(connection)
         close(connection)
-        if number % 100 == 99:
+        if number % 40 == 39:
             assert until(lambda: client.get("/models").json()["queued_rows"] == 0, 60)
             memory.append(resident(process.pid))
     assert until(lambda: descriptors(process.pid) <= before, 60)

@@ -5,7 +5,7 @@ from pathlib import Path
 from bench.soak import KEY, Server, prepare, soak
 from tests.conftest import Start
 
-SECONDS = 20
+SECONDS = 15
 
 
 def test_mixed_traffic_leaves_no_error_and_nothing_else_behind(start: Start, tmp_path: Path) -> None:
