@@ -29,6 +29,7 @@ from app.main import check_models, create_app, tracing_from_environment
 from app.metrics.numbers import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, check_room, shared_counter
 from app.protocol import Protocol
+from app.server import Server
 from app.settings import Settings, read_settings, unknown_variables
 from app.supervisor import Supervisor
 from app.tls import Certificate, server_context
@@ -104,8 +105,8 @@ def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
         sys.exit(STARTUP_FAILURE)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, which says where it answers, as it does not of sockets that it is given."""
+class _Server(Server):
+    """A server that says where it answers, as uvicorn does not of sockets that it is given."""
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Raises StartupError where another server has taken the port since it was bound."""

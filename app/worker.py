@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from uvicorn.supervisors.multiprocess import Process
 
+from app.server import Server
+
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
@@ -25,6 +27,13 @@ class Worker(Process):
     started = 0.0
     died: float | None = None
     """Times of `time.monotonic()`."""
+
+    @property
+    def server(self) -> Server:
+        """Within the worker, what it runs."""
+        if not isinstance(self._server, Server):
+            self._server = Server(self.config)
+        return self._server
 
     def start(self) -> None:
         """Start it."""
