@@ -64,7 +64,7 @@ def test_the_map_is_of_any_size(workshop: Path) -> None:
 
 def test_they_are_served(workshop: Path, start: Start, digits: Pixels) -> None:
     models = workshop / "models"
-    if not is_served(models):  # of a server that takes no maps yet
+    if not is_served(models, default="my-vae"):  # of a server that takes no maps yet
         (models / "my-kl").rename(workshop / "my-kl.bundle")
     _, client = start(models_dir=models, default_model="my-vae")
     for command in commands(blocks(PAGE, "bash")[0]):

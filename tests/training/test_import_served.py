@@ -69,10 +69,10 @@ def test_a_plain_autoencoder_refuses_what_needs_a_posterior(
             assert client.post(path, json=one).status_code == 422, path
 
 
-def is_served(models: Path) -> bool:
-    """Whether this server takes the bundles in a directory."""
+def is_served(models: Path, default: str) -> bool:
+    """Whether this server takes the bundles in a directory; `default` is one of them."""
     try:
-        create_app(Settings(models_dir=models))
+        create_app(Settings(models_dir=models, default_model=default))
     except BundleError as error:
         if "not served yet" in str(error):
             return False
@@ -84,7 +84,7 @@ def is_served(models: Path) -> bool:
 def test_a_map_is_served(digits: Pixels, tmp_path: Path, size: int | None) -> None:
     recipe = Recipe(f"{PATH}:Parts", encoder="down", decoder="up")
     bring_class(recipe, tmp_path, range=RANGES[1], output="image", image=(1, size, size))
-    if not is_served(tmp_path):
+    if not is_served(tmp_path, default="mine"):
         pytest.skip("this server takes no maps yet")
     image = np.ascontiguousarray(digits[0, :16, :24] if size is None else digits[0, 2:26:3, 2:26:3])
     with served(tmp_path) as client:

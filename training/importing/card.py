@@ -78,6 +78,8 @@ def _answers(answers: Answers) -> Iterator[tuple[str, str]]:
     yield "output", answers.output + (f" in {answers.output_range}" if answers.output == "image" else "")
     yield "posterior", answers.posterior + (", one tensor of moments" if answers.is_split else "")
     yield "prior", answers.prior
+    if (answers.scaling_factor, answers.shift_factor) != (1, 0):
+        yield "latents of other protocols", f"(z - {answers.shift_factor:g}) * {answers.scaling_factor:g}"
 
 
 def _table(heading: tuple[str, str], rows: Iterator[tuple[str, str]]) -> str:

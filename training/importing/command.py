@@ -12,7 +12,7 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         help="Two files, encoder and decoder: ONNX, TorchScript or torch.export programs. Or a directory: Optimum's, "
-        "diffusers', or one with both files.",
+        "diffusers', or one with both files. TorchScript and torch.export programs are code, and are run.",
         show_default=False,
     ),
 ]

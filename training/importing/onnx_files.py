@@ -118,8 +118,10 @@ def normal_form(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Without functions, of an opset that the edits are written for, its weights no inputs; checked.
 
     Raises:
-        ImportRefused: an operator that nobody knows, a weight that is NaN, not one input of a known rank.
+        ImportRefused: too large, an operator that nobody knows, a weight that is NaN, not one input of a known rank.
     """
+    if model.ByteSize() > MOST_BYTES:  # what torch exported was in no file yet
+        raise ImportRefused(f"{name} is too large: one ONNX file holds at most 2 GiB")
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model, name)

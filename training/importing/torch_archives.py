@@ -1,4 +1,7 @@
-"""What is in a zip file of torch's, and whether torch would run code to read it: looked at before torch does."""
+"""What is in a zip file of torch's, and whether torch would unpickle parts of it: looked at before torch does.
+
+That makes no program harmless: torch evaluates the expressions and guards that are written in it.
+"""
 
 import io
 import json

@@ -102,7 +102,9 @@ def test_an_autoencoder_kl_takes_images_of_any_size(brought: Bundle, kl: tuple[P
 
 
 def test_one_size_that_is_passed_is_fixed(kl: tuple[Path, Any], tmp_path: Path, orange: Pixels) -> None:
-    bundle = read_bundle(bring([kl[0]], tmp_path, image=(3, 24, 28)).directory)
+    done = bring([kl[0]], tmp_path, image=(3, 24, 28))
+    assert "| (z - 0.1) * 0.3 |" in (done.directory / "README.md").read_text()
+    bundle = read_bundle(done.directory)
     assert (bundle.manifest.latent.shape, bundle.manifest.image.width) == ((4, 12, 14), 28)
     check(bundle, kl[1], orange)
 
@@ -157,7 +159,7 @@ def test_optimums_directory(kl: tuple[Path, Any], tmp_path: Path, orange: Pixels
         folder.mkdir(parents=True)
         onnx.save_model(to_model(net, torch.zeros(2, channels, 16, 24), [output], free), folder / "model.onnx")
         (folder / "config.json").write_text(json.dumps({"scaling_factor": 0.3, "shift_factor": None}))
-    done = bring([tmp_path / "optimum"], tmp_path, image=(3, None, None))
+    done = bring([tmp_path / "optimum"], tmp_path)
     bundle = read_bundle(done.directory)
     assert (done.answers.is_split, done.answers.posterior, done.answers.clip) == (True, "log-variance", (-30, 20))
     latent = bundle.manifest.latent

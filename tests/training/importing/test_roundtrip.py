@@ -11,6 +11,7 @@ from app.bundle import read_manifest
 from tests.conftest import DATA, Pixels
 from tests.training.importing.foreign import LATENT, Linear, bring, read, save
 from training.importing.options import RANGES, Range
+from training.importing.probe import PATIENCE_SECONDS, Latents
 from training.importing.refusal import ImportRefused
 from training.importing.report import figures, warnings
 
@@ -151,3 +152,8 @@ def test_images_that_cannot_be_read(linear: Linear, tmp_path: Path, name: str, m
     source = save(tmp_path, linear.encoder(), linear.decoder())
     with pytest.raises(ImportRefused, match=message):
         bring(source, tmp_path, tmp_path / name, range=RANGES[0], output="image")
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(1e-4, 256), (PATIENCE_SECONDS / 20, 20), (PATIENCE_SECONDS, 8)])
+def test_a_net_is_tried_with_as_many_images_as_a_minute_allows(seconds: float, rows: int) -> None:
+    assert Latents((4,), None, seconds).rows(8, 256) == rows

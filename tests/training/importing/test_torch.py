@@ -19,6 +19,7 @@ from tests.conftest import Pixels
 from tests.training.importing import nets
 from tests.training.importing.foreign import bring, never
 from training.graphs import Graphs
+from training.importing import onnx_files
 from training.importing.bring import Label, import_model
 from training.importing.options import RANGES, Options
 from training.importing.refusal import ImportRefused
@@ -230,6 +231,13 @@ def test_a_class_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ImportRefused, match="the decoder takes none of what the encoder gives"):
         bring_class(Recipe(f"{PATH}:Vae", decoder="encode"), tmp_path)
     assert isinstance(build(Recipe(f"{PATH}:Parts")), nn.Module)
+
+
+def test_a_huge_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_files, "MOST_BYTES", 1000)
+    with pytest.raises(ImportRefused, match="the encoder is too large: one ONNX file holds at most 2 GiB"):
+        bring_class(Recipe(f"{PATH}:Vae"), tmp_path, range=RANGES[0], output="image", posterior="log-variance")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nan_among_the_weights(tmp_path: Path) -> None:
