@@ -1,5 +1,6 @@
 """safetensors bytes <-> arrays: the library checks the header against the bytes that are really there."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,5 +43,10 @@ def read_safetensors(content: bytes, name: str) -> NDArray[Any]:
 
 
 def write_safetensors(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, str]) -> bytes:
-    """A safetensors file of arrays, with strings by name in its metadata."""
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(told))
+    """A safetensors file of arrays, with strings by name in its metadata; the same bytes each time."""
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(told))
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(content[_LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(told.items()))  # which the library writes in any order
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:_LENGTH_BYTES] + text.ljust(end - _LENGTH_BYTES) + content[end:]

@@ -24,6 +24,7 @@ import httpx2
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save
 
 from app.api.pictures import EXAMPLE_IMAGE
 from tests.conftest import MODELS, ROOT, Pixels, base64_png, free_port, npy, servers
@@ -167,9 +168,12 @@ def same(one: Any, other: Any) -> None:
     assert {n: v for n, v in other.headers.items() if n not in OF_THE_MOMENT | RAYS_OWN} == expected
 
 
+IMAGES, LATENTS = np.zeros((1, 28, 28), np.uint8), np.zeros((1, 2), np.float32)
 ARRAYS = {
-    "images": npy(np.zeros((1, 28, 28), np.uint8)),
-    "latents": npy(np.zeros((1, 2), np.float32)),
+    "application/x-npy images": npy(IMAGES),
+    "application/x-npy latents": npy(LATENTS),
+    "application/x-safetensors images": save({"images": IMAGES}),
+    "application/x-safetensors latents": save({"latents": LATENTS}),
     "tensor/binary": bytes(4 * 2),
     "application/octet-stream": base64.b64decode(EXAMPLE_IMAGE),
 }

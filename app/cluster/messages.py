@@ -93,7 +93,8 @@ async def answered(app: ASGIApp, request: Request, state: Mapping[str, Any]) -> 
         sent.append(message)
 
     try:
-        await app({"type": "http", "asgi": {"version": "3.0"}, **request.scope, "state": dict(state)}, receive, send)
+        told = {"asgi": {"version": "3.0"}, "state": dict(state), "vae.leaves": True}  # who cancels it is the client
+        await app({"type": "http", **told, **request.scope}, receive, send)
     except Exception:
         if not sent or sent[-1].get("more_body", "body" not in sent[-1]):
             raise
