@@ -25,7 +25,7 @@ from app.descriptors import make_room
 from app.errors import StartupError
 from app.hangup import ignore_hangups
 from app.listening import address_of, bind, is_loopback, listen
-from app.main import check_models, create_app, tracing_from_environment
+from app.main import check_models, create_app, keys_of, tracing_from_environment
 from app.metrics.numbers import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, check_room, shared_counter
 from app.protocol import Protocol
@@ -86,7 +86,12 @@ def _end(settings: Settings, error: StartupError) -> NoReturn:
 
 
 def _check_access(settings: Settings) -> None:
-    """Say what everyone may do who reaches the server; raises StartupError where its certificate cannot be used."""
+    """Say what everyone may do who reaches the server.
+
+    Raises:
+        StartupError: its keys or its certificate cannot be used.
+    """
+    keys_of(settings)
     if not settings.asks_for_keys and not is_loopback(settings.host):
         logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
     if settings.tls_certificate is not None:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from app.metrics.processes import FOLDER
-from tests.conftest import MODELS, Start
+from tests.conftest import MODELS, Start, free_port, launch
 
 
 def children(pid: int) -> set[int]:
@@ -131,3 +131,10 @@ def test_several_workers_count_a_callers_requests_together(start: Start) -> None
         with fresh(client) as another:
             statuses.append(another.get("/models").status_code)
     assert statuses == [200] * 20 + [429] * 40
+
+
+def test_keys_that_no_worker_could_read_stop_the_start(tmp_path: Path) -> None:
+    process = launch(port=free_port(), workers=2, models_dir=MODELS, keys_file=tmp_path / "none")
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert log == f"error: VAE_KEYS_FILE {tmp_path / 'none'} cannot be read: No such file or directory\n"
