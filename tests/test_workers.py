@@ -138,3 +138,20 @@ def test_keys_that_no_worker_could_read_stop_the_start(tmp_path: Path) -> None:
     _, log = process.communicate(timeout=60)
     assert process.returncode == 1
     assert log == f"error: VAE_KEYS_FILE {tmp_path / 'none'} cannot be read: No such file or directory\n"
+
+
+def test_nor_does_a_hangup_replace_workers_that_can_read_them(start: Start, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("web:a-key-of-16-chars\n")
+    process, client = start(workers=2, models_dir=MODELS / "mnist-2d/2", keys_file=keys)
+    assert until(lambda: len(sharing(children(process.pid))) == 2)
+    before = children(process.pid)
+    keys.unlink()
+    process.send_signal(signal.SIGHUP)
+    time.sleep(2)  # until the supervisor has heard it
+    assert client.get("/models", headers={"Authorization": "Bearer a-key-of-16-chars"}).status_code == 200
+    assert children(process.pid) == before
+    process.terminate()
+    _, log = process.communicate(timeout=30)
+    assert f"SIGHUP: the workers stay as they are: VAE_KEYS_FILE {keys} cannot be read" in log
+    assert "a new worker did not start" not in log
