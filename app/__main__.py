@@ -25,7 +25,7 @@ from app.descriptors import make_room
 from app.errors import StartupError
 from app.hangup import ignore_hangups
 from app.listening import address_of, bind, is_loopback, listen
-from app.main import check_models, create_app, tracing_from_environment
+from app.main import check_models, create_app, keys_of, tracing_from_environment
 from app.metrics.numbers import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, check_room, shared_counter
 from app.protocol import Protocol
@@ -67,6 +67,7 @@ def serve() -> None:
         make_room(settings.max_connections)
         sockets = bind(settings.host, settings.port)
         _check_access(settings)
+        _warn_if_open(settings)
         if settings.workers == 1:
             _serve_alone(settings, sockets)
         else:
@@ -86,13 +87,18 @@ def _end(settings: Settings, error: StartupError) -> NoReturn:
 
 
 def _check_access(settings: Settings) -> None:
-    """Say what everyone may do who reaches the server; raises StartupError where its certificate cannot be used."""
-    if not settings.asks_for_keys and not is_loopback(settings.host):
-        logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
+    """Raises StartupError where the keys or the certificate cannot be used."""
+    keys_of(settings)
     if settings.tls_certificate is not None:
         Certificate(settings.tls_certificate, settings.tls_key)
     elif settings.tls_key is not None:
         raise StartupError("VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not")
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Say what everyone may do who reaches the server."""
+    if not settings.asks_for_keys and not is_loopback(settings.host):
+        logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
 
 
 def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
@@ -145,6 +151,7 @@ def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
 
 def _check_again(settings: Settings, count_refusal: Callable[[], None]) -> None:
     """Raises StartupError where a worker could not start any more."""
+    _check_access(settings)
     try:
         check_models(settings)
     except StartupError:

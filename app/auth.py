@@ -21,7 +21,7 @@ from app.rates import Rate, read_rate
 logger = logging.getLogger(__name__)
 
 _ENTRY = re.compile(
-    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):(?:sha256:(?P<digest>[0-9a-f]{64})|(?P<key>[!-~]{16,}))"
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):(?:sha256:(?P<digest>[0-9A-Fa-f]{64})|(?!sha256:)(?P<key>[!-~]{16,}))"
     r"(?P<admin>\s+admin)?(?:\s+rate=(?P<rate>\S+))?"
 )
 _FORM = "NAME:KEY or NAME:sha256:HASH, then perhaps `admin` and `rate=600/minute`; a key has 16 characters or more"

@@ -108,12 +108,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
     catalog = _load(settings, batcher)
     sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=_refusals(), connections=set())
     metrics.read_from(sources, _build(catalog))
-    keys = Keys(
-        api=_secret(settings.api_key),
-        several=_secret(settings.api_keys),
-        admin=_secret(settings.admin_key),
-        file=settings.keys_file,
-    )
+    keys = keys_of(settings)
     rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
 
     @asynccontextmanager
@@ -163,6 +158,20 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
     app.add_middleware(Watch, metrics=metrics, tracing=tracing)  # around all others
     openapi.install(app)
     return app
+
+
+def keys_of(settings: Settings) -> Keys:
+    """The keys that callers may bring.
+
+    Raises:
+        StartupError: an entry is none, or the file cannot be read.
+    """
+    return Keys(
+        api=_secret(settings.api_key),
+        several=_secret(settings.api_keys),
+        admin=_secret(settings.admin_key),
+        file=settings.keys_file,
+    )
 
 
 def _secret(value: SecretStr | None) -> str | None:

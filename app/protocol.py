@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol, but for this: connections are held to limits of number, size and time, the head of an answer
-leaves together with its body, a server that stops loses no request, and a client that offers HTTP/2 is answered in
-HTTP/1.1.
+leaves together with its body, a server that stops loses no request, and a client that offers HTTP/2, or any other
+protocol, is answered in HTTP/1.1.
 
 uvicorn writes head and body one after the other. On a connection that has nothing to wait for, that is two system
 calls, two packets, and a client that is woken twice. And when it stops, it closes every connection that is not being
@@ -18,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.problems import problem
 from app.api.state import Limits, State
-from app.errors import BadRequest, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
+from app.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
+from app.offers import without_offers
 from app.settings import Settings
 from app.transport import JoiningTransport, Reader
 
@@ -32,7 +33,6 @@ _MOST_LINGERING = 64
 """Connections beyond the limit that are; a flood of them is cut off."""
 _MOST_PIPELINED = 64
 """Requests of one connection that wait for their turn: more than the best of clients send ahead."""
-_OFFER, _HIDDEN = b"\r\nUpgrade: h2c\r\n", b"\r\nUnused: h2c\r\n"
 _END_OF_HEAD = b"\r\n\r\n"
 
 Refusal = tuple[type[VaeError], str, str]
@@ -61,6 +61,8 @@ class Protocol(HttpToolsProtocol):
     """Whether nothing is listened to any more: the connection ends when what is being answered is."""
     _unheard = 0
     """Bytes that came since the last head or piece of a body ended, or more: the size of an unfinished head."""
+    _unread = 0
+    """Bytes of a body that came when its request was answered already."""
     _broken: Refusal = BadRequest, "not an HTTP/1.1 request", BadRequest.slug
     """What is wrong where the parser stops."""
     _receiving: asyncio.TimerHandle | None = None
@@ -89,14 +91,12 @@ class Protocol(HttpToolsProtocol):
             self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, without an offer of HTTP/2, which Java's own client makes with every request: the parser
-        would not read the request's body."""
+        """Parse what came, without an offer of another protocol: Java's own client makes one with every request."""
         if self._is_deaf:
             self._throw_away(data)
             return
-        if _OFFER in data and (self.cycle is None or not self.cycle.more_body):
-            head, end, rest = data.partition(_END_OF_HEAD)
-            data = (head + end[:2]).replace(_OFFER, _HIDDEN) + end[2:] + rest
+        if not self._is_in_body:
+            data = without_offers(data)
         self._unheard += len(data)
         super().data_received(data)
         if self._unheard > self._limits.max_header_bytes:
@@ -113,10 +113,13 @@ class Protocol(HttpToolsProtocol):
         """Begin to answer a request."""
         if self._unheard > self._limits.max_header_bytes:  # with what came before it, or behind it
             self._check_head()
+        if self.parser.should_upgrade():  # an offer that was not seen: what is its body would be taken for a request
+            self._stop_parsing(BadRequest, "an offer of another protocol", BadRequest.slug)
         if len(self.pipeline) >= _MOST_PIPELINED:
             self._stop_parsing(Overloaded, "too many requests sent ahead", "too-many-pipelined")
         super().on_headers_complete()
-        self._is_in_head, self._unheard = False, 0
+        self.headers = []  # for trailers, which are no headers of the request: they could bring another key or address
+        self._is_in_head, self._unheard, self._unread = False, 0, 0
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -124,6 +127,8 @@ class Protocol(HttpToolsProtocol):
         """A piece of a body has come."""
         self._unheard = 0
         super().on_body(body)
+        if self.cycle.response_complete:
+            self._leave_unread(len(body))
 
     def on_message_complete(self) -> None:
         """A request has arrived whole."""
@@ -162,6 +167,10 @@ class Protocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def _is_in_body(self) -> bool:
+        return self._is_receiving and not self._is_in_head
+
     def _close_if_idle(self) -> None:
         if self._is_idle:
             self.transport.close()
@@ -180,6 +189,12 @@ class Protocol(HttpToolsProtocol):
     def _throw_away(self, data: bytes) -> None:
         self._unheard += len(data)
         if self._unheard > _MOST_THROWN_AWAY and self.transport.is_closing():
+            self.transport.finish()
+
+    def _leave_unread(self, size: int) -> None:
+        before, self._unread = self._unread, self._unread + size
+        if before <= _MOST_THROWN_AWAY < self._unread:
+            self._count(BodyTooLarge.slug)
             self.transport.finish()
 
     def _wait_for_request(self) -> None:
@@ -222,7 +237,7 @@ class Protocol(HttpToolsProtocol):
         self._is_deaf = True
         self._count(reason)
         self._stop_waiting_for_request()
-        is_in_body = self._is_receiving and not self._is_in_head  # of the request that the last cycle answers
+        is_in_body = self._is_in_body  # of the request that the last cycle answers
         if is_in_body and self.pipeline:  # it waits for its turn, and would wait for the rest of it then
             self.transport.abort()
         elif is_in_body and self._is_idle:

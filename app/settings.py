@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
@@ -47,6 +47,8 @@ def _origins(text: str) -> str:
 
 
 Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
+File = Annotated[Path | None, BeforeValidator(lambda path: path or None)]
+"""An empty path is none, as compose files pass on what is not set; it would be the working directory."""
 
 _ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL"}  # read by `python -m training` and by the command line
 
@@ -110,7 +112,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(
         None, description="Several keys with names for the log: `web:KEY,batch:KEY`, or `web:sha256:HASH`."
     )
-    keys_file: Path | None = Field(
+    keys_file: File = Field(
         None, description="File of keys, one a line; it is read again when it changes. `vaeserve key` writes it."
     )
     admin_key: Key = Field(
@@ -124,12 +126,8 @@ class Settings(BaseSettings):
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         "", description="Origins whose pages may use the server, between commas, or `*`; without, their own alone."
     )
-    tls_certificate: Path | None = Field(
-        None, description="Certificate chain, PEM: the server then speaks HTTPS alone."
-    )
-    tls_key: Path | None = Field(
-        None, description="The certificate's private key, PEM, where it is in a file of its own."
-    )
+    tls_certificate: File = Field(None, description="Certificate chain, PEM: the server then speaks HTTPS alone.")
+    tls_key: File = Field(None, description="The certificate's private key, PEM, where it is in a file of its own.")
     trusted_proxies: str = Field(
         "127.0.0.1", description="Addresses of proxies whose X-Forwarded-For and -Proto are believed, between commas."
     )

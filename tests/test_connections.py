@@ -237,6 +237,15 @@ def test_a_body_that_nobody_reads_has_no_more_time_and_no_second_answer() -> Non
         assert gate.refused == {"request-timeout": 1}
 
 
+def test_a_body_that_nobody_reads_is_not_listened_to_without_end() -> None:
+    with serving() as (server, gate), server.connect() as connection:
+        connection.sendall(get("/ignore", f"Content-Length: {2**40}", method="POST"))
+        for _ in range(2**10):  # a GiB
+            send(connection, bytes(2**20))
+        assert until(lambda: server.connections == 0)
+        assert gate.refused == {"body-too-large": 1}
+
+
 @pytest.mark.parametrize(
     ("then", "reason"),
     [

@@ -105,7 +105,7 @@ ALLOWED = {
     "watch": {"__init__", "logs", "metrics", "timing", "traceparent", "tracing"},
     "tracing": {"__init__", "timing"},
     "logs": {"timing"},
-    "protocol": {"api", "settings", "transport"},
+    "protocol": {"api", "offers", "settings", "transport"},
     "supervisor": {"worker"},
     "worker": {"server"},
     "cluster": {"api", "cluster", "directory", "limits", "main", "settings"},

@@ -1,6 +1,7 @@
 """HTTP as it goes over the wire: heads joined to bodies, nothing lost, nothing waited for; clients that go away."""
 
 import json
+import re
 import socket
 import time
 
@@ -115,6 +116,47 @@ def test_a_client_that_offers_http_2_is_answered_in_http_1(start: Start) -> None
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     process.terminate()
     assert "pgrade" not in process.communicate(timeout=20)[1]
+
+
+@pytest.mark.parametrize("offer", ["Upgrade: h2c", "upgrade: h2c", "Upgrade: websocket", "Upgrade: a, b"])
+def test_a_body_behind_an_offer_is_a_body(start: Start, offer: str) -> None:
+    _, client = start(models_dir=MODELS)
+    hidden = get("/models")
+    headers = ("Connection: Upgrade", offer, f"Content-Length: {len(hidden)}", "Content-Type: application/json")
+    with connect(client) as connection:
+        connection.sendall(get("/decode", *headers, method="POST"))
+        time.sleep(0.05)
+        connection.sendall(hidden + get("/health/live", "Connection: close"))
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"400", b"200"]
+
+
+@pytest.mark.parametrize("pieces", [(b"UPGRADE: a\r\n",), (b"Upg", b"rade: a\r\n")])
+def test_an_offer_that_is_overlooked_is_refused(start: Start, pieces: tuple[bytes, ...]) -> None:
+    _, client = start(models_dir=MODELS)
+    hidden = get("/models")
+    with connect(client) as connection:
+        connection.sendall(b"POST /decode HTTP/1.1\r\nConnection: upgrade\r\nContent-Length: %d\r\n" % len(hidden))
+        for piece in (*pieces, b"\r\n", hidden):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_trailers_are_no_headers(start: Start) -> None:
+    """With them a client would bring a key, or an address, behind what a proxy has looked at."""
+    key = "a-key-of-16-chars"
+    process, client = start(models_dir=MODELS, api_key=key)
+    head = get("/decode", "Transfer-Encoding: chunked", "Content-Type: application/json", method="POST")
+    trailers = f"Authorization: Bearer {key}\r\nX-Forwarded-For: 192.0.2.1\r\nX-Request-ID: behind\r\n\r\n".encode()
+    (answer,) = answers(client, head + b"2\r\n{}\r\n0\r\n" + trailers)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    process.terminate()
+    log = process.communicate(timeout=20)[1]
+    assert "192.0.2.1" not in log
+    assert "behind" not in log
 
 
 def test_a_body_that_looks_like_an_offer_of_http_2_stays_as_it_is(start: Start) -> None:

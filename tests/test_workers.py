@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from app.metrics.processes import FOLDER
-from tests.conftest import MODELS, Start
+from tests.conftest import MODELS, Start, free_port, launch
 
 
 def children(pid: int) -> set[int]:
@@ -131,3 +131,27 @@ def test_several_workers_count_a_callers_requests_together(start: Start) -> None
         with fresh(client) as another:
             statuses.append(another.get("/models").status_code)
     assert statuses == [200] * 20 + [429] * 40
+
+
+def test_keys_that_no_worker_could_read_stop_the_start(tmp_path: Path) -> None:
+    process = launch(port=free_port(), workers=2, models_dir=MODELS, keys_file=tmp_path / "none")
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert log == f"error: VAE_KEYS_FILE {tmp_path / 'none'} cannot be read: No such file or directory\n"
+
+
+def test_nor_does_a_hangup_replace_workers_that_can_read_them(start: Start, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("web:a-key-of-16-chars\n")
+    process, client = start(workers=2, models_dir=MODELS / "mnist-2d/2", keys_file=keys)
+    assert until(lambda: len(sharing(children(process.pid))) == 2)
+    before = children(process.pid)
+    keys.unlink()
+    process.send_signal(signal.SIGHUP)
+    time.sleep(2)  # until the supervisor has heard it
+    assert client.get("/models", headers={"Authorization": "Bearer a-key-of-16-chars"}).status_code == 200
+    assert children(process.pid) == before
+    process.terminate()
+    _, log = process.communicate(timeout=30)
+    assert f"SIGHUP: the workers stay as they are: VAE_KEYS_FILE {keys} cannot be read" in log
+    assert "a new worker did not start" not in log

@@ -40,6 +40,7 @@ class Departures:
         Raises:
             ClientDisconnect: the client went away.
             DeadlineExceeded: its time is up.
+            Exception: whatever `receive` raised meanwhile.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -78,4 +79,6 @@ class Departures:
             self._ended[task] = ClientDisconnect()
         except TimeoutError:
             self._ended[task] = DeadlineExceeded("the answer took too long")
+        except Exception as error:  # a body that the operation does not take has come, and is too large
+            self._ended[task] = error
         task.cancel()

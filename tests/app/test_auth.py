@@ -66,8 +66,9 @@ def test_every_key_has_its_name_and_only_admin_keys_are_such() -> None:
 
 def test_entries() -> None:
     text = f"# who\n\nweb:{KEY}\n  web:sha256:{'a' * 64}  \nops:sha256:{SHA256} admin\n"
-    text += f"slow:{OTHER} rate=1/second;5/minute\n"
-    web, second, ops, slow = read_keys(text, "keys")
+    text += f"slow:{OTHER} rate=1/second;5/minute\nloud:sha256:{SHA256.upper()}\n"
+    web, second, ops, slow, loud = read_keys(text, "keys")
+    assert loud.digest.hex() == SHA256
     assert (web.name, web.digest.hex(), web.is_admin, web.rate) == ("web", SHA256, False, None)
     assert (second.name, second.digest.hex()) == ("web", "a" * 64)
     assert (ops.digest.hex(), ops.is_admin) == (SHA256, True)
@@ -87,6 +88,9 @@ def test_entries() -> None:
         f"-web:{KEY}",
         f":{KEY}",
         "web:sha256:12ab",
+        f"web:sha256:{SHA256[:-1]}",
+        f"web:sha256:{SHA256}0",
+        f"web:sha256:{'g' * 64}",
         f"wéb:{KEY}",
     ],
 )

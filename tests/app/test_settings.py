@@ -49,6 +49,15 @@ def test_an_empty_key_is_none_and_another_is_not_shown(monkeypatch: pytest.Monke
     assert "a-key" not in repr(settings)
 
 
+def test_an_empty_path_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEYS_FILE", "TLS_CERTIFICATE", "TLS_KEY"):
+        monkeypatch.setenv(f"VAE_{name}", "")
+    settings = read_settings()
+    assert (settings.keys_file, settings.tls_certificate, settings.tls_key) == (None, None, None)
+    assert not settings.asks_for_keys
+    assert not settings.has_management
+
+
 def test_models_are_named_with_commas_between_them() -> None:
     assert Settings(models=" mnist, mnist-2d,").chosen_models == {"mnist", "mnist-2d"}
     assert Settings().chosen_models == frozenset()

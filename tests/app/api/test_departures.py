@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx2
 import numpy as np
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.departures import Departures
@@ -83,6 +84,10 @@ async def gone() -> dict[str, str]:
     return {"type": "http.disconnect"}
 
 
+async def broken() -> dict[str, str]:
+    raise HTTPException(413)
+
+
 async def there() -> dict[str, str]:
     await asyncio.Event().wait()
     return {"type": "http.disconnect"}
@@ -95,6 +100,8 @@ def test_who_ends_a_request_is_told_apart() -> None:
             await departures.attend(never(), there)
         with pytest.raises(ClientDisconnect):
             await departures.attend(never(), gone)
+        with pytest.raises(HTTPException):
+            await departures.attend(never(), broken)
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()
