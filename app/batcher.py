@@ -1,10 +1,12 @@
 """A bounded queue of rows, executor slots, and futures. Knows arrays and callables only.
 
 There is no timer. Whatever is queued when the event loop next comes round, or when a slot frees, is taken at once, so a
-lone request waits for nothing and a backlog forms batches by itself. Requests of the same key share batches; a request
-larger than its share is split and leaves the rest of each batch to the others, so that bulk work cannot starve single
-requests. How many rows a batch takes, and whether it runs in a slot's thread or at once on the event loop, follows from
-the measured latency of its graph. So does how long rows would wait, which is the bound on what is accepted.
+lone request waits for nothing and a backlog forms batches by itself. Requests of the same key share batches where their
+rows have one shape; a request larger than its share is split and leaves the rest of each batch to the others, so that
+bulk work cannot starve single requests. Keys take turns, a batch each, and within its turns so do the shapes of a key.
+
+How many rows a batch takes, and whether it runs in a slot's thread or at once on the event loop, follows from the
+measured latency of its graph. So does how long rows would wait, which is the bound on what is accepted.
 """
 
 import asyncio
@@ -130,14 +132,26 @@ class _Job:
         return Timed(graph, len(self.rows), self.batch_rows, self.submitted, self.began, time.monotonic())
 
 
+class _Weight(NamedTuple):
+    """What a row is to the queue."""
+
+    cost: int
+    """As how many rows it counts, in the queue and in a batch."""
+    largest: int
+    """How many of its like make the largest batch,"""
+    seconds: float
+    """and its share of the time that this takes a slot; 0 where that is not known."""
+
+
 @dataclass(eq=False)
 class _Lane:
-    """The jobs of one key, in the order of their turns."""
+    """The jobs of one key whose rows have one shape, in the order of their turns."""
 
+    key: Hashable
+    shape: tuple[int, ...]
     run: Run
     latency: Latency | None
-    cost: int = 1
-    """As how many rows one of them counts, in the queue and in a batch."""
+    weight: _Weight
     jobs: deque[_Job] = field(default_factory=deque)
     waiting: int = 0
     """Rows of its jobs that are not taken."""
@@ -149,15 +163,18 @@ class Place:
 
     key: Hashable
     rows: int
+    weight: _Weight
 
 
 @dataclass(eq=False)
-class _Held:
-    """What places hold of one key."""
+class _Load:
+    """What the rows of one key come to that wait or have a place."""
 
-    latency: Latency | None
-    cost: int
-    rows: int = 0
+    cost: int = 0
+    turns: float = 0.0
+    """Batches that they make,"""
+    seconds: float = 0.0
+    """and how long these take one slot, by the latency of the graph."""
 
 
 class _Piece(NamedTuple):
@@ -223,8 +240,11 @@ class Batcher:
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         everyone = Barrier(slots)  # all threads start now, where a system that has none left is noticed
         list(self._executor.map(lambda _: everyone.wait(), range(slots)))
-        self._lanes: dict[Hashable, _Lane] = {}
-        self._held: dict[Hashable, _Held] = {}
+        self._lanes: dict[Hashable, dict[tuple[int, ...], _Lane]] = {}
+        """By key and shape; the next turn is the first one's, of both."""
+        self._loads: dict[Hashable, _Load] = {}
+        self._cost = 0
+        """Of all of them."""
         self._pace = 1.0
         """How long batches take now, in terms of the latency that was measured when nothing else ran."""
         self._late = 0.0
@@ -243,11 +263,12 @@ class Batcher:
     @property
     def queued_rows(self) -> int:
         """Rows that wait to be taken."""
-        return sum(lane.waiting for lane in self._lanes.values())
+        return sum(lane.waiting for lanes in self._lanes.values() for lane in lanes.values())
 
     def queued_rows_of(self, owner: object) -> int:
         """Those of them whose key is a tuple that begins with `owner`."""
-        return sum(lane.waiting for key, lane in self._lanes.items() if isinstance(key, tuple) and key[0] is owner)
+        owned = [lanes for key, lanes in self._lanes.items() if isinstance(key, tuple) and key[0] is owner]
+        return sum(lane.waiting for lanes in owned for lane in lanes.values())
 
     def check_room(self, key: Hashable, rows: int, cost: int = 1) -> None:
         """Refuse `rows` of `key`, each of which counts as `cost`, where the queue has no room for them now.
@@ -255,7 +276,7 @@ class Batcher:
         Raises:
             Overloaded: they are too many, or would wait too long, or the batcher is closed.
         """
-        if self.closed or not self._has_room(key, rows, cost):
+        if self.closed or self._cost + rows * cost > self.queue_rows or self._wait(key) > self._wait_seconds:
             self.counters.refused_rows += rows
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
 
@@ -268,8 +289,8 @@ class Batcher:
             Overloaded: the queue has no room for these rows, or the batcher is closed.
         """
         self.check_room(key, rows, cost)
-        place = Place(key, rows)
-        self._held.setdefault(key, _Held(latency, cost)).rows += rows
+        place = Place(key, rows, self._weight(latency, cost))
+        self._count(key, place.weight, rows)
         try:
             yield place
         finally:
@@ -277,13 +298,9 @@ class Batcher:
 
     def _release(self, place: Place, rows: int) -> None:
         """Give back room for so many rows, or for what is left."""
-        rows = min(rows, place.rows)
-        if rows:
+        if rows := min(rows, place.rows):
             place.rows -= rows
-            held = self._held[place.key]
-            held.rows -= rows
-            if not held.rows:
-                del self._held[place.key]
+            self._count(place.key, place.weight, -rows)
 
     async def submit(
         self,
@@ -301,8 +318,8 @@ class Batcher:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
         `latency` is the graph's; without, every batch goes to a slot and takes up to `batch_rows`. Each row counts as
-        `cost` of them, in the queue, too; that is the same for all requests of a key. `deadline` is a time of
-        `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
+        `cost` of them, in the queue, too; both are the same for all rows of a key that have one shape. `deadline` is a
+        time of `time.monotonic()`; rows still waiting then are dropped. To `timing` is added where the time went, to
         `statistics`, which requests of one key share, what became of them. Who holds a `place` is not refused for want
         of room. Cancelling the caller drops what waits and leaves the neighbours alone.
 
@@ -322,11 +339,13 @@ class Batcher:
             raise
         loop = asyncio.get_running_loop()
         job = _Job(rows, loop.create_future(), deadline, time.monotonic(), statistics)
-        lane = self._lanes.get(key)
+        lanes, shape = self._lanes.setdefault(key, {}), rows.shape[1:]
+        lane = lanes.get(shape)
         if lane is None:
-            lane = self._lanes[key] = _Lane(run, latency, cost)
+            lane = lanes[shape] = _Lane(key, shape, run, latency, self._weight(latency, cost))
         lane.jobs.append(job)
-        lane.waiting += len(rows)
+        self._wait_in(lane, len(rows))
+        latency = lane.latency
         if latency and not self._running and len(lane.jobs) > 1 and lane.waiting >= latency.worth_a_thread:
             self._fill_slot(lane)
         if not self._pumping:
@@ -376,51 +395,56 @@ class Batcher:
     def _drop(self, lane: _Lane, job: _Job) -> None:
         """Never take what waits of a job that is out of its lane."""
         self.counters.dropped_rows += job.waiting
-        lane.waiting -= job.waiting
+        self._wait_in(lane, -job.waiting)
         job.taken = len(job.rows)
         if not job.began:
             self._left(job, time.monotonic())
 
-    def _has_room(self, key: Hashable, rows: int, cost: int) -> bool:
-        waiting = sum(lane.waiting * lane.cost for lane in self._lanes.values())
-        waiting += sum(held.rows * held.cost for held in self._held.values())
-        return waiting + rows * cost <= self.queue_rows and self._wait(key) <= self._wait_seconds
+    def _wait_in(self, lane: _Lane, rows: int) -> None:
+        """So many rows more wait there; fewer, where that is negative."""
+        lane.waiting += rows
+        self._count(lane.key, lane.weight, rows)
+
+    def _count(self, key: Hashable, weight: _Weight, rows: int) -> None:
+        """So many rows more of `key` wait or have a place; fewer, where that is negative."""
+        cost = rows * weight.cost
+        self._cost += cost
+        load = self._loads.get(key)
+        if load is None:
+            load = self._loads[key] = _Load()
+        load.cost += cost
+        load.turns += rows / weight.largest
+        load.seconds += rows * weight.seconds
+        if not load.cost:
+            del self._loads[key]
 
     def _wait(self, key: Hashable) -> float:
-        """About how many seconds rows of `key` would wait that came now: for what is before them in their lane, and for
-        as much of each other lane, because lanes take turns."""
-        own = self._work(key)
-        if not own:
+        """About how many seconds rows of `key` would wait that came now: until what is before them, whatever its shape,
+        has had its turns, and as many batches of each other key with it."""
+        own = self._loads.get(key)
+        if own is None:
             return 0.0
-        most = self._pace * own * (len(self._lanes) + len(self._held)) / self.slots
-        if most <= self._wait_seconds:  # and that is the question
-            return most
-        others = (self._work(other) for other in self._lanes.keys() | self._held.keys())
-        return self._pace * sum(min(own, work) for work in others) / self.slots
+        seconds = sum(load.seconds * min(1.0, own.turns / load.turns) for load in self._loads.values())
+        return self._pace * seconds / self.slots
 
-    def _work(self, key: Hashable) -> float:
-        """Seconds that the rows of `key` that wait or have a place take one slot, by the latency of its graph."""
-        lane, held = self._lanes.get(key), self._held.get(key)
-        either = lane or held
-        if either is None or either.latency is None:
-            return 0.0
-        rows = (lane.waiting if lane is not None else 0) + (held.rows if held is not None else 0)
-        largest = self._largest(either.latency, either.cost)
-        return rows * either.latency.seconds(largest) / largest
+    def _weight(self, latency: Latency | None, cost: int) -> _Weight:
+        largest = max(1, self._batch_rows // cost)
+        if latency is None:
+            return _Weight(cost, largest, 0.0)
+        largest = min(largest, latency.rows(self._batch_seconds))
+        return _Weight(cost, largest, latency.seconds(largest) / largest)
 
     def _pump(self) -> None:
-        """Give the lanes their turns, as long as there are slots; what is quick runs here."""
+        """Give the keys their turns, as long as there are slots; what is quick runs here."""
         self._pumping = False
-        while turns := [key for key, lane in self._lanes.items() if self._free > 0 or self._is_quick(lane)]:
-            for key in turns:
-                lane = self._lanes.pop(key)
+        while turns := [lane for lane in map(_first, self._lanes.values()) if self._free > 0 or self._is_quick(lane)]:
+            for lane in turns:
                 self._turn(lane)
-                if lane.jobs:  # behind the other lanes
-                    self._lanes[key] = lane
         if not self._lanes and not self._running:
             self._idle.set()
 
     def _turn(self, lane: _Lane) -> None:
+        """The turn of a lane, if there still is a slot for it; else it keeps its place."""
         if self._is_quick(lane):
             if pieces := self._take(lane, lane.waiting):
                 self._delivered(*_run(lane.run, pieces))
@@ -436,22 +460,20 @@ class Batcher:
         return (
             lane.latency is not None
             and lane.latency.seconds(lane.waiting) <= INLINE_SECONDS
-            and lane.waiting * lane.cost <= self._batch_rows
+            and lane.waiting * lane.weight.cost <= self._batch_rows
         )
 
     def _share(self, lane: _Lane) -> int:
         """How many rows the next batch of a lane takes: an equal share for each free slot, but enough to be worth a
         call, and few enough that those who come after wait no longer than `batch_seconds`."""
         if lane.latency is None:
-            return max(1, self._batch_rows // lane.cost)
+            return lane.weight.largest
         share = math.ceil(lane.waiting / self._free)
-        return min(self._largest(lane.latency, lane.cost), max(share, lane.latency.enough))
-
-    def _largest(self, latency: Latency, cost: int) -> int:
-        return min(max(1, self._batch_rows // cost), latency.rows(self._batch_seconds))
+        return min(lane.weight.largest, max(share, lane.latency.enough))
 
     def _take(self, lane: _Lane, room: int) -> list[_Piece]:
-        """Share `room` rows of a batch among the jobs at the head of the lane: max-min fair, one piece a job."""
+        """Share `room` rows of a batch among the jobs at the head of the lane: max-min fair, one piece a job. That was
+        the lane's turn, and its key's: they go behind the others."""
         window: list[_Job] = []
         while lane.jobs and len(window) < room:
             job = lane.jobs.popleft()
@@ -467,9 +489,15 @@ class Batcher:
                 job.began = now
                 self._left(job, now)
             job.taken += count
-            lane.waiting -= count
             room -= count
+        self._wait_in(lane, -sum(piece.stop - piece.start for piece in pieces))
         lane.jobs.extendleft(job for job in reversed(window) if job.waiting)
+        lanes = self._lanes.pop(lane.key)
+        del lanes[lane.shape]
+        if lane.jobs:
+            lanes[lane.shape] = lane
+        if lanes:
+            self._lanes[lane.key] = lanes
         return pieces
 
     def _left(self, job: _Job, now: float) -> None:
@@ -531,6 +559,10 @@ class Batcher:
                     if self._observer is not None and statistics.graph is not None:
                         self._observer.ran(statistics.graph, rows, seconds)
                 _deliver(pieces, outcome, rows)
+
+
+def _first(lanes: dict[tuple[int, ...], _Lane]) -> _Lane:
+    return next(iter(lanes.values()))
 
 
 def _run(run: Run, pieces: list[_Piece]) -> tuple[bool, list[_Ran]]:

@@ -154,7 +154,7 @@ class Graphs:
         return self._batcher.queued_rows_of(self)
 
     def _key(self, lane: Lane) -> tuple["Graphs", Lane]:
-        return self, lane  # without the shape of a row, which is the same for all but where any size will do
+        return self, lane
 
     async def _submit(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
@@ -163,7 +163,7 @@ class Graphs:
             pixels = rows[0, 0].size * (1 if lane == "encoder" else self.geometry.stride**2)
             latency, cost = latency and latency.scaled(pixels / self._tried_pixels), self._cost(pixels)
         return await self._batcher.submit(
-            (self, lane, rows.shape[1:]) if self._fixed_cost is None else self._key(lane),
+            self._key(lane),
             self._run(lane),
             rows,
             latency=latency,

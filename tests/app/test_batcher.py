@@ -106,6 +106,58 @@ def test_a_large_request_is_split_and_takes_turns() -> None:
     asyncio.run(main())
 
 
+def test_lanes_take_turns_in_one_slot() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=2), Gate()
+        bulk = asyncio.create_task(batcher.submit("bulk", gate, rows(*range(12))))
+        await started(gate)
+        others = [asyncio.create_task(batcher.submit(key, gate, rows(100 + i))) for i, key in enumerate("abc")]
+        more = asyncio.create_task(batcher.submit("bulk", gate, rows(200, 201)))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*others)
+        assert not bulk.done()
+        await asyncio.gather(bulk, more)
+        assert gate.batches[:6] == [[0, 1], [200, 2], [100], [101], [102], [201, 3]]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_lane_that_had_an_idle_slot_at_once_has_had_its_turn() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=3, batch_seconds=10), Gate()
+        latency = Latency(base=1e-3, per_row=1e-3)
+        keys = ["bulk", "small", *["bulk"] * 8]
+        tasks = [asyncio.create_task(batcher.submit(k, gate, rows(i), latency=latency)) for i, k in enumerate(keys)]
+        await started(gate)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert gate.batches[:2] == [[0, 2, 3], [1]]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_rows_of_several_shapes_take_turns_within_the_turns_of_their_lane() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
+
+        def many(key: str, width: int, count: int) -> asyncio.Task[Arrays]:
+            return asyncio.create_task(batcher.submit(key, gate, np.full((count, width), width, np.float32)))
+
+        tasks = [many("sizes", 1, 4)]
+        await started(gate)
+        tasks += [many("sizes", 2, 2), many("sizes", 3, 1), many("other", 9, 3)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert [batch[0][0] for batch in gate.batches] == [1, 1, 9, 2, 9, 3, 9, 1, 2, 1]  # type: ignore[index]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
 def test_slots_run_at_once() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=2, batch_rows=1), Gate()
@@ -243,6 +295,44 @@ def test_rows_that_would_wait_too_long_are_refused_but_other_lanes_are_not() -> 
         assert batcher.queued_rows == 3
         gate.open.set()
         await asyncio.gather(running, *tasks)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_who_sends_each_row_in_another_shape_waits_no_longer_than_others() -> None:
+    async def main() -> None:
+        batcher, gate = Batcher(slots=1, wait_seconds=7), Gate()
+        sizes = [np.zeros((1, width), np.float32) for width in range(1, 7)]
+        tasks = [asyncio.create_task(batcher.submit("k", gate, sizes[0], latency=SLOW))]
+        await started(gate)
+        tasks += [asyncio.create_task(batcher.submit("k", gate, size, latency=SLOW)) for size in sizes[1:5]]
+        await asyncio.sleep(0)  # four of them wait, two seconds each
+        with pytest.raises(Overloaded, match="full"):
+            await batcher.submit("k", gate, sizes[5], latency=SLOW)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_how_long_rows_would_wait_counts_the_turns_of_other_lanes() -> None:
+    def refused(batcher: Batcher, key: str) -> bool:
+        try:
+            batcher.check_room(key, 1)
+        except Overloaded:
+            return True
+        return False
+
+    async def main() -> None:
+        batcher, light = Batcher(slots=1, wait_seconds=3), Latency(base=1e-6, per_row=1e-3)
+        with batcher.hold("light", 50, light), batcher.hold("heavy", 10, SLOW):
+            assert refused(batcher, "light")  # five turns, behind each of which the heavy one's takes two seconds
+            assert refused(batcher, "heavy")
+            assert not refused(batcher, "idle")  # its turn comes after one of each
+        with batcher.hold("light", 9, light), batcher.hold("heavy", 10, SLOW):
+            assert not refused(batcher, "light")
         await batcher.close()
 
     asyncio.run(main())

@@ -1,5 +1,6 @@
 """Images of any size: each keeps its own, by the model's stride; all of a request have the same."""
 
+import asyncio
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from starlette.testclient import TestClient
 
 from app import gaussian
 from app.arrays import NPY
+from app.batcher import Batcher
+from app.bundle import read_bundle
+from app.vae import Vae
 from tests.conftest import base64_png, from_base64, load_npy, load_npz, npy, png, pointers
 from tests.maps import CELLS, Floats, Pixels, are_near, client_of, images_of, means, write_maps
 
@@ -263,3 +267,17 @@ def test_a_path_must_fit_into_its_format(client: TestClient, format: str, steps:
     answer = client.post("/interpolate/image", json={"points": points, "steps": steps}, params={"format": format})
     assert pointers(answer) == ["/query/format"]
     assert client.post("/interpolate/image", json={"points": points, "steps": 2}).status_code == 200
+
+
+def test_who_sends_each_picture_in_another_size_is_refused_as_others_are(tmp_path: Path) -> None:
+    bundle = read_bundle(write_maps(tmp_path))
+
+    async def statuses() -> list[int]:
+        batcher = Batcher(slots=1, wait_seconds=1e-9)
+        vae = Vae(bundle, batcher)
+        encoding = [vae.encode(noise(16, 8 * width)) for width in range(1, 5)]
+        answers = await asyncio.gather(*encoding, return_exceptions=True)
+        await batcher.close()
+        return [getattr(answer, "status", 200) for answer in answers]
+
+    assert asyncio.run(statuses()) == [200, 503, 503, 503]
