@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import DeadlineExceeded, InvalidInput, Overloaded
 from app.timing import GraphName, Statistics, Timing
 from app.timing import Run as Timed
 
@@ -274,8 +274,12 @@ class Batcher:
         """Refuse `rows` of `key`, each of which counts as `cost`, where the queue has no room for them now.
 
         Raises:
-            Overloaded: they are too many, or would wait too long, or the batcher is closed.
+            InvalidInput: they are more than the queue ever has room for.
+            Overloaded: they are too many now, or would wait too long, or the batcher is closed.
         """
+        if rows * cost > self.queue_rows:
+            words = f"this needs {rows * cost} rows of the queue at once, which holds {self.queue_rows}: ask for less"
+            raise InvalidInput(words)
         if self.closed or self._cost + rows * cost > self.queue_rows or self._wait(key) > self._wait_seconds:
             self.counters.refused_rows += rows
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
@@ -286,7 +290,8 @@ class Batcher:
         several graphs is refused before the first of them, or not at all.
 
         Raises:
-            Overloaded: the queue has no room for these rows, or the batcher is closed.
+            InvalidInput: these rows are more than the queue ever has room for.
+            Overloaded: it has no room for them now, or the batcher is closed.
         """
         self.check_room(key, rows, cost)
         place = Place(key, rows, self._weight(latency, cost))
@@ -324,7 +329,8 @@ class Batcher:
         of room. Cancelling the caller drops what waits and leaves the neighbours alone.
 
         Raises:
-            Overloaded: the queue has no room for these rows, or the batcher is closed.
+            InvalidInput: these rows are more than the queue ever has room for.
+            Overloaded: it has no room for them now, or the batcher is closed.
             ValueError: there are no rows.
             DeadlineExceeded: rows were still waiting at the deadline.
             Exception: whatever `run` raised for this request's rows.

@@ -90,13 +90,26 @@ class Graphs:
         """
         lane: Lane = "parameters" if with_parameters and graph == "decoder" else graph
         if self.geometry.size is None:
-            elements = self.geometry.stride if graph == "encoder" else 1
-            longest = self._tile_side * elements // self.geometry.stride
-            if max(rows.shape[2:]) > max(longest, tiling.LEAST * elements):
-                plan = tiling.Plan.of(rows.shape[2], rows.shape[3], elements, longest)
-                size = plan.down.tile * self.geometry.stride, plan.across.tile * self.geometry.stride
-                return await tiling.tiled(rows, plan, self.most(*size), lambda t: self._submit(lane, t, seconds))
+            scale = 1 if graph == "encoder" else self.geometry.stride
+            size = rows.shape[2] * scale, rows.shape[3] * scale
+            if (plan := self._plan(*size, elements=self.geometry.stride // scale)) is not None:
+                most = self.most(*self._tile(plan))
+                with self.held(lane, len(rows), size):
+                    return await tiling.tiled(rows, plan, most, lambda tiles: self._submit(lane, tiles, seconds))
         return await self._submit(lane, rows, seconds)
+
+    def _plan(self, height: int, width: int, elements: int) -> tiling.Plan | None:
+        """The tiles of images of so many pixels, or of their latents, of as many `elements` a cell; None where they go
+        through as they are."""
+        stride = self.geometry.stride
+        if self.geometry.size is not None or max(height, width) <= max(self._tile_side, tiling.LEAST * stride):
+            return None
+        down, across, longest = (side * elements // stride for side in (height, width, self._tile_side))
+        return tiling.Plan.of(down, across, elements, longest)
+
+    def _tile(self, plan: tiling.Plan) -> tuple[int, int]:
+        """Height and width of the tiles' images."""
+        return plan.down.tile * self.geometry.stride, plan.across.tile * self.geometry.stride
 
     async def encode(self, rows: NDArray[np.uint8]) -> Posterior:
         """q(z|x) of images `[N, C, H, W]`."""
@@ -110,33 +123,44 @@ class Graphs:
         return await self._submit("explain" if explain else "score", rows)
 
     def most(self, height: int, width: int) -> int:
-        """How many rows of images of this size one request should have in the queue at a time: some MB of them."""
-        return max(1, CHUNK // self._cost(height * width))
+        """How many rows of images of this size one request should have in the queue at a time: some MB of them, and no
+        more than it holds."""
+        return max(1, min(CHUNK, self._batcher.queue_rows) // self._cost(height * width))
 
     def _cost(self, pixels: int) -> int:
         """As how many rows a row counts whose image has so many pixels."""
         return -(-pixels * self.geometry.channels // BYTES_A_ROW)
 
     def check_room(self, lane: Lane, rows: int) -> None:
-        """Refuse rows that the queue has no room for now.
+        """Refuse a request that runs so many rows where the queue has no room for them now, or for as many of them as
+        are in it at a time.
 
         Raises:
+            InvalidInput: there never is.
             Overloaded: there is none.
         """
+        if self.geometry.size is not None:
+            rows = min(rows, self.most(*self.geometry.size))
         self._batcher.check_room(self._key(lane), rows, self._fixed_cost or 1)
 
     @contextmanager
-    def held(self, lane: Lane, rows: int) -> Iterator[None]:
-        """While it lasts, the request in this context has room for so many rows, and whatever it runs is let in; where
-        images may be of any size, it has none beforehand.
+    def held(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[None]:
+        """While it lasts, the request in this context has room for so many rows of images of the model's size, or of
+        this one, height and width, or for as many of their tiles as are in the queue at a time; and whatever it runs
+        is let in. Where images may be of any size, and it is not known which, it has none beforehand.
 
         Raises:
-            Overloaded: the queue has no room for them now.
+            InvalidInput: the queue never has room for them.
+            Overloaded: it has none now.
         """
-        if self._fixed_cost is None:
+        height, width = self.geometry.size or size or (0, 0)
+        if not height or _place.get() is not None:
             yield
             return
-        with self._batcher.hold(self._key(lane), rows, self.latency[lane], self._fixed_cost) as place:
+        if (plan := self._plan(height, width, elements=1)) is not None:
+            height, width = self._tile(plan)
+            rows = min(len(plan.across.starts), self.most(height, width))
+        with self._batcher.hold(self._key(lane), rows, *self._weight(lane, height * width)) as place:
             _place.set(place)
             try:
                 yield
@@ -156,12 +180,17 @@ class Graphs:
     def _key(self, lane: Lane) -> tuple["Graphs", Lane]:
         return self, lane
 
+    def _weight(self, lane: Lane, pixels: int) -> tuple[Latency | None, int]:
+        """The latency of rows whose images have so many pixels, and as how many each of them counts."""
+        latency = self.latency[lane]
+        if self._fixed_cost is not None:
+            return latency, self._fixed_cost
+        return latency and latency.scaled(pixels / self._tried_pixels), self._cost(pixels)
+
     async def _submit(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
-        latency, cost = self.latency[lane], self._fixed_cost
-        if cost is None:
-            pixels = rows[0, 0].size * (1 if lane == "encoder" else self.geometry.stride**2)
-            latency, cost = latency and latency.scaled(pixels / self._tried_pixels), self._cost(pixels)
+        pixels = rows[0, 0].size * (1 if lane == "encoder" else self.geometry.stride**2)
+        latency, cost = self._weight(lane, pixels)
         return await self._batcher.submit(
             self._key(lane),
             self._run(lane),

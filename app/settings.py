@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     )
     queue_rows: Positive = Field(
         4096,
-        description="Most rows waiting, and so in one request; beyond it requests are refused with 503. An image of"
-        " more than 64 KiB counts as several rows, in a batch, too.",
+        description="Most rows waiting; beyond it requests are refused with 503, and with 422 those that need more at"
+        " once. An image of more than 64 KiB counts as several rows, in a batch, too.",
     )
     tile_side: Annotated[int, Field(ge=64, le=8192)] = Field(
         512,

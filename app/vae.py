@@ -13,7 +13,7 @@ from app.batcher import Batcher
 from app.bundle import Bundle, Manifest
 from app.errors import InvalidInput
 from app.gaussian import Floats, Posterior, Quantiles, squared_norm
-from app.graphs import CHUNK, Graphs, planes
+from app.graphs import Graphs, planes
 from app.likelihood import Doubles
 from app.score import Binarize, Scores
 from app.scoring import Scoring
@@ -124,9 +124,8 @@ class Vae:
             InvalidInput: draws are asked for, and this model's encoder is deterministic.
         """
         most = self.graphs.most(*images.shape[1:3])
-        with self.graphs.held(
-            "decoder", min(decodings(mode, len(images)), most) if mode == "predictive" else len(images)
-        ):
+        rows = min(len(images) * PREDICTIVE_DRAWS, most) if mode == "predictive" else len(images)
+        with self.graphs.held("decoder", rows, images.shape[1:3]):
             posterior = await self.encode(images)
             if mode == "mean":
                 return await self.decode(posterior.mean)
@@ -277,16 +276,6 @@ class Vae:
         """The dimensions of vectors, the one of highest KL first; in their order, where the manifest has no KL."""
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
-
-
-def decodings(mode: Mode, images: int = 1) -> int:
-    """Rows that a reconstruction of so many images has in the queue at a time, at most."""
-    return min(images * PREDICTIVE_DRAWS, CHUNK) if mode == "predictive" else images
-
-
-def scorings(k: int, images: int = 1) -> int:
-    """The same of a score."""
-    return min(images * k, CHUNK)
 
 
 def _norms(quantiles: Quantiles | None) -> Quantiles:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,13 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
     yield make
     for client in entered:
         client.__exit__(None, None, None)
+
+
+def full(client: TestClient) -> AbstractContextManager[object]:
+    """While it lasts, the queue of the client's application has no room."""
+    batcher = client.app_state["server"].catalog.find().graphs._batcher
+    held: AbstractContextManager[object] = batcher.hold("others", batcher.queue_rows)
+    return held
 
 
 Log = list[dict[str, Any]]

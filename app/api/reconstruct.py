@@ -9,7 +9,7 @@ from app.api.parameters import SeedQuery
 from app.api.state import State
 from app.api.writers import Images, Result
 from app.images import Pixels
-from app.vae import Mode, Vae, decodings
+from app.vae import PREDICTIVE_DRAWS, Mode, Vae
 
 router = APIRouter(tags=["reconstruct"], route_class=Operation)
 
@@ -44,5 +44,5 @@ offer(
     reads="images",
     answer=ReconstructResponse,
     forms=IMAGES_TO_IMAGES,
-    least=lambda query: ("decoder", decodings(query.mode)),
+    least=lambda query: ("decoder", PREDICTIVE_DRAWS if query.mode == "predictive" else 1),
 )

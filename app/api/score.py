@@ -13,10 +13,9 @@ from app.api.state import State
 from app.api.writers import Answer, Result
 from app.errors import InvalidInput
 from app.gaussian import Floats
-from app.graphs import Lane
 from app.images import Pixels
 from app.score import Binarize
-from app.vae import Vae, scorings
+from app.vae import Vae
 
 router = APIRouter(tags=["score"], route_class=Operation)
 
@@ -88,10 +87,6 @@ def _shown(explanation: Floats) -> tuple[Pixels, Floats]:
     return pixels[..., None], np.stack([low, high], axis=1)
 
 
-def _least(query: ScoreQuery) -> tuple[Lane, int]:
-    return "explain" if query.explain else "score", scorings(query.k)
-
-
 offer(
     router,
     "/score",
@@ -100,5 +95,5 @@ offer(
     reads="images",
     answer=ScoreResponse,
     forms=IMAGES_TO_ARRAYS,
-    least=_least,
+    least=lambda query: ("explain" if query.explain else "score", query.k),
 )

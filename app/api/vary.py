@@ -28,7 +28,7 @@ async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Re
     """Draws around the posterior of one picture, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
     check_count(query.n, server.limits.max_rows, "/query/n")
     seed = query.seed_or_new()
-    with vae.graphs.held("decoder", query.n):
+    with vae.graphs.held("decoder", query.n, images.shape[1:3]):
         latents = await vae.vary(await vae.encode(images), query.n, query.radius, seed)
         return await decoded(vae, query, latents, seed=seed)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.batcher import Arrays, Batcher, Latency
-from app.errors import DeadlineExceeded, Overloaded
+from app.errors import DeadlineExceeded, InvalidInput, Overloaded
 from app.timing import Statistics, Timing
 
 Rows = NDArray[np.float32]
@@ -185,6 +185,22 @@ def test_the_queue_is_bounded_in_rows_and_refuses_at_once() -> None:
         assert batcher.counters.refused_rows == 2
         gate.open.set()
         await asyncio.gather(running, waiting, fitting)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_rows_that_no_queue_could_hold_are_a_mistake_of_who_sends_them() -> None:
+    async def main() -> None:
+        batcher = Batcher(queue_rows=8)
+        for rows_, cost in ((9, 1), (1, 9), (3, 3)):
+            with pytest.raises(InvalidInput, match=r"9 rows .* 8"):
+                batcher.check_room("k", rows_, cost)
+            with pytest.raises(InvalidInput, match=r"9 rows .* 8"):
+                await batcher.submit("k", double, rows(*range(rows_)), cost=cost)
+        assert batcher.counters.refused_rows == 0
+        with batcher.hold("k", 4, cost=2), pytest.raises(Overloaded):
+            batcher.check_room("k", 1)
         await batcher.close()
 
     asyncio.run(main())

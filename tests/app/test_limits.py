@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app.settings import Settings
-from tests.conftest import ROOT, base64_png, npy, png
+from tests.conftest import ROOT, base64_png, full, npy, png
 from tests.test_docs import rows
 
 PAGE = (ROOT / "docs" / "limits.md").read_text()
@@ -130,6 +130,28 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
         [
             post("/encode/files", form(*[part()] * 10_000), FORM),
             post("/encode/files", form(*[part(file=False)] * 10_000), FORM),
+        ],
+    ),
+    "rows that it has in the queue at a time": (
+        {"queue_rows": 3},
+        [
+            lambda client: client.get(f"/sample?{MODEL}&n=4"),
+            post(f"/encode/npy?{MODEL}", npy(np.zeros((4, 28, 28), np.uint8)), ARRAY),
+            post(f"/interpolate?{MODEL}", points(2, steps=4)),
+            post(f"/vary?{MODEL}&n=4", {"images": [base64_png(BLACK)]}),
+            post(INFER, {"inputs": [tensor(shape=[4, 2], data=[0] * 8)]}),
+        ],
+    ),
+    "pixels of all images together that are made": (
+        {"max_pixels": 1000},
+        [
+            lambda client: client.get(f"/sample?{MODEL}&n=2"),
+            post(f"/decode?{MODEL}", latents(2)),
+            post(f"/interpolate?{MODEL}", points(2)),
+            post(f"/vary?{MODEL}&n=2", {"images": [base64_png(BLACK)]}),
+            post(INFER, {"inputs": [tensor(shape=[2, 2], data=[0] * 4)]}),
+            lambda client: client.get(f"/traverse?{MODEL}"),
+            lambda client: client.get(f"/manifold/image?{MODEL}"),
         ],
     ),
     "pixels of all pictures together, by their headers, before they are decoded": (
@@ -263,7 +285,8 @@ def test_a_form_that_is_cut_off_is_no_form(make_client: Callable[..., TestClient
 
 def test_rows_beyond_the_queue_are_refused(make_client: Callable[..., TestClient]) -> None:
     client = make_client(queue_rows=2)
-    answer = client.get("/sample?n=3")
+    with full(client):
+        answer = client.get("/sample?n=2")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/sample?n=2").status_code == 200
 

@@ -84,15 +84,15 @@ def test_text_is_one_line_a_request(start: Start) -> None:
 
 
 def test_at_warning_only_what_goes_wrong_is_told(start: Start) -> None:
-    process, client = start(models_dir=MODELS, log_level="warning", queue_rows=4)
-    client.get("/sample?n=3")
+    process, client = start(models_dir=MODELS, log_level="warning", queue_seconds=1e-9)
+    client.get("/models")
     client.get("/nope")
     refused = client.get("/sample?n=5")
-    assert refused.status_code == 503
+    assert refused.status_code == 504
     (line,) = ended(process).splitlines()
-    assert " WARNING  app.requests: GET /sample 503 " in line
+    assert " WARNING  app.requests: GET /sample 504 " in line
     assert f"request_id={refused.headers['x-request-id']}" in line
-    assert "problem=overloaded" in line
+    assert "problem=deadline-exceeded" in line
 
 
 def test_an_error_before_there_is_a_server_is_an_object_too() -> None:

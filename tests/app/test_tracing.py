@@ -21,7 +21,7 @@ from app.errors import InferenceFailed
 from app.main import create_app, tracing_from_environment
 from app.settings import Settings
 from app.tracing import Tracing
-from tests.conftest import MODELS, ROOT, Log, Pixels, base64_png, free_port
+from tests.conftest import MODELS, ROOT, Log, Pixels, base64_png, free_port, full
 from tests.test_workers import until
 
 TRACE, PARENT = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
@@ -126,7 +126,8 @@ def test_errors_are_recorded(traced: Traced) -> None:
     (event,) = span.events
     assert (event.attributes or {})["exception.type"] == "app.errors.InferenceFailed"
     exporter.clear()
-    assert client.get("/sample?n=5").status_code == 503
+    with full(client):
+        assert client.get("/sample?n=4").status_code == 503
     assert request_span(exporter).status.status_code is StatusCode.ERROR
     assert (request_span(exporter).attributes or {})["error.type"] == "overloaded"
     exporter.clear()

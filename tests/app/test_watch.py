@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.errors import InferenceFailed
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import MODELS, Log
+from tests.conftest import MODELS, Log, full
 
 
 def test_every_answer_carries_an_id(client: TestClient) -> None:
@@ -102,7 +102,8 @@ def test_a_stale_model_is_not_told_of_the_next_request(client: TestClient, caplo
 
 def test_refusals_are_counted_and_mistakes_are_not(make_client: Callable[..., TestClient]) -> None:
     client = make_client(queue_rows=4, max_body_bytes=1000, admin_key="a-key-of-16-chars")
-    client.get("/sample?n=5")
+    with full(client):
+        client.get("/sample?n=4")
     client.post("/encode", content=b"x" * 2000, headers={"Content-Type": "application/json"})
     client.post("/models/reload")
     client.get("/sample?n=0")
@@ -116,8 +117,8 @@ def test_refusals_are_counted_and_mistakes_are_not(make_client: Callable[..., Te
 
 
 def test_of_what_a_full_queue_refuses_few_lines_tell_and_how_many_do_not(caplog: pytest.LogCaptureFixture) -> None:
-    body = {"latents": [[0.0] * 32] * 2}
-    with TestClient(create_app(Settings(models_dir=MODELS, queue_rows=1))) as client:
+    body = {"latents": [[0.0] * 32]}
+    with TestClient(create_app(Settings(models_dir=MODELS, queue_rows=1))) as client, full(client):
         for _ in range(200):
             assert client.post("/decode", json=body).status_code == 503
         told = [record for record in caplog.records if record.name == "app.requests"]
@@ -126,8 +127,9 @@ def test_of_what_a_full_queue_refuses_few_lines_tell_and_how_many_do_not(caplog:
         assert 'vae_rejections_total{reason="overloaded"} 200.0' in metrics
     with TestClient(create_app(Settings(models_dir=MODELS, queue_rows=1))) as client:
         caplog.clear()
-        for _ in range(5):
-            client.post("/decode", json=body)
+        with full(client):
+            for _ in range(5):
+                client.post("/decode", json=body)
         caplog.set_level(logging.INFO)
         client.get("/sample?n=1")
         fields = [record.fields for record in caplog.records if record.name == "app.requests"]  # type: ignore[attr-defined]

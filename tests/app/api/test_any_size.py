@@ -15,6 +15,7 @@ from app import gaussian
 from app.arrays import NPY
 from app.batcher import Batcher
 from app.bundle import read_bundle
+from app.errors import Overloaded
 from app.vae import Vae
 from tests.conftest import base64_png, from_base64, load_npy, load_npz, npy, png, pointers
 from tests.maps import CELLS, Floats, Pixels, are_near, client_of, images_of, means, write_maps
@@ -281,3 +282,29 @@ def test_who_sends_each_picture_in_another_size_is_refused_as_others_are(tmp_pat
         return [getattr(answer, "status", 200) for answer in answers]
 
     assert asyncio.run(statuses()) == [200, 503, 503, 503]
+
+
+def test_room_for_all_that_a_request_needs_of_pictures_of_any_size_is_held_before_anything_runs(tmp_path: Path) -> None:
+    bundle = read_bundle(write_maps(tmp_path))
+
+    async def main() -> None:
+        batcher = Batcher(slots=1, queue_rows=8)
+        vae = Vae(bundle, batcher, tile_side=64)
+        small, tiled = noise(64, 64, 5), noise(64 * 3, 64 * 6)  # of 4 rows of 8 tiles
+        for images, others in ((small, 4), (tiled, 1)):
+            with batcher.hold("others", others), pytest.raises(Overloaded):
+                await vae.reconstruct(images, "mean", 0)
+        assert batcher.counters.rows == 0
+        with batcher.hold("others", 7), pytest.raises(Overloaded):
+            await vae.encode(tiled)
+        assert batcher.counters.rows == 0
+        for work in (vae.encode(tiled), vae.decode(means(tiled))):
+            task = asyncio.create_task(work)
+            while not batcher.counters.rows:  # noqa: ASYNC110 (a slot is waited for)
+                await asyncio.sleep(0)
+            with batcher.hold("others", 8 - batcher.queued_rows):  # who was let in is not refused midway
+                await task
+            batcher.counters.rows = 0
+        await batcher.close()
+
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """Latents that are maps, of images of one size: every operation answers as numpy says, or refuses with a reason."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,3 +216,28 @@ def test_the_images_that_are_made_have_a_limit(client: TestClient, tmp_path: Any
         ends = [{"latent": latent.tolist()} for latent in given[:2]]
         assert small.post("/interpolate", json={"points": ends, "steps": 3}).status_code == 200
         assert pointers(small.post("/interpolate", json={"points": ends, "steps": 4})) == ["/steps"]
+
+
+def test_what_costs_more_than_the_queue_holds_goes_through_in_pieces_or_is_told_that_it_never_will(
+    tmp_path: Path,
+) -> None:
+    size = (256, 256)  # of which each counts as three rows
+    write_maps(tmp_path, size=size, scores=True)
+    image = np.zeros((1, *size, 3), np.uint8)
+    body = sent(image)
+    with client_of(tmp_path, queue_rows=30) as client:
+        for query in ({"k": 25}, {"k": 25, "explain": True}):
+            answer = client.post("/score", params=query, json=body)
+            assert answer.status_code == 200, answer.text
+        assert client.post("/reconstruct", params={"mode": "predictive"}, json=body).status_code == 200
+        points = [{"latent": latent.tolist()} for latent in means(image.repeat(2, axis=0))]
+        for answer in (
+            client.post("/vary", params={"n": 11}, json=body),
+            client.post("/interpolate", json={"points": points, "steps": 11}),
+            client.get("/sample", params={"n": 11}),
+        ):
+            assert "needs 33 rows of the queue at once, which holds 30" in answer.text
+            assert pointers(answer) == [""]
+    with client_of(tmp_path, queue_rows=2) as client:
+        for path in ("/encode", "/score", "/reconstruct", "/vary"):
+            assert pointers(client.post(path, json=body)) == [""]

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from app import __version__
 from app.bundle import read_manifest
-from tests.conftest import MODELS, Pixels, base64_png
+from tests.conftest import MODELS, Pixels, base64_png, full
 
 JSON = {"Content-Type": "application/json"}
 
@@ -114,7 +114,8 @@ def test_a_stopping_server_is_not_ready(make_client: Callable[..., TestClient]) 
 def test_a_full_queue_refuses(make_client: Callable[..., TestClient]) -> None:
     client = make_client(queue_rows=4)
     assert client.get("/sample", params={"n": 4}).status_code == 200
-    refused = client.get("/sample", params={"n": 5})
+    with full(client):
+        refused = client.get("/sample", params={"n": 4})
     problem(refused, 503, "overloaded")
     assert refused.headers["retry-after"] == "1"
 

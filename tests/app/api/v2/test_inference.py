@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import Pixels, load_npz, npy, put_bundle
+from tests.conftest import Pixels, full, load_npz, npy, put_bundle
 
 ENCODER, DECODER = "/v2/models/mnist-2d.encoder/infer", "/v2/models/mnist-2d.decoder/infer"
 LATENT = {"name": "latent", "shape": [1, 2], "datatype": "FP32"}
@@ -300,8 +300,8 @@ def test_under_a_proxys_prefix(models_copy: Any) -> None:
 
 def test_limits_and_a_full_queue(make_client: Callable[..., TestClient]) -> None:
     client = make_client(queue_rows=4, max_rows=8)
-    zeros = request(latent([0] * 10, shape=[5, 2]))
-    answer = client.post(DECODER, content=zeros)
+    with full(client):
+        answer = client.post(DECODER, content=request(latent()))
     assert "the queue is full" in refused(answer, 503)
     assert answer.headers["retry-after"] == "1"
     refused(client.post(DECODER, content=request(latent([0] * 18, shape=[9, 2]))), 422, "/inputs/0/shape/0")
