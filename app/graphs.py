@@ -139,9 +139,7 @@ class Graphs:
             InvalidInput: there never is.
             Overloaded: there is none.
         """
-        if self.geometry.size is not None:
-            rows = min(rows, self.most(*self.geometry.size))
-        self._batcher.check_room(self._key(lane), rows, self._fixed_cost or 1)
+        self._batcher.check_room(self._key(lane), min(rows, self._fixed_most), self._fixed_cost or 1)
 
     @contextmanager
     def held(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[None]:
@@ -189,8 +187,10 @@ class Graphs:
 
     async def _submit(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
-        pixels = rows[0, 0].size * (1 if lane == "encoder" else self.geometry.stride**2)
-        latency, cost = self._weight(lane, pixels)
+        latency, cost = self.latency[lane], self._fixed_cost
+        if cost is None:
+            pixels = rows[0, 0].size * (1 if lane == "encoder" else self.geometry.stride**2)
+            latency, cost = self._weight(lane, pixels)
         return await self._batcher.submit(
             self._key(lane),
             self._run(lane),
@@ -257,6 +257,7 @@ class Graphs:
         height, width = trial_sizes(geometry)[0]
         self._tried_pixels = height * width
         self._fixed_cost = None if geometry.size is None else self._cost(height * width)
+        self._fixed_most = self.most(*geometry.size) if geometry.size is not None else 1
         image = np.zeros((1, geometry.channels, height, width), np.uint8)
         latent = np.zeros((1, *geometry.latent_of(height, width)), np.float32)
         has_parameters = set(PARAMETERS[self.manifest.likelihood]) <= set(self._decoder.outputs)
