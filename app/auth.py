@@ -142,6 +142,10 @@ class Keys:
         self._given += read_keys(re.sub(r"[,\s]+", "\n", several or ""), "VAE_API_KEYS")
         self._file = None if file is None else KeysFile(file)
 
+    def __bool__(self) -> bool:
+        """Whether there are any, or may be."""
+        return bool(self._given) or self._file is not None
+
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> Key | None:
         """The key that a request brings, by its headers as ASGI has them; None where it brings none of the server's."""
         key, found = _bearer(headers), None

@@ -151,7 +151,8 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(problems.Problems)
-    app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    if settings.asks_for_keys or keys or rates:  # else everybody may ask everything at any rate
+        app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
     app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)

@@ -81,6 +81,10 @@ class Rates:
         self._rate = rate
         self._path = ":memory:" if folder is None else str(folder / FILE)
 
+    def __bool__(self) -> bool:
+        """Whether callers have one who have none of their own."""
+        return self._rate is not None
+
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
         """Count one request of a caller; None where it has no limit, or where it cannot be counted: a rate is no
         reason to answer nobody."""
