@@ -430,7 +430,9 @@ class Batcher:
         own = self._loads.get(key)
         if own is None:
             return 0.0
-        seconds = sum(load.seconds * min(1.0, own.turns / load.turns) for load in self._loads.values())
+        seconds = own.seconds
+        if len(self._loads) > 1:
+            seconds = sum(load.seconds * min(1.0, own.turns / load.turns) for load in self._loads.values())
         return self._pace * seconds / self.slots
 
     def _weight(self, latency: Latency | None, cost: int) -> _Weight:
