@@ -180,14 +180,26 @@ def test_a_key_without_a_certificate_is_one_sentence(tmp_path: Path) -> None:
     assert (process.returncode, log) == (1, "error: VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not\n")
 
 
+_OPEN = "no keys are asked for: whoever reaches 0.0.0.0 may use the models"
+_ADMIN = {"admin_key": "a-key-of-16-chars"}
+
+
 @pytest.mark.parametrize(
-    ("settings", "warned"),
-    [({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "api_key": "a-key-of-16-chars"}, False), ({}, False)],
+    ("settings", "warning"),
+    [
+        ({"host": "0.0.0.0"}, f"{_OPEN}\n"),
+        ({"host": "0.0.0.0", **_ADMIN}, f"{_OPEN}; VAE_ADMIN_KEY guards the management routes alone\n"),
+        ({"host": "0.0.0.0", **_ADMIN, "auth": "keys"}, ""),
+        ({"host": "0.0.0.0", "api_key": "a-key-of-16-chars"}, ""),
+        (_ADMIN, ""),
+        ({}, ""),
+    ],
 )
 def test_a_server_that_asks_nobody_for_a_key_says_so_where_others_can_reach_it(
-    start: Start, settings: dict[str, object], warned: bool
+    start: Start, settings: dict[str, object], warning: str
 ) -> None:
     process, _ = start(models_dir=ROOT / "models/mnist-2d/2", **settings)
     process.terminate()
     _, log = process.communicate(timeout=20)
-    assert ("no keys are asked for: whoever reaches 0.0.0.0 may use the models" in log) == warned
+    assert warning in log
+    assert ("no keys are asked for" in log) == bool(warning)
