@@ -163,6 +163,28 @@ def test_the_yaml_of_the_page_fits_the_compose_file(tmp_path: Path) -> None:
     service = json.loads(done.stdout)["services"]["vaeserve"]
     secrets = {f"/run/secrets/{secret['source']}" for secret in service["secrets"]}
     assert secrets == {value for name, value in service["environment"].items() if name in OF_THE_CONTAINER}
+    prometheus = yaml.safe_load(text)["services"]["prometheus"]
+    wanted = re.findall(
+        r"credentials_file: /run/secrets/(\w+)", (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+    )
+    assert prometheus["secrets"] == wanted
+
+
+def test_the_owners_that_the_page_gives_secrets_to_are_who_reads_them() -> None:
+    owners = re.findall(r"chown (?:-R )?(\d+) (\S+)", PAGE)
+    prometheus = config("observability")["prometheus"]["user"].split(":")[0]
+    (server,) = re.findall(r"^USER (\d+):", DOCKERFILE, flags=re.MULTILINE)
+    assert owners == [(server, "secrets"), (prometheus, "secrets/metrics-key")]
+
+
+def test_every_build_argument_that_is_named_is_the_dockerfiles() -> None:
+    known = set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.yaml"), ROOT / "README.md", ROOT / "Dockerfile"]
+    named = {
+        name for page in pages for name in re.findall(r"(?:--build-arg|built with) `?(\w+)=", page.read_text("utf-8"))
+    }
+    assert "VARIANT" in named
+    assert named <= known
 
 
 COMMANDS = [line for text in blocks(PAGE, "sh") for line in commands(text)]
@@ -185,16 +207,19 @@ def test_a_compose_command_of_the_page_is_one(command: str) -> None:
 def test_the_other_commands_of_the_page_are_what_they_were_when_they_were_tried() -> None:
     """They need an engine; those of compose are read above."""
     others = [line for line in COMMANDS if "docker compose" not in line]
-    assert [line.split()[0] for line in others] == ["sudo", "docker", "scripts/image", "docker", "git"]
-    confined = config()["vaeserve"]
-    assert f"--tmpfs {confined['tmpfs'][0]} " in others[1]
+    assert [line.split()[0] for line in others] == [
+        *("mkdir", "vaeserve", "vaeserve", "sudo"),
+        *("docker", "scripts/image", "docker", "git"),
+    ]
+    confined, run = config()["vaeserve"], others[4]
+    assert f"--tmpfs {confined['tmpfs'][0]} " in run
     for option in (
         "--read-only",
         "--cap-drop ALL",
         "--security-opt no-new-privileges",
         "--publish 127.0.0.1:8000:8000",
     ):
-        assert option in others[1]
+        assert option in run
 
 
 def test_what_the_dockerfile_says_is_so() -> None:
