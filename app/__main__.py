@@ -98,7 +98,8 @@ def _check_access(settings: Settings) -> None:
 def _warn_if_open(settings: Settings) -> None:
     """Say what everyone may do who reaches the server."""
     if not settings.asks_for_keys and not is_loopback(settings.host):
-        logger.warning("no keys are asked for: whoever reaches %s may use the models", settings.host)
+        alone = "" if settings.admin_key is None else "; VAE_ADMIN_KEY guards the management routes alone"
+        logger.warning("no keys are asked for: whoever reaches %s may use the models%s", settings.host, alone)
 
 
 def _serve_alone(settings: Settings, sockets: list[socket]) -> None:

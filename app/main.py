@@ -78,7 +78,7 @@ ROUTERS = (
 V2_ROUTERS = (v2_service, statistics, metadata, inference, index)
 """The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
 MANAGEMENT = (manage, repository)
-"""What there is only with an admin key."""
+"""What there is only where there are admin keys, and a request reaches all that serves."""
 
 
 def check_models(settings: Settings) -> None:
@@ -90,8 +90,11 @@ def check_models(settings: Settings) -> None:
     _load(settings, Batcher())
 
 
-def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
+def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed: bool = True) -> FastAPI:
     """The application, with every model loaded; its requests are traced where there is a `tracing`.
+
+    Where it is not `managed` there are no management routes, whatever keys there are: others serve the same models, and
+    it does not know of them.
 
     Raises:
         StartupError: a bundle or a setting is wrong; one sentence for the operator.
@@ -143,7 +146,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> FastAPI:
         redirect_slashes=False,  # the redirect would go to whatever host the client named
         telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own sees few of our requests
     )
-    routers = (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if settings.has_management else ()))
+    routers = (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if managed and settings.has_management else ()))
     for module in routers:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)

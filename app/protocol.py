@@ -115,6 +115,9 @@ class Protocol(HttpToolsProtocol):
             self._check_head()
         if self.parser.should_upgrade():  # an offer that was not seen: what is its body would be taken for a request
             self._stop_parsing(BadRequest, "an offer of another protocol", BadRequest.slug)
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):  # RFC 9112, section 3.2
+            self._stop_parsing(BadRequest, "a request has one Host header", BadRequest.slug)
         if len(self.pipeline) >= _MOST_PIPELINED:
             self._stop_parsing(Overloaded, "too many requests sent ahead", "too-many-pipelined")
         super().on_headers_complete()

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def tool(name: str) -> str:
 
 
 def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("VAE_", "COMPOSE_"))}
+    ours = ("VAE_", "COMPOSE_", "OTEL_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [tool("docker-compose"), *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True, timeout=60, check=False
@@ -58,8 +60,9 @@ def config(*profiles: str, **environment: str) -> dict[str, Any]:
     return services
 
 
-def test_the_dockerfile_is_as_hadolint_wants_it() -> None:
-    done = subprocess.run([tool("hadolint"), ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("name", ["Dockerfile", "deploy/tracing/Dockerfile"])
+def test_the_dockerfile_is_as_hadolint_wants_it(name: str) -> None:
+    done = subprocess.run([tool("hadolint"), ROOT / name], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -125,13 +128,29 @@ def test_limits_of_cpu_and_memory_are_options() -> None:
 
 
 OF_THE_CONTAINER = {"VAE_HOST", "VAE_PORT", "VAE_MODELS_DIR", "VAE_KEYS_FILE", "VAE_TLS_CERTIFICATE", "VAE_TLS_KEY"}
+OF_OPENTELEMETRY = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
 
 
 def test_every_setting_reaches_the_container_under_its_name() -> None:
     given = {f"VAE_{name.upper()}": "7" for name in Settings.model_fields}
-    passed = dict.fromkeys(given.keys() - OF_THE_CONTAINER, "7")
+    passed = dict.fromkeys(given.keys() - OF_THE_CONTAINER, "7") | dict.fromkeys(OF_OPENTELEMETRY)
     assert config(**given)["vaeserve"]["environment"] == passed, "run scripts/readme"
     assert config("gpu", **given)["vaeserve-gpu"]["environment"] == passed | {"VAE_EXECUTION_PROVIDER": "cuda"}
+
+
+def test_variables_of_opentelemetry_reach_the_container(tmp_path: Path) -> None:
+    """From a file: compose itself, in whose environment they were, would send spans of its own."""
+    (tmp_path / "env").write_text("".join(f"{name}=a=7\n" for name in OF_OPENTELEMETRY))
+    done = compose("--profile=cpu", f"--env-file={tmp_path}/env", "config", "--format=json")
+    environment = json.loads(done.stdout)["services"]["vaeserve"]["environment"]
+    assert {name: environment[name] for name in OF_OPENTELEMETRY} == dict.fromkeys(OF_OPENTELEMETRY, "a=7")
 
 
 def test_a_setting_that_is_not_given_is_not_set() -> None:
@@ -154,15 +173,60 @@ def test_the_gpu_server_is_the_cpu_server_but_for_what_a_gpu_needs() -> None:
     assert (ROOT / f"sbom{suffix}.cdx.json").exists()
 
 
-def test_the_yaml_of_the_page_fits_the_compose_file(tmp_path: Path) -> None:
-    (text,) = blocks(PAGE, "yaml")
-    (tmp_path / "docker-compose.override.yml").write_text(text)
-    both = ["--file=docker-compose.yml", f"--file={tmp_path}/docker-compose.override.yml"]
-    done = compose(*both, "config", "--format=json")
+SECRETS, TRACING = blocks(PAGE, "yaml")
+
+
+def overridden(path: Path, text: str) -> dict[str, Any]:
+    """The server as compose understands it together with an override file."""
+    path.write_text(text)
+    done = compose("--file=docker-compose.yml", f"--file={path}", "config", "--format=json")
     assert (done.returncode, done.stderr) == (0, "")
-    service = json.loads(done.stdout)["services"]["vaeserve"]
+    service: dict[str, Any] = json.loads(done.stdout)["services"]["vaeserve"]
+    return service
+
+
+def test_the_secrets_of_the_page_fit_the_compose_file(tmp_path: Path) -> None:
+    service = overridden(tmp_path / "docker-compose.override.yml", SECRETS)
     secrets = {f"/run/secrets/{secret['source']}" for secret in service["secrets"]}
     assert secrets == {value for name, value in service["environment"].items() if name in OF_THE_CONTAINER}
+    prometheus = yaml.safe_load(SECRETS)["services"]["prometheus"]
+    wanted = re.findall(
+        r"credentials_file: /run/secrets/(\w+)", (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+    )
+    assert prometheus["secrets"] == wanted
+
+
+def test_the_image_with_the_extra_otel_is_built_upon_the_servers(tmp_path: Path) -> None:
+    service = overridden(tmp_path / "docker-compose.override.yml", TRACING)
+    path = ROOT / service["build"]["dockerfile"]
+    text = path.read_text()
+    assert f"-t {service['image']} -f {service['build']['dockerfile']} ." in text
+    assert f"ARG BASE={config()['vaeserve']['image']}:latest\nFROM $BASE\n" in text
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE)[0]
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["otel"]
+    assert set(re.findall(r"opentelemetry-[\w-]+", text)) == {re.split("[><=]", line)[0] for line in extra}
+    copied = re.findall(r"^COPY (\S+) \S+$", text, re.MULTILINE)
+    admitted = re.findall(r"^!(.+)$", path.with_name("Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    assert copied == admitted
+    assert all(name in PAGE for name in OF_OPENTELEMETRY - {"OTEL_TRACES_SAMPLER_ARG"})
+
+
+def test_the_owners_that_the_page_gives_secrets_to_are_who_reads_them() -> None:
+    owners = re.findall(r"chown (?:-R )?(\d+) (\S+)", PAGE)
+    prometheus = config("observability")["prometheus"]["user"].split(":")[0]
+    (server,) = re.findall(r"^USER (\d+):", DOCKERFILE, flags=re.MULTILINE)
+    assert owners == [(server, "secrets"), (prometheus, "secrets/metrics-key")]
+
+
+def test_every_build_argument_that_is_named_is_the_dockerfiles() -> None:
+    dockerfiles = DOCKERFILE + (ROOT / "deploy/tracing/Dockerfile").read_text()
+    known = set(re.findall(r"^ARG (\w+)=", dockerfiles, flags=re.MULTILINE))
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.yaml"), ROOT / "README.md", ROOT / "Dockerfile"]
+    named = {
+        name for page in pages for name in re.findall(r"(?:--build-arg|built with) `?(\w+)=", page.read_text("utf-8"))
+    }
+    assert "VARIANT" in named
+    assert named <= known
 
 
 COMMANDS = [line for text in blocks(PAGE, "sh") for line in commands(text)]
@@ -185,16 +249,19 @@ def test_a_compose_command_of_the_page_is_one(command: str) -> None:
 def test_the_other_commands_of_the_page_are_what_they_were_when_they_were_tried() -> None:
     """They need an engine; those of compose are read above."""
     others = [line for line in COMMANDS if "docker compose" not in line]
-    assert [line.split()[0] for line in others] == ["sudo", "docker", "scripts/image", "docker", "git"]
-    confined = config()["vaeserve"]
-    assert f"--tmpfs {confined['tmpfs'][0]} " in others[1]
+    assert [line.split()[0] for line in others] == [
+        *("mkdir", "vaeserve", "vaeserve", "sudo"),
+        *("docker", "docker", "docker", "scripts/image", "docker", "git"),
+    ]
+    confined, run = config()["vaeserve"], others[6]
+    assert f"--tmpfs {confined['tmpfs'][0]} " in run
     for option in (
         "--read-only",
         "--cap-drop ALL",
         "--security-opt no-new-privileges",
         "--publish 127.0.0.1:8000:8000",
     ):
-        assert option in others[1]
+        assert option in run
 
 
 def test_what_the_dockerfile_says_is_so() -> None:

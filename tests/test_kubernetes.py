@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -154,7 +155,7 @@ def test_probes_and_the_scrape_ask_for_what_answers(client: TestClient, name: st
 
 @overlays
 def test_every_variable_is_a_setting_with_a_value_that_it_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = variables(name)
+    given = {variable: value for variable, value in variables(name).items() if not variable.startswith("OTEL_")}
     assert given.keys() <= SETTINGS
     for variable, value in given.items():
         monkeypatch.setenv(variable, value)
@@ -187,7 +188,7 @@ def test_pods_may_do_nothing_that_they_need_not(name: str) -> None:
         }
         assert it["resources"]["requests"].keys() == {"cpu", "memory"}
         assert it["resources"]["limits"].keys() >= {"cpu", "memory"}
-    assert of_kind(name, "NetworkPolicy")["spec"]["egress"] == []
+    assert name == "overlays/tracing" or of_kind(name, "NetworkPolicy")["spec"]["egress"] == []
 
 
 @overlays
@@ -212,6 +213,15 @@ def test_models_come_from_where_the_server_looks() -> None:
 def test_keys_lie_where_the_server_looks() -> None:
     keys = Path(variables("overlays/cpu")["VAE_KEYS_FILE"])
     assert str(keys.parent) in {mount["mountPath"] for mount in container("overlays/cpu")["volumeMounts"]}
+
+
+def test_a_traced_server_may_call_its_collector_and_nobody_else() -> None:
+    endpoint = urlsplit(variables("overlays/tracing")["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    collector, names = of_kind("overlays/tracing", "NetworkPolicy")["spec"]["egress"]
+    assert [it["port"] for it in collector["ports"]] == [endpoint.port]
+    assert {it["port"] for it in names["ports"]} == {53}
+    assert all(it["to"] for it in (collector, names))  # without, it would be everyone
+    assert f"-t {container('overlays/tracing')['image']} -f" in (ROOT / "deploy/tracing/Dockerfile").read_text()
 
 
 def test_a_gpu_is_asked_for_and_insisted_on() -> None:

@@ -175,6 +175,35 @@ def test_a_key_for_prometheus_is_as_the_comment_shows(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_prometheus_asks_over_tls_as_the_comment_shows(tmp_path: Path) -> None:
+    text = (PROMETHEUS / "prometheus.yml").read_text()
+    secure = text.replace("# scheme:", "scheme:").replace("# tls_config:", "tls_config:")
+    (job,) = yaml.safe_load(secure)["scrape_configs"]
+    assert (job["scheme"], list(job["tls_config"])) == ("https", ["server_name"])
+    (tmp_path / "prometheus.yml").write_text(secure.replace("[alerts.yml]", "[]"))
+    done = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_job_for_kubernetes_finds_the_pods_and_brings_a_key(tmp_path: Path) -> None:
+    (text,) = pages.blocks(PAGE, "yaml")
+    (job,) = yaml.safe_load(text)["scrape_configs"]
+    template = yaml.safe_load((ROOT / "deploy/kubernetes/base/deployment.yaml").read_text())["spec"]["template"]
+    ((port,),) = (container["ports"] for container in template["spec"]["containers"])
+    name = template["metadata"]["labels"]["app.kubernetes.io/name"]
+    assert job["relabel_configs"][0]["regex"] == f"{name};{port['name']}"
+    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text())
+    wanted = adapter["rules"]["custom"][0]["resources"]["overrides"].keys()
+    assert wanted <= {rule.get("target_label") for rule in job["relabel_configs"]}
+    key = tmp_path / "key"
+    key.write_text("a-key-of-16-chars")
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]  # Debian's promtool is built without it
+    job["authorization"]["credentials_file"] = str(key)
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    done = promtool("check", "config", str(tmp_path / "prometheus.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_dashboard_is_that_of_the_panels() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts/dashboard", "--check"], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -136,7 +136,8 @@ def test_an_offer_that_is_overlooked_is_refused(start: Start, pieces: tuple[byte
     _, client = start(models_dir=MODELS)
     hidden = get("/models")
     with connect(client) as connection:
-        connection.sendall(b"POST /decode HTTP/1.1\r\nConnection: upgrade\r\nContent-Length: %d\r\n" % len(hidden))
+        connection.sendall(b"POST /decode HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n")
+        connection.sendall(b"Content-Length: %d\r\n" % len(hidden))
         for piece in (*pieces, b"\r\n", hidden):
             connection.sendall(piece)
             time.sleep(0.05)
@@ -174,7 +175,15 @@ def test_a_body_that_looks_like_an_offer_of_http_2_stays_as_it_is(start: Start) 
 
 @pytest.mark.parametrize(
     "request_",
-    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "GET /ü HTTP/1.1\r\n\r\n".encode()],
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        "GET /ü HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+        b"GET /health/live HTTP/1.1\r\n\r\n",
+        b"GET http://a/health/live HTTP/1.1\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n",
+        b"GET /health/live HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    ],
 )
 def test_what_is_no_http_gets_a_problem_document(start: Start, request_: bytes) -> None:
     _, client = start(models_dir=MODELS)
@@ -187,6 +196,13 @@ def test_what_is_no_http_gets_a_problem_document(start: Start, request_: bytes) 
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"content-type: application/problem+json" in head
     assert json.loads(body)["status"] == 400
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.0\r\n", b"HTTP/1.0\r\nHost: a\r\n", b"HTTP/1.1\r\nHost:\r\n"])
+def test_a_host_may_be_empty_and_older_clients_need_not_name_one(start: Start, head: bytes) -> None:
+    _, client = start(models_dir=MODELS)
+    (answer,) = answers(client, b"GET /health/live " + head + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def metric(client: httpx2.Client, name: str) -> float:

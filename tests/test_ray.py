@@ -40,6 +40,7 @@ RAYS_OWN = {"server"}
 
 DOCUMENT = json.loads((ROOT / "openapi.json").read_text())
 OPERATIONS = {it.id: it for it in operations(DOCUMENT) if not it.raw.get("security")}
+ADMIN_KEY = "an-admin-key-of-16"
 COUNTING = {"v2_statistics", "v2_model_statistics", "v2_model_version_statistics"}
 """What they answer is of the process that answers."""
 
@@ -70,11 +71,14 @@ class Cluster:
 
 
 def config(path: Path, port: int) -> Path:
-    """The shipped config file, on another port and quick to scale."""
+    """The shipped config file, on another port and quick to scale; keys are known, but not asked for."""
+    keys = path.with_name("keys")
+    keys.write_text(f"operator:{ADMIN_KEY} admin\n")
     document = yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text())
     document["http_options"] = {"host": "127.0.0.1", "port": port}
     (application,) = document["applications"]
     application["args"] |= {"models": SERVED, "models_dir": str(MODELS)}
+    application["args"]["settings"] |= {"auth": "none", "keys_file": str(keys)}
     application["args"]["settings_of"] = {"mnist-2d": {"queue_rows": 100_000}}  # refusals are another test's
     named = {it["name"]: it for it in application["deployments"] if it["name"] in (*SERVED, "Ingress")}
     named["mnist"]["ray_actor_options"] = {"num_cpus": 0.25}
@@ -242,6 +246,23 @@ def test_refusals_are_the_plain_servers(
 def test_pages_and_heads_are_the_plain_servers(plain: httpx2.Client, cluster: Cluster, target: str) -> None:
     same(plain.get(target), cluster.client.get(target))
     same(plain.head(target), cluster.client.head(target))
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/models/mnist-2d/unload", 404),
+        ("/models/mnist-2d/load", 404),
+        ("/v2/repository/models/mnist-2d.encoder/unload", 404),
+        ("/models/reload", 405),  # a model's name like any other
+    ],
+)
+def test_an_admin_key_manages_no_replica(cluster: Cluster, path: str, status: int) -> None:
+    """A request would reach one of them."""
+    answer = cluster.client.post(path, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert cluster.client.get("/sample?model=mnist-2d").status_code == 200
 
 
 def test_what_has_not_changed_is_not_sent_again(cluster: Cluster) -> None:

@@ -21,6 +21,19 @@ def a_kustomization(*words: str) -> None:
     assert build(ROOT / words[2])
 
 
+def the_secret_of_the_keys(*words: str) -> None:
+    """As the component mounts it, and the server looks for it."""
+    component = ROOT / "deploy/kubernetes/components/keys"
+    (volume,) = yaml.safe_load((component / "deployment.yaml").read_text())["spec"]["template"]["spec"]["volumes"]
+    assert words[:4] == ("create", "secret", "generic", volume["secret"]["secretName"])
+    name = words[4].removeprefix("--from-file=")
+    assert f"/{name}\n" in (component / "kustomization.yaml").read_text()
+
+
+def a_key(*words: str) -> None:
+    assert words == ("key", "web", "--file", "keys")
+
+
 def the_config_that_is_tested(*words: str) -> None:
     """tests/test_ray.py runs it."""
     assert words in {
@@ -60,7 +73,9 @@ def the_server(*words: str) -> None:
 
 
 CHECKS: list[tuple[str, Callable[..., None]]] = [
+    ("kubectl create", the_secret_of_the_keys),
     ("kubectl", a_kustomization),
+    ("vaeserve", a_key),
     ("serve", the_config_that_is_tested),
     ("pip", an_install),
     ("torchrun", the_training_that_is_tested),

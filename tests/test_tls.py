@@ -1,6 +1,10 @@
 """HTTPS, spoken by the server itself: its certificate, its renewal, and what stops the start."""
 
+import os
 import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -28,6 +32,19 @@ def trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
     return context
+
+
+def command(*arguments: str, **environment: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command that asks a server."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def serial(port: int) -> str:
@@ -79,6 +96,53 @@ def test_the_server_speaks_https_and_takes_a_renewed_certificate(tmp_path: Path,
     assert "Traceback" not in log
 
 
+@pytest.fixture(scope="module")
+def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that speaks it."""
+    port, (chain, key) = free_port(), issue(tmp_path_factory.mktemp("https"))
+    process = launch(port=port, tls_certificate=chain, tls_key=key, models_dir=ROOT / "models/mnist-2d/2")
+
+    def answers() -> bool:
+        try:
+            return bool(serial(port))
+        except OSError:
+            return False
+
+    try:
+        assert until(answers, 40)
+        yield port
+    finally:
+        process.terminate()
+        process.communicate(timeout=40)
+
+
+@pytest.mark.parametrize("words", [("models",), ("bench", "--duration", "0.1")], ids=lambda words: words[0])
+def test_commands_tell_a_certificate_that_is_not_trusted_from_no_server(
+    tmp_path: Path, https: int, words: tuple[str, ...]
+) -> None:
+    authority = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(authority)
+    url, other = f"https://127.0.0.1:{https}", f"https://localhost:{https}"
+    status, text, told = command(*words, "--url", url)
+    assert (status, text) == (1, "")
+    assert told.startswith(f"error: the certificate of {url} is not trusted: unable to get local issuer certificate. ")
+    assert "SSL_CERT_FILE" in told
+    status, text, told = command(*words, "--url", url, SSL_CERT_FILE=authority)
+    assert (status, told) == (0, "")
+    assert "mnist-2d" in text
+    status, _, told = command(*words, "--url", other, SSL_CERT_FILE=authority)
+    assert told.startswith(f"error: the certificate of {other} is not trusted: Hostname mismatch")
+
+
+def test_commands_tell_a_server_without_tls_from_none(start: Start) -> None:
+    _, client = start(models_dir=ROOT / "models/mnist-2d/2")
+    url = f"https://127.0.0.1:{client.base_url.port}"
+    status, text, told = command("models", "--url", url)
+    assert (status, text) == (1, "")
+    assert told.startswith(f"error: there is no TLS with {url}: ")
+    assert told.endswith("Should --url begin with http://?\n")
+
+
 def test_a_broken_renewal_leaves_the_certificate_as_it_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     chain, key = issue(tmp_path)
     certificate = Certificate(chain, key)
@@ -116,14 +180,26 @@ def test_a_key_without_a_certificate_is_one_sentence(tmp_path: Path) -> None:
     assert (process.returncode, log) == (1, "error: VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not\n")
 
 
+_OPEN = "no keys are asked for: whoever reaches 0.0.0.0 may use the models"
+_ADMIN = {"admin_key": "a-key-of-16-chars"}
+
+
 @pytest.mark.parametrize(
-    ("settings", "warned"),
-    [({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "api_key": "a-key-of-16-chars"}, False), ({}, False)],
+    ("settings", "warning"),
+    [
+        ({"host": "0.0.0.0"}, f"{_OPEN}\n"),
+        ({"host": "0.0.0.0", **_ADMIN}, f"{_OPEN}; VAE_ADMIN_KEY guards the management routes alone\n"),
+        ({"host": "0.0.0.0", **_ADMIN, "auth": "keys"}, ""),
+        ({"host": "0.0.0.0", "api_key": "a-key-of-16-chars"}, ""),
+        (_ADMIN, ""),
+        ({}, ""),
+    ],
 )
 def test_a_server_that_asks_nobody_for_a_key_says_so_where_others_can_reach_it(
-    start: Start, settings: dict[str, object], warned: bool
+    start: Start, settings: dict[str, object], warning: str
 ) -> None:
     process, _ = start(models_dir=ROOT / "models/mnist-2d/2", **settings)
     process.terminate()
     _, log = process.communicate(timeout=20)
-    assert ("no keys are asked for: whoever reaches 0.0.0.0 may use the models" in log) == warned
+    assert warning in log
+    assert ("no keys are asked for" in log) == bool(warning)

@@ -4,6 +4,7 @@ import asyncio
 import difflib
 import io
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -116,6 +117,14 @@ class Server:
         return self._served
 
     def _unreachable(self, error: httpx2.TransportError) -> str:
+        refused = _tls_error(error)
+        if isinstance(refused, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of {self._where} is not trusted: {refused.verify_message}. Name the file of who"
+                " signed it in SSL_CERT_FILE, and in --url the server as the certificate does"
+            )
+        if refused is not None:
+            return f"there is no TLS with {self._where}: {refused.reason}. Should --url begin with http://?"
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             return (
                 f"no server answers at {self._where}: start one with `vaeserve serve`, name another with --url,"
@@ -124,6 +133,13 @@ class Server:
         if isinstance(error, httpx2.TimeoutException):
             return f"the server at {self._where} did not answer within {_TIMEOUT.read:g} seconds"
         return f"the connection to {self._where} broke: send the command again"
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """What TLS failed by, if it did: among the causes of an error of the client."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _among(listed: dict[str, Any], name: str | None) -> str:

@@ -69,9 +69,8 @@ def build(arguments: Arguments) -> Application:
 
 
 def _model(name: str, arguments: Arguments, models_dir: Path) -> Application:
-    """The deployment of one model. What it serves changes with the deployment alone, so that its replicas agree: there
-    are no management routes."""
-    own = {"models_dir": models_dir, "models": name, "default_model": name, "admin_key": None, "workers": 1}
+    """The deployment of one model."""
+    own = {"models_dir": models_dir, "models": name, "default_model": name, "workers": 1}
     settings = arguments.settings | arguments.settings_of.get(name, {}) | own
     read_settings(**settings)  # what is wrong with them is told here, rather than by every replica
     return serve.deployment(Replica, name=name, **_MODEL_OPTIONS).bind(settings)

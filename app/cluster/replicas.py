@@ -17,7 +17,10 @@ from app.settings import read_settings
 
 
 class Replica:
-    """One process of a deployment: the whole application, on one model."""
+    """One process of a deployment: the whole application, on one model.
+
+    What it serves changes with the deployment alone, so that its replicas agree.
+    """
 
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         """`settings` are fields of `Settings`; the others come from the environment.
@@ -26,7 +29,7 @@ class Replica:
             StartupError: a setting or a bundle is wrong; it stands in the deployment's status.
         """
         slots = int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
-        self._app = create_app(read_settings(**{"slots": max(1, slots)} | settings))
+        self._app = create_app(read_settings(**{"slots": max(1, slots)} | settings), managed=False)
         self._name = serve.get_replica_context().replica_tag
         self._lifespan = AsyncExitStack()
         started: AbstractAsyncContextManager[Any] = self._app.router.lifespan_context(self._app)

@@ -50,6 +50,26 @@ def test_the_explorer_asks_once(visit: Visit) -> None:
     assert len(refused) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("OpenAPI", '{"openapi":'),
+        ("Models as JSON", '{"default":'),
+        ("Metrics", "# HELP"),
+        ("mnist-2d 2 as JSON", '{"name":"mnist-2d","version":2'),
+    ],
+)
+@pytest.mark.parametrize("button", ["left", "middle"])
+def test_links_bring_the_key(visit: Visit, name: str, begins: str, button: Any) -> None:
+    page = visit(allow="401", ready="dialog#key[open]")
+    give(page, KEY)
+    page.wait_for_selector(READY)
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name=name, exact=True).click(button=button)
+    assert opened.value.inner_text("body").startswith(begins)
+    assert KEY not in opened.value.url
+
+
 def test_the_documentation_asks_once_and_tries_with_it(visit: Visit, address: str) -> None:
     page = visit(allow="401", ready="dialog#key[open]")
     give(page, KEY)

@@ -55,6 +55,12 @@ def test_nothing_of_the_page_is_elsewhere() -> None:
         assert "https://" not in text, path
 
 
+def test_links_to_answers_are_plain_where_no_key_is_asked_for(visit: Visit, address: str) -> None:
+    page = visit()
+    page.get_by_role("link", name="OpenAPI").click()
+    page.wait_for_url(f"{address}/openapi.json")
+
+
 def test_it_works_behind_a_path_prefix(browser: Any) -> None:
     with servers() as start:
         _, client = start(root_path="/vae", models_dir=MODELS, log_level="warning")

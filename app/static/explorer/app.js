@@ -23,6 +23,7 @@ import { makeShown } from "./code.js";
 import { makeSend } from "./http.js";
 import { makeKey } from "./key.js";
 import { latest } from "./latest.js";
+import { mountLinks } from "./links.js";
 import { makeRecovery } from "./recovery.js";
 
 const find = (id) => document.getElementById(id);
@@ -82,6 +83,8 @@ export async function makeApp(state) {
     clearTimeout(silence);
     silence = setTimeout(() => (messages.textContent = ""), 8000);
   };
+
+  mountLinks(key, send, app.tell);
 
   app.latest = (work) => latest(work, app.tell);
 

@@ -34,6 +34,7 @@ function card(app, { name, version, default: isDefault, manifest }) {
     document.getElementById("map").scrollIntoView();
   };
   const link = element("a", { href: `models/${encodeURIComponent(name)}?version=${version}` }, "JSON");
+  link.dataset.answer = "";
   link.setAttribute("aria-label", `${name} ${version} as JSON`);
   const made = element("article", { className: "card figure" }, title, element("p", {}, manifest.description), list, element("div", { className: "controls" }, look, link));
   if (isDefault) title.append(element("span", { className: "badge" }, "default"));
