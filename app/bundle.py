@@ -6,9 +6,9 @@ that a file changed in between cannot slip through.
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
+Provider = Literal["any", "cpu", "cuda"]
+"""An execution provider, or whichever runs."""
 
 
 class _Part(BaseModel):
@@ -124,6 +126,49 @@ class Array(File):
     """As the file has it."""
 
 
+class Reduced(_Part):
+    """Graphs with smaller weights, and what those change: these and the graphs that they were made of were run on the
+    same held-out images, with the same draws."""
+
+    precision: Literal["fp16-stored", "fp16", "int8"]
+    """Of the weights: `fp16-stored` are float16 in the file and float32 in memory, `fp16` are multiplied as float16,
+    `int8` as 8-bit integers."""
+    encoder: File
+    """Its inputs and outputs are those of `graphs.encoder`."""
+    decoder: File
+    """Its inputs and outputs are those of `graphs.decoder`."""
+    source: Positive
+    """The version of this model whose graphs were reduced."""
+    measured_on: Literal["cpu", "cuda"]
+    """The execution provider that all of this was measured on."""
+    split: str
+    """Where the images are from: a split of the data set, or the name of a folder or file."""
+    images: Positive
+    """How many."""
+    seed: int
+    """Of the draws, and of binary pixels."""
+    measure: Literal["negative_elbo", "psnr"]
+    """In nats, or in dB of the posterior mean's reconstruction where there is no likelihood; the mean over images."""
+    change: float
+    """Of it, by the reduction."""
+    standard_error: float
+    """Of that, over the images."""
+    bound: float
+    """The largest change, up or down and with twice its standard error, that would have been let pass."""
+    mean_change: float
+    """Largest change of a posterior's mean, in its standard deviations; of encodings without one, in those of all."""
+    pixel_change: int
+    """Largest change of a pixel of a reconstruction, in grey levels."""
+    size: Positive
+    """Bytes of both graphs."""
+    size_before: Positive
+    """Of those that were reduced."""
+    speed_alone: float | None = None
+    """How many times as fast a row alone goes through what was reduced; null where that ran on another provider."""
+    speed_batched: float | None = None
+    """The same of many rows at a time."""
+
+
 class Training(_Part):
     """Where the weights come from."""
 
@@ -164,12 +209,24 @@ class Manifest(_Part):
     """p(x|z), whose parameters the decoder gives."""
     graphs: Graphs
     """The nets."""
+    reduced: dict[str, Reduced] = {}
+    """Graphs with smaller weights, by the execution provider that takes them in place of `graphs`: `cpu`, `cuda`; or
+    `any`, which tells that `graphs` are such themselves."""
     arrays: dict[str, Array] = {}
     """What the server knows beside them, by name. Names that it does not know are verified and left alone."""
     training: Training
     """How the weights came to be."""
     metrics: dict[str, Any] = {}
     """Measured through these graphs on held-out images, in nats an image; the server reads `kl_per_dimension` alone."""
+
+    @model_validator(mode="after")
+    def _reduced_for_providers(self) -> "Manifest":
+        taken, reduced = self.graphs, self.reduced.get("any")
+        if not self.reduced.keys() <= set(get_args(Provider)):
+            raise ValueError(f"graphs are reduced for one of {', '.join(get_args(Provider))}")
+        if reduced and (reduced.encoder.sha256, reduced.decoder.sha256) != (taken.encoder.sha256, taken.decoder.sha256):
+            raise ValueError("what is reduced for any provider are `graphs` themselves")
+        return self
 
     @property
     def stochastic(self) -> bool:
@@ -184,8 +241,14 @@ class Manifest(_Part):
     @property
     def files(self) -> dict[str, str]:
         """Every named file and its sha256."""
-        parts: list[File] = [self.graphs.encoder, self.graphs.decoder, *self.arrays.values()]
-        return {part.file: part.sha256 for part in parts}
+        pairs: list[Graphs | Reduced] = [self.graphs, *self.reduced.values()]
+        graphs = [file for pair in pairs for file in (pair.encoder, pair.decoder)]
+        return {part.file: part.sha256 for part in (*graphs, *self.arrays.values())}
+
+    def graphs_of(self, provider: Provider) -> tuple[File, File]:
+        """Encoder and decoder that an execution provider takes."""
+        taken = self.reduced.get(provider, self.graphs)
+        return taken.encoder, taken.decoder
 
 
 @dataclass(frozen=True)
@@ -196,6 +259,11 @@ class Bundle:
     encoder: bytes
     decoder: bytes
     arrays: dict[str, NDArray[Any]]
+    reduced: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def graphs_of(self, provider: Provider) -> tuple[bytes, bytes]:
+        """Encoder and decoder that an execution provider takes."""
+        return self.reduced.get(provider, (self.encoder, self.decoder))
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -227,7 +295,11 @@ def read_bundle(directory: Path) -> Bundle:
     content = {name: _read_verified(directory / name, sha256) for name, sha256 in manifest.files.items()}
     arrays = {name: _read_array(directory, array, content[array.file]) for name, array in manifest.arrays.items()}
     graphs = manifest.graphs
-    return Bundle(manifest, content[graphs.encoder.file], content[graphs.decoder.file], arrays)
+    pairs = {provider: (pair.encoder, pair.decoder) for provider, pair in manifest.reduced.items()}
+    reduced = {
+        provider: (content[encoder.file], content[decoder.file]) for provider, (encoder, decoder) in pairs.items()
+    }
+    return Bundle(manifest, content[graphs.encoder.file], content[graphs.decoder.file], arrays, reduced)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

@@ -58,15 +58,18 @@ class Graphs:
         """
         self.manifest: Manifest = bundle.manifest
         self.geometry = Geometry.of(bundle.manifest)
-        directory, graphs = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.graphs
+        directory = f"{bundle.manifest.name}/{bundle.manifest.version}"
         load = partial(
             Session,
             execution_provider=execution_provider,
             threads=threads,
             any_size=self.geometry.size is None,
         )
-        self._encoder = load(bundle.encoder, name=f"{directory}/{graphs.encoder.file}")
-        self._decoder = load(bundle.decoder, name=f"{directory}/{graphs.decoder.file}")
+        files, models = bundle.manifest.graphs_of(execution_provider), bundle.graphs_of(execution_provider)
+        self._is_reduced = execution_provider in bundle.reduced
+        self._encoder, self._decoder = (
+            load(model, name=f"{directory}/{file.file}") for file, model in zip(files, models, strict=True)
+        )
         self._batcher, self._queue_seconds, self._tile_side = batcher, queue_seconds, tile_side
         self.statistics: dict[GraphName, timing.Statistics] = {
             graph: timing.Statistics(graph=(bundle.manifest.name, graph)) for graph in ("encoder", "decoder")
@@ -253,7 +256,7 @@ class Graphs:
         """Try the graphs, and fit their latencies. One with a loop has none: zeros tell nothing of other rows, and it
         is never run where the server would wait for it."""
         geometry = self.geometry
-        check_graphs(self.manifest, geometry, self._encoder, self._decoder)
+        check_graphs(self.manifest, geometry, self._encoder, self._decoder, reduced=self._is_reduced)
         height, width = trial_sizes(geometry)[0]
         self._tried_pixels = height * width
         self._fixed_cost = None if geometry.size is None else self._cost(height * width)

@@ -71,7 +71,7 @@ def test_every_use_of_the_server_works(start: Start, tmp_path: Path) -> None:
 def test_every_training_command_is_one() -> None:
     shown = [re.findall(r"python -m training (\w+) ([\w/-]+)", line) for line in [*commands("sh"), README]]
     pairs = {pair for found in shown for pair in found}
-    assert {command for command, _ in pairs} == {"train", "export", "evaluate", "figures"}
+    assert {command for command, _ in pairs} == {"train", "export", "evaluate", "figures", "reduce"}
     for command, target in pairs:
         done = subprocess.run(
             [sys.executable, "-m", "training", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True

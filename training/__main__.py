@@ -1,4 +1,4 @@
-"""The command line: `python -m training train|export|evaluate|figures`, in that order, `posteriors`, or `import`."""
+"""The command line: `python -m training train|export|evaluate|figures`, in that order, and what goes beside."""
 
 import sys
 from pathlib import Path
@@ -114,6 +114,56 @@ def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models 
 
     for name, array in posteriors(_bundle(target, models), data_dir=data_dir).items():
         print(f"{name} {list(array.shape)}")
+
+
+@app.command()
+def reduce(
+    target: Target,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp16-stored: half the size on disk. fp16: for CUDA, which takes such graphs in place of the others. "
+            "int8: the same for CPUs, where that is faster."
+        ),
+    ],
+    only: Annotated[str | None, typer.Option(help="Reduce the encoder or the decoder alone.")] = None,
+    bound_nats: Annotated[float, typer.Option(help="Largest change of -ELBO, in nats an image.")] = 0.1,
+    bound_psnr: Annotated[float, typer.Option(help="Largest change of PSNR, in dB, without a likelihood.")] = 0.1,
+    faster: Annotated[float, typer.Option(help="How many times as fast int8 must be, alone and in batches.")] = 1.2,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Images to measure with: a folder, npz or IDX file. Without: of the bundle's data set."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Images that are measured, at most.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 2, help="Seed of pixels and latents.")] = 0,
+    version: Annotated[int | None, typer.Option(min=1, help="Without: the next that is free.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the version if it is there.")] = False,
+    data_dir: DataDir = Path("data"),
+    models: Models = Path("models"),
+) -> None:
+    """Write a bundle with smaller weights beside a bundle, if those do no harm."""
+    from training.card import change_in_words, speed_in_words
+    from training.reducing.options import Options
+    from training.reducing.reduce import reduce
+
+    options = Options.of(
+        precision=precision,
+        only=only,
+        bound_nats=bound_nats,
+        bound_psnr=bound_psnr,
+        faster=faster,
+        images=images,
+        count=count,
+        seed=seed,
+        version=version,
+        replace=replace,
+    )
+    bundle, reduced = reduce(_bundle(target, models), options, data_dir=data_dir)
+    print(
+        f"{change_in_words(reduced)}, within {reduced.bound:g}; {reduced.size / reduced.size_before:.0%} of the size;"
+    )
+    print(f"times as fast alone and together: {speed_in_words(reduced)}")
+    print(f"Reduced: {bundle}. Next: see its README.md, then VAE_MODELS_DIR={bundle.parent.parent} python -m app")
 
 
 app.command("import")(import_)

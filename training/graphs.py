@@ -1,13 +1,14 @@
 """The two graphs of a bundle, run batch by batch through ONNX Runtime. Needs no torch."""
 
 import os
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.bundle import Bundle
 from app.gaussian import Floats, Posterior
-from app.session import Session
+from app.session import ExecutionProvider, Session
 
 BATCH = 256
 """Rows a run: more cost memory, and are no faster on a CPU."""
@@ -16,16 +17,20 @@ BATCH = 256
 class Graphs:
     """Encoder and decoder of a bundle. Images are uint8 `[N, C, H, W]`, latents float32 `[N, latent]`, N any number."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Load both graphs, with a thread for each CPU.
+    def __init__(
+        self, bundle: Bundle, *, execution_provider: ExecutionProvider = "cpu", threads: int | None = None
+    ) -> None:
+        """Load both graphs, with a thread for each CPU if no number is given.
 
         Raises:
             BundleError: ONNX Runtime cannot load one of them.
+            ExecutionProviderError: a graph fell back to another provider.
         """
         self.manifest = bundle.manifest
-        label, threads = f"{bundle.manifest.name} {bundle.manifest.version}", os.cpu_count() or 1
-        self._encoder = Session(bundle.encoder, name=f"encoder of {label}", threads=threads)
-        self._decoder = Session(bundle.decoder, name=f"decoder of {label}", threads=threads)
+        label = f"{bundle.manifest.name} {bundle.manifest.version}"
+        load = partial(Session, execution_provider=execution_provider, threads=threads or os.cpu_count() or 1)
+        self._encoder = load(bundle.encoder, name=f"encoder of {label}")
+        self._decoder = load(bundle.decoder, name=f"decoder of {label}")
 
     def encode(self, images: NDArray[np.uint8]) -> Posterior:
         """q(z|x) of images."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from app.bundle import read_bundle
 from training.module import VaeModule
 from training.recipe import RecipeError
+from training.reducing.halves import HALF
 
 
 def start_from(directory: Path, module: VaeModule) -> None:
@@ -31,10 +32,10 @@ def start_from(directory: Path, module: VaeModule) -> None:
 
 
 def _weights(graph: bytes, prefix: str) -> dict[str, Tensor]:
-    """The initialisers of a graph whose names begin with `prefix`, which is cut off."""
+    """The initialisers of a graph whose names begin with `prefix`, which is cut off; of some, their halves."""
     initialisers = onnx.load_model_from_string(graph).graph.initializer
     return {
-        tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        tensor.name.removeprefix(prefix).removesuffix(HALF): torch.from_numpy(numpy_helper.to_array(tensor).copy())
         for tensor in initialisers
         if tensor.name.startswith(prefix)
     }

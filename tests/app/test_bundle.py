@@ -39,6 +39,53 @@ def test_a_bundle_holds_graphs_and_arrays(directory: Path) -> None:
     assert bundle.manifest.stochastic
 
 
+MEASURED = {
+    "precision": "int8",
+    "source": 1,
+    "measured_on": "cpu",
+    "split": "test",
+    "images": 10,
+    "seed": 0,
+    "measure": "negative_elbo",
+    "change": 0.0,
+    "standard_error": 0.0,
+    "bound": 0.1,
+    "mean_change": 0.0,
+    "pixel_change": 0,
+    "size": 1,
+    "size_before": 1,
+}
+
+
+def reduce_for(directory: Path, provider: str, half: str = "decoder") -> None:
+    """Put another file of the same graph beside a bundle's, for a provider."""
+    (directory / f"{half}.other.onnx").write_bytes((directory / f"{half}.onnx").read_bytes() + b"\x52\x00")
+    graphs = {name: describe(directory / f"{name}.onnx") for name in ("encoder", "decoder")}
+    reduced = {provider: MEASURED | graphs | {half: describe(directory / f"{half}.other.onnx")}}
+    edit(directory, lambda manifest: manifest.update(reduced=reduced))
+
+
+def test_a_provider_takes_the_graphs_that_are_reduced_for_it(directory: Path) -> None:
+    reduce_for(directory, "cuda")
+    bundle = read_bundle(directory)
+    assert bundle.graphs_of("cpu") == (bundle.encoder, bundle.decoder)
+    assert bundle.graphs_of("cuda") == (bundle.encoder, (directory / "decoder.other.onnx").read_bytes())
+    assert [file.file for file in bundle.manifest.graphs_of("cuda")] == ["encoder.onnx", "decoder.other.onnx"]
+    assert "decoder.other.onnx" in bundle.manifest.files
+    (directory / "decoder.other.onnx").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"decoder\.other\.onnx does not have the sha256"):
+        read_bundle(directory)
+
+
+@pytest.mark.parametrize(
+    ("provider", "sentence"), [("any", "`graphs` themselves"), ("tpu", "one of any, cpu, cuda")], ids=str
+)
+def test_graphs_that_are_reduced_for_nobody_are_refused(directory: Path, provider: str, sentence: str) -> None:
+    reduce_for(directory, provider)
+    with pytest.raises(BundleError, match=sentence):
+        read_bundle(directory)
+
+
 def test_an_array_is_described_as_it_is_written(tmp_path: Path) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     entry = write_array(tmp_path, "six", array)

@@ -10,9 +10,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from app.batcher import Batcher
-from app.bundle import MANIFEST, read_bundle, read_manifest, write_manifest
+from app.bundle import MANIFEST, Reduced, describe, read_bundle, read_manifest, write_manifest
 from app.errors import BundleError
 from app.vae import Vae
+from tests.app.test_bundle import MEASURED
 from tests.maps import write_maps
 
 
@@ -29,6 +30,19 @@ def changed(directory: Path, graph: str, change: Any) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     parts = {graph: getattr(manifest.graphs, graph).model_copy(update={"sha256": sha256})}
     write_manifest(directory, manifest.model_copy(update={"graphs": manifest.graphs.model_copy(update=parts)}))
+
+
+def mix(net: Any, share: float) -> None:
+    """What the last node before the output gives is less by a share of the batch's mean."""
+    node = next(node for node in net.node if node.op_type == "Conv")
+    out = node.output[0]
+    node.output[0] = "alone"
+    net.initializer.append(numpy_helper.from_array(np.array([0]), "batch"))
+    net.initializer.append(numpy_helper.from_array(np.float32(share), "share"))
+    at = list(net.node).index(node) + 1
+    net.node.insert(at, helper.make_node("ReduceMean", ["alone", "batch"], ["average"]))
+    net.node.insert(at + 1, helper.make_node("Mul", ["average", "share"], ["part"]))
+    net.node.insert(at + 2, helper.make_node("Sub", ["alone", "part"], [out]))
 
 
 def attribute(node: Any, name: str, value: Any) -> None:
@@ -74,21 +88,28 @@ def test_an_encoder_for_squares_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("graph", "tensor"), [("encoder", "mean"), ("decoder", "image")])
 def test_rows_that_depend_on_their_batch(tmp_path: Path, graph: str, tensor: str) -> None:
     directory = write_maps(tmp_path)
-
-    def change(net: Any) -> None:
-        """What the last node before the output gives is less by the batch's mean."""
-        node = next(node for node in net.node if node.op_type == "Conv")
-        out = node.output[0]
-        node.output[0] = "alone"
-        axes = numpy_helper.from_array(np.array([0]), "batch")
-        net.initializer.append(axes)
-        at = list(net.node).index(node) + 1
-        net.node.insert(at, helper.make_node("ReduceMean", ["alone", "batch"], ["average"]))
-        net.node.insert(at + 1, helper.make_node("Sub", ["alone", "average"], [out]))
-
-    changed(directory, graph, change)
+    changed(directory, graph, lambda net: mix(net, 1.0))
     with pytest.raises(BundleError, match=f"maps/1/{graph}.onnx gives another `{tensor}` of a row that is alone"):
         serve(directory)
+
+
+@pytest.mark.parametrize(("share", "is_served"), [(0.2, True), (1.0, False)])
+def test_rows_of_smaller_weights_may_be_rounded_with_their_batch(tmp_path: Path, share: float, is_served: bool) -> None:
+    directory = write_maps(tmp_path)
+    exact = read_manifest(directory), (directory / "encoder.onnx").read_bytes()
+    changed(directory, "encoder", lambda net: mix(net, share))
+    with pytest.raises(BundleError, match="of a row that is alone"):
+        serve(directory)
+    (directory / "encoder.onnx").rename(directory / "rounding.onnx")
+    (directory / "encoder.onnx").write_bytes(exact[1])
+    graphs = {"encoder": describe(directory / "rounding.onnx"), "decoder": describe(directory / "decoder.onnx")}
+    reduced = Reduced.model_validate(MEASURED | graphs)
+    write_manifest(directory, exact[0].model_copy(update={"reduced": {"cpu": reduced}}))
+    if is_served:
+        serve(directory)
+    else:
+        with pytest.raises(BundleError, match=r"maps/1/rounding\.onnx gives another `mean` of a row that is alone"):
+            serve(directory)
 
 
 def test_arrays_of_vectors_in_a_bundle_of_maps(tmp_path: Path) -> None:

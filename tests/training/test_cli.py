@@ -23,6 +23,10 @@ OPTIONS = {
     "evaluate": ["--data-dir", "--models", "--k", "--images", "--seed", "--dry-run"],
     "figures": ["--data-dir", "--models"],
     "posteriors": ["--data-dir", "--models"],
+    "reduce": [
+        *("--precision", "--only", "--bound-nats", "--bound-psnr", "--faster", "--images", "--count", "--seed"),
+        *("--version", "--replace", "--data-dir", "--models"),
+    ],
     "import": [
         *("--name", "--version", "--description", "--license", "--dataset", "--binarization", "--models", "--replace"),
         *("--images", "--force", "--class", "--arg", "--weights", "--encoder", "--decoder", "--image", "--layout"),
@@ -31,6 +35,7 @@ OPTIONS = {
     ],
 }
 OF_RECIPES = [command for command in OPTIONS if command != "import"]
+REQUIRED = {"reduce": ["--precision", "fp16"]}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -145,7 +150,7 @@ def test_wrong_usage_is_exit_code_2(call: Callable[..., tuple[object, str]], arg
 
 @pytest.mark.parametrize("command", OF_RECIPES)
 def test_an_unknown_recipe_is_one_sentence(call: Callable[..., tuple[object, str]], command: str) -> None:
-    code, text = call(command, "nope")
+    code, text = call(command, "nope", *REQUIRED.get(command, []))
     assert re.fullmatch(r"error: no recipe at \S+nope\.toml; the recipes here are [a-z0-9, -]+", str(code))
     assert text == ""
 
@@ -180,8 +185,22 @@ def test_missing_data_is_one_sentence(
         folders = ["--runs", tmp_path / "runs"]
     elif command != "export":
         folders = folders[2:]
-    code, _ = call(command, recipe, "--data-dir", tmp_path / "none", *folders)
+    code, _ = call(command, recipe, "--data-dir", tmp_path / "none", *folders, *REQUIRED.get(command, []))
     assert re.fullmatch(r"error: \S+train-images-idx3-ubyte\.gz is absent and could not be downloaded.*", str(code))
+
+
+def test_reduce_says_what_was_measured_and_where_the_bundle_is(
+    call: Callable[..., tuple[object, str]], tmp_path: Path, exported: Workshop
+) -> None:
+    bundle = copy_of(exported, tmp_path).bundle("tiny")
+    code, text = call("reduce", bundle, "--precision", "fp16-stored", "--data-dir", exported.data_dir)
+    assert code == 0
+    assert re.match(r"-ELBO [+-]0\.0\d+ ± 0\.0\d+ nats, within 0\.1; \d\d% of the size;\n", text)
+    assert f"Reduced: {bundle.parent / '2'}. Next: see its README.md" in text
+    code, text = call("reduce", bundle, "--precision", "int4", "--data-dir", exported.data_dir)
+    assert (code, text) == ("error: --precision is one of fp16-stored, fp16, int8", "")
+    code, text = call("reduce", bundle.parent / "2", "--precision", "int8", "--data-dir", exported.data_dir)
+    assert str(code).endswith("tiny/2 has fp16-stored weights already, made of version 1")
 
 
 def test_another_recipes_checkpoint_is_one_sentence(

@@ -6,10 +6,11 @@ from pathlib import Path
 from app.bundle import Manifest, read_manifest
 from training.card.captions import captions
 from training.card.metrics import metric_rows
+from training.card.reduced import add_reduced_section, change_in_words, reduced_section, speed_in_words
 from training.card.subjects import Subject, subject_of
 from training.card.training import training_section
 
-__all__ = ["captions", "metric_rows", "write_card"]
+__all__ = ["add_reduced_section", "captions", "change_in_words", "metric_rows", "speed_in_words", "write_card"]
 
 PURPOSE = """\
 For teaching, for demonstrations, and for tests of what serves it. Not for {misuse}, and for no decision about anybody.
@@ -40,6 +41,7 @@ def _sections(directory: Path, manifest: Manifest) -> Iterator[str]:
     yield _graphs(manifest)
     yield "## Metrics"
     yield _metrics(manifest)
+    yield from reduced_section(manifest)
     yield "## Training"
     yield from training_section(directory, manifest)
     yield "## Use and limits"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.bundle import Manifest
+from app.bundle import Manifest, Reduced
 from training.card.subjects import subject_of
 from training.record import read_log, read_recipe, read_report, watched
 
@@ -34,7 +34,7 @@ def training_section(directory: Path, manifest: Manifest) -> Iterator[str]:
         yield GREY + (GREY_NLL.format(many=subject.many) if "nll" in manifest.metrics else "")
     last = _last(log, manifest)
     yield f"`recipe.toml` is the whole recipe, `training.csv` the loss terms of every epoch {last}. To do it again:"
-    yield "```sh\n" + "\n".join(f"python -m training {step}" for step in _steps(directory, recipe, manifest)) + "\n```"
+    yield "```sh\n" + "\n".join(f"python -m training {step}" for step in _steps(recipe, manifest)) + "\n```"
 
 
 def _run(recipe: dict[str, Any], manifest: Manifest) -> str:
@@ -103,10 +103,23 @@ def _last(log: Log, manifest: Manifest) -> str:
     return f"(epoch {log['epoch'][row]:.0f}: {train:.3f} nats in training, {held_out:.3f} on the {split} split)"
 
 
-def _steps(directory: Path, recipe: dict[str, Any], manifest: Manifest) -> tuple[str, ...]:
-    bundle = f"models/{manifest.name}/{manifest.version}"
-    name = manifest.name if _is_shipped(recipe, manifest) else f"{bundle}/recipe.toml"
-    return f"train {name}", f"export {name}", f"evaluate {bundle}", f"figures {bundle}"
+def _steps(recipe: dict[str, Any], manifest: Manifest) -> Iterator[str]:
+    reductions = sorted(manifest.reduced.values(), key=lambda reduced: reduced.source)
+    exported = f"models/{manifest.name}/{reductions[0].source if reductions else manifest.version}"
+    name = manifest.name if _is_shipped(recipe, manifest) else f"{exported}/recipe.toml"
+    yield from (f"train {name}", f"export {name}", f"evaluate {exported}", f"figures {exported}")
+    yield from (f"reduce models/{manifest.name}/{made.source} {_reduction(made, manifest)}" for made in reductions)
+
+
+def _reduction(made: Reduced, manifest: Manifest) -> str:
+    """The options that weights were reduced with. Of graphs beside `graphs`, one may have been left as it is there."""
+    options = f"--precision {made.precision}"
+    if made.precision != "fp16-stored":
+        graphs = manifest.graphs
+        options += " --only encoder" if made.decoder.file == graphs.decoder.file else ""
+        options += " --only decoder" if made.encoder.file == graphs.encoder.file else ""
+    options += f" --bound-{'nats' if made.measure == 'negative_elbo' else 'psnr'} {made.bound:g}"
+    return options + (f" --version {made.source} --replace" if made.source == manifest.version else "")
 
 
 def _is_shipped(recipe: dict[str, Any], manifest: Manifest) -> bool:

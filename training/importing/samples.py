@@ -48,8 +48,16 @@ def read_samples(path: Path | None, answers: Answers, latents: Latents) -> Sampl
     most = latents.rows(LEAST, max(LEAST, min(MOST, MOST_VALUES // (answers.channels * height * width))))
     if path is None:
         return Samples(made_pictures(shape, min(MADE, most)), "made pictures", are_real=False)
-    images = _folder(path, shape, most) if path.is_dir() else _file(path, shape, most)
-    return Samples(images, path.name, are_real=True)
+    return Samples(read_pictures(path, shape, most), path.name, are_real=True)
+
+
+def read_pictures(path: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.uint8]:
+    """At most so many images of channels, height and width from a folder of pictures, an npz or an IDX file.
+
+    Raises:
+        ImportRefused: there are none to be read, or they are of another size.
+    """
+    return _folder(path, shape, most) if path.is_dir() else _file(path, shape, most)
 
 
 def _folder(folder: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.uint8]:

@@ -50,8 +50,8 @@ class Graph:
     @property
     def file(self) -> str:
         """Name of its ONNX file."""
-        graphs = self.vae.manifest.graphs
-        return (graphs.encoder if self.kind == "encoder" else graphs.decoder).file
+        encoder, decoder = self.vae.manifest.graphs_of(self.vae.execution_provider)
+        return (encoder if self.kind == "encoder" else decoder).file
 
     @property
     def input(self) -> str:
