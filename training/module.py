@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
+from training.adam import FusedAdam
 from training.architectures import build
 from training.batches import Batch, Batches
 from training.likelihood import make_likelihood
@@ -190,17 +191,15 @@ class VaeModule(L.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         training = self.recipe.training
-        weights = self._weights
-        # A third of a small net's step otherwise. Fused, it unscales gradients itself, after they would be clipped.
-        rate, fused = training.learning_rate, training.precision != "16-mixed"
-        optimizer: Optimizer
+        weights, rate = self._weights, training.learning_rate
+        if training.optimizer == "adamax":
+            return torch.optim.Adamax(weights, lr=rate)
+        if training.precision != "16-mixed":
+            return FusedAdam(weights, lr=rate, weight_decay=training.weight_decay)
+        # Fused, it would unscale gradients itself, after they are clipped.
         if training.weight_decay is not None:
-            optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay, fused=fused)
-        elif training.optimizer == "adamax":
-            optimizer = torch.optim.Adamax(weights, lr=rate)
-        else:
-            optimizer = torch.optim.Adam(weights, lr=rate, fused=fused)
-        return optimizer
+            return torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay)
+        return torch.optim.Adam(weights, lr=rate)
 
     def _pixels(self, batch: Batch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""
