@@ -33,7 +33,7 @@ class BernoulliLikelihood(nn.Module):
         """`[*, N]` of pixels `[N, C, H, W]` under logits `[*, N, C, H, W]`."""
         logits = parameters["logits"]
         values = functional.binary_cross_entropy_with_logits(logits, pixels.expand_as(logits), reduction="none")
-        return -values.flatten(-3).sum(dim=-1)
+        return -(values.flatten(-3).sum(dim=-1))
 
 
 class GaussianLikelihood(nn.Module):

@@ -8,9 +8,10 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
+from training.adam import FusedAdam
 from training.architectures import build
 from training.batches import Batch, Batches
 from training.likelihood import make_likelihood
@@ -171,33 +172,40 @@ class VaeModule(L.LightningModule):
         """Clip the gradient, or drop it: without one the optimizer changes neither weights nor its own state."""
         training = self.recipe.training
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        norm = get_total_norm(gradients)
-        skipped = not torch.isfinite(norm) or norm > (training.gradient_skip or math.inf)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        length = norm.item()
+        skipped = not math.isfinite(length) or length > (training.gradient_skip or math.inf)
         if skipped:
-            optimizer.zero_grad(set_to_none=True)
-        elif training.gradient_clip is not None and norm > training.gradient_clip:
+            self.drop_gradient()
+        elif training.gradient_clip is not None and length > training.gradient_clip:
             clip_grads_with_norm_(self._weights, training.gradient_clip, norm)
         self._skipped_steps += int(skipped)
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        self.drop_gradient()
+
+    def drop_gradient(self) -> None:
+        """What an optimizer's zero_grad does, in a sixth of the time."""
+        for weight in self._weights:
+            weight.grad = None
+
     def configure_optimizers(self) -> Optimizer:
         training = self.recipe.training
-        weights = self._weights
-        # A third of a small net's step otherwise. Fused, it unscales gradients itself, after they would be clipped.
-        rate, fused = training.learning_rate, training.precision != "16-mixed"
-        optimizer: Optimizer
+        weights, rate = self._weights, training.learning_rate
+        if training.optimizer == "adamax":
+            return torch.optim.Adamax(weights, lr=rate)
+        if training.precision != "16-mixed":
+            return FusedAdam(weights, lr=rate, weight_decay=training.weight_decay)
+        # Fused, it would unscale gradients itself, after they are clipped.
         if training.weight_decay is not None:
-            optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay, fused=fused)
-        elif training.optimizer == "adamax":
-            optimizer = torch.optim.Adamax(weights, lr=rate)
-        else:
-            optimizer = torch.optim.Adam(weights, lr=rate, fused=fused)
-        return optimizer
+            return torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay)
+        return torch.optim.Adam(weights, lr=rate)
 
     def _pixels(self, batch: Batch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""
         pixels = batch.images.float().div_(255)
         if self.recipe.binarization == "dynamic":
-            pixels = (self._noise(torch.rand, batch, *pixels.shape[1:]) < pixels).to(pixels.dtype)
+            pixels = self._noise(torch.rand, batch, *pixels.shape[1:]).lt_(pixels)  # in place: one pass, not two
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def _log_p_x(self, latents: Tensor, pixels: Tensor) -> Tensor:
@@ -219,10 +227,10 @@ class VaeModule(L.LightningModule):
 
     def _note(self, split: str, terms: Terms) -> None:
         """Keep a batch's terms for the log: to sum them every step, or to log them, would cost a small net dearly."""
-        values = [terms.reconstruction, terms.kl.sum(dim=1)]
+        values = [terms.reconstruction.detach(), terms.kl.detach().sum(dim=1)]
         if terms.log_weights is not None:
-            values.append(-iwae(terms.log_weights))
-        self._seen[split].append(torch.stack(values).detach())
+            values.append(-iwae(terms.log_weights.detach()))
+        self._seen[split].append(torch.stack(values))
 
     def _report(self, split: str) -> None:
         """Log the means over the images of a split, of all processes."""

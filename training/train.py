@@ -26,7 +26,7 @@ from app.likelihood import binarize
 from training.batches import ImageData
 from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
 from training.data import load_dataset
-from training.linear import use_onednn
+from training.linear import onednn_wins, use_onednn
 from training.memory import keep_freed_memory
 from training.module import VaeModule
 from training.profiler import NoProfiler
@@ -124,7 +124,7 @@ def train(
     )
     if compile_nets:
         module.compile_nets()
-    elif trainer.strategy.root_device.type == "cpu" and recipe.training.precision == "32-true":
+    elif trainer.strategy.root_device.type == "cpu" and recipe.training.precision == "32-true" and onednn_wins():
         use_onednn(module)
     if fresh and trainer.is_global_zero:  # or an end before the first checkpoint would leave the old run to go on with
         shutil.rmtree(folder, ignore_errors=True)

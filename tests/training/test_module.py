@@ -19,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tests.conftest import Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
+from training.adam import FusedAdam
 from training.batches import Batch, Batches, ImageData
 from training.callbacks import WeightEma
 from training.module import Terms, VaeModule
@@ -300,9 +301,9 @@ def test_without_schedule_and_warm_ups_both_rates_are_constant(run: Callable[...
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({"optimizer": "adam"}, torch.optim.Adam),
+        ({"optimizer": "adam"}, FusedAdam),
         ({"optimizer": "adamax"}, torch.optim.Adamax),
-        ({"optimizer": "adamw", "weight_decay": 0.3}, torch.optim.AdamW),
+        ({"optimizer": "adamw", "weight_decay": 0.3}, FusedAdam),
     ],
     ids=str,
 )
@@ -312,6 +313,7 @@ def test_the_recipe_names_the_optimizer(run: Callable[..., Run], options: dict[s
     assert type(optimizer) is kind
     (group,) = optimizer.param_groups
     assert group["weight_decay"] == options.get("weight_decay", 0.0)
+    assert group.get("decoupled_weight_decay", False) == ("weight_decay" in options)
     assert len(group["params"]) == len(list(module.parameters())), "the scale of the likelihood is one of them"
     assert module.likelihood.log_scale != 0
 
