@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -12,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from training.architectures import build
+from training.augment import augment
 from training.batches import Batch, Batches
 from training.likelihood import make_likelihood
 from training.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
@@ -195,7 +197,10 @@ class VaeModule(L.LightningModule):
 
     def _pixels(self, batch: Batch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""
-        pixels = batch.images.float().div_(255)
+        images = batch.images
+        if self.training:
+            images = augment(images, self.recipe.augmentation, partial(self._noise, torch.rand, batch))
+        pixels = images.float().div_(255)
         if self.recipe.binarization == "dynamic":
             pixels = (self._noise(torch.rand, batch, *pixels.shape[1:]) < pixels).to(pixels.dtype)
         return pixels.contiguous(memory_format=torch.channels_last)

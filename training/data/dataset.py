@@ -11,6 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 SIDE = 4
 """Images are squares whose side is a multiple of this: the nets halve it twice."""
 
+LOCK = ".lock"
+"""Name of the file in a data set's folder that the downloading process has locked. It stays."""
+
 
 def _is_below(path: str) -> str:
     parts = PurePosixPath(path).parts

@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from training.data import dataset
-from training.data.dataset import DataError, Split
+from training.data.dataset import LOCK, DataError, Split
 
 TIMEOUT_SECONDS = 30
-LOCK = ".lock"
-"""Name of the file in a data set's folder that the downloading process has locked. It stays."""
-
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
