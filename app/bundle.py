@@ -23,6 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
 class _Part(BaseModel):
@@ -40,6 +41,8 @@ class Image(_Part):
     """Pixels."""
     mode: Literal["L", "RGB"]
     """Pillow's name of the pixel format: `L` is grey, `RGB` colour."""
+    background: Colour = "#000000"
+    """`#rrggbb`, under transparent pixels, where a request names no other colour."""
 
     @model_validator(mode="after")
     def _mode_has_channels(self) -> "Image":
@@ -164,6 +167,8 @@ class Manifest(_Part):
     """p(x|z), whose parameters the decoder gives."""
     graphs: Graphs
     """The nets."""
+    classes: tuple[str, ...] = ()
+    """What the labels 0, 1, ... are called, where they are more than numbers."""
     arrays: dict[str, Array] = {}
     """What the server knows beside them, by name. Names that it does not know are verified and left alone."""
     training: Training

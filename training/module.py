@@ -41,10 +41,16 @@ class VaeModule(L.LightningModule):
 
     Every random number is drawn for the whole batch of all processes, of which each takes its rows: however many there
     are, an image gets the same pixels and the same draws.
+
+    Raises:
+        RecipeError: the architecture cannot take images of this size.
     """
 
     def __init__(self, recipe: Recipe, *, channels: int, size: int) -> None:
         super().__init__()
+        stages = getattr(recipe.architecture, "stages", 0)
+        if size % 2**stages:
+            raise RecipeError(f"architecture.stages = {stages} cannot halve {size} pixels a side so often")
         self.recipe = recipe
         self.likelihood = make_likelihood(recipe.likelihood)
         self.encoder, self.decoder = build(

@@ -14,6 +14,9 @@ SIDE = 4
 LOCK = ".lock"
 """Name of the file in a data set's folder that the downloading process has locked. It stays."""
 
+BLACK = "#000000"
+"""What is under transparent pixels, unless a kind of data set says otherwise; as manifests write colours."""
+
 
 def _is_below(path: str) -> str:
     parts = PurePosixPath(path).parts

@@ -6,18 +6,18 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import Field
 
-from app.images import Reading, read_images
+from app.images import Reading, parse_color, read_images
 from training.data import dataset
 from training.data.dataset import LOCK, SIDE, DataError, Fraction, Split
 
@@ -77,6 +77,7 @@ class Options(dataset.Options):
     The labels are Unicode's categories. An emoji is in one split with all its tones and by both houses.
     """
 
+    background: ClassVar = "#ffffff"
     dataset: Literal["emoji"]
     size: Annotated[int, Field(ge=8, le=64, multiple_of=SIDE)] = 64
     """Pixels a side."""
@@ -104,14 +105,14 @@ class Emoji:
     """Of its code points without the skin tone, so that those of a kind stay together."""
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+def read(options: Options, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
     """The training and the test split, each in the order of hashes; what `data_dir/emoji` lacks is fetched.
 
     Raises:
         DataError: a package cannot be had, or has another content than it should.
     """
     folder = data_dir / options.dataset
-    drawn = [entry for package in PACKAGES for entry in _read_package(fetch(folder, package), package, options)]
+    drawn = [entry for package in packages for entry in _read_package(fetch(folder, package), package, options)]
     drawn.sort(key=lambda entry: (entry[0].digest, entry[0].file))
     train = [(emoji, pixels) for emoji, pixels in drawn if not _is_test(emoji, options)]
     test = [(emoji, pixels) for emoji, pixels in drawn if _is_test(emoji, options)]
@@ -156,7 +157,11 @@ def _pack(folder: Path, package: Package) -> None:
 def _read_package(path: Path, package: Package, options: Options) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
     """Each emoji that a house drew, and its pixels `[3, size, size]`."""
     reading = Reading(
-        height=options.size, width=options.size, mode="RGB", max_pixels=FILES**2, background=(255, 255, 255)
+        height=options.size,
+        width=options.size,
+        mode="RGB",
+        max_pixels=FILES**2,
+        background=parse_color(options.background),
     )
     folder = f"package/img/{package.house}/{FILES}/"
     with tarfile.open(path) as archive:

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.error import HTTPError, URLError
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from training.data import dataset
-from training.data.dataset import LOCK, DataError, Split
+from training.data.dataset import BLACK, LOCK, DataError, Split
 
 TIMEOUT_SECONDS = 30
 
@@ -96,6 +96,7 @@ SOURCES = {
 class Options(dataset.Options):
     """A data set of four IDX files, downloaded where they are absent."""
 
+    background: ClassVar = BLACK
     dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
 
     @property
