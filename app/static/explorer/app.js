@@ -138,5 +138,6 @@ export async function makeApp(state) {
 
   app.models = await (await send({ path: "models" })).json();
   app.model = describe(first(app.models.models, state));
+  app.onModel(({ paper }) => document.documentElement.style.setProperty("--behind", paper));
   return app;
 }

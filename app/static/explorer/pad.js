@@ -31,7 +31,6 @@ export class Pad {
   fit(model) {
     [this.canvas.width, this.canvas.height] = resolution(model);
     if (model.paper !== this.paper) [this.strokes, this.start, this.paper] = [[], null, model.paper];
-    this.root.style.background = model.paper;
     this.canvas.style.aspectRatio = `${model.width} / ${model.height}`;
     this.#changed();
   }
