@@ -25,6 +25,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 Provider = Literal["any", "cpu", "cuda"]
 """An execution provider, or whichever runs."""
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
 class _Part(BaseModel):
@@ -42,6 +43,8 @@ class Image(_Part):
     """Pixels."""
     mode: Literal["L", "RGB"]
     """Pillow's name of the pixel format: `L` is grey, `RGB` colour."""
+    background: Colour = "#000000"
+    """`#rrggbb`, under transparent pixels, where a request names no other colour."""
 
     @model_validator(mode="after")
     def _mode_has_channels(self) -> "Image":
@@ -212,6 +215,8 @@ class Manifest(_Part):
     reduced: dict[str, Reduced] = {}
     """Graphs with smaller weights, by the execution provider that takes them in place of `graphs`: `cpu`, `cuda`; or
     `any`, which tells that `graphs` are such themselves."""
+    classes: tuple[str, ...] = ()
+    """What the labels 0, 1, ... are called, where they are more than numbers."""
     arrays: dict[str, Array] = {}
     """What the server knows beside them, by name. Names that it does not know are verified and left alone."""
     training: Training

@@ -21,6 +21,7 @@ from app.bundle import Array, Graph, Manifest
 from app.gaussian import Floats
 from training.aggregate import fit_mixture
 from training.card import write_card
+from training.card.subjects import subject_of
 from training.conversion import BATCHES, ImageDecoder, ImageEncoder, compare, write_graph
 from training.data import Split, load_dataset
 from training.graphs import Graphs
@@ -112,13 +113,20 @@ def describe(
             "description": recipe.description,
             "license": WEIGHTS_LICENSE,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "image": {"channels": channels, "height": height, "width": width, "mode": {1: "L", 3: "RGB"}[channels]},
+            "image": {
+                "channels": channels,
+                "height": height,
+                "width": width,
+                "mode": {1: "L", 3: "RGB"}[channels],
+                "background": recipe.data.background,
+            },
             "latent": {"shape": (recipe.latent,)},
             "likelihood": "bernoulli" if "logits" in outputs else recipe.likelihood.name,
             "graphs": {
                 "encoder": _graph(directory / "encoder.onnx", {"image": image}, heads),
                 "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, pictures),
             },
+            "classes": subject_of(recipe.data.key).classes,
             "training": {
                 "dataset": recipe.data.key,
                 "binarization": recipe.binarization,

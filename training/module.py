@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from training.adam import FusedAdam
 from training.architectures import build
+from training.augment import augment
 from training.batches import Batch, Batches
 from training.likelihood import make_likelihood
 from training.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
@@ -40,10 +42,16 @@ class VaeModule(L.LightningModule):
 
     Every random number is drawn for the whole batch of all processes, of which each takes its rows: however many there
     are, an image gets the same pixels and the same draws.
+
+    Raises:
+        RecipeError: the architecture cannot take images of this size.
     """
 
     def __init__(self, recipe: Recipe, *, channels: int, size: int) -> None:
         super().__init__()
+        stages = getattr(recipe.architecture, "stages", 0)
+        if size % 2**stages:
+            raise RecipeError(f"architecture.stages = {stages} cannot halve {size} pixels a side so often")
         self.recipe = recipe
         self.likelihood = make_likelihood(recipe.likelihood)
         self.encoder, self.decoder = build(
@@ -203,7 +211,10 @@ class VaeModule(L.LightningModule):
 
     def _pixels(self, batch: Batch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""
-        pixels = batch.images.float().div_(255)
+        images = batch.images
+        if self.training:
+            images = augment(images, self.recipe.augmentation, partial(self._noise, torch.rand, batch))
+        pixels = images.float().div_(255)
         if self.recipe.binarization == "dynamic":
             pixels = self._noise(torch.rand, batch, *pixels.shape[1:]).lt_(pixels)  # in place: one pass, not two
         return pixels.contiguous(memory_format=torch.channels_last)

@@ -126,6 +126,15 @@ class Training(_Table):
         return self
 
 
+class Augmentation(_Table):
+    """How training images are changed whenever they are seen; measured are always the images themselves."""
+
+    flip: bool = False
+    """Every other image, by a draw, is mirrored: left is right."""
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Most pixels that an image is moved along either axis; what comes in is its edge, repeated."""
+
+
 class Figures(_Table):
     """What the card shows."""
 
@@ -152,6 +161,7 @@ class Recipe(_Table):
         Bernoulli | GreyCrossEntropy | Gaussian | DiscretizedLogistic, Field(discriminator="name")
     ] = Bernoulli()
     training: Training = Training()
+    augmentation: Augmentation = Augmentation()
     figures: Figures = Figures()
 
     @model_validator(mode="after")

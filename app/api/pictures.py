@@ -45,8 +45,11 @@ class PicturesRequest(Strict):
 class ReadingQuery(BaseModel):
     """How pictures are read into a model's images."""
 
-    background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] = Field(
-        "black", max_length=40, description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb."
+    background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] | None = Field(
+        None,
+        max_length=40,
+        description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb. The model's `image.background` if"
+        " absent: that of most is black.",
     )
     invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
     fit: Literal["stretch", "crop"] = Field(
@@ -59,9 +62,9 @@ class ReadingQuery(BaseModel):
     def reading(self, vae: Vae, limits: Limits) -> Reading:
         """For the images of `vae`."""
         size, stride = vae.geometry.size, vae.geometry.stride
-        mode = vae.manifest.image.mode
+        mode, background = vae.manifest.image.mode, self.background or vae.manifest.image.background
         crop = self.fit == "crop"
-        return _reading(size, stride, mode, limits.max_pixels, self.background, self.invert, crop, self.strict)
+        return _reading(size, stride, mode, limits.max_pixels, background, self.invert, crop, self.strict)
 
 
 @lru_cache(256)

@@ -98,8 +98,12 @@ class Looks:
         bool, typer.Option("--invert", rich_help_panel=_READING, help="Black on white becomes white on black.")
     ] = False
     background: Annotated[
-        str, typer.Option(rich_help_panel=_READING, help="Colour under transparent pixels: a name, #rgb or #rrggbb.")
-    ] = "black"
+        str | None,
+        typer.Option(
+            rich_help_panel=_READING,
+            help="Colour under transparent pixels: a name, #rgb or #rrggbb; the model's own by default.",
+        ),
+    ] = None
     strict: Annotated[
         bool,
         typer.Option("--strict", rich_help_panel=_READING, help="Skip what has another size or mode than the model's."),
@@ -112,15 +116,16 @@ class Looks:
             UsageError: the background is not a colour.
         """
         height, width = served.size or (None, None)
+        image = served.manifest["image"]
         try:
-            background = parse_color(self.background)
+            background = parse_color(self.background or image.get("background", "black"))  # of a server before 0.2
         except InvalidInput as error:
             raise UsageError(f"--background: {error}") from None
         return Reading(
             height=height,
             width=width,
             multiple=served.stride,
-            mode=served.manifest["image"]["mode"],
+            mode=image["mode"],
             max_pixels=_MOST_PIXELS,
             background=background,
             invert=self.invert,

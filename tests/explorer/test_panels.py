@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 from typing import Any
 
 import httpx2
@@ -181,6 +182,53 @@ def test_an_example_to_start_from(visit: Visit) -> None:
     near(page, "draw").get_by_role("button", name="Start from example 2").click()
     page.wait_for_selector(SCORED)
     assert canvas_pixels(page, PAD).max() > 200
+
+
+def drawn(request: Any) -> Pixels:
+    """The picture that a request sends, `[H, W, 3]`."""
+    with Image.open(io.BytesIO(base64.b64decode(request.post_data_json["images"][0]))) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_a_model_of_colour_is_drawn_for_in_colour_on_its_paper(visit: Visit) -> None:
+    page = visit(query={"model": "emoji"})
+    asked = listen(page, "score")
+    near(page, "draw").get_by_label("Colour").fill("#c01020")
+    assert not page.get_by_label("Centre like MNIST").is_visible()
+    draw(page, SEVEN)
+    page.wait_for_selector(SCORED)
+    settled(page, asked)
+    picture = drawn(asked[-1])
+    assert picture[0, 0].tolist() == [255, 255, 255]
+    assert (picture == [0xC0, 0x10, 0x20]).all(axis=-1).sum() > 1000
+    assert re.search("than .* real pictures", page.locator("#draw .verdict").inner_text())
+
+
+def test_a_picture_from_a_file_is_drawn_on(visit: Visit) -> None:
+    """Its middle square, on the model's paper where it is transparent."""
+    page = visit(query={"model": "emoji"})
+    asked = listen(page, "score")
+    picture = np.zeros((40, 60, 4), np.uint8)
+    picture[:20, 10:50] = (0, 128, 0, 255)
+    with page.expect_file_chooser() as chosen:
+        near(page, "draw").get_by_role("button", name="Open a picture").click()
+    chosen.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": png(picture)})
+    page.wait_for_selector(SCORED)
+    settled(page, asked)
+    sent = drawn(asked[-1])
+    side = len(sent)
+    assert (sent[: side // 2 - 12] == [0, 128, 0]).all()
+    assert (sent[side // 2 + 12 :] == 255).all()
+
+
+def test_classes_that_have_names_are_called_by_them(visit: Visit) -> None:
+    page = visit(query={"model": "emoji", "points": "c2;c3"})
+    assert page.locator("#map .class").all_inner_texts()[:4] == ["smileys", "people", "animals", "food"]
+    options = near(page, "samples").locator("select").first.locator("option")
+    options.nth(3).wait_for(state="attached")
+    assert options.all_inner_texts()[:4] == ["all", "smileys", "people", "animals"]
+    near(page, "morph").get_by_text("2 points").wait_for()
+    assert points(page) == ["animals", "food"]
 
 
 @pytest.mark.parametrize("format", ["gif", "webp"])

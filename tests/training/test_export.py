@@ -174,10 +174,11 @@ def tensors(values: Any) -> dict[str, tuple[int, list[int | None]]]:
 
 def test_tensors_are_the_contracts(graph: tuple[Manifest, str, onnx.ModelProto]) -> None:
     manifest, half, model = graph
-    image = (onnx.TensorProto.UINT8, [None, 1, 28, 28])
+    shape = [None, 3, 64, 64] if manifest.name == "emoji" else [None, 1, 28, 28]
+    image = (onnx.TensorProto.UINT8, shape)
     latent = (onnx.TensorProto.FLOAT, [None, manifest.latent.shape[0]])
     heads = ["mean"] if manifest.name in AUTOENCODERS else ["mean", "log_std"]
-    parameters = dict.fromkeys(PARAMETERS[manifest.likelihood], (onnx.TensorProto.FLOAT, [None, 1, 28, 28]))
+    parameters = dict.fromkeys(PARAMETERS[manifest.likelihood], (onnx.TensorProto.FLOAT, shape))
     expected = {
         "encoder": ({"image": image}, dict.fromkeys(heads, latent)),
         "decoder": ({"latent": latent}, {"image": image} | parameters),
@@ -235,7 +236,8 @@ def test_a_graph_tells_nothing_of_this_machine(graph: tuple[Manifest, str, onnx.
 
 def test_rows_have_the_same_bits_in_every_batch(bundle: Bundle, digits: Pixels) -> None:
     latents = np.random.default_rng(0).normal(size=(64, *bundle.manifest.latent.shape)).astype(np.float32)
-    for model, name, rows in ((bundle.encoder, "image", digits[:64, None]), (bundle.decoder, "latent", latents)):
+    images = images_of(bundle, digits[:64])
+    for model, name, rows in ((bundle.encoder, "image", images), (bundle.decoder, "latent", latents)):
         session = Session(model, name=name)
         together = session.run({name: rows})
         for size in (1, 2, 7, 64):
@@ -243,8 +245,15 @@ def test_rows_have_the_same_bits_in_every_batch(bundle: Bundle, digits: Pixels) 
                 assert np.array_equal(values, together[output][-size:]), (output, size)
 
 
+def images_of(bundle: Bundle, digits: Pixels) -> Pixels:
+    """Digits, or as many images of noise where a model takes colour, `[N, C, H, W]`."""
+    if bundle.manifest.image.channels == 1:
+        return digits[:, None]
+    return np.random.default_rng(0).integers(0, 256, (len(digits), 3, 64, 64), np.uint8)
+
+
 def test_only_an_autoencoder_has_no_log_std(bundle: Bundle, digits: Pixels) -> None:
-    log_std = Graphs(bundle).encode(digits[:2, None]).log_std
+    log_std = Graphs(bundle).encode(images_of(bundle, digits[:2])).log_std
     assert (log_std is None) == (bundle.manifest.name in AUTOENCODERS)
     assert bundle.manifest.stochastic == (log_std is not None)
 
@@ -263,8 +272,9 @@ def test_the_mixture_is_one(bundle: Bundle) -> None:
     assert np.isfinite(means).all()
     assert np.isfinite(cholesky).all()
     assert (np.diff(labels) >= 0).all()
-    assert set(labels.tolist()) == set(range(10))
-    assert bundle.arrays["label_means"].shape == (10, d)
+    classes = len(bundle.manifest.classes) or 10
+    assert set(labels.tolist()) == set(range(classes))
+    assert bundle.arrays["label_means"].shape == (classes, d)
 
 
 # What is learnt from the training images.
@@ -336,7 +346,8 @@ def test_the_manifest_says_where_the_weights_come_from(workshops: dict[str, Work
         "stride": None,
         "prior": "standard_normal",
     }
-    assert manifest.image.model_dump() == {"channels": 1, "height": 28, "width": 28, "mode": "L"}
+    image = {"channels": 1, "height": 28, "width": 28, "mode": "L", "background": "#000000"}
+    assert (manifest.image.model_dump(), manifest.classes) == (image, ())
     assert (manifest.likelihood, manifest.license, manifest.metrics) == (likelihood, "Apache-2.0", {})
     assert manifest.stochastic == recipe.stochastic
     assert manifest.training.model_dump() == {

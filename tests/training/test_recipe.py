@@ -16,7 +16,7 @@ FILES = sorted(RECIPES.rglob("*.toml"))
 
 
 def test_these_recipes_are_shipped() -> None:
-    assert SHIPPED == ["digits-ae", "mnist", "mnist-2d", "mnist-iwae"]
+    assert SHIPPED == ["digits-ae", "emoji", "mnist", "mnist-2d", "mnist-iwae"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -1,4 +1,5 @@
-"""A residual convolutional net, scaled by `width` (channels at half size, doubled at quarter size) and `depth`.
+"""A residual convolutional net, scaled by `width` (channels at half size, doubled at each further
+halving), `depth` and `stages`.
 
     python -m training train mnist
 
@@ -7,6 +8,7 @@ that every block starts as the identity. Upsampling is a convolution followed by
 PixelShuffle (DepthToSpace in ONNX), which has no checkerboard and runs on every execution provider.
 """
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -21,9 +23,12 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["residual"]
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 32
-    """Channels at half the image's size; twice as many at a quarter."""
+    """Channels at half the image's size; twice as many at each further halving."""
     depth: Annotated[int, Field(gt=0)] = 1
-    """Residual blocks a stage; there are two stages in each half."""
+    """Residual blocks a stage."""
+    stages: Annotated[int, Field(gt=0, le=6)] = 2
+    """How often the encoder halves the image's sides, which must be multiples of 2 to the power of this; the decoder
+    doubles as often."""
     hidden: Annotated[int, Field(gt=0)] = 256
     """Units of the dense layer between the convolutions and the latent."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -50,19 +55,35 @@ def blocks(channels: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(*(Block(channels, dropout) for _ in range(depth)), nn.SiLU())
 
 
+def top_shape(options: Options, size: int) -> tuple[int, int, int]:
+    """Channels and sides of what the last stage of the encoder gives, and the first of the decoder takes."""
+    side = size >> options.stages
+    return options.width << (options.stages - 1), side, side
+
+
+def _halve(channels: int, options: Options) -> tuple[nn.Module, ...]:
+    """`[N, channels / 2, H, W]` -> `[N, channels, H / 2, W / 2]`."""
+    first = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
+    return first, blocks(channels, options.depth, options.dropout)
+
+
+def _double(channels: int, options: Options) -> tuple[nn.Module, ...]:
+    """`[N, channels, H, W]` -> `[N, channels / 2, 2 H, 2 W]`."""
+    return blocks(channels, options.depth), nn.Conv2d(channels, 2 * channels, 1), nn.PixelShuffle(2)
+
+
 class Encoder(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] -> a tuple of heads `[N, latent]`."""
 
     def __init__(self, options: Options, *, channels: int, size: int, latent: int, heads: int) -> None:
         super().__init__()
-        width, quarter = options.width, size // 4
+        width, top = options.width, top_shape(options, size)
         self.body = nn.Sequential(
             nn.Conv2d(channels, width, 5, stride=2, padding=2),
             blocks(width, options.depth, options.dropout),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            blocks(2 * width, options.depth, options.dropout),
+            *(layer for stage in range(1, options.stages) for layer in _halve(width * 2**stage, options)),
             nn.Flatten(1),
-            nn.Linear(2 * width * quarter**2, options.hidden),
+            nn.Linear(math.prod(top), options.hidden),
             nn.SiLU(),
             nn.Dropout(options.dropout),
         )
@@ -78,15 +99,13 @@ class Decoder(nn.Module):
 
     def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
         super().__init__()
-        width, quarter = options.width, size // 4
+        width, top = options.width, top_shape(options, size)
         self.body = nn.Sequential(
             nn.Linear(latent, options.hidden),
             nn.SiLU(),
-            nn.Linear(options.hidden, 2 * width * quarter**2),
-            nn.Unflatten(1, (2 * width, quarter, quarter)),
-            blocks(2 * width, options.depth),
-            nn.Conv2d(2 * width, 4 * width, 1),
-            nn.PixelShuffle(2),
+            nn.Linear(options.hidden, math.prod(top)),
+            nn.Unflatten(1, top),
+            *(layer for stage in range(options.stages - 1, 0, -1) for layer in _double(width * 2**stage, options)),
             blocks(width, options.depth),
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.PixelShuffle(2),

@@ -58,6 +58,21 @@ CC BY-SA 4.0. The pictures on this page that show its characters are under that 
         misuse="reading manuscripts",
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
+    "emoji": Subject(
+        title="Emoji",
+        one="emoji",
+        many="emoji",
+        contents="of single emoji on white, as Noto Emoji and Twemoji draw them",
+        licence="""\
+The emoji are those of Noto Emoji, which is copyright Google LLC and available under Apache-2.0, and of Twemoji, which
+is copyright Twitter, Inc. and other contributors and available under CC BY 4.0. The pictures on this page that show
+their emoji are under these licences.""",
+        misuse="telling what somebody means",
+        classes=(
+            *("smileys", "people", "animals", "food", "travel"),
+            *("activities", "objects", "symbols", "flags"),
+        ),
+    ),
 }
 
 

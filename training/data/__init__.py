@@ -10,18 +10,19 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from app.errors import BundleError
-from training.data import folder, idx, npz
+from training.data import emoji, folder, idx, npz
 from training.data.dataset import DataError, Dataset, Split
 from training.record import read_recipe
 
 __all__ = ["DataError", "DataOptions", "Dataset", "Split", "load_dataset", "read_options"]
 
-DataOptions = Annotated[idx.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
+DataOptions = Annotated[idx.Options | emoji.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
 
 READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
     "mnist": idx.read,
     "fashion-mnist": idx.read,
     "kmnist": idx.read,
+    "emoji": emoji.read,
     "folder": folder.read,
     "npz": npz.read,
 }

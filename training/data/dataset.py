@@ -11,6 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 SIDE = 4
 """Images are squares whose side is a multiple of this: the nets halve it twice."""
 
+LOCK = ".lock"
+"""Name of the file in a data set's folder that the downloading process has locked. It stays."""
+
+BLACK = "#000000"
+"""What is under transparent pixels, unless a kind of data set says otherwise; as manifests write colours."""
+
 
 def _is_below(path: str) -> str:
     parts = PurePosixPath(path).parts

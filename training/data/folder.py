@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.progress import track
 
+from app.bundle import Colour
 from app.errors import InvalidInput
-from app.images import READERS, Reading, read_images
+from app.images import READERS, Reading, parse_color, read_images
 from training.data import dataset
-from training.data.dataset import SIDE, DataError, Fraction, RelativePath, Split
+from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MAX_PIXELS = 2**28
@@ -38,7 +39,9 @@ class Options(dataset.Options):
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=SIDE)]
     """Pixels a side. Pictures are cut to their centre square, which is resized to this."""
     mode: Literal["L", "RGB"] = "RGB"
-    """Grey or colour; pictures of the other kind are converted, and transparent ones put on black."""
+    """Grey or colour; pictures of the other kind are converted."""
+    background: Colour = BLACK
+    """What transparent pictures are put on, here and in the server: `#rrggbb`."""
     test_fraction: Fraction = 0.1
     """About so many of the files are the test split. A file's path alone decides, so that no other file moves it."""
 
@@ -126,6 +129,7 @@ def _read_pictures(
         max_pixels=MAX_PIXELS,
         crop=True,
         first_frame=True,
+        background=parse_color(options.background),
         formats=(*READERS, "BMP"),
     )
     images = np.empty((len(names), len(options.mode), options.size, options.size), np.uint8)

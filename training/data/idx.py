@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.error import HTTPError, URLError
 
 import numpy as np
@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from training.data import dataset
-from training.data.dataset import DataError, Split
+from training.data.dataset import BLACK, LOCK, DataError, Split
 
 TIMEOUT_SECONDS = 30
-LOCK = ".lock"
-"""Name of the file in a data set's folder that the downloading process has locked. It stays."""
-
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -99,6 +96,7 @@ SOURCES = {
 class Options(dataset.Options):
     """A data set of four IDX files, downloaded where they are absent."""
 
+    background: ClassVar = BLACK
     dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
 
     @property

@@ -1,13 +1,13 @@
 """Arrays in one `.npz` file as a data set."""
 
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data import dataset
-from training.data.dataset import SIDE, DataError, Fraction, RelativePath, Split
+from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -19,6 +19,7 @@ class Options(dataset.Options):
     `[N, H, W, 3]`, with H = W a multiple of 4. Labels are integers from 0 to 255, `[N]`.
     """
 
+    background: ClassVar = BLACK
     dataset: Literal["npz"]
     path: RelativePath
     """Of the file, relative to the data directory."""

@@ -1,7 +1,9 @@
 /** `app`: what the panels share.
  *
- * - `app.models`: GET /models; `app.model`: the chosen one, `{name, version, manifest, d, width, height, labels, order}`:
- *   `d` is the latent size, `labels` the number of classes or 0, `order` the latent dimensions by KL, the largest first.
+ * - `app.models`: GET /models; `app.model`: the chosen one, `{name, version, manifest, d, width, height, order, labels,
+ *   classes, paper, isColour, isDigits, many}`: `d` is the latent size, `order` the latent dimensions by KL, the largest
+ *   first, `labels` the number of classes or 0, `classes` their names or none, `paper` the colour behind its pictures,
+ *   `many` what these are called.
  * - `app.choose(name, version)`; `app.onModel(listener)`: `listener(model)` now and after every choice, which takes what
  *   belongs to a model (dims, z, view, points, label) out of the state without a call of its listeners.
  * - `app.state`: the address; see state.js. Names: model, version, dims, z, view; seed, n, temperature, truncation,
@@ -45,8 +47,10 @@ function describe({ name, version, manifest }) {
   const d = manifest.latent.shape.reduce((product, size) => product * size, 1);
   const spread = manifest.metrics.kl_per_dimension ?? manifest.metrics.variance_per_dimension ?? [];
   const order = Array.from({ length: d }, (_, i) => i).sort((a, b) => (spread[b] ?? 0) - (spread[a] ?? 0) || a - b);
-  const { width, height } = manifest.image;
-  return { name, version, manifest, d, width, height, order, labels: manifest.arrays.label_means?.shape[0] ?? 0 };
+  const { width, height, mode, background: paper } = manifest.image;
+  const isDigits = manifest.training.dataset === "mnist";
+  const look = { width, height, paper, isColour: mode === "RGB", isDigits, many: isDigits ? "digits" : "pictures" };
+  return { name, version, manifest, d, order, labels: manifest.arrays.label_means?.shape[0] ?? 0, classes: manifest.classes, ...look };
 }
 
 /** The one that the address names, else one of two dimensions, whose map is all of it, else the default. */
@@ -137,5 +141,6 @@ export async function makeApp(state) {
 
   app.models = await (await send({ path: "models" })).json();
   app.model = describe(first(app.models.models, state));
+  app.onModel(({ paper }) => document.documentElement.style.setProperty("--behind", paper));
   return app;
 }

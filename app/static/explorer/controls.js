@@ -5,6 +5,17 @@ import { element } from "./dom.js";
 /** A button with words. */
 export const button = (text, onclick, properties = {}) => element("button", { type: "button", onclick, ...properties }, text);
 
+/** A button that asks for a picture from a file, and the input behind it; `onFile(file)` may fail, which `tell` tells. */
+export function fileButton(text, onFile, tell) {
+  const input = element("input", { type: "file", hidden: true, accept: "image/png, image/jpeg, image/webp, image/gif" });
+  input.onchange = () => {
+    const [file] = input.files;
+    input.value = "";
+    if (file) onFile(file).catch(tell);
+  };
+  return [button(text, () => input.click()), input];
+}
+
 /** One choice of several, side by side: `{root, value}`; `options` are [value, text], `onChoose(value)` is called. */
 export function makeSegments(name, title, options, onChoose) {
   const inputs = options.map(([value], i) => element("input", { type: "radio", name, value, checked: !i, onchange: () => onChoose(value) }));

@@ -1,27 +1,27 @@
-/** Draw a digit: where it lies, what the model makes of it, how strange it finds it, and where. */
+/** Draw a picture: where it lies, what the model makes of it, how strange it finds it, and where. */
 
-import { button, onModelWhenNear } from "./controls.js";
+import { button, fileButton, onModelWhenNear } from "./controls.js";
 import { element, figure } from "./dom.js";
 import { makeHeat } from "./heat.js";
 import { asLearnt, base64Of } from "./ink.js";
 import { Pad } from "./pad.js";
-import { address, bitmapOf } from "./pictures.js";
+import { address, bitmapOf, middleOf } from "./pictures.js";
 import { Scatter } from "./scatter.js";
 
 const DRAWS = { k: 16, seed: 1 };
 const EXAMPLES = { n: 6, seed: 11, temperature: 0.7 };
 const NATS = [["log-likelihood", "log_likelihood"], ["ELBO", "elbo"], ["reconstruction", "reconstruction"], ["KL", "kl"]];
 
-const EMPTY = "Draw a digit, or start from one of these.";
+const EMPTY = "Draw something, or start from one of these.";
 const NO_POSTERIOR = "This model is a plain autoencoder: it has no likelihood, and cannot say how strange a picture is.";
 
 /** A percentile among held-out pictures, in words. */
-export function strangeness(percentile) {
-  if (percentile === undefined) return "This model was not measured on real digits: it has no percentile.";
+export function strangeness(percentile, many) {
+  if (percentile === undefined) return `This model was not measured on real ${many}: it has no percentile.`;
   const share = 100 - percentile;
-  if (share >= 99.95) return "Stranger than every real digit it was measured on.";
-  if (share < 0.5) return "More usual than nearly all real digits.";
-  return `Stranger than ${share > 99 ? share.toFixed(1) : share.toFixed(0)} % of real digits.`;
+  if (share >= 99.95) return `Stranger than all the real ${many} it was measured on.`;
+  if (share < 0.5) return `More usual than nearly all real ${many}.`;
+  return `Stranger than ${share > 99 ? share.toFixed(1) : share.toFixed(0)} % of real ${many}.`;
 }
 
 class Drawing {
@@ -31,27 +31,39 @@ class Drawing {
     this.latent = null;
     this.look = app.latest((model) => this.#look(model));
     this.#build(root);
-    app.onModel((model) => this.pad.fit(model));
+    app.onModel((model) => this.#suit(model));
     onModelWhenNear(root, app, (model) => {
       this.#offer(model).catch(app.tell);
       this.#scatter(model).catch(app.tell);
     });
   }
 
+  /** Offer what suits a model's pictures: colours and files, or centring. */
+  #suit(model) {
+    this.centre.hidden = !model.isDigits;
+    this.colour.hidden = !model.isColour;
+    this.ink.value = model.paper === "#000000" ? "#ffffff" : "#f4b400";
+    this.pad.ink = this.ink.value;
+    this.pad.fit(model);
+  }
+
   #build(root) {
     const { pad, app } = this;
+    this.ink = element("input", { type: "color", onchange: () => (pad.ink = this.ink.value) });
+    this.colour = element("label", { className: "choice" }, "Colour", this.ink);
+    const open = fileButton("Open a picture", async (file) => pad.clear(await middleOf(file)), app.tell);
     this.centred = element("input", { type: "checkbox", checked: true, onchange: () => this.#changed() });
     this.undo = button("Undo", () => pad.undo());
     this.clear = button("Clear", () => pad.clear());
     this.morph = button("Add to morph", () => (app.addPoint(this.latent, "drawn", "morph"), app.tell("Added to the morph.")));
-    const centre = element("label", { className: "choice" }, this.centred, "Centre like MNIST");
-    const controls = element("div", { className: "controls" }, this.undo, this.clear, this.morph, centre);
-    this.examples = element("div", { className: "examples", attributes: { role: "group", "aria-label": "Digits to start from" } });
+    this.centre = element("label", { className: "choice" }, this.centred, "Centre like MNIST");
+    const controls = element("div", { className: "controls" }, this.undo, this.clear, this.morph, this.colour, ...open, this.centre);
+    this.examples = element("div", { className: "examples", attributes: { role: "group", "aria-label": "Pictures to start from" } });
     const left = element("div", { className: "draw-left" }, pad.root, controls, this.examples);
 
     this.again = element("img", { className: "digit", width: 28, height: 28, alt: "", hidden: true });
     this.heat = makeHeat();
-    this.scatter = new Scatter("Where the drawing lies among real digits");
+    this.scatter = new Scatter("Where the drawing lies among real pictures");
     const figures = [
       ["What it makes of it", (this.againFigure = element("div", { className: "figure place" }, this.again))],
       ["What it finds odd", (this.heatFigure = element("div", { className: "figure" }, this.heat.root))],
@@ -106,7 +118,7 @@ class Drawing {
   async #look(model) {
     const { pad, app } = this;
     if (pad.isEmpty) return;
-    const digit = asLearnt(pad, model, this.centred.checked);
+    const digit = asLearnt(pad, model, model.isDigits && this.centred.checked);
     const body = { images: [base64Of(digit)] };
     const isStale = () => pad.isEmpty || model !== app.model;
     const posterior = await app.ask("encode", { body, element: this.scatter.root });
@@ -142,7 +154,7 @@ class Drawing {
     const explanation = await bitmapOf(score.explanation[0]);
     if (isStale()) return undefined;
     this.heat.show(digit, explanation, score.explanation_nats[0]);
-    return this.#say(strangeness(score.score_percentile?.[0]), score);
+    return this.#say(strangeness(score.score_percentile?.[0], this.app.model.many), score);
   }
 
   #say(words, score) {

@@ -1,4 +1,4 @@
-/** Strokes as a picture of what the model learnt: white on black, as wide as its strokes, in the middle as MNIST's are. */
+/** Strokes as a picture of what the model learnt: on its paper, as wide as MNIST's, and of digits in the middle as there. */
 
 const LEARNT = 28; // pixels of an MNIST picture, whose digits fill a box of 20
 const BOX = 20 / LEARNT;
@@ -7,13 +7,15 @@ const SCALE = 10; // pixels of a drawing for one of the model's
 
 export const resolution = ({ width, height }) => [width * SCALE, height * SCALE];
 
-/** Draw strokes, lists of [x, y] in [0, 1], smooth, moved by `transform` {scale, x, y} which leaves their width alone. */
+/** Draw strokes, each a `colour` and `points` [x, y] in [0, 1], smooth, moved by `transform` {scale, x, y} which leaves
+ * their width alone. */
 function stroke(context, strokes, width, height, { scale, x, y }) {
-  context.strokeStyle = context.fillStyle = "#fff";
   context.lineWidth = WIDTH * Math.min(width, height);
   context.lineCap = context.lineJoin = "round";
   const at = ([left, top]) => [(left * scale + x) * width, (top * scale + y) * height];
-  for (const points of strokes.map((line) => line.map(at))) {
+  for (const { colour, points: line } of strokes) {
+    const points = line.map(at);
+    context.strokeStyle = colour;
     context.beginPath();
     context.moveTo(...points[0]);
     for (let i = 1; i < points.length - 1; i++) {
@@ -25,12 +27,12 @@ function stroke(context, strokes, width, height, { scale, x, y }) {
   }
 }
 
-/** Draw a drawing, `{strokes, start}` with a bitmap to start from or null, on all of a canvas. */
-export function paintDrawing(canvas, { strokes, start }, transform = { scale: 1, x: 0, y: 0 }) {
+/** Draw a drawing, `{paper, strokes, start}` with a bitmap to start from or null, on all of a canvas. */
+export function paintDrawing(canvas, { paper, strokes, start }, transform = { scale: 1, x: 0, y: 0 }) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const { scale, x, y } = transform;
-  context.fillStyle = "#000";
+  context.fillStyle = paper;
   context.fillRect(0, 0, width, height);
   if (start) context.drawImage(start, x * width, y * height, scale * width, scale * height);
   stroke(context, strokes, width, height, transform);

@@ -2,16 +2,16 @@
 
 import { element } from "./dom.js";
 
-/** `makeLegend(root, onShow)`: `set(count)` fills it, `onShow(label)` is called with a class or null. */
+/** `makeLegend(root, onShow)`: `set(count, names)` fills it, with numbers for want of names, `onShow(label)` is called with a class or null. */
 export function makeLegend(root, onShow) {
   let pressed = null;
 
-  function button(label) {
+  function button(label, name) {
     const swatch = element("span", { className: "swatch", attributes: { "aria-hidden": "true" } });
     swatch.style.background = `var(--class-${label}, hsl(${(label * 137.5) % 360} 60% 55%))`;
-    const made = element("button", { type: "button", className: "class" }, swatch, String(label));
+    const made = element("button", { type: "button", className: "class" }, swatch, name);
     made.setAttribute("aria-pressed", "false");
-    made.setAttribute("aria-label", `Class ${label} alone`);
+    made.setAttribute("aria-label", `Class ${name} alone`);
     made.onpointerenter = () => onShow(label);
     made.onpointerleave = () => onShow(pressed);
     made.onclick = () => {
@@ -23,9 +23,9 @@ export function makeLegend(root, onShow) {
   }
 
   return {
-    set(count) {
+    set(count, names) {
       pressed = null;
-      root.replaceChildren(...Array.from({ length: count }, (_, label) => button(label)));
+      root.replaceChildren(...Array.from({ length: count }, (_, label) => button(label, names[label] ?? String(label))));
       root.hidden = !count;
     },
   };

@@ -1,6 +1,6 @@
 /** Walk from point to point: straight (lerp) beside along the sphere (slerp), step by step or moving, and save it. */
 
-import { button, makeRange, makeSegments, onModelWhenNear } from "./controls.js";
+import { button, fileButton, makeRange, makeSegments, onModelWhenNear } from "./controls.js";
 import { element } from "./dom.js";
 import { Path } from "./path.js";
 import { dataUrl, save } from "./pictures.js";
@@ -33,8 +33,7 @@ class Morph {
     this.classes = element("div", { className: "controls", attributes: { role: "group", "aria-label": "Add a class" } });
     const pin = button("The map’s point", () => this.#add(ofLatent(this.#pin(), "map")));
     const sample = button("A random sample", () => this.#sample().catch(this.app.tell));
-    this.file = element("input", { type: "file", hidden: true, accept: "image/png, image/jpeg, image/webp, image/gif", onchange: () => this.#upload().catch(this.app.tell) });
-    const upload = button("A picture of yours", () => this.file.click());
+    const upload = fileButton("A picture of yours", (file) => this.#upload(file), this.app.tell);
     const clear = button("Remove all", () => this.#take([]));
     this.range = makeRange("Step", { min: 0, max: 1, step: 1, say: (index) => `${index + 1} / ${this.frames}`, onInput: (index) => this.#step(index) });
     this.play = button("Play", () => (this.timer ? this.#stop() : this.#start()), { className: "main play" });
@@ -48,7 +47,7 @@ class Morph {
       element(
         "div",
         { className: "morph" },
-        element("div", { className: "adders" }, element("span", { className: "hushed small" }, "Add"), this.classes, pin, sample, upload, this.file, clear),
+        element("div", { className: "adders" }, element("span", { className: "hushed small" }, "Add"), this.classes, pin, sample, ...upload, clear),
         this.list.root,
         this.hint,
         element("div", { className: "controls" }, this.play, this.range.root),
@@ -67,9 +66,9 @@ class Morph {
     const given = read(this.app.state.get("points"), model);
     const [first, last] = [Math.min(3, model.labels - 1), Math.min(8, model.labels - 1)];
     const axis = (value) => ofLatent(Array.from({ length: model.d }, (_, i) => (i === model.order[0] ? value : 0)), "point");
-    this.points = given.length ? given : model.labels > 1 ? [ofClass(first), ofClass(last)] : [axis(-2), axis(2)];
+    this.points = given.length ? given : model.labels > 1 ? [ofClass(first, model), ofClass(last, model)] : [axis(-2), axis(2)];
     this.classes.replaceChildren(
-      ...Array.from({ length: model.labels }, (_, label) => button(String(label), () => this.#add(ofClass(label)), { className: "one", ariaLabel: `Add class ${label}` })),
+      ...Array.from({ length: model.labels }, (_, label) => button(model.classes[label] ?? String(label), () => this.#add(ofClass(label, model)), { className: "one", ariaLabel: `Add class ${label}` })),
     );
     this.#show();
   }
@@ -86,10 +85,7 @@ class Morph {
   }
 
   /** Add where a picture from a file lies. */
-  async #upload() {
-    const [file] = this.file.files;
-    this.file.value = "";
-    if (!file) return;
+  async #upload(file) {
     const body = { images: [await dataUrl(file)] };
     const { mean } = await this.app.ask("encode", { query: { fit: "crop" }, body });
     this.#add(ofLatent(mean[0], "picture"));

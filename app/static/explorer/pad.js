@@ -15,6 +15,7 @@ export class Pad {
   constructor(onChange, say) {
     Object.assign(this, { onChange, say });
     [this.strokes, this.start, this.pen, this.isDown, this.pointer] = [[], null, [0.5, 0.5], false, null];
+    [this.paper, this.ink] = ["#000000", "#ffffff"];
     this.canvas = element("canvas", { className: "pad-canvas", tabIndex: 0, attributes: { role: "application", "aria-label": LABEL } });
     this.cursor = element("span", { className: "pad-pen", hidden: true, attributes: { "aria-hidden": "true" } });
     this.hint = element("span", { className: "pad-hint", attributes: { "aria-hidden": "true" } }, "Draw here");
@@ -29,6 +30,7 @@ export class Pad {
   /** Of a model's pictures. */
   fit(model) {
     [this.canvas.width, this.canvas.height] = resolution(model);
+    if (model.paper !== this.paper) [this.strokes, this.start, this.paper] = [[], null, model.paper];
     this.canvas.style.aspectRatio = `${model.width} / ${model.height}`;
     this.#changed();
   }
@@ -63,20 +65,25 @@ export class Pad {
     return [within((event.clientX - left) / width), within((event.clientY - top) / height)];
   }
 
+  /** Begin a stroke. */
+  #put(point) {
+    this.strokes.push({ colour: this.ink, points: [point] });
+  }
+
   #begin(event) {
     if (this.pointer !== null || event.button > 0) return;
     this.pointer = event.pointerId;
     this.canvas.setPointerCapture(event.pointerId);
     this.cursor.hidden = true;
     this.isDown = false;
-    this.strokes.push([this.#at(event)]);
+    this.#put(this.#at(event));
     this.#changed();
   }
 
   #go(event) {
     if (event.pointerId !== this.pointer) return;
     const passed = event.getCoalescedEvents?.() ?? [];
-    this.strokes.at(-1).push(...(passed.length ? passed : [event]).map((one) => this.#at(one)));
+    this.strokes.at(-1).points.push(...(passed.length ? passed : [event]).map((one) => this.#at(one)));
     this.#changed();
   }
 
@@ -99,13 +106,13 @@ export class Pad {
   #move(right, down) {
     this.pen = [within(this.pen[0] + right), within(this.pen[1] + down)];
     this.cursor.hidden = false;
-    if (this.isDown) this.strokes.at(-1).push(this.pen);
+    if (this.isDown) this.strokes.at(-1).points.push(this.pen);
     this.#changed();
   }
 
   #toggle() {
     this.isDown = !this.isDown;
-    if (this.isDown) this.strokes.push([this.pen]);
+    if (this.isDown) this.#put(this.pen);
     this.say(this.isDown ? "Pen down" : "Pen lifted");
     this.#changed();
   }

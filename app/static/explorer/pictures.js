@@ -9,6 +9,13 @@ export function bitmapOf(base64) {
   return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
 
+/** The middle square of a file's picture, as a bitmap. */
+export async function middleOf(file) {
+  const whole = await createImageBitmap(file);
+  const side = Math.min(whole.width, whole.height);
+  return createImageBitmap(whole, (whole.width - side) / 2, (whole.height - side) / 2, side, side);
+}
+
 /** The red values of a bitmap, 0 to 255, row by row; grey is the same in all channels. */
 export function greys(bitmap) {
   const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });

@@ -7,7 +7,7 @@ export const MOST = 16;
 
 const DECIMALS = 5;
 
-export const ofClass = (label) => ({ label, name: `class ${label}` });
+export const ofClass = (label, { classes }) => ({ label, name: classes[label] ?? `class ${label}` });
 
 export const ofLatent = (latent, name) => ({ latent: latent.map((value) => +value.toFixed(DECIMALS)), name: name === null ? "point" : String(name) });
 
@@ -17,9 +17,10 @@ export const asked = ({ label, latent }) => (latent ? { latent } : { label });
 export const write = (points) => points.map(({ label, latent }) => (latent ? latent.join(",") : `c${label}`)).join(";");
 
 /** The points of a text, those alone that `model` has. */
-export function read(text, { d, labels }) {
+export function read(text, model) {
+  const { d, labels } = model;
   const points = (text ?? "").split(";").flatMap((part) => {
-    if (/^c\d+$/.test(part)) return Number(part.slice(1)) < labels ? [ofClass(Number(part.slice(1)))] : [];
+    if (/^c\d+$/.test(part)) return Number(part.slice(1)) < labels ? [ofClass(Number(part.slice(1)), model)] : [];
     const latent = part.split(",").map(Number);
     return part && latent.length === d && latent.every(Number.isFinite) ? [ofLatent(latent, "point")] : [];
   });

