@@ -43,6 +43,7 @@ def command(*arguments: str, **environment: object) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -100,7 +101,8 @@ def test_the_server_speaks_https_and_takes_a_renewed_certificate(tmp_path: Path,
 def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that speaks it."""
     port, (chain, key) = free_port(), issue(tmp_path_factory.mktemp("https"))
-    process = launch(port=port, tls_certificate=chain, tls_key=key, models_dir=ROOT / "models/mnist-2d/2")
+    quiet = {"models_dir": ROOT / "models/mnist-2d/2", "log_level": "warning"}  # nobody reads its log while it answers
+    process = launch(port=port, tls_certificate=chain, tls_key=key, **quiet)
 
     def answers() -> bool:
         try:
