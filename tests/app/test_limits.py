@@ -216,6 +216,7 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
 }
 
 OF_CONNECTIONS = {
+    "`Host` headers of a request",  # tests/test_protocol.py
     "requests that a connection sends ahead of their answers",  # tests/test_connections.py
     "time from an answer to the next request of its connection",
 }

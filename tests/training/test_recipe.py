@@ -280,7 +280,9 @@ def test_what_is_not_text_is_refused_by_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nope", "elsewhere/nope.toml", "../recipes"])
 def test_an_unknown_recipe_is_answered_with_the_known_ones(name: str) -> None:
-    with pytest.raises(RecipeError, match=rf"{re.escape(Path(name).name)}.*digits-ae, mnist, mnist-2d, mnist-iwae"):
+    with pytest.raises(
+        RecipeError, match=rf"{re.escape(Path(name).name)}.*digits-ae, emoji, mnist, mnist-2d, mnist-iwae"
+    ):
         load_recipe(name)
 
 

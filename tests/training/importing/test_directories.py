@@ -87,7 +87,8 @@ def check(bundle: Bundle, model: Any, images: Pixels) -> None:
 
 def test_an_autoencoder_kl_takes_images_of_any_size(brought: Bundle, kl: tuple[Path, Any], orange: Pixels) -> None:
     manifest = brought.manifest
-    assert manifest.image.model_dump() == {"channels": 3, "height": None, "width": None, "mode": "RGB"}
+    image = {"channels": 3, "height": None, "width": None, "mode": "RGB", "background": "#000000"}
+    assert manifest.image.model_dump() == image
     assert manifest.latent.model_dump() == {
         "shape": (4, None, None),
         "stride": 2,
