@@ -1,9 +1,9 @@
 /** `app`: what the panels share.
  *
  * - `app.models`: GET /models; `app.model`: the chosen one, `{name, version, manifest, d, width, height, order, labels,
- *   classes, paper, isColour, isDigits, many}`: `d` is the latent size, `order` the latent dimensions by KL, the largest
- *   first, `labels` the number of classes or 0, `classes` their names or none, `paper` the colour behind its pictures,
- *   `many` what these are called.
+ *   nameOf, paper, isColour, isDigits, many}`: `d` is the latent size, `order` the latent dimensions by KL, the largest
+ *   first, `labels` the number of classes or 0, `nameOf(label)` what one is called, its number for want of a name, `paper`
+ *   the colour behind its pictures, `many` what these are called.
  * - `app.choose(name, version)`; `app.onModel(listener)`: `listener(model)` now and after every choice, which takes what
  *   belongs to a model (dims, z, view, points, label) out of the state without a call of its listeners.
  * - `app.state`: the address; see state.js. Names: model, version, dims, z, view; seed, n, temperature, truncation,
@@ -50,7 +50,8 @@ function describe({ name, version, manifest }) {
   const { width, height, mode, background: paper } = manifest.image;
   const isDigits = manifest.training.dataset === "mnist";
   const look = { width, height, paper, isColour: mode === "RGB", isDigits, many: isDigits ? "digits" : "pictures" };
-  return { name, version, manifest, d, order, labels: manifest.arrays.label_means?.shape[0] ?? 0, classes: manifest.classes, ...look };
+  const nameOf = (label) => manifest.classes[label] ?? String(label);
+  return { name, version, manifest, d, order, labels: manifest.arrays.label_means?.shape[0] ?? 0, nameOf, ...look };
 }
 
 /** The one that the address names, else one of two dimensions, whose map is all of it, else the default. */

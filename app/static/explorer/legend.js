@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 
-/** `makeLegend(root, onShow)`: `set(count, names)` fills it, with numbers for want of names, `onShow(label)` is called with a class or null. */
+/** `makeLegend(root, onShow)`: `set(model)` fills it, `onShow(label)` is called with a class or null. */
 export function makeLegend(root, onShow) {
   let pressed = null;
 
@@ -23,10 +23,10 @@ export function makeLegend(root, onShow) {
   }
 
   return {
-    set(count, names) {
+    set({ labels, nameOf }) {
       pressed = null;
-      root.replaceChildren(...Array.from({ length: count }, (_, label) => button(label, names[label] ?? String(label))));
-      root.hidden = !count;
+      root.replaceChildren(...Array.from({ length: labels }, (_, label) => button(label, nameOf(label))));
+      root.hidden = !labels;
     },
   };
 }

@@ -129,7 +129,7 @@ class LatentMap {
     const { model, page, dims } = this;
     this.chart.classes = model.labels;
     this.chart.shown = null;
-    this.legend.set(model.labels, model.classes);
+    this.legend.set(model);
     this.choice.set(model, dims);
     const others = dims === "axes" ? model.order : model.order.filter((dim) => !dims.split(",").includes(String(dim)));
     this.sliders.set(model.d > 2 ? others : [], this.z, model.manifest.metrics.kl_per_dimension);
@@ -181,7 +181,7 @@ class LatentMap {
     const latent = this.#latentAt(u, v);
     this.cursor = [u, v];
     const label = this.#classAt(u, v);
-    this.lens.caption.textContent = [figure(u), figure(v), label === null ? "" : `near ${this.app.model.classes[label] ?? label}`].filter(Boolean).join("  ");
+    this.lens.caption.textContent = [figure(u), figure(v), label === null ? "" : `near ${this.app.model.nameOf(label)}`].filter(Boolean).join("  ");
     this.chart.redraw(false);
     this.decode(latent, performance.now());
   }

@@ -68,7 +68,7 @@ class Morph {
     const axis = (value) => ofLatent(Array.from({ length: model.d }, (_, i) => (i === model.order[0] ? value : 0)), "point");
     this.points = given.length ? given : model.labels > 1 ? [ofClass(first, model), ofClass(last, model)] : [axis(-2), axis(2)];
     this.classes.replaceChildren(
-      ...Array.from({ length: model.labels }, (_, label) => button(model.classes[label] ?? String(label), () => this.#add(ofClass(label, model)), { className: "one", ariaLabel: `Add class ${label}` })),
+      ...Array.from({ length: model.labels }, (_, label) => button(model.nameOf(label), () => this.#add(ofClass(label, model)), { className: "one", ariaLabel: `Add class ${label}` })),
     );
     this.#show();
   }

@@ -19,7 +19,7 @@ export function makePinned({ digit, figure, readout, said }, app) {
 
   function say({ names, values, label }) {
     clearTimeout(timer);
-    const near = label === null ? "" : ` Nearest class ${app.model.classes[label] ?? label}.`;
+    const near = label === null ? "" : ` Nearest class ${app.model.nameOf(label)}.`;
     timer = setTimeout(() => (said.textContent = `Latent ${names.map((name, i) => `${name} ${values[i]}`).join(", ")}.${near}`), SILENCE);
   }
 
@@ -27,8 +27,8 @@ export function makePinned({ digit, figure, readout, said }, app) {
     say,
     show(latent, words) {
       const { names, values, label } = words;
-      readout.replaceChildren(...names.flatMap((name, i) => row(name, values[i])), ...(label === null ? [] : row("nearest", app.model.classes[label] ?? String(label))));
-      digit.setAttribute("aria-label", `The decoded picture of the pinned latent${label === null ? "" : `, nearest class ${app.model.classes[label] ?? label}`}`);
+      readout.replaceChildren(...names.flatMap((name, i) => row(name, values[i])), ...(label === null ? [] : row("nearest", app.model.nameOf(label))));
+      digit.setAttribute("aria-label", `The decoded picture of the pinned latent${label === null ? "" : `, nearest class ${app.model.nameOf(label)}`}`);
       say(words);
       decode(latent);
     },

@@ -7,7 +7,7 @@ export const MOST = 16;
 
 const DECIMALS = 5;
 
-export const ofClass = (label, { classes }) => ({ label, name: classes[label] ?? `class ${label}` });
+export const ofClass = (label, { manifest }) => ({ label, name: manifest.classes[label] ?? `class ${label}` });
 
 export const ofLatent = (latent, name) => ({ latent: latent.map((value) => +value.toFixed(DECIMALS)), name: name === null ? "point" : String(name) });
 

@@ -92,7 +92,7 @@ class Samples {
     this.source.value = wanted.source;
     for (const input of this.source.inputs) input.disabled = input.value !== "prior" && !arrays.aggregate_weights;
     const option = (value, text) => element("option", { value }, text);
-    this.label.replaceChildren(option("", "all"), ...Array.from({ length: app.model.labels }, (_, i) => option(i, app.model.classes[i] ?? String(i))));
+    this.label.replaceChildren(option("", "all"), ...Array.from({ length: app.model.labels }, (_, i) => option(i, app.model.nameOf(i))));
     this.label.value = wanted.label ?? "";
     this.label.disabled = wanted.source === "prior" || !arrays.aggregate_labels;
     this.label.title = this.label.disabled ? "The prior knows no classes: choose the aggregated posterior" : "";
