@@ -300,9 +300,9 @@ def read_bundle(directory: Path) -> Bundle:
     content = {name: _read_verified(directory / name, sha256) for name, sha256 in manifest.files.items()}
     arrays = {name: _read_array(directory, array, content[array.file]) for name, array in manifest.arrays.items()}
     graphs = manifest.graphs
-    pairs = {provider: (pair.encoder, pair.decoder) for provider, pair in manifest.reduced.items()}
     reduced = {
-        provider: (content[encoder.file], content[decoder.file]) for provider, (encoder, decoder) in pairs.items()
+        provider: (content[pair.encoder.file], content[pair.decoder.file])
+        for provider, pair in manifest.reduced.items()
     }
     return Bundle(manifest, content[graphs.encoder.file], content[graphs.decoder.file], arrays, reduced)
 

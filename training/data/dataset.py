@@ -35,6 +35,11 @@ class DataError(Exception):
     """A data set that cannot be had or is not what it should be; the message names the file."""
 
 
+def is_within(digest: bytes, fraction: float) -> bool:
+    """Whether a hash, its first 8 bytes taken as a number in [0, 1), is below `fraction`."""
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
 @dataclass(frozen=True)
 class Split:
     """Images uint8 `[N, C, H, W]` and their labels uint8 `[N]`, or None where there are none."""

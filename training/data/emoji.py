@@ -19,7 +19,7 @@ from pydantic import Field
 
 from app.images import Reading, parse_color, read_images
 from training.data import dataset
-from training.data.dataset import LOCK, SIDE, DataError, Fraction, Split
+from training.data.dataset import LOCK, SIDE, DataError, Fraction, Split, is_within
 
 FILES = 64
 """Pixels a side of the pictures in the packages."""
@@ -114,9 +114,10 @@ def read(options: Options, data_dir: Path, packages: Sequence[Package] = PACKAGE
     folder = data_dir / options.dataset
     drawn = [entry for package in packages for entry in _read_package(fetch(folder, package), package, options)]
     drawn.sort(key=lambda entry: (entry[0].digest, entry[0].file))
-    train = [(emoji, pixels) for emoji, pixels in drawn if not _is_test(emoji, options)]
-    test = [(emoji, pixels) for emoji, pixels in drawn if _is_test(emoji, options)]
-    return _split(train), _split(test)
+    splits: dict[bool, list[tuple[Emoji, NDArray[np.uint8]]]] = {False: [], True: []}
+    for emoji, pixels in drawn:
+        splits[is_within(emoji.digest, options.test_fraction)].append((emoji, pixels))
+    return _split(splits[False]), _split(splits[True])
 
 
 def fetch(folder: Path, package: Package) -> Path:
@@ -186,11 +187,6 @@ def _list_emoji(entries: list[dict[str, object]], house: str) -> Iterator[Emoji]
         tones = entry.get("skin_variations", {})
         assert isinstance(tones, dict)
         yield from (make(str(drawn["image"])) for drawn in (entry, *tones.values()) if drawn[f"has_img_{house}"])
-
-
-def _is_test(emoji: Emoji, options: Options) -> bool:
-    """Whether it is in the test split: its hash as a number in [0, 1) is small."""
-    return int.from_bytes(emoji.digest[:8], "big") < options.test_fraction * 2**64
 
 
 def _split(drawn: list[tuple[Emoji, NDArray[np.uint8]]]) -> Split:

@@ -15,7 +15,7 @@ from app.bundle import Colour
 from app.errors import InvalidInput
 from app.images import READERS, Reading, parse_color, read_images
 from training.data import dataset
-from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split
+from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split, is_within
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MAX_PIXELS = 2**28
@@ -96,7 +96,7 @@ def list_pictures(folder: Path) -> list[str]:
 
 def is_test(name: str, options: Options) -> bool:
     """Whether the file of this relative path is in the test split: its hash as a number in [0, 1) is small."""
-    return int.from_bytes(_digest(name)[:8], "big") < options.test_fraction * 2**64
+    return is_within(_digest(name), options.test_fraction)
 
 
 def _digest(name: str) -> bytes:
