@@ -1,205 +1,214 @@
 """How many images a second we train, against the loop that one writes in an afternoon.
 
-    .venv/bin/python -m bench.training --help
+    .venv/bin/pip install --no-deps --target torchvision torchvision==0.28.0
+    .venv/bin/python -m bench.training --torchvision torchvision
 
-(As a module: started as a file, this one would hide the package `training`.)
+(As a module: started as a file, this one would hide the package `training`. And torchvision in a folder of its own,
+because torchmetrics, which comes with Lightning, imports one that it finds, and ends where that is of another build.)
 
-Ours is `training.train.train` itself, by the recipe `mnist` and by the same with the MLP of `mnist-2d`. The peer is a
-plain loop over a DataLoader of single items, with Adam, the same net and the same loss, but no logs, no clipping, no
-schedule and no average of the weights. Rounds alternate. Every round of ours also alternates with the least that its
-steps need (`Stopwatch.bare`): what a step takes beyond that is overhead, waiting for data included.
+Ours is `training.train.train` itself, by the recipe `mnist` and by the same with the MLP of `mnist-2d`. The peer is
+`bench/plain_training.py`: the same net and the same loss over torchvision's digits, with its transforms of either kind.
+The sides take turns of a few steps, each in a process of its own, so that a machine that is faster at one time than at
+another is so for all of them. One side of ours is the least that its steps need (`Stopwatch.bare`): what a step takes
+beyond that is overhead, waiting for data included.
 """
 
 import io
 import json
 import os
 import platform
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import distributions, version
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NamedTuple
 from unittest.mock import patch
 
 import lightning as L
-import numpy as np
 import torch
 import typer
 from lightning.pytorch.callbacks import Callback
-from numpy.typing import NDArray
-from PIL import Image
 from rich import print as show
 from rich.table import Table
-from torch import Tensor
-from torch.nn import functional
-from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
 
 from training import train as product
-from training.architectures import build
-from training.batches import Batches
-from training.data import load_dataset
+from training.batches import CHUNK, Chunks
 from training.module import VaeModule
 from training.recipe import Recipe, load_recipe
 
 NETS = {"residual": "mnist", "mlp": "mnist-2d"}
 """The recipes whose architectures they are; all else is the recipe `mnist`'s."""
-WARM_UP = 20
-"""Steps before the clock starts: threads, caches, workers."""
-BLOCK = 20
-"""Steps of ours, then as many bare ones."""
+SETTLE = CHUNK
+"""Steps of a turn before its clock starts: threads wake, caches fill, workers have no batches in stock any more."""
+TRANSFORMS = ("ToTensor", "v2")
+"""Of torchvision, as most code has them, and as its documentation asks for today."""
 WORKERS = (0, 2)
 """Of the peer's DataLoader; the faster one counts."""
+EPOCH = 60_000 // 128
+"""Steps; validation, at its end, is not measured."""
 
 
-class Times(NamedTuple):
-    """Seconds a step of one round of ours."""
+class Bare(NamedTuple):
+    """Seconds of a bare step."""
 
     step: float
-    bare: float
     wait: float
-    """For the next batch, of a bare step; not within `bare`."""
+    """For the next batch; not within `step`."""
+
+
+class Side:
+    """A side of the comparison in a process of its own: it trains when it is its turn."""
+
+    def __init__(self, run: Callable[..., None], *arguments: Any) -> None:
+        self.turns, theirs = get_context("spawn").Pipe()
+        self.process = get_context("spawn").Process(target=_quietly, args=(run, theirs, *arguments))
+        self.process.start()
+        theirs.close()
+
+    def take(self, turn: str) -> Any:
+        """What the side answers at its turn: seconds a step, as a rule."""
+        self.turns.send(turn)
+        return self.turns.recv()
+
+    def end(self) -> None:
+        self.turns.send(None)
+        self.process.join()
+
+
+def _quietly(run: Callable[..., None], turns: Connection, threads: int, *arguments: Any) -> None:
+    torch.set_num_threads(threads)
+    with redirect_stdout(io.StringIO()):  # the epoch's line
+        run(turns, *arguments)
 
 
 class Stopwatch(Callback):
-    """Times `steps` steps of a training after the warm-up, and as many bare ones in between; then ends it."""
+    """Lets a training go on for `steps` steps when it is its turn, or does as many bare ones; ends it without one."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.last = steps, 0.0
-        self.ours: list[float] = []
-        self.bares: list[float] = []
-        self.waits: list[float] = []
+    def __init__(self, turns: Connection, steps: int) -> None:
+        self.turns, self.steps = turns, steps
+        self.taken, self.began = 0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, VaeModule)
-        decay = pl_module.recipe.training.ema_decay
-        self.average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
-        self.weights = list(pl_module.parameters())
-        self.averages = [weight.detach().clone() for weight in self.weights]
+        self.next_turn(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now, step = time.perf_counter(), batch_idx + 1 - WARM_UP
-        if step > 0:
-            self.ours.append(now - self.last)
-        if step >= 0 and step % BLOCK == 0:
-            self.bare(trainer, pl_module, BLOCK)
-        trainer.should_stop = step >= self.steps
-        self.last = time.perf_counter()
+        now = time.perf_counter()
+        self.taken += CHUNK
+        if self.taken == SETTLE:
+            self.began = now
+        elif self.taken == SETTLE + self.steps:
+            self.turns.send((now - self.began) / self.steps)
+            self.next_turn(trainer, pl_module)
 
-    def bare(self, trainer: L.Trainer, module: L.LightningModule, steps: int) -> None:
-        """The least that steps of this recipe need: forward, backward, clipping, the optimizer, the average.
+    def next_turn(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.taken = 0
+        while (turn := self.turns.recv()) == "bare":
+            self.turns.send(self.bare(trainer, module))
+        trainer.should_stop = turn is None
+
+    def bare(self, trainer: L.Trainer, module: L.LightningModule) -> Bare:
+        """The least that steps of this recipe need: forward, backward, clipping, the optimizer with its average.
 
         On the trainer's own batches, but without Lightning, and without what our module counts for its log.
         """
         assert isinstance(module, VaeModule)
-        assert isinstance(trainer.train_dataloader, Batches)
-        optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader)
-        next(batches)  # which shuffles; that is once an epoch
-        for _ in range(steps):
+        assert isinstance(trainer.train_dataloader, Chunks)
+        optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader.batches)
+        step = wait = 0.0
+        for taken in range(SETTLE + self.steps):
             began = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
             module.drop_gradient()
             module.loss(module.terms(batch)).backward()  # type: ignore[no-untyped-call]
-            module.configure_gradient_clipping(optimizer)
+            module.on_before_optimizer_step(optimizer)
             optimizer.step()
-            if self.average is not None:
-                self.average(self.averages, self.weights, 0)
-            self.waits.append(ready - began)
-            self.bares.append(time.perf_counter() - ready)
+            if taken >= SETTLE:
+                step, wait = step + time.perf_counter() - ready, wait + ready - began
+        return Bare(step / self.steps, wait / self.steps)
 
 
-def train_ours(recipe: Recipe, data_dir: Path, steps: int) -> Times:
-    """A round of ours: `train` in a new folder, from the first step of the first epoch."""
-    stopwatch, callbacks = Stopwatch(steps), product._callbacks
+def train_ours(turns: Connection, recipe: Recipe, data_dir: Path, steps: int) -> None:
+    """`train` in a new folder, from the first step of the first epoch."""
+    stopwatch, callbacks = Stopwatch(turns, steps), product._callbacks
     with (
         TemporaryDirectory() as runs,
-        redirect_stdout(io.StringIO()),  # the epoch's line
         patch.object(product, "_callbacks", lambda *given: [*callbacks(*given), stopwatch]),
     ):
         product.train(recipe, data_dir=data_dir, runs=Path(runs), accelerator="cpu")
-    warm = slice(BLOCK, None)  # the first block of bare steps is theirs to warm up
-    return Times(*(sum(times) / len(times) for times in (stopwatch.ours, stopwatch.bares[warm], stopwatch.waits[warm])))
 
 
-class Digits(Dataset[tuple[Tensor, int]]):
-    """Digits and labels one by one, as torchvision's MNIST gives them with ToTensor and a random binarization."""
+def train_peer(
+    turns: Connection, recipe: Recipe, data_dir: Path, steps: int, torchvision: Path, transforms: str, workers: int
+) -> None:
+    sys.path.append(str(torchvision))
+    from bench.plain_training import plain_steps
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-        self.images, self.labels = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy())
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = Image.fromarray(self.images[index].numpy())
-        return torch.bernoulli(to_tensor(picture)), int(self.labels[index])
-
-
-def to_tensor(picture: Image.Image) -> Tensor:
-    """`[1, H, W]` in [0, 1], by the same steps as torchvision's ToTensor."""
-    pixels = torch.from_numpy(np.array(picture, np.uint8, copy=True))
-    pixels = pixels.view(picture.height, picture.width, len(picture.getbands()))
-    return pixels.permute((2, 0, 1)).contiguous().to(dtype=torch.get_default_dtype()).div(255)
+    training = plain_steps(recipe, data_dir, transforms, workers)
+    while turns.recv():
+        for _ in range(SETTLE):
+            next(training)
+        began = time.perf_counter()
+        for _ in range(steps):
+            next(training)
+        turns.send((time.perf_counter() - began) / steps)
 
 
-def train_peer(recipe: Recipe, data_dir: Path, steps: int, workers: int) -> float:
-    """Seconds a step of a round of the plain loop."""
-    split = load_dataset(recipe.data, data_dir).train
-    assert split.labels is not None
-    digits = Digits(split.images[:, 0], split.labels)
-    encoder, decoder = build(recipe.architecture, channels=1, outputs=1, size=28, latent=recipe.latent, heads=2)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=recipe.training.learning_rate)
-    loader = DataLoader(digits, batch_size=recipe.training.batch_size, shuffle=True, num_workers=workers)
-    total_loss, began = 0.0, 0.0
-    for step, (images, _) in enumerate(loader):
-        if step == WARM_UP:
-            began = time.perf_counter()
-        if step == WARM_UP + steps:
-            break
-        mean, log_var = encoder(images)
-        latents = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-        reconstruction = functional.binary_cross_entropy_with_logits(decoder(latents), images, reduction="sum")
-        kl = -0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp())
-        loss = (reconstruction + kl) / len(images)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total_loss += loss.item()
-    return (time.perf_counter() - began) / steps
+@contextmanager
+def sides(
+    recipe: Recipe, data_dir: Path, steps: int, torchvision: Path
+) -> Iterator[tuple[Side, dict[str, dict[int, Side]]]]:
+    """Ours, and the peer with either transforms and each number of workers."""
+    arguments = (torch.get_num_threads(), recipe, data_dir, steps)
+    ours = Side(train_ours, *arguments)
+    arguments = (*arguments, torchvision)
+    peers = {name: {n: Side(train_peer, *arguments, name, n) for n in WORKERS} for name in TRANSFORMS}
+    try:
+        yield ours, peers
+    finally:
+        for side in [ours, *(side for group in peers.values() for side in group.values())]:
+            side.end()
 
 
-def _process(threads: int) -> ProcessPoolExecutor:
-    """A process of its own for each side: ours changes how the process keeps memory."""
-    return ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,))
-
-
-def measure(recipe: Recipe, data_dir: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Medians over alternating rounds."""
-    ours: list[Times] = []
-    peers: dict[int, list[float]] = {workers: [] for workers in WORKERS}
-    with _process(torch.get_num_threads()) as our_process, _process(torch.get_num_threads()) as their_process:
-        for _ in range(rounds):
-            ours.append(our_process.submit(train_ours, recipe, data_dir, steps).result())
-            for workers, times in peers.items():
-                times.append(their_process.submit(train_peer, recipe, data_dir, steps, workers).result())
-    best = min(WORKERS, key=lambda workers: median(peers[workers]))
-    speed = {f"peer, {n} workers": recipe.training.batch_size / median(times) for n, times in peers.items()}
-    ratios = [peer / our.step for our, peer in zip(ours, peers[best], strict=True)]
+def measure(recipe: Recipe, data_dir: Path, rounds: int, steps: int, torchvision: Path) -> dict[str, Any]:
+    """Medians over rounds, in each of which every side has its turn; the first is to warm up."""
+    ours: list[float] = []
+    bare: list[Bare] = []
+    peers: dict[str, dict[int, list[float]]] = {name: {n: [] for n in WORKERS} for name in TRANSFORMS}
+    with sides(recipe, data_dir, steps, torchvision) as (our_side, their_sides):
+        for _ in range(1 + rounds):
+            ours.append(our_side.take("steps"))
+            bare.append(our_side.take("bare"))
+            for name, group in their_sides.items():
+                for workers, side in group.items():
+                    peers[name][workers].append(side.take("steps"))
+    size, ours, bare = recipe.training.batch_size, ours[1:], bare[1:]
+    overhead = [1 - least.step / step for step, least in zip(ours, bare, strict=True)]
     return {
         "architecture": recipe.architecture.model_dump(),
-        "batch_size": recipe.training.batch_size,
-        "images_per_second": {"ours": recipe.training.batch_size / median(our.step for our in ours)} | speed,
-        "ratio": median(peers[best]) / median(our.step for our in ours),
-        "ratio_of_rounds": [min(ratios), max(ratios)],
-        "overhead_percent": 100 * median(1 - our.bare / our.step for our in ours),
-        "waiting_percent": 100 * median(our.wait / our.step for our in ours),
+        "batch_size": size,
+        "images_per_second": size / median(ours),
+        "overhead_percent": 100 * median(overhead),
+        "waiting_percent": 100 * median(least.wait / step for step, least in zip(ours, bare, strict=True)),
+        "peers": {name: _compare(ours, {n: times[1:] for n, times in of.items()}, size) for name, of in peers.items()},
+    }
+
+
+def _compare(ours: list[float], peers: dict[int, list[float]], size: int) -> dict[str, Any]:
+    best = min(peers, key=lambda workers: median(peers[workers]))
+    ratios = [theirs / step for step, theirs in zip(ours, peers[best], strict=True)]
+    return {
+        "images_per_second": {f"{workers} workers": size / median(times) for workers, times in peers.items()},
+        "ratio": median(ratios),
+        "quartiles": [quantiles(ratios)[0], quantiles(ratios)[2]],
     }
 
 
@@ -212,10 +221,12 @@ def table(results: dict[str, dict[str, Any]], title: str) -> Table:
 
 
 def _cells(result: dict[str, Any]) -> dict[str, str]:
-    lowest, highest = result["ratio_of_rounds"]
-    return {f"{name}, images/s": f"{speed:,.0f}" for name, speed in result["images_per_second"].items()} | {
-        "ours to the faster peer": f"{result['ratio']:.2f}",
-        "in single rounds": f"{lowest:.2f} to {highest:.2f}",
+    cells = {"ours, images/s": f"{result['images_per_second']:,.0f}"}
+    for name, peer in result["peers"].items():
+        cells |= {f"{name}, {n}, images/s": f"{speed:,.0f}" for n, speed in peer["images_per_second"].items()}
+        lowest, highest = peer["quartiles"]
+        cells |= {f"ours to {name}": f"{peer['ratio']:.2f} ({lowest:.2f} to {highest:.2f})"}
+    return cells | {
         "overhead, waiting included": f"{result['overhead_percent']:.1f} %",
         "waiting for data": f"{result['waiting_percent']:.1f} %",
     }
@@ -234,12 +245,16 @@ def processor() -> str:
 
 def main(
     net: Annotated[Literal["residual", "mlp"] | None, typer.Argument(help="Both by default.")] = None,
+    *,
+    torchvision: Annotated[Path, typer.Option(exists=True, help="The folder that it was installed into.")],
     data_dir: Annotated[Path, typer.Option(envvar="VAE_DATA_DIR", help="MNIST lies here.")] = Path("data"),
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
-    steps: Annotated[int, typer.Option(min=BLOCK, max=400, help="Of a round; within an epoch.")] = 200,
+    rounds: Annotated[int, typer.Option(min=2)] = 13,
+    steps: Annotated[int, typer.Option(min=1, help="Of a turn, in eights.")] = 24,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice by default.")] = None,
 ) -> None:
-    """Print images a second of ours and the peer's, their ratio and our overhead: a table, and a line of JSON."""
+    """Print images a second of ours and the peers, their ratios with quartiles, and our overhead: a table and JSON."""
+    if (1 + rounds) * (SETTLE + steps) > EPOCH:
+        raise typer.BadParameter(f"(1 + rounds) * ({SETTLE} + steps) exceeds an epoch, {EPOCH} steps")
     torch.set_num_threads(threads or torch.get_num_threads())
     machine = {
         "processor": processor(),
@@ -249,13 +264,15 @@ def main(
         "steps": steps,
         "python": platform.python_version(),
     } | {name: version(name) for name in ("torch", "lightning", "numpy", "pillow")}
+    (found,) = distributions(name="torchvision", path=[str(torchvision)])
+    machine["torchvision"] = found.version
     results = {}
     for name in [net] if net else NETS:
         values = load_recipe("mnist").model_dump()
         # Fresh weights have gradients longer than that recipe's limit, and a step that is skipped is a short one.
         values["training"] |= {"start": None, "gradient_skip": None}
         recipe = Recipe.model_validate(values | {"architecture": load_recipe(NETS[name]).architecture.model_dump()})
-        results[name] = measure(recipe, data_dir, rounds, steps)
+        results[name] = measure(recipe, data_dir, rounds, steps, torchvision)
     show(table(results, ", ".join(f"{name} {value}" for name, value in machine.items())))
     print(json.dumps(machine | {"nets": results}))
 

@@ -2,12 +2,13 @@
 
 import csv
 import subprocess
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from rich.progress import (
     BarColumn,
@@ -20,6 +21,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from training.module import VaeModule
 from training.recipe import Recipe
 
 
@@ -30,11 +32,22 @@ class EarlyStop(EarlyStopping):
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
+class EpochCheckpoint(ModelCheckpoint):
+    """Lightning's, which works out anew before each hook what it is called, and after each step whether to save."""
+
+    @cached_property
+    def state_key(self) -> str:
+        return super().state_key
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
 class WeightEma(WeightAveraging):
     """Lightning's average of the weights, as an exponential moving one that finds its tensors once.
 
-    To look them up in two trees of modules after every step costs a small net a tenth of it. Buffers are not averaged:
-    no net here has any.
+    To look them up in two trees of modules after every step costs a small net a tenth of it. And it follows the
+    optimizer, as Lightning's hooks are called once for several steps. Buffers are not averaged: no net here has any.
     """
 
     def __init__(self, decay: float) -> None:
@@ -47,15 +60,16 @@ class WeightEma(WeightAveraging):
         assert self._average_model is not None
         self.averages = [average.detach() for average in self._average_model.module.parameters()]
         self.weights = [weight.detach() for weight in pl_module.parameters()]
+        trainer.optimizers[0].register_step_post_hook(lambda *_: self.update(trainer.global_step + 1))
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step > self._latest_update_step:
-            weight = 1 - self.decay if step > 1 else 1.0  # it starts at the weights of the first step
-            torch._foreach_lerp_(self.averages, self.weights, weight)
-            self._latest_update_step = step
+    def update(self, step: int) -> None:
+        """Take in the weights that step number `step` left, from 1."""
+        weight = 1 - self.decay if step > 1 else 1.0  # it starts at the weights of the first step
+        torch._foreach_lerp_(self.averages, self.weights, weight)
+        self._latest_update_step = step
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
 
 
 class EpochLog(Callback):
@@ -111,13 +125,14 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             self.progress.start()
-            total = int(trainer.estimated_stepping_batches)
+            assert isinstance(pl_module, VaeModule)
+            total = pl_module.total_steps
             self.task = self.progress.add_task("", total=total, completed=trainer.global_step, epoch="", nats=0.0)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_global_zero and trainer.global_step % 10 == 0:
+        if trainer.is_global_zero:
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.progress.update(self.task, completed=trainer.global_step, epoch=epoch, nats=float(outputs["loss"]))
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from training.adam import FusedAdam
 from training.architectures import build
 from training.augment import augment
-from training.batches import Batch, Batches
+from training.batches import Batch, Chunks
 from training.likelihood import make_likelihood
 from training.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
 from training.recipe import Elbo, Iwae, Recipe, RecipeError
@@ -49,6 +50,7 @@ class VaeModule(L.LightningModule):
 
     def __init__(self, recipe: Recipe, *, channels: int, size: int) -> None:
         super().__init__()
+        self.automatic_optimization = False  # `training_step` takes several
         stages = getattr(recipe.architecture, "stages", 0)
         if size % 2**stages:
             raise RecipeError(f"architecture.stages = {stages} cannot halve {size} pixels a side so often")
@@ -110,10 +112,24 @@ class VaeModule(L.LightningModule):
             log_weights = importance_weights(log_p_x, latents, mean.detach(), log_std.detach())
         return Terms(-log_p_x.mean(dim=0), kl_divergence(mean, log_std), log_weights, latents)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def training_step(self, batches: list[Batch], _: int) -> Tensor:
+        """A step for each batch; returns the last one's loss."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        for batch in batches:
+            loss = self._step(batch, optimizer)
+        return loss.detach()
+
+    def _step(self, batch: Batch, optimizer: LightningOptimizer) -> Tensor:
+        for group in optimizer.param_groups:  # a scheduler object takes longer than this
+            group["lr"] = self.learning_rate()
+        self.drop_gradient()
         terms = self.terms(batch)
         self._note("train", terms)
-        return self.loss(terms)
+        loss = self.loss(terms)
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
 
     def loss(self, terms: Terms) -> Tensor:
         """What is minimised, `[]`."""
@@ -133,7 +149,7 @@ class VaeModule(L.LightningModule):
         self._report("train")
         self._report(self.recipe.watched)
         self.log("train/skipped_steps", float(self._skipped_steps))
-        if self._skipped_steps >= int(self.trainer.num_training_batches):
+        if self._skipped_steps >= self.steps_per_epoch:
             raise RecipeError(
                 "every step of an epoch was skipped, and nothing is learnt any more: see training.gradient_skip"
                 " and training.learning_rate"
@@ -141,7 +157,7 @@ class VaeModule(L.LightningModule):
 
     def kl_weight(self, objective: Elbo) -> float:
         """Weight of the KL term at this step: rises linearly to beta over the warm-up."""
-        steps = objective.kl_warmup_epochs * int(self.trainer.num_training_batches)
+        steps = objective.kl_warmup_epochs * self.steps_per_epoch
         return objective.beta * (min(1.0, (self.global_step + 1) / steps) if steps else 1.0)
 
     def learning_rate(self) -> float:
@@ -150,33 +166,27 @@ class VaeModule(L.LightningModule):
         warmup = training.learning_rate_warmup_steps
         factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
         if training.schedule == "cosine":
-            factor *= 0.5 * (1 + math.cos(math.pi * step / self._total_steps))
+            factor *= 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
         return training.learning_rate * factor
 
-    def on_fit_start(self) -> None:
-        self._total_steps = int(self.trainer.estimated_stepping_batches)
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        return len(self._chunks.batches)
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.training.epochs * self.steps_per_epoch
 
     def on_train_epoch_start(self) -> None:
         # Every epoch starts from its own seed, so that a run resumed at an epoch's end goes on to the same numbers.
         self._seed(self.current_epoch)
-        batches = self.trainer.train_dataloader
-        assert isinstance(batches, Batches)
-        batches.set_epoch(self.current_epoch)
+        self._chunks.batches.set_epoch(self.current_epoch)
         self._skipped_steps = 0
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        for group in self.trainer.optimizers[0].param_groups:  # a scheduler object takes longer than this
-            group["lr"] = self.learning_rate()
 
     def on_validation_epoch_start(self) -> None:
         self._seed(VALIDATION_EPOCH)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient, or drop it: without one the optimizer changes neither weights nor its own state."""
         training = self.recipe.training
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
@@ -188,9 +198,6 @@ class VaeModule(L.LightningModule):
         elif training.gradient_clip is not None and length > training.gradient_clip:
             clip_grads_with_norm_(self._weights, training.gradient_clip, norm)
         self._skipped_steps += int(skipped)
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        self.drop_gradient()
 
     def drop_gradient(self) -> None:
         """What an optimizer's zero_grad does, in a sixth of the time."""
@@ -208,6 +215,12 @@ class VaeModule(L.LightningModule):
         if training.weight_decay is not None:
             return torch.optim.AdamW(weights, lr=rate, weight_decay=training.weight_decay)
         return torch.optim.Adam(weights, lr=rate)
+
+    @property
+    def _chunks(self) -> Chunks:
+        chunks = self.trainer.train_dataloader
+        assert isinstance(chunks, Chunks)
+        return chunks
 
     def _pixels(self, batch: Batch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], binarized where they are to be."""

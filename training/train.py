@@ -17,14 +17,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from rich import print as show
 
 from app.likelihood import binarize
 from training.batches import ImageData
-from training.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
+from training.callbacks import EarlyStop, EpochCheckpoint, EpochLog, ProgressBar, Provenance, WeightEma
 from training.data import load_dataset
 from training.linear import onednn_wins, use_onednn
 from training.memory import keep_freed_memory
@@ -87,14 +87,15 @@ def train(
     decoder, and on a GPU records them as CUDA graphs: a minute at the start, and less time a step.
 
     Raises:
-        RecipeError: the checkpoint there is another recipe's; or the recipe cannot run on these devices.
+        RecipeError: the checkpoint there is another recipe's, or an earlier version's that counted steps elsewhere; or
+            the recipe cannot run on these devices.
         DataError: the data set cannot be had.
         BundleError: the bundle to start from cannot be read.
     """
     folder = run_folder(runs, recipe)
     checkpoint = folder / "last.ckpt"
     resume = checkpoint.exists() and not fresh
-    first_epoch = load_checkpoint(recipe, runs)["epoch"] + 1 if resume else 0
+    first_epoch = _next_epoch(load_checkpoint(recipe, runs), folder) if resume else 0
     if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
@@ -167,6 +168,17 @@ def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str,
     return checkpoint
 
 
+def _next_epoch(checkpoint: dict[str, Any], folder: Path) -> int:
+    """The epoch after a checkpoint's, counted from 0. Raises RecipeError where going on would count its steps anew."""
+    epoch = int(checkpoint["epoch"]) + 1
+    counted = checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"][
+        "completed"
+    ]
+    if counted < checkpoint["global_step"] and epoch < checkpoint["recipe"]["training"]["epochs"]:
+        raise RecipeError(f"{folder} was begun by an earlier version of this program: train with --fresh")
+    return epoch
+
+
 def _check_devices(recipe: Recipe, accelerator: str, processes: int) -> None:
     """Refuse what would fail, or mean something else than it says, on these devices."""
     training = recipe.training
@@ -180,7 +192,7 @@ def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: boo
     loss = f"{recipe.watched}/{module.term_names[-1]}"
     columns = [f"{split}/{name}" for split in ("train", recipe.watched) for name in module.term_names]
     callbacks: list[Callback] = [EpochLog(folder / "training.csv", columns), Provenance(recipe)]
-    save = partial(ModelCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
+    save = partial(EpochCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
     if recipe.training.early_stopping_epochs is not None:
         callbacks.append(EarlyStop(loss, patience=recipe.training.early_stopping_epochs))
         callbacks.append(save(filename="best", monitor=loss))

@@ -433,6 +433,21 @@ def test_a_checkpoint_of_what_is_no_longer_a_recipe_is_refused(trained: Workshop
         load_checkpoint(trained.recipes["tiny"], runs)
 
 
+def test_a_run_whose_steps_lightning_counted_elsewhere_is_not_gone_on_with(trained: Workshop, rewritten: Any) -> None:
+    def age(checkpoint: dict[str, Any], epoch: int) -> None:
+        """As a run with automatic optimization left it at the end of that epoch."""
+        checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"] = 0
+        checkpoint["epoch"] = epoch
+
+    recipe, runs = trained.recipes["tiny"], rewritten(lambda checkpoint: age(checkpoint, 1))
+    before = (run_folder(runs, recipe) / "last.ckpt").read_bytes()
+    with pytest.raises(
+        RecipeError, match=r"tiny-1 was begun by an earlier version of this program: train with --fresh$"
+    ):
+        train(recipe, data_dir=trained.data_dir, runs=runs)
+    assert (run_folder(runs, recipe) / "last.ckpt").read_bytes() == before
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9999, None])
 def test_a_damaged_checkpoint_is_one_sentence(trained: Workshop, tmp_path: Path, share: float | None) -> None:
     recipe = trained.recipes["tiny"]
