@@ -9,8 +9,8 @@ because torchmetrics, which comes with Lightning, imports one that it finds, and
 Ours is `training.train.train` itself, by the recipe `mnist` and by the same with the MLP of `mnist-2d`. The peer is
 `bench/plain_training.py`: the same net and the same loss over torchvision's digits, with its transforms of either kind.
 The sides take turns of a few steps, each in a process of its own, so that a machine that is faster at one time than at
-another is so for all of them. One side of ours is the least that its steps need (`Stopwatch.bare`): what a step takes
-beyond that is overhead, waiting for data included.
+another is so for all of them. Ours also alternates with the least that its steps need (`Stopwatch.bare`): what a step
+takes beyond that is overhead, waiting for data included.
 """
 
 import io
@@ -45,7 +45,7 @@ from training.recipe import Recipe, load_recipe
 NETS = {"residual": "mnist", "mlp": "mnist-2d"}
 """The recipes whose architectures they are; all else is the recipe `mnist`'s."""
 SETTLE = CHUNK
-"""Steps of a turn before its clock starts: threads wake, caches fill, workers have no batches in stock any more."""
+"""Steps of each turn before its clock starts: threads wake, caches fill, workers have no batches in stock any more."""
 TRANSFORMS = ("ToTensor", "v2")
 """Of torchvision, as most code has them, and as its documentation asks for today."""
 WORKERS = (0, 2)
@@ -54,12 +54,14 @@ EPOCH = 60_000 // 128
 """Steps; validation, at its end, is not measured."""
 
 
-class Bare(NamedTuple):
-    """Seconds of a bare step."""
+class Times(NamedTuple):
+    """Seconds a step of a chunk of ours."""
 
     step: float
+    bare: float
+    """Of the bare steps after it,"""
     wait: float
-    """For the next batch; not within `step`."""
+    """and their wait for a batch, which is not within `bare`."""
 
 
 class Side:
@@ -71,9 +73,9 @@ class Side:
         self.process.start()
         theirs.close()
 
-    def take(self, turn: str) -> Any:
-        """What the side answers at its turn: seconds a step, as a rule."""
-        self.turns.send(turn)
+    def take_turn(self) -> Any:
+        """What the side has measured in its turn."""
+        self.turns.send(True)
         return self.turns.recv()
 
     def end(self) -> None:
@@ -88,33 +90,32 @@ def _quietly(run: Callable[..., None], turns: Connection, threads: int, *argumen
 
 
 class Stopwatch(Callback):
-    """Lets a training go on for `steps` steps when it is its turn, or does as many bare ones; ends it without one."""
+    """Lets a training go on for `chunks` chunks of steps when it is its turn, with as many bare ones after each."""
 
-    def __init__(self, turns: Connection, steps: int) -> None:
-        self.turns, self.steps = turns, steps
-        self.taken, self.began = 0, 0.0
+    def __init__(self, turns: Connection, chunks: int) -> None:
+        self.turns, self.chunks = turns, chunks
+        self.times: list[Times] = []
+        self.began = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.next_turn(trainer, pl_module)
+        self.next_turn(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = time.perf_counter()
-        self.taken += CHUNK
-        if self.taken == SETTLE:
-            self.began = now
-        elif self.taken == SETTLE + self.steps:
-            self.turns.send((now - self.began) / self.steps)
-            self.next_turn(trainer, pl_module)
+        step = (time.perf_counter() - self.began) / CHUNK
+        self.times.append(Times(step, *self.bare(trainer, pl_module)))
+        if len(self.times) == 1 + self.chunks:
+            self.turns.send(self.times[1:])  # the first is to settle
+            self.next_turn(trainer)
+        self.began = time.perf_counter()
 
-    def next_turn(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.taken = 0
-        while (turn := self.turns.recv()) == "bare":
-            self.turns.send(self.bare(trainer, module))
-        trainer.should_stop = turn is None
+    def next_turn(self, trainer: L.Trainer) -> None:
+        self.times = []
+        trainer.should_stop = self.turns.recv() is None
+        self.began = time.perf_counter()
 
-    def bare(self, trainer: L.Trainer, module: L.LightningModule) -> Bare:
+    def bare(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[float, float]:
         """The least that steps of this recipe need: forward, backward, clipping, the optimizer with its average.
 
         On the trainer's own batches, but without Lightning, and without what our module counts for its log.
@@ -122,8 +123,9 @@ class Stopwatch(Callback):
         assert isinstance(module, VaeModule)
         assert isinstance(trainer.train_dataloader, Chunks)
         optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader.batches)
+        next(batches)  # which shuffles; that is once an epoch
         step = wait = 0.0
-        for taken in range(SETTLE + self.steps):
+        for _ in range(CHUNK):
             began = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
@@ -131,14 +133,13 @@ class Stopwatch(Callback):
             module.loss(module.terms(batch)).backward()  # type: ignore[no-untyped-call]
             module.on_before_optimizer_step(optimizer)
             optimizer.step()
-            if taken >= SETTLE:
-                step, wait = step + time.perf_counter() - ready, wait + ready - began
-        return Bare(step / self.steps, wait / self.steps)
+            step, wait = step + time.perf_counter() - ready, wait + ready - began
+        return step / CHUNK, wait / CHUNK
 
 
-def train_ours(turns: Connection, recipe: Recipe, data_dir: Path, steps: int) -> None:
+def train_ours(turns: Connection, recipe: Recipe, data_dir: Path, chunks: int) -> None:
     """`train` in a new folder, from the first step of the first epoch."""
-    stopwatch, callbacks = Stopwatch(turns, steps), product._callbacks
+    stopwatch, callbacks = Stopwatch(turns, chunks), product._callbacks
     with (
         TemporaryDirectory() as runs,
         patch.object(product, "_callbacks", lambda *given: [*callbacks(*given), stopwatch]),
@@ -147,7 +148,7 @@ def train_ours(turns: Connection, recipe: Recipe, data_dir: Path, steps: int) ->
 
 
 def train_peer(
-    turns: Connection, recipe: Recipe, data_dir: Path, steps: int, torchvision: Path, transforms: str, workers: int
+    turns: Connection, recipe: Recipe, data_dir: Path, chunks: int, torchvision: Path, transforms: str, workers: int
 ) -> None:
     sys.path.append(str(torchvision))
     from bench.plain_training import plain_steps
@@ -157,17 +158,17 @@ def train_peer(
         for _ in range(SETTLE):
             next(training)
         began = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(chunks * CHUNK):
             next(training)
-        turns.send((time.perf_counter() - began) / steps)
+        turns.send((time.perf_counter() - began) / (chunks * CHUNK))
 
 
 @contextmanager
 def sides(
-    recipe: Recipe, data_dir: Path, steps: int, torchvision: Path
+    recipe: Recipe, data_dir: Path, chunks: int, torchvision: Path
 ) -> Iterator[tuple[Side, dict[str, dict[int, Side]]]]:
     """Ours, and the peer with either transforms and each number of workers."""
-    arguments = (torch.get_num_threads(), recipe, data_dir, steps)
+    arguments = (torch.get_num_threads(), recipe, data_dir, chunks)
     ours = Side(train_ours, *arguments)
     arguments = (*arguments, torchvision)
     peers = {name: {n: Side(train_peer, *arguments, name, n) for n in WORKERS} for name in TRANSFORMS}
@@ -178,27 +179,26 @@ def sides(
             side.end()
 
 
-def measure(recipe: Recipe, data_dir: Path, rounds: int, steps: int, torchvision: Path) -> dict[str, Any]:
+def measure(recipe: Recipe, data_dir: Path, rounds: int, chunks: int, torchvision: Path) -> dict[str, Any]:
     """Medians over rounds, in each of which every side has its turn; the first is to warm up."""
-    ours: list[float] = []
-    bare: list[Bare] = []
+    ours: list[list[Times]] = []
     peers: dict[str, dict[int, list[float]]] = {name: {n: [] for n in WORKERS} for name in TRANSFORMS}
-    with sides(recipe, data_dir, steps, torchvision) as (our_side, their_sides):
+    with sides(recipe, data_dir, chunks, torchvision) as (our_side, their_sides):
         for _ in range(1 + rounds):
-            ours.append(our_side.take("steps"))
-            bare.append(our_side.take("bare"))
+            ours.append(our_side.take_turn())
             for name, group in their_sides.items():
                 for workers, side in group.items():
-                    peers[name][workers].append(side.take("steps"))
-    size, ours, bare = recipe.training.batch_size, ours[1:], bare[1:]
-    overhead = [1 - least.step / step for step, least in zip(ours, bare, strict=True)]
+                    peers[name][workers].append(side.take_turn())
+    size = recipe.training.batch_size
+    steps = [sum(times.step for times in turn) / chunks for turn in ours[1:]]
+    each = [times for turn in ours[1:] for times in turn]
     return {
         "architecture": recipe.architecture.model_dump(),
         "batch_size": size,
-        "images_per_second": size / median(ours),
-        "overhead_percent": 100 * median(overhead),
-        "waiting_percent": 100 * median(least.wait / step for step, least in zip(ours, bare, strict=True)),
-        "peers": {name: _compare(ours, {n: times[1:] for n, times in of.items()}, size) for name, of in peers.items()},
+        "images_per_second": size / median(steps),
+        "overhead_percent": 100 * median(1 - times.bare / times.step for times in each),
+        "waiting_percent": 100 * median(times.wait / times.step for times in each),
+        "peers": {name: _compare(steps, {n: times[1:] for n, times in of.items()}, size) for name, of in peers.items()},
     }
 
 
@@ -249,19 +249,19 @@ def main(
     torchvision: Annotated[Path, typer.Option(exists=True, help="The folder that it was installed into.")],
     data_dir: Annotated[Path, typer.Option(envvar="VAE_DATA_DIR", help="MNIST lies here.")] = Path("data"),
     rounds: Annotated[int, typer.Option(min=2)] = 13,
-    steps: Annotated[int, typer.Option(min=1, help="Of a turn, in eights.")] = 24,
+    chunks: Annotated[int, typer.Option(min=1, help=f"Of {CHUNK} steps, in a turn.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice by default.")] = None,
 ) -> None:
     """Print images a second of ours and the peers, their ratios with quartiles, and our overhead: a table and JSON."""
-    if (1 + rounds) * (SETTLE + steps) > EPOCH:
-        raise typer.BadParameter(f"(1 + rounds) * ({SETTLE} + steps) exceeds an epoch, {EPOCH} steps")
+    if (1 + rounds) * (1 + chunks) * CHUNK > EPOCH:
+        raise typer.BadParameter(f"(1 + rounds) * (1 + chunks) * {CHUNK} exceeds an epoch, {EPOCH} steps")
     torch.set_num_threads(threads or torch.get_num_threads())
     machine = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
-        "steps": steps,
+        "chunks": chunks,
         "python": platform.python_version(),
     } | {name: version(name) for name in ("torch", "lightning", "numpy", "pillow")}
     (found,) = distributions(name="torchvision", path=[str(torchvision)])
@@ -272,7 +272,7 @@ def main(
         # Fresh weights have gradients longer than that recipe's limit, and a step that is skipped is a short one.
         values["training"] |= {"start": None, "gradient_skip": None}
         recipe = Recipe.model_validate(values | {"architecture": load_recipe(NETS[name]).architecture.model_dump()})
-        results[name] = measure(recipe, data_dir, rounds, steps, torchvision)
+        results[name] = measure(recipe, data_dir, rounds, chunks, torchvision)
     show(table(results, ", ".join(f"{name} {value}" for name, value in machine.items())))
     print(json.dumps(machine | {"nets": results}))
 
