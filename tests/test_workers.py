@@ -119,7 +119,8 @@ def test_a_killed_worker_is_replaced_and_its_neighbour_notices_nothing(workers: 
     assert victim not in children(supervisor)
     assert lost <= 4  # what the victim held: one request of each user at most
     counted = scraped(client, 'vae_requests_total{operation="sample_image",status="200"}')
-    assert answered <= counted <= answered + lost  # what the victim counted is not forgotten
+    # What the victim counted is not forgotten; one that it had answered it may not have counted yet.
+    assert answered - 1 <= counted <= answered + lost
     assert until(lambda: tells(client, "vae_queue_rows", 0), 2)
 
 
