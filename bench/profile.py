@@ -23,7 +23,7 @@ from rich.table import Table
 from bench.serving import ROOT, drive, make_loads, processor, started
 
 LAYERS = {
-    "HTTP: uvicorn and its system calls": r"uvicorn/|app/protocol",
+    "HTTP: uvicorn and its system calls": r"uvicorn/|app/protocol|app/transport|app/offers",
     "event loop, threads": r"asyncio/|uvloop|_weakrefset|contextlib|concurrent/|threading|queue",
     "FastAPI, Starlette, anyio": r"fastapi/|starlette/|anyio/|multipart/|email/|http/",
     "JSON and its schema: pydantic": r"pydantic|json/|base64|<string>",
@@ -31,7 +31,7 @@ LAYERS = {
     "metrics and limits": r"app/metrics|app/watch|app/logs|app/limits|prometheus_client",
     "pictures: app/images.py and Pillow": r"app/images|PIL/|zlib",
     "draws: app/gaussian.py": r"app/gaussian",
-    "batcher": r"app/batcher|app/vae|app/timing",
+    "batcher": r"app/batcher|app/graphs|app/vae|app/timing",
     "inference: ONNX Runtime": r"onnxruntime|app/session",
 }
 """What a layer is called, and the files that are its own; the first that fits counts."""

@@ -60,7 +60,8 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         for name in ("training.csv", "report.json"):
             shutil.copy(run_folder(runs, recipe) / name, directory)
         (directory / "recipe.toml").write_text(to_toml(recipe))
-        manifest = describe(directory, recipe, checkpoint, image_shape, outputs)
+        classes = dataset.train.classes or subject_of(recipe.data.key).classes
+        manifest = describe(directory, recipe, checkpoint, image_shape, outputs).model_copy(update={"classes": classes})
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
         compare(written, encoder, decoder, dataset.test.images[: max(BATCHES)])
@@ -126,7 +127,6 @@ def describe(
                 "encoder": _graph(directory / "encoder.onnx", {"image": image}, heads),
                 "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, pictures),
             },
-            "classes": subject_of(recipe.data.key).classes,
             "training": {
                 "dataset": recipe.data.key,
                 "binarization": recipe.binarization,

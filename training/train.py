@@ -25,7 +25,7 @@ from rich import print as show
 from app.likelihood import binarize
 from training.batches import ImageData
 from training.callbacks import EarlyStop, EpochCheckpoint, EpochLog, ProgressBar, Provenance, WeightEma
-from training.data import load_dataset
+from training.data import check_labels, load_dataset
 from training.linear import onednn_wins, use_onednn
 from training.memory import keep_freed_memory
 from training.module import VaeModule
@@ -89,7 +89,7 @@ def train(
     Raises:
         RecipeError: the checkpoint there is another recipe's, or an earlier version's that counted steps elsewhere; or
             the recipe cannot run on these devices.
-        DataError: the data set cannot be had.
+        DataError: the data set cannot be had, or a class has no images to train on.
         BundleError: the bundle to start from cannot be read.
     """
     folder = run_folder(runs, recipe)
@@ -101,6 +101,7 @@ def train(
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     _check_devices(recipe, accelerator, devices * nodes)
     dataset = load_dataset(recipe.data, data_dir)
+    check_labels(dataset, recipe.data.title)
     keep_freed_memory()
     L.seed_everything(recipe.seed, verbose=False)
     channels, size = dataset.image_shape[:2]

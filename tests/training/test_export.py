@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.bundle import Bundle, Manifest, read_bundle, read_manifest
 from app.session import Session
-from tests.conftest import MODELS, ROOT, Pixels
+from tests.conftest import MODELS, ROOT, Pixels, png
 from tests.training.conftest import MORE, TINY, Workshop, copy_of, tiny_recipe
 from training import conversion
 from training.conversion import ExportError
@@ -25,7 +25,7 @@ from training.graphs import Graphs
 from training.module import VaeModule
 from training.recipe import Recipe, RecipeError, load_recipe
 from training.record import read_log
-from training.train import load_checkpoint, run_folder
+from training.train import load_checkpoint, run_folder, train
 
 FILES = [
     "README.md",
@@ -275,6 +275,29 @@ def test_the_mixture_is_one(bundle: Bundle) -> None:
     classes = len(bundle.manifest.classes) or 10
     assert set(labels.tolist()) == set(range(classes))
     assert bundle.arrays["label_means"].shape == (classes, d)
+
+
+def test_classes_are_called_like_the_sub_folders_of_the_pictures(tmp_path: Path, digits: Pixels) -> None:
+    for row, pixels in enumerate(digits[:80]):
+        file = tmp_path / "sorted" / ("odd", "even")[row % 2] / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(pixels))
+    data = {"dataset": "folder", "path": "sorted", "size": 28, "mode": "L", "test_fraction": 0.3}
+    recipe = tiny_recipe(tmp_path, "tiny-2d", data=data, training={"epochs": 1})
+    runs = tmp_path / "runs"
+    train(recipe, data_dir=tmp_path, runs=runs, accelerator="cpu")
+    bundle = read_bundle(export(recipe, runs=runs, models=tmp_path / "models", data_dir=tmp_path))
+    assert bundle.manifest.classes == ("even", "odd")
+    assert len(bundle.arrays["label_means"]) == 2
+
+
+def test_a_class_that_nothing_can_be_learnt_of_ends_a_training_before_it_begins(tmp_path: Path, digits: Pixels) -> None:
+    labels = np.arange(1, 41, dtype=np.uint8) % 3 + 1
+    np.savez(tmp_path / "counted.npz", train_images=digits[:40], train_labels=labels)
+    data = {"dataset": "npz", "path": "counted.npz"}
+    with pytest.raises(DataError, match=r"^counted has no training images of class 0"):
+        train(tiny_recipe(tmp_path, "tiny-2d", data=data), data_dir=tmp_path, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 # What is learnt from the training images.

@@ -14,7 +14,7 @@ from training.data import emoji, folder, idx, npz
 from training.data.dataset import DataError, Dataset, Split
 from training.record import read_recipe
 
-__all__ = ["DataError", "DataOptions", "Dataset", "Split", "load_dataset", "read_options"]
+__all__ = ["DataError", "DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
 
 DataOptions = Annotated[idx.Options | emoji.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
 
@@ -49,6 +49,25 @@ def _check(split: Split, name: str) -> None:
         raise DataError(f"{name} has no images")
     if split.labels is not None and len(split.labels) != count:
         raise DataError(f"{name} has {count} images and {len(split.labels)} labels")
+
+
+def check_labels(dataset: Dataset, title: str) -> None:
+    """See that each label from 0 on has images to train on: what is learnt of labels is kept in order, without gaps.
+
+    Raises:
+        DataError: one has none.
+    """
+    if dataset.train.labels is None:
+        return
+    labels = [split.labels for split in (dataset.train, dataset.validation, dataset.test) if split.labels is not None]
+    missing = sorted(
+        set(range(1 + max(int(part.max(initial=0)) for part in labels))) - set(dataset.train.labels.tolist())
+    )
+    if missing:
+        classes = dataset.train.classes
+        names = ", ".join(repr(classes[label]) if classes else str(label) for label in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DataError(f"{title} has no training images of class {names}{more}; labels are 0, 1, ... without gaps")
 
 
 def read_options(directory: Path) -> DataOptions:

@@ -46,9 +46,11 @@ class Split:
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8] | None
+    classes: tuple[str, ...] = ()
+    """What the data itself calls the labels 0, 1, ..., if it does."""
 
     def __getitem__(self, rows: slice) -> "Split":
-        return Split(self.images[rows], None if self.labels is None else self.labels[rows])
+        return Split(self.images[rows], None if self.labels is None else self.labels[rows], self.classes)
 
 
 @dataclass(frozen=True)

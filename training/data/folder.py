@@ -30,7 +30,7 @@ class Options(dataset.Options):
     """The pictures in a folder and all folders below it: PNG, JPEG, WebP, BMP, or the first frame of a GIF.
 
     Where each lies in a sub-folder, and there are 2 to 256 of these, a picture's label is the number of its sub-folder
-    in sorted order.
+    in sorted order, and is called like it.
     """
 
     dataset: Literal["folder"]
@@ -78,7 +78,8 @@ def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
     if len(skipped) == len(names):
         raise DataError(f"{folder}: none of the pictures can be read")
     classes = find_classes(train_names + test_names)
-    return Split(train, _labels(train_names, classes)), Split(test, _labels(test_names, classes))
+    called = tuple(os.fsencode(name).decode(errors="replace") for name in classes)
+    return Split(train, _labels(train_names, classes), called), Split(test, _labels(test_names, classes), called)
 
 
 def list_pictures(folder: Path) -> list[str]:

@@ -60,7 +60,7 @@ class Scene:
 
     def name_of(self, label: int) -> str:
         """A label's name, where its data set has names."""
-        names = subject_of(self.manifest.training.dataset).classes
+        names = self.manifest.classes or subject_of(self.manifest.training.dataset).classes
         return names[label] if label < len(names) else str(label)
 
     def examples(self, count: int) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Pixels, png
-from training.data import DataError, Dataset, load_dataset
+from training.data import DataError, Dataset, Split, check_labels, load_dataset
 from training.data.folder import REPORTED, Options, find_classes, is_test, list_pictures, read
 
 RAMP = (np.arange(8 * 8) * 4).astype(np.uint8).reshape(8, 8)
@@ -304,6 +304,7 @@ def test_sub_folders_are_labels(tmp_path: Path, folder: Path) -> None:
     for split in read(options(test_fraction=0.4), tmp_path):
         assert split.labels is not None
         assert split.labels.dtype == np.uint8
+        assert split.classes == ("ant", "cat", "dog")
         expected = {level(name): ["ant", "cat", "dog"].index(name.split("/")[0]) for name in names}
         assert split.labels.tolist() == [expected[value] for value in split.images[:, 0, 0, 0].tolist()]
 
@@ -313,6 +314,30 @@ def test_a_class_that_is_in_one_split_only_has_its_number_all_the_same(tmp_path:
     labels = [split.labels for split in read(options(test_fraction=0.5), tmp_path)]
     assert sorted(np.concatenate(labels).tolist()) == [0, 1, 2]
     assert all(len(part) < 3 for part in labels)
+
+
+def test_a_class_without_training_images_is_refused_by_name(tmp_path: Path, folder: Path) -> None:
+    """Or what is learnt of the next class would be taken for its."""
+    name = next(name for name in numbered(20, "bee/") if is_test(name, options(test_fraction=0.5)))
+    fill(folder, *numbered(20, "ant/"), name, *numbered(20, "dog/"))
+    with pytest.raises(DataError, match=r"^pictures has no training images of class 'bee'; labels are 0, 1, "):
+        check_labels(splits(tmp_path, test_fraction=0.5), "pictures")
+
+
+def test_labels_without_names_are_refused_by_number() -> None:
+    images = np.zeros((12, 1, 8, 8), np.uint8)
+    train, test = Split(images, np.arange(1, 13, dtype=np.uint8)), Split(images[:1], None)
+    with pytest.raises(DataError, match=r"^faces has no training images of class 0; "):
+        check_labels(Dataset(train, train[12:], test), "faces")
+    with pytest.raises(DataError, match=r"^faces has no training images of class 0, 7, 8, 9, 10 and 2 more; "):
+        check_labels(Dataset(train[:6], train[6:], test), "faces")
+    check_labels(Dataset(Split(images, None), Split(images[:0], None), Split(images, None)), "faces")
+
+
+def test_a_sub_folder_may_be_called_anything(tmp_path: Path, folder: Path) -> None:
+    for name in ("z\u00e9bre", os.fsdecode(b"\xff")):
+        save(folder / name / "1.png", RAMP)
+    assert read(options(), tmp_path)[0].classes == ("z\u00e9bre", "\ufffd")
 
 
 def test_a_sub_folder_of_which_nothing_can_be_read_is_no_class(tmp_path: Path, folder: Path) -> None:
@@ -343,6 +368,7 @@ def test_a_folder_without_classes_has_no_labels(tmp_path: Path, folder: Path) ->
     fill(folder, *numbered(20))
     dataset = splits(tmp_path, validation=2, test_fraction=0.4)
     assert dataset.train.labels is dataset.validation.labels is dataset.test.labels is None
+    assert dataset.train.classes == ()
 
 
 # Options.
