@@ -117,10 +117,11 @@ class Arrivals:
         return self.outcomes
 
     async def keep_asking(self, count: int, seconds: float, patience: float) -> list[Outcome]:
-        """A closed loop beside it: `count` clients, each of which asks again as soon as it is answered."""
+        """A closed loop beside it: `count` clients, each of which asks once, and again as soon as it is answered."""
         began = time.perf_counter()
 
         async def client() -> None:
+            await self._ask(began, time.perf_counter() - began)
             while (now := time.perf_counter() - began) < seconds:
                 await self._ask(began, now)
 
