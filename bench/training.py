@@ -99,6 +99,7 @@ class Stopwatch(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.next_turn(trainer)
+        self.began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,7 +114,6 @@ class Stopwatch(Callback):
     def next_turn(self, trainer: L.Trainer) -> None:
         self.times = []
         trainer.should_stop = self.turns.recv() is None
-        self.began = time.perf_counter()
 
     def bare(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[float, float]:
         """The least that steps of this recipe need: forward, backward, clipping, the optimizer with its average.

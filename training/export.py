@@ -61,7 +61,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
             shutil.copy(run_folder(runs, recipe) / name, directory)
         (directory / "recipe.toml").write_text(to_toml(recipe))
         classes = dataset.train.classes or subject_of(recipe.data.key).classes
-        manifest = describe(directory, recipe, checkpoint, image_shape, outputs).model_copy(update={"classes": classes})
+        manifest = describe(directory, recipe, checkpoint, image_shape, outputs, classes)
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
         compare(written, encoder, decoder, dataset.test.images[: max(BATCHES)])
@@ -98,7 +98,12 @@ def label_means(means: Floats, labels: NDArray[np.uint8]) -> Floats:
 
 
 def describe(
-    directory: Path, recipe: Recipe, checkpoint: dict[str, Any], image_shape: Shape, outputs: list[str]
+    directory: Path,
+    recipe: Recipe,
+    checkpoint: dict[str, Any],
+    image_shape: Shape,
+    outputs: list[str],
+    classes: tuple[str, ...] = (),
 ) -> Manifest:
     """The manifest of the two graphs in `directory`, as yet without arrays and metrics."""
     channels, height, width = image_shape
@@ -127,6 +132,7 @@ def describe(
                 "encoder": _graph(directory / "encoder.onnx", {"image": image}, heads),
                 "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, pictures),
             },
+            "classes": classes,
             "training": {
                 "dataset": recipe.data.key,
                 "binarization": recipe.binarization,
