@@ -20,20 +20,21 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
-from app import __version__, logs
-from app.descriptors import make_room
+from app import __version__
 from app.errors import StartupError
-from app.hangup import ignore_hangups
-from app.listening import address_of, bind, is_loopback, listen
 from app.main import check_models, create_app, keys_of, tracing_from_environment
-from app.metrics.numbers import BUNDLE_REFUSALS
+from app.metrics.collectors import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, check_room, shared_counter
-from app.protocol import Protocol
-from app.server import Server
+from app.observability import logs
+from app.security.tls import Certificate, server_context
+from app.server.descriptors import make_room
+from app.server.listening import address_of, bind, is_loopback, listen
+from app.server.protocol import Protocol
+from app.server.reload import ignore_hangups
+from app.server.run import Server
+from app.server.supervisor import Supervisor
+from app.server.worker import GRACE_SECONDS, end_with_supervisor
 from app.settings import Settings, read_settings, unknown_variables
-from app.supervisor import Supervisor
-from app.tls import Certificate, server_context
-from app.worker import GRACE_SECONDS, end_with_supervisor
 
 logger = logging.getLogger("app")
 

@@ -13,49 +13,47 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app import __version__
-from app.api import (
+from app.api.middleware.access import Access
+from app.api.middleware.body_limit import BodyLimit
+from app.api.middleware.headers import CrossOrigin, SecurityHeaders
+from app.api.middleware.request_log import Watch
+from app.api.openapi import document as openapi
+from app.api.operations import (
     combine,
     decode,
     encode,
     interpolate,
-    manage,
     manifold,
-    models,
-    openapi,
     posteriors,
-    problems,
     reconstruct,
     remote,
     sample,
     score,
-    service,
     traverse,
     vary,
 )
-from app.api.access import Access
-from app.api.application import Application
-from app.api.departures import Departures
-from app.api.security import CrossOrigin, SecurityHeaders
-from app.api.state import State
+from app.api.routing import problems
+from app.api.routing.application import Application
+from app.api.routing.disconnect import Departures
+from app.api.routing.state import State
+from app.api.service import manage, models, service
 from app.api.v2 import index, inference, metadata, repository, statistics
 from app.api.v2 import service as v2_service
-from app.auth import Keys
-from app.batcher import Batcher
 from app.cache import Cache
-from app.catalog import Catalog, load_catalog
 from app.errors import REFUSALS
-from app.hangup import reloads_on_hangup
-from app.limits import BodyLimit
+from app.inference.batcher import Batcher
+from app.inference.session import VERSION, execution_providers
 from app.metrics import Metrics
-from app.metrics.numbers import Sources
+from app.metrics.collectors import Sources
 from app.metrics.processes import shared_folder
-from app.rates import Rates, read_rate
-from app.session import VERSION, execution_providers
+from app.security.keys import Keys
+from app.security.rates import Rates, read_rate
+from app.server.reload import reloads_on_hangup
 from app.settings import Settings
-from app.watch import Watch
+from app.vae.catalog import Catalog, load_catalog
 
 if TYPE_CHECKING:
-    from app.tracing import Tracing
+    from app.observability.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +189,7 @@ def tracing_from_environment() -> "Tracing | None":
     if is_off or not any(map(os.environ.get, endpoints)):
         return None
     try:
-        from app import tracing
+        from app.observability import tracing
     except ImportError:
         logger.warning("%s is set, but nothing is traced: install the extra `otel`", " or ".join(endpoints))
         return None

@@ -16,10 +16,10 @@ from PIL import Image
 from rich import print as show
 from rich.table import Table
 
-from app.bundle import read_bundle
-from app.images import Reading, read_images, read_plain_png, tile, write_image
+from app.bundle.manifest import read_bundle
+from app.codecs.images import Reading, read_images, read_plain_png, tile, write_image
 from bench.serving import LIGHT, ROOT, newest, png, processor
-from training.graphs import Graphs
+from training.offline import Graphs
 
 COUNTS = (1, 64, 400)
 """Digits in a picture."""

@@ -29,8 +29,8 @@ LAYERS = {
     "JSON and its schema: pydantic": r"pydantic|json/|base64|<string>",
     "operations: app/api": r"app/api/",
     "metrics and limits": r"app/metrics|app/watch|app/logs|app/limits|prometheus_client",
-    "pictures: app/images.py and Pillow": r"app/images|PIL/|zlib",
-    "draws: app/gaussian.py": r"app/gaussian",
+    "pictures: app/codecs/images.py and Pillow": r"app/images|PIL/|zlib",
+    "draws: app/maths/gaussian.py": r"app/gaussian",
     "batcher": r"app/batcher|app/graphs|app/vae|app/timing",
     "inference: ONNX Runtime": r"onnxruntime|app/session",
 }

@@ -24,7 +24,7 @@ import yaml
 from rich import print as show
 from rich.table import Table
 
-from app.arrays import write_npy
+from app.codecs.npy import write_npy
 from bench.serving import HEAVY, LIGHT, ROOT, Load, digits, drive, make_loads, ours, png, rounds_of, started
 from bench.training import processor
 

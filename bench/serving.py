@@ -33,7 +33,7 @@ from PIL import Image
 from rich import print as show
 from rich.table import Table
 
-from app.arrays import write_npy
+from app.codecs.npy import write_npy
 from bench.training import processor
 
 ROOT = Path(__file__).resolve().parent.parent

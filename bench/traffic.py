@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from app.arrays import write_npy
+from app.codecs.npy import write_npy
 from bench.serving import digits, png
 
 NPY = "application/x-npy"

@@ -6,7 +6,7 @@
 (As a module: started as a file, this one would hide the package `training`. And torchvision in a folder of its own,
 because torchmetrics, which comes with Lightning, imports one that it finds, and ends where that is of another build.)
 
-Ours is `training.train.train` itself, by the recipe `mnist` and by the same with the MLP of `mnist-2d`. The peer is
+Ours is `training.fit.train.train` itself, by the recipe `mnist` and by the same with the MLP of `mnist-2d`. The peer is
 `bench/plain_training.py`: the same net and the same loss over torchvision's digits, with its transforms of either kind.
 The sides take turns of a few steps, each in a process of its own, so that a machine that is faster at one time than at
 another is so for all of them. Ours also alternates with the least that its steps need (`Stopwatch.bare`): what a step
@@ -37,9 +37,9 @@ from lightning.pytorch.callbacks import Callback
 from rich import print as show
 from rich.table import Table
 
-from training import train as product
-from training.batches import CHUNK, Chunks
-from training.module import VaeModule
+from training.fit import train as product
+from training.fit.batches import CHUNK, Chunks
+from training.fit.module import VaeModule
 from training.recipe import Recipe, load_recipe
 
 NETS = {"residual": "mnist", "mlp": "mnist-2d"}

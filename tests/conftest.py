@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle import read_manifest, write_manifest
-from app.logs import JsonFormatter
+from app.bundle.manifest import read_manifest, write_manifest
 from app.main import create_app
+from app.observability.logs import JsonFormatter
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent

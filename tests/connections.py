@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.protocol import Protocol
+from app.server.protocol import Protocol
 from app.settings import Settings
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 
-from app.bundle import MANIFEST, Manifest, describe
+from app.bundle.manifest import MANIFEST, Manifest, describe
 from app.main import create_app
 from app.settings import Settings
 

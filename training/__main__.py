@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 MENDABLE = {
     "training.recipe": "RecipeError",
     "training.data.dataset": "DataError",
-    "training.conversion": "ExportError",
+    "training.bundling.conversion": "ExportError",
     "app.errors": "VaeError",
 }
 """Module and class of each error that a person can mend."""
@@ -45,8 +45,8 @@ def train(
     """Train a recipe, going on from its last checkpoint."""
     from lightning.pytorch.utilities import rank_zero_only
 
+    from training.fit.train import train
     from training.recipe import load_recipe
-    from training.train import train
 
     folder = train(
         load_recipe(recipe),
@@ -67,7 +67,7 @@ def export(
     recipe: RecipeArgument, data_dir: DataDir = Path("data"), runs: Runs = Path("runs"), models: Models = Path("models")
 ) -> None:
     """Write the bundle of a recipe's last checkpoint, and compare it with torch."""
-    from training.export import export
+    from training.bundling.export import export
     from training.recipe import load_recipe
 
     bundle = export(load_recipe(recipe), runs=runs, models=models, data_dir=data_dir)
@@ -90,7 +90,7 @@ def evaluate(
     """Measure a bundle on the test images, and write what comes out into its manifest and card."""
     from rich import print as show
 
-    from app.bundle import read_manifest
+    from app.bundle.manifest import read_manifest
     from training.evaluate import evaluate, metric_table
 
     bundle = _bundle(target, models)
@@ -110,7 +110,7 @@ def figures(target: Target, data_dir: DataDir = Path("data"), models: Models = P
 @app.command()
 def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models = Path("models")) -> None:
     """Put held-out posterior means, classes and principal axes into a bundle that was exported without."""
-    from training.posteriors import posteriors
+    from training.bundling.posteriors import posteriors
 
     for name, array in posteriors(_bundle(target, models), data_dir=data_dir).items():
         print(f"{name} {list(array.shape)}")

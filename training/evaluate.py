@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app import bundle
-from app.bundle import Bundle, Manifest
-from app.gaussian import Floats, Mixture, Posterior, log_ratio
-from app.likelihood import Doubles, Pixels, binarize, log_mean_exp, log_prob, threshold
-from training.aggregate import gap_to_prior
-from training.calibration import score_quantiles
+from app.bundle import manifest as bundle
+from app.bundle.manifest import Bundle, Manifest
+from app.maths.gaussian import Floats, Mixture, Posterior, log_ratio
+from app.maths.likelihood import Doubles, Pixels, binarize, log_mean_exp, log_prob, threshold
+from training.atomic import whole
+from training.bundling.aggregate import gap_to_prior
+from training.bundling.calibration import score_quantiles
 from training.card import metric_rows, write_card
 from training.data import load_dataset, read_options
-from training.graphs import Graphs
-from training.whole import whole
+from training.offline import Graphs
 
 ROWS = 1024
 """Latents decoded at a time: with logits and temporaries some tens of MB."""

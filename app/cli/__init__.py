@@ -3,6 +3,6 @@
 
 def main() -> None:
     """Run it; imported only now, for whoever wants another module of this package."""
-    from app.cli.commands import main
+    from app.cli.main import main
 
     main()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from app.cli.files import Batch, first_shape, read
 from app.cli.options import Bulk
 from app.cli.terminal import progress
+from app.codecs.images import Pixels, Reading
 from app.errors import CommandError
-from app.images import Pixels, Reading
 
 Arrays = dict[str, NDArray[Any]]
 Item = TypeVar("Item")

@@ -16,8 +16,8 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.arrays import NPY, write_npy
 from app.cli.words import in_words
+from app.codecs.npy import NPY, write_npy
 from app.errors import CommandError, UsageError
 
 Query = dict[str, Any]

@@ -11,8 +11,8 @@ from typing import TextIO
 
 import numpy as np
 
+from app.codecs.images import Pixels, Reading, read_images
 from app.errors import InvalidInput, UsageError
-from app.images import Pixels, Reading, read_images
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 """Of the files in a folder that are taken; a file that is named itself may be called anything."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.errors import UsageError
-from app.gaussian import Floats
+from app.maths.gaussian import Floats
 
 LATENT = "latent:"
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from app.cli.client import Served, Server, connect
+from app.codecs.images import Reading, parse_color
 from app.errors import InvalidInput, UsageError
-from app.images import Reading, parse_color
 
 LARGEST_SEED = 2**31 - 1
 _MOST_PIXELS = 2**28

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.arrays import write_npy, write_npz
 from app.cli.client import Served
 from app.cli.outputs import Output
 from app.cli.terminal import can_draw, draw, note, width
-from app.images import Pixels, Reading, read_images, tile, write_animation, write_image
+from app.codecs.images import Pixels, Reading, read_images, tile, write_animation, write_image
+from app.codecs.npy import write_npy, write_npz
 
 FORMS = ("png", "webp", "gif", "npy", "npz", "")
 FRAME_MILLISECONDS = 80

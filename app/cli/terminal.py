@@ -12,7 +12,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from app.images import Pixels
+from app.codecs.images import Pixels
 
 _PIPE_WIDTH = 200
 """Columns of a table that nobody looks at: too many rather than a name cut short."""

@@ -8,9 +8,9 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
+from app.bundle.directory import find_bundles
 from app.cluster.ingress import ingress
 from app.cluster.replicas import Replica, Replicas
-from app.directory import find_bundles
 from app.errors import StartupError
 from app.settings import read_settings
 

@@ -4,15 +4,15 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.problems import Problems
-from app.api.security import SecurityHeaders
-from app.api.service import Health
+from app.api.middleware.body_limit import BodyLimit
+from app.api.middleware.headers import SecurityHeaders
+from app.api.routing.problems import Problems
+from app.api.service.service import Health
 from app.api.v2.service import Live
+from app.cluster.fan_out import TOGETHER, Models, get_model
 from app.cluster.messages import Answer, Request
 from app.cluster.routing import model_of
-from app.cluster.together import TOGETHER, Models, get_model
 from app.errors import DeadlineExceeded
-from app.limits import BodyLimit
 
 _RAYS_OWN = b"x-request-id"
 """Ray's proxy sets it on every answer, to what the replica was told."""

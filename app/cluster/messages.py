@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.raw import Header
+from app.api.routing.response import Header
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import problem
+from app.api.routing.problems import problem
 from app.errors import DeadlineExceeded, NotFound, Overloaded, VaeError
 
 _PROBLEMS: dict[int, type[VaeError]] = {404: NotFound, 408: DeadlineExceeded, 500: Overloaded, 503: Overloaded}

@@ -20,8 +20,8 @@ from prometheus_client import (
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.metrics.collectors import Numbers, Sources
 from app.metrics.graphs import GraphMetrics
-from app.metrics.numbers import Numbers, Sources
 from app.metrics.processes import all_processes, shared_folder
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

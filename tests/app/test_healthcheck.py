@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from tests.conftest import MODELS, ROOT, Start, free_port, launch
-from tests.test_workers import until
+from tests.live.test_workers import until
 
 
 def check(**environment: object) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from app.bundle import Graph, Graphs, Image, Latent, Manifest, Tensor, Training, describe, write_manifest
+from app.bundle.manifest import Graph, Graphs, Image, Latent, Manifest, Tensor, Training, describe, write_manifest
 
 SIZE = 8
 Fault = Literal["raises", "gives NaN", "takes long"]

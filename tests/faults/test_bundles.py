@@ -1,4 +1,5 @@
-"""Bundles that are broken, change or vanish while they are read; `tests/test_reload.py` changes models under load."""
+"""Bundles that are broken, change or vanish while they are read; for models that change under load, see
+`tests/live/test_reload.py`."""
 
 import shutil
 import subprocess

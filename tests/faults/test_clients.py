@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from tests.conftest import MODELS, Pixels, Start, base64_png
-from tests.test_protocol import connect, get
-from tests.test_reload import resident
-from tests.test_workers import until
+from tests.live.test_protocol import connect, get
+from tests.live.test_reload import resident
+from tests.live.test_workers import until
 
 ROUNDS = 120
 HEAVY = "/sample/npy?model=mnist-2d&n=8192"

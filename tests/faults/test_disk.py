@@ -14,8 +14,8 @@ import httpx2
 import pytest
 
 from tests.conftest import MODELS, ROOT, Pixels, Start, free_port, png
-from tests.test_reload import resident
-from tests.test_workers import children, fresh, sharing, until
+from tests.live.test_reload import resident
+from tests.live.test_workers import children, fresh, sharing, until
 
 SMALL = "mount -t tmpfs -o size=2M none "
 """Mounts a disk of 2 MB; what is behind it is a directory."""

@@ -1,11 +1,11 @@
 """Faults that the server survives, each caused by a test.
 
 - signals that stop it, under load: `test_stop.py`
-- processes that are killed or cannot start: `test_processes.py`, and of a killed worker `tests/test_workers.py`
-- clients that go away or dawdle: `test_clients.py`, and their limits in `tests/test_connections.py`
+- processes that are killed or cannot start: `test_processes.py`, and of a killed worker `tests/live/test_workers.py`
+- clients that go away or dawdle: `test_clients.py`, and their limits in `tests/live/test_connections.py`
 - full disks: `test_disk.py`
 - models that fail, give NaN or hang: `test_models.py`, made by `bundles.py`
-- bundles that are broken or change while they are read: `test_bundles.py`; under load in `tests/test_reload.py`
+- bundles that are broken or change while they are read: `test_bundles.py`; under load in `tests/live/test_reload.py`
 - far too many requests: `test_overload.py`, with `bench/overload.py`
 - everything at once: `test_soak.py`, with `bench/soak.py`
 
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from app.server.supervisor import LONGEST_PAUSE
+from app.server.worker import GRACE_SECONDS
 from app.settings import Settings
-from app.supervisor import LONGEST_PAUSE
-from app.worker import GRACE_SECONDS
 from tests.conftest import ROOT
-from tests.test_docs import rows
+from tests.repo.test_docs import rows
 
 PAGE = (ROOT / "docs/resilience.md").read_text()
 

@@ -1,4 +1,4 @@
-"""Processes that are killed, or cannot start. (A worker that is killed under load: `tests/test_workers.py`.)"""
+"""Processes that are killed, or cannot start. (A worker that is killed under load: `tests/live/test_workers.py`.)"""
 
 import os
 import re
@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.conftest import MODELS, Start, damage, put_bundle
-from tests.test_workers import children, fresh, sharing, until
+from tests.live.test_workers import children, fresh, sharing, until
 
 
 def is_alive(pid: int) -> bool:

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from app.api.pictures import EXAMPLE_IMAGE
+from app.api.forms.pictures import EXAMPLE_IMAGE
 from tests.conftest import MODELS, Start
 from tests.faults.load import Load
-from tests.test_workers import children, sharing, until
+from tests.live.test_workers import children, sharing, until
 
 GRACEFUL = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 SLOW = {"slots": 1, "batch_rows": 1, "queue_rows": 100_000, "wait_seconds": 1000}

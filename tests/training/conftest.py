@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tests.conftest import Pixels
+from training.bundling.export import export
 from training.data.idx import NAMES, SOURCES, IdxFile, IdxSource
 from training.evaluate import evaluate
-from training.export import export
 from training.figures import figures
+from training.fit.train import train
 from training.recipe import Recipe, load_recipe
-from training.train import train
 
 TRAIN_IMAGES = 300
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.training.test_recipe import SHIPPED
 from training.architectures import ArchitectureOptions, article, build, mlp, residual
-from training.module import VaeModule
+from training.fit.module import VaeModule
 from training.recipe import Recipe, RecipeError, load_recipe
 
 OPTIONS = {

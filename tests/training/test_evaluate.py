@@ -18,16 +18,16 @@ from torch.distributions import Bernoulli, Independent, Normal
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from app.bundle import read_bundle, read_manifest
+from app.bundle.manifest import read_bundle, read_manifest
 from app.errors import BundleError
-from app.gaussian import Posterior, normal_draws, standard_normal
-from app.likelihood import binarize
+from app.maths.gaussian import Posterior, normal_draws, standard_normal
+from app.maths.likelihood import binarize
 from tests.conftest import ROOT, Pixels
 from tests.training.conftest import TINY, Workshop, copy_of
 from training import evaluate as module
 from training.data import DataError, idx, load_dataset
 from training.evaluate import Terms, evaluate, measure_terms, metric_table, pixels, prepare
-from training.graphs import Graphs
+from training.offline import Graphs
 
 QUIET = Progress(disable=True)
 

@@ -15,7 +15,7 @@ from tests.conftest import Pixels, base64_png, from_base64
 from tests.training.importing.foreign import LATENT, Linear, bring, save
 from tests.training.importing.test_torch import PATH, bring_class
 from training.importing.options import RANGES
-from training.importing.torch_class import Recipe
+from training.importing.sources.torch_class import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle import Manifest, read_bundle, read_manifest
-from app.likelihood import binarize
+from app.bundle.manifest import Manifest, read_bundle, read_manifest
+from app.maths.likelihood import binarize
 from tests.conftest import MODELS, Pixels
 from tests.training.test_recipe import SHIPPED
+from training.bundling.record import read_log, watched
 from training.card import captions, write_card
-from training.graphs import Graphs
+from training.offline import Graphs
 from training.recipe import Recipe, load_recipe
-from training.record import read_log, watched
 
 DIRECTORIES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
 MANIFESTS = {directory: read_manifest(directory) for directory in DIRECTORIES}

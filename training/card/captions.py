@@ -1,6 +1,6 @@
 """What the card says below each figure."""
 
-from app.bundle import Manifest
+from app.bundle.manifest import Manifest
 from training.card.subjects import subject_of
 
 

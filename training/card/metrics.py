@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from app.bundle import Manifest
+from app.bundle.manifest import Manifest
 from training.card.subjects import subject_of
 
 Row = tuple[str, str, str]

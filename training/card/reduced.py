@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.bundle import Manifest, Reduced
+from app.bundle.manifest import Manifest, Reduced
 
 HEADING = "## Smaller weights"
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.bundle import Manifest, Reduced
+from app.bundle.manifest import Manifest, Reduced
+from training.bundling.record import read_log, read_recipe, read_report, watched
 from training.card.subjects import subject_of
-from training.record import read_log, read_recipe, read_report, watched
 
 Log = dict[str, list[float]]
 

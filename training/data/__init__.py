@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from app.errors import BundleError
+from training.bundling.record import read_recipe
 from training.data import emoji, folder, idx, npz
 from training.data.dataset import DataError, Dataset, Split
-from training.record import read_recipe
 
 __all__ = ["DataError", "DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
 

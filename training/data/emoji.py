@@ -17,7 +17,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import Field
 
-from app.images import Reading, parse_color, read_images
+from app.codecs.images import Reading, parse_color, read_images
 from training.data import dataset
 from training.data.dataset import LOCK, SIDE, DataError, Fraction, Split, is_within
 

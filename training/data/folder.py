@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.progress import track
 
-from app.bundle import Colour
+from app.bundle.manifest import Colour
+from app.codecs.images import READERS, Reading, parse_color, read_images
 from app.errors import InvalidInput
-from app.images import READERS, Reading, parse_color, read_images
 from training.data import dataset
 from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split, is_within
 

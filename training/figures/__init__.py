@@ -20,8 +20,8 @@ from training.figures.pictures import (
     draw_traversals,
 )
 from training.figures.planes import draw_contrast, draw_encoding, draw_posterior
+from training.figures.plots import STYLE, save
 from training.figures.scene import Scene, load_scene
-from training.plots import STYLE, save
 
 __all__ = ["choose", "figures", "load_scene"]
 

@@ -10,10 +10,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from training.bundling.record import watched
 from training.evaluate import ACTIVE_VARIANCE
+from training.figures.plots import MARK, PALETTE, TRAIN_COLOUR, WATCHED_COLOUR, curves, settled
 from training.figures.scene import Scene
-from training.plots import MARK, PALETTE, TRAIN_COLOUR, WATCHED_COLOUR, curves, settled
-from training.record import watched
 
 LEAST_BARS = 6
 """Room for so many, lest one or two be too broad."""

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from app import gaussian
+from app.maths import gaussian
+from training.figures.plots import GAP, MARK, Pixels, mosaic, name_axes, picture, tiles
 from training.figures.scene import Scene
-from training.plots import GAP, MARK, Pixels, mosaic, name_axes, picture, tiles
 
 SEED = 0
 COLUMNS = 10

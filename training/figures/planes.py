@@ -4,9 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from app.gaussian import Floats
-from training.figures.scene import Scene
-from training.plots import (
+from app.maths.gaussian import Floats
+from training.figures.plots import (
     MARK,
     NAMED_CLASSES,
     close_up,
@@ -19,6 +18,7 @@ from training.plots import (
     squares,
     tiles,
 )
+from training.figures.scene import Scene
 
 
 def draw_posterior(scene: Scene) -> Figure:

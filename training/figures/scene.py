@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from app import bundle
-from app.bundle import Manifest
+from app.bundle import manifest as bundle
+from app.bundle.manifest import Manifest
 from app.errors import BundleError
-from app.gaussian import Floats, Mixture, Posterior
+from app.maths.gaussian import Floats, Mixture, Posterior
+from training.bundling.record import read_log, read_recipe
 from training.card.subjects import subject_of
 from training.data import Split, load_dataset, read_options
-from training.graphs import Graphs
-from training.record import read_log, read_recipe
+from training.offline import Graphs
 
 MAX_IMAGES = 10_000
 """Test images that are encoded: more points would only cover one another."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bundle import Manifest, read_manifest
-from app.images import Pixels, tile, write_image
+from app.bundle.manifest import Manifest, read_manifest
+from app.codecs.images import Pixels, tile, write_image
+from training.importing.checks.roundtrip import RoundTrip
 from training.importing.options import Answers
 from training.importing.report import figures, warnings
-from training.importing.roundtrip import RoundTrip
 
 PICTURE = "reconstructions.png"
 COLUMNS = 8

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from training.importing.bring import Label, import_model
-from training.importing.kinds import read_source
 from training.importing.options import (
     Binarization,
     Layout,
@@ -24,6 +23,7 @@ from training.importing.questions import ask
 from training.importing.refusal import ImportRefused
 from training.importing.report import figures, warnings
 from training.importing.source import Source
+from training.importing.sources.kinds import read_source
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -85,7 +85,7 @@ def _read(passed: Passed, options: Options) -> Source:
         return read_source(passed.source or [], options, ask)
     if passed.source:
         raise ImportRefused("--class goes without a SOURCE: its weights are passed with --weights")
-    from training.importing.torch_class import Recipe, read_class
+    from training.importing.sources.torch_class import Recipe, read_class
 
     recipe = Recipe(passed.class_, passed.arguments or (), passed.weights, passed.encoder, passed.decoder)
     return read_class(recipe, options, ask)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from training.importing.checks.roundtrip import RoundTrip
 from training.importing.options import Answers
-from training.importing.roundtrip import RoundTrip
 
 
 def figures(trip: RoundTrip) -> Iterator[tuple[str, str]]:

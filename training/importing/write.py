@@ -7,21 +7,21 @@ from typing import Any
 
 import onnx
 
-from app import bundle
-from app.bundle import Graph, Manifest, Tensor
+from app.bundle import manifest as bundle
+from app.bundle.manifest import Graph, Manifest, Tensor
 from app.errors import BundleError
-from app.session import Session
-from training.graphs import Graphs
+from app.inference.session import Session
+from training.atomic import whole
 from training.importing.card import write_card
+from training.importing.checks.parity import BATCHES, check_parity
+from training.importing.checks.probe import Latents
+from training.importing.checks.reference import Reference
+from training.importing.checks.roundtrip import RoundTrip
+from training.importing.onnx_edits.wrap import find_logits, wrap_decoder, wrap_encoder
 from training.importing.options import Answers, Binarization
-from training.importing.parity import BATCHES, check_parity
-from training.importing.probe import Latents
-from training.importing.reference import Reference
 from training.importing.refusal import ImportRefused
 from training.importing.report import refusal
-from training.importing.roundtrip import RoundTrip
-from training.importing.wrap import find_logits, wrap_decoder, wrap_encoder
-from training.whole import whole
+from training.offline import Graphs
 
 Wrapped = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
 
@@ -87,8 +87,8 @@ def _load(graph: bytes, name: str) -> Session:
 
 def _add_arrays(directory: Path, read: bundle.Bundle, trip: RoundTrip) -> None:
     """The arrays that the server makes its map of the latent space of: of vectors, and real images."""
+    from training.bundling.posteriors import write_posteriors
     from training.data import Split
-    from training.posteriors import write_posteriors
 
     arrays = write_posteriors(directory, Graphs(read), Split(trip.samples.images, None))
     bundle.write_manifest(directory, read.manifest.model_copy(update={"arrays": arrays}))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from app.bundle import Bundle, File, Graph, Reduced
+from app.bundle.manifest import Bundle, File, Graph, Reduced
 from app.errors import ExecutionProviderError, InferenceFailed
-from app.session import ExecutionProvider, execution_providers
-from training.graphs import Graphs
+from app.inference.session import ExecutionProvider, execution_providers
+from training.offline import Graphs
 from training.reducing.halves import emulate_half
 from training.reducing.measure import TOGETHER, has_likelihood, measure_change, measure_speed
 from training.reducing.options import PROVIDERS, Options, Precision

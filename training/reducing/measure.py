@@ -7,11 +7,11 @@ from statistics import median
 
 import numpy as np
 
-from app.bundle import Manifest
-from app.gaussian import Floats, Posterior
-from app.likelihood import PARAMETERS, Doubles, Pixels, log_prob
+from app.bundle.manifest import Manifest
+from app.maths.gaussian import Floats, Posterior
+from app.maths.likelihood import PARAMETERS, Doubles, Pixels, log_prob
 from training.evaluate import pixels
-from training.graphs import BATCH, Graphs
+from training.offline import BATCH, Graphs
 
 NO_ERROR = 1e-10
 """Mean squared error of a reconstruction that is exact, so that its PSNR is a number: 100 dB."""
@@ -23,7 +23,7 @@ SECONDS, ROUNDS = 3.0, (5, 101)
 
 @dataclass(frozen=True)
 class Change:
-    """What one pair of graphs gives less what the other does; see `app.bundle.Reduced`."""
+    """What one pair of graphs gives less what the other does; see `app.bundle.manifest.Reduced`."""
 
     change: float
     standard_error: float

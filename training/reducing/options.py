@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from app.bundle import Provider
+from app.bundle.manifest import Provider
 from training.reducing.refusal import ReductionRefused
 
 Precision = Literal["fp16-stored", "fp16", "int8"]

@@ -16,18 +16,18 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from app import bundle
-from app.bundle import Bundle, File, Manifest, Reduced
-from app.gaussian import Floats, sample_prior
+from app.bundle import manifest as bundle
+from app.bundle.manifest import Bundle, File, Manifest, Reduced
+from app.maths.gaussian import Floats, sample_prior
+from training.atomic import whole
 from training.card import add_reduced_section, write_card
-from training.graphs import Graphs
+from training.offline import Graphs
 from training.reducing.gate import measure, refusal, serialized
 from training.reducing.halves import compute_in_half, store_in_half
 from training.reducing.integers import compute_in_integers
 from training.reducing.options import PROVIDERS, Options
 from training.reducing.refusal import ReductionRefused
 from training.reducing.samples import Samples, read_samples
-from training.whole import whole
 
 
 def reduce(directory: Path, options: Options, *, data_dir: Path) -> tuple[Path, Reduced]:

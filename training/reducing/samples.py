@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle import Manifest
-from app.likelihood import Pixels
+from app.bundle.manifest import Manifest
+from app.maths.likelihood import Pixels
 from training.data import load_dataset, read_options
 from training.evaluate import prepare
-from training.importing.probe import SIDES
-from training.importing.samples import read_pictures
+from training.importing.checks.probe import SIDES
+from training.importing.checks.samples import read_pictures
 from training.reducing.refusal import ReductionRefused
 
 MOST_VALUES = 2**26

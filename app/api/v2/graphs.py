@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from fastapi import Path
 from numpy.typing import NDArray
 
-from app.api.problems import documented
-from app.bundle import Tensor
-from app.catalog import Catalog
+from app.api.routing.problems import documented
+from app.bundle.manifest import Tensor
+from app.codecs.tensors import NAMES
 from app.errors import InvalidInput, Overloaded, UnknownModel
-from app.graphs import GraphName
-from app.tensors import NAMES
-from app.vae import Vae
+from app.inference.graphs import GraphName
+from app.vae.catalog import Catalog
+from app.vae.vae import Vae
 
 TAG = "inference"
 

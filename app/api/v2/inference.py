@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from app.api.operation import Operation
-from app.api.problems import BODY_ERRORS, documented
-from app.api.state import Server, State
+from app.api.routing.operation import Operation
+from app.api.routing.problems import BODY_ERRORS, documented
+from app.api.routing.state import Server, State
 from app.api.v2.graphs import TAG, GraphPath, VersionPath, find_graph
 from app.api.v2.reply import InferReply, reply
 from app.api.v2.request import InferRequest

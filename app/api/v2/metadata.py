@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.state import Server, State
+from app.api.routing.state import Server, State
 from app.api.v2.graphs import (
     FIND_PROBLEMS,
     READY_PROBLEMS,

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from app.api.raw import Raw
+from app.api.forms.writers import stamp
+from app.api.routing.response import Raw
+from app.api.v2.content_encoding import compress
 from app.api.v2.graphs import Graph
-from app.api.writers import stamp
-from app.codings import compress
+from app.codecs.tensors import NAMES, to_bytes
 from app.errors import InvalidInput
-from app.tensors import NAMES, to_bytes
 
 _ONE_PACKET = 1024
 """Answers of so many bytes gain nothing by compression,"""

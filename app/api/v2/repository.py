@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
-from app.api.manage import administered
-from app.api.operation import parse_json
-from app.api.problems import documented
-from app.api.state import Server
+from app.api.routing.operation import parse_json
+from app.api.routing.problems import documented
+from app.api.routing.state import Server
+from app.api.service.manage import administered
 from app.api.v2.graphs import GRAPHS, TAG
 from app.api.v2.index import optional_body
-from app.catalog import Catalog
 from app.errors import (
     BadRequest,
     BodyTooLarge,
@@ -22,6 +21,7 @@ from app.errors import (
     Unauthorized,
     UnknownModel,
 )
+from app.vae.catalog import Catalog
 
 # Of the router, so that it is asked before a body is looked at.
 router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[Depends(administered)])

@@ -8,15 +8,15 @@ from fastapi import Request
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 
-from app.api.latents import latents_of_values
-from app.api.operation import SelfReading, parse_json
-from app.api.parameters import JsonInt, check_count
-from app.api.pictures import pixels_of_values
-from app.api.state import State
+from app.api.forms.latents import latents_of_values
+from app.api.forms.pictures import pixels_of_values
+from app.api.routing.operation import SelfReading, parse_json
+from app.api.routing.queries import JsonInt, check_count
+from app.api.routing.state import State
+from app.api.v2.content_encoding import inflate, wanted_coding
 from app.api.v2.graphs import Graph, all_graphs
-from app.codings import inflate, wanted_coding
+from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 from app.errors import BodyTooLarge, InvalidInput
-from app.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 
 _KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app import __version__
-from app.api.state import Server
+from app.api.routing.state import Server
 from app.api.v2.graphs import READY_PROBLEMS, TAG
 
 router = APIRouter(prefix="/v2", tags=[TAG])

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.state import Server
+from app.api.routing.state import Server
 from app.api.v2.graphs import FIND_PROBLEMS, TAG, Graph, GraphPath, VersionPath, all_graphs, find_graph
 
 router = APIRouter(prefix="/v2", tags=[TAG])

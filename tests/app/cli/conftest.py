@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.cli.commands import main
+from app.cli.main import main
 from tests.conftest import MODELS, ROOT, Pixels, free_port, launch, png
 
 Call = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.cli.commands import MODULES
+from app.cli.main import MODULES
 from app.settings import Settings
 from tests.app.cli.conftest import Call, fill, link_bundles, shell, surroundings
 from tests.conftest import ROOT, Pixels, free_port, load_npz
@@ -138,7 +138,7 @@ def test_the_server_needs_nothing_of_the_command_line() -> None:
 
 
 def test_the_help_needs_nothing_of_the_server() -> None:
-    program = "import sys, app.cli.commands; print({'fastapi', 'onnxruntime', 'uvicorn'} & set(sys.modules))"
+    program = "import sys, app.cli.main; print({'fastapi', 'onnxruntime', 'uvicorn'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.cli.models import COLUMNS
+from app.cli.commands.models import COLUMNS
 from app.cli.outputs import Output
 from app.errors import CommandError, UsageError
 from tests.app.cli.conftest import BUNDLES, Call, shell, surroundings

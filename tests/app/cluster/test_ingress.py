@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from app.cluster.fan_out import Models
 from app.cluster.ingress import ingress
 from app.cluster.messages import Answer, Request, answered
-from app.cluster.together import Models
 from app.errors import Overloaded, VaeError
 from app.main import create_app
 from app.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.bundle import Manifest, read_manifest
+from app.bundle.manifest import Manifest, read_manifest
 from tests.training.linear import Linear
 from training.card import metric_rows
 

@@ -10,8 +10,8 @@ from matplotlib.colors import to_rgb
 
 from tests.training.linear import Linear
 from training.figures.charts import draw_active_units, draw_rate_distortion, draw_training
+from training.figures.plots import PALETTE
 from training.figures.scene import Scene, load_scene
-from training.plots import PALETTE
 
 
 def load(folder: Path, **options: Any) -> Scene:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import gaussian
-from app.bundle import read_bundle
+from app.bundle.manifest import read_bundle
+from app.maths import gaussian
 from tests.training.conftest import Workshop
 from tests.training.linear import Linear
 from training.figures import figures
 from training.figures.pictures import TEMPERATURES, draw_traversals
 from training.figures.scene import Scene, load_scene
-from training.graphs import Graphs
+from training.offline import Graphs
 
 TILE, STEP = 56, 60
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle import read_bundle
+from app.bundle.manifest import read_bundle
 from app.errors import BundleError
 from tests.training.conftest import Workshop, copy_of
 from tests.training.linear import TEST_IMAGES, Linear
 from training.data import load_dataset, read_options
 from training.figures.scene import Scene, contrast_directory, load_scene
-from training.graphs import Graphs
+from training.offline import Graphs
 
 
 def load(folder: Path, linear: Linear) -> Scene:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from app.bundle import Bundle, read_bundle
-from app.session import Session
+from app.bundle.manifest import Bundle, read_bundle
+from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import bring
-from training.conversion import to_model
-from training.importing.optimum import known_of
+from training.bundling.conversion import to_model
 from training.importing.refusal import ImportRefused
+from training.importing.sources.optimum import known_of
 
 KL = {
     "block_out_channels": (4, 8),

@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from app.bundle import Bundle, read_bundle
-from app.session import Session
+from app.bundle.manifest import Bundle, read_bundle
+from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing import nets
 from tests.training.importing.foreign import bring, never
-from training.graphs import Graphs
-from training.importing import onnx_files
 from training.importing.bring import Label, import_model
 from training.importing.options import RANGES, Options
 from training.importing.refusal import ImportRefused
-from training.importing.torch_class import Recipe, build, fill, read_class, read_weights
+from training.importing.sources import onnx_files
+from training.importing.sources.torch_class import Recipe, build, fill, read_class, read_weights
+from training.offline import Graphs
 
 PATH = "tests.training.importing.nets"
 SIZE = (1, 8, 8)

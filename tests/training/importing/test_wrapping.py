@@ -7,11 +7,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from app.session import Session
+from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
-from training.graphs import Graphs
 from training.importing.options import RANGES, Range
+from training.offline import Graphs
 
 
 def check(imported_graphs: Graphs, linear: Linear, images: Pixels) -> None:

@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from app.session import Session
+from app.inference.session import Session
 from training.reducing.halves import compute_in_half, emulate_half, store_in_half
 from training.reducing.nodes import between, reads
 from training.reducing.refusal import ReductionRefused

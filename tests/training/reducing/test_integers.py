@@ -7,7 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from app.session import Session
+from app.inference.session import Session
 from tests.conftest import MODELS, Pixels
 from training.reducing.integers import compute_in_integers
 from training.reducing.refusal import ReductionRefused

@@ -12,20 +12,20 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from app.bundle import Reduced, describe, read_bundle, read_manifest, write_manifest
+from app.bundle.manifest import Reduced, describe, read_bundle, read_manifest, write_manifest
 from app.errors import CommandError
 from tests.conftest import MODELS, Pixels
 from tests.maps import client_of, write_maps
 from tests.training.conftest import Workshop, copy_of
 from training.data import DataError
 from training.evaluate import evaluate
-from training.graphs import Graphs
+from training.fit.train import load_checkpoint, run_folder
+from training.fit.warm_start import start_from
+from training.offline import Graphs
 from training.reducing.gate import refusal
 from training.reducing.options import Options
 from training.reducing.reduce import reduce
 from training.reducing.refusal import ReductionRefused
-from training.start import start_from
-from training.train import load_checkpoint, run_folder
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_version_that_is_there_is_replaced_on_demand_alone(workshop: Workshop)
 
 
 def test_training_starts_from_stored_halves(workshop: Workshop) -> None:
-    from tests.training.test_start import fresh
+    from tests.training.fit.test_warm_start import fresh
 
     target, _ = tried(workshop, "tiny", "fp16-stored")
     module = fresh(workshop.recipes["tiny"])

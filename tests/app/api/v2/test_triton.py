@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.bundle import Manifest, read_manifest
-from app.likelihood import PARAMETERS
+from app.bundle.manifest import Manifest, read_manifest
+from app.maths.likelihood import PARAMETERS
 from tests.conftest import MODELS, Pixels, Start, load_npy, load_npz, npy
 
 with warnings.catch_warnings():

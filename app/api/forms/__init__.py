@@ -1,0 +1,1 @@
+"""Request bodies to arrays, and arrays to response bodies."""

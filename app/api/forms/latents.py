@@ -1,0 +1,181 @@
+"""Latents of a request: as JSON and npy have them, or located by an image, a class, or themselves."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, model_validator
+
+from app.api.forms.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
+from app.api.routing.queries import (
+    NOT_NULL,
+    JsonInt,
+    Latents,
+    ModelQuery,
+    OneLatent,
+    PercentileQuery,
+    Strict,
+    check_count,
+)
+from app.api.routing.state import State
+from app.codecs.images import Pixels
+from app.codecs.npy import read_npy
+from app.codecs.safetensors import read_safetensors
+from app.errors import InvalidInput
+from app.maths.gaussian import Floats
+from app.vae.vae import Vae
+
+
+class DecodeRequest(Strict):
+    """Latents to decode."""
+
+    latents: Latents = Field(description="Latents of the model's shape.")
+
+
+class PictureQuery(ModelQuery, ReadingQuery, PercentileQuery):
+    """Which model answers, and how it reads pictures."""
+
+
+class Point(Strict):
+    """Exactly one of an image, a latent and a label."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    image: Annotated[Base64Image | None, NOT_NULL] = Field(None, examples=[EXAMPLE_IMAGE])
+    latent: Annotated[OneLatent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
+    label: Annotated[JsonInt | None, NOT_NULL] = Field(None, description="The mean of this class.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Point":
+        if sum(place is not None for place in (self.image, self.latent, self.label)) != 1:
+            raise ValueError("give exactly one of image, latent and label")
+        return self
+
+
+async def latents_of_json(server: State, vae: Vae, query: Any, body: DecodeRequest) -> Floats:
+    """Latents `[N, *latent]` of a JSON body.
+
+    Raises:
+        InvalidInput: one of them has another size than the model's; or too many; or beyond float32.
+    """
+    return check_latents(body.latents, vae, server.limits.max_rows)
+
+
+async def latents_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
+    """Latents `[N, *latent]` of an npy array.
+
+    Raises:
+        BadRequest: not an npy file.
+        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+    """
+    return latents_of_values(read_npy(content), vae, server.limits.max_rows)
+
+
+async def latents_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
+    """Latents `[N, *latent]` of a safetensors file's `latents`.
+
+    Raises:
+        BadRequest: not a safetensors file.
+        InvalidInput: it has no such tensor, or as `latents_of_values`.
+    """
+    return latents_of_values(read_safetensors(content, "latents"), vae, server.limits.max_rows)
+
+
+def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
+    """Latents `[N, *latent]` of an array.
+
+    Raises:
+        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+    """
+    if array.dtype.kind != "f":
+        raise InvalidInput("latents must be floats")
+    vae.geometry.check_latents(array.shape)
+    check_count(len(array), limit, "")
+    return finite(array)
+
+
+async def locate(
+    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pointer: str = "/points"
+) -> Floats:
+    """Latents `[P, *latent]` of points: posterior means of images, class means, or as given.
+
+    Raises:
+        InvalidInput: one of them cannot be located; the pointer says which.
+    """
+    located: dict[int, Floats] = {}
+    pictured = [index for index, point in enumerate(points) if point.image is not None]
+    if len(pictured) > server.limits.max_rows:
+        raise InvalidInput(f"at most {server.limits.max_rows} may be images", pointer)
+    for index, point in enumerate(points):
+        try:
+            if point.latent is not None:
+                located[index] = check_latents([point.latent], vae, 1, "")[0]
+            elif point.label is not None:
+                located[index] = vae.tables.label_mean(point.label)
+        except InvalidInput as error:
+            member = "label" if point.latent is None else "latent"
+            raise InvalidInput(error.detail, f"{pointer}/{index}/{member}") from None
+    if pictured:
+        images = await _read_images(server, vae, query, points, pictured, pointer)
+        located |= zip(pictured, (await vae.encode(images)).mean, strict=True)
+    for index in range(1, len(points)):
+        if located[index].shape != located[0].shape:
+            raise InvalidInput("of another size than the first: a path and a sum are of one size", f"{pointer}/{index}")
+    return np.stack([located[index] for index in range(len(points))])
+
+
+async def _read_images(
+    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pictured: list[int], pointer: str
+) -> Pixels:
+    """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
+    texts = [points[index].image or "" for index in pictured]
+    try:
+        return await decode_pictures(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
+    except InvalidInput as error:
+        index = pictured[int(error.pointer.removeprefix("/"))]
+        raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
+
+
+def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
+    """Float32 `[N, *latent]` of latents as JSON and queries have them: vectors, or maps as nested lists.
+
+    Raises:
+        InvalidInput: one of them has another shape than the model's, or than the first; or too many; or beyond float32.
+    """
+    check_count(len(latents), limit, pointer)
+    if vae.geometry.is_vector:
+        size = vae.latent_shape[0]
+        for index, latent in enumerate(latents):
+            if len(latent) != size or isinstance(latent[0], list):
+                raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")
+    else:
+        shape = _shape(latents[0])
+        for index, latent in enumerate(latents):
+            if not vae.geometry.is_latent(_shape(latent)):
+                raise InvalidInput(f"this model's latents are [{vae.geometry.latent_words}]", f"{pointer}/{index}")
+            if _shape(latent) != shape:
+                raise InvalidInput("of another size than the first", f"{pointer}/{index}")
+    return finite(np.array(latents, np.float64), pointer)
+
+
+def _shape(latent: list[Any]) -> tuple[int, ...]:
+    """Of a vector or of a map; none where its rows are not all of one length."""
+    if not isinstance(latent[0], list):
+        return (len(latent),)
+    heights, widths = {len(plane) for plane in latent}, {len(row) for plane in latent for row in plane}
+    return (len(latent), *heights, *widths) if len(heights) == len(widths) == 1 else ()
+
+
+def finite(array: NDArray[Any], pointer: str = "", *, rows: bool = True) -> Floats:
+    """Float32 of latents `[N, *latent]`.
+
+    Raises:
+        InvalidInput: one of them is not finite as float32; the pointer is that row's, unless `rows` is false.
+    """
+    with np.errstate(over="ignore"):
+        latents = array.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
+    if len(bad):
+        raise InvalidInput("not finite as float32", f"{pointer}/{bad[0]}" if rows else pointer)
+    return np.ascontiguousarray(latents)

@@ -1,0 +1,190 @@
+"""Pictures and arrays of a request, as images of the model that is asked."""
+
+import asyncio
+import binascii
+from base64 import b64decode
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, Field
+
+from app.api.routing.queries import MOST, Strict, check_count
+from app.api.routing.state import Limits, State
+from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
+from app.codecs.npy import read_npy
+from app.codecs.safetensors import read_safetensors
+from app.errors import InvalidInput
+from app.vae.vae import Vae
+
+# An 8 x 8 grey PNG of a nought: any size is resized to the model's.
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAIklEQVR42mNggAJG"
+    "Bob/EIrh/38Ghv//GZhgUpgMJMVQAAARsgYFwKk0sQAAAABJRU5ErkJggg=="
+)
+
+Base64Image = Annotated[str, Field(min_length=1, description="Base64 of a PNG, JPEG, WebP or still GIF.")]
+
+_INLINE_PIXELS = 16_384
+"""Plain pictures of so many pixels are read in less time than the hop to a thread and back takes under load."""
+
+
+class PicturesRequest(Strict):
+    """Pictures."""
+
+    images: list[Base64Image] = Field(
+        min_length=1,
+        max_length=MOST,
+        fail_fast=True,
+        description="Pictures; each may carry a `data:` prefix.",
+        examples=[[EXAMPLE_IMAGE]],
+    )
+
+
+class ReadingQuery(BaseModel):
+    """How pictures are read into a model's images."""
+
+    background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] | None = Field(
+        None,
+        max_length=40,
+        description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb. The model's `image.background` if"
+        " absent: that of most is black.",
+    )
+    invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
+    fit: Literal["stretch", "crop"] = Field(
+        "stretch",
+        description="What becomes of a picture of another shape: all of it is stretched, or its middle kept. Models"
+        " of any size take the nearest lower multiple of their stride.",
+    )
+    strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
+
+    def reading(self, vae: Vae, limits: Limits) -> Reading:
+        """For the images of `vae`."""
+        size, stride = vae.geometry.size, vae.geometry.stride
+        mode, background = vae.manifest.image.mode, self.background or vae.manifest.image.background
+        crop = self.fit == "crop"
+        return _reading(size, stride, mode, limits.max_pixels, background, self.invert, crop, self.strict)
+
+
+@lru_cache(256)
+def _reading(
+    size: tuple[int, int] | None,
+    stride: int,
+    mode: Literal["L", "RGB"],
+    max_pixels: int,
+    background: str,
+    invert: bool,
+    crop: bool,
+    strict: bool,
+) -> Reading:
+    height, width = size or (None, None)
+    return Reading(
+        height=height,
+        width=width,
+        multiple=stride,
+        mode=mode,
+        max_pixels=max_pixels,
+        background=parse_color(background),
+        invert=invert,
+        crop=crop,
+        strict=strict,
+    )
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    try:
+        return parse_color(text)
+    except InvalidInput as error:
+        raise ValueError(error.detail) from None
+
+
+async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: PicturesRequest) -> Pixels:
+    """Images `[N, H, W, C]` of base64 pictures.
+
+    Raises:
+        InvalidInput: too many, or one that cannot be read; the pointer says which.
+    """
+    check_count(len(body.images), server.limits.max_rows, "/images")
+    return await images_of_files(server, vae, query, decode_base64(body.images))
+
+
+async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents: list[bytes]) -> Pixels:
+    """Images `[N, H, W, C]` of pictures.
+
+    Raises:
+        InvalidInput: one of them cannot be read; the pointer says which.
+    """
+    return await decode_pictures(server, contents, query.reading(vae, server.limits))
+
+
+async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
+    """uint8 `[N, H, W, C]` of an npy array.
+
+    Raises:
+        BadRequest: not an npy file.
+        InvalidInput: as `images_of_values`.
+    """
+    return images_of_values(read_npy(content), vae, server.limits.max_rows)
+
+
+async def images_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
+    """uint8 `[N, H, W, C]` of a safetensors file's `images`.
+
+    Raises:
+        BadRequest: not a safetensors file.
+        InvalidInput: it has no such tensor, or as `images_of_values`.
+    """
+    return images_of_values(read_safetensors(content, "images"), vae, server.limits.max_rows)
+
+
+def images_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Pixels:
+    """uint8 `[N, H, W, C]` of an array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
+
+    Raises:
+        InvalidInput: another shape than the model's, too many rows, or floats that are not finite or out of range.
+    """
+    if array.ndim == 3:
+        array = array[..., None]
+    vae.geometry.check_images(array.shape)
+    check_count(len(array), limit, "")
+    return pixels_of_values(array)
+
+
+def pixels_of_values(array: NDArray[Any]) -> Pixels:
+    """uint8 pixels of an array, which is uint8 or float in [0, 1].
+
+    Raises:
+        InvalidInput: floats that are not finite or out of range.
+    """
+    if array.dtype == np.uint8:
+        return array.astype(np.uint8, copy=False)
+    floats = array.astype(np.float64)
+    if not (np.isfinite(floats).all() and floats.min() >= 0 and floats.max() <= 1):
+        raise InvalidInput("a float array must lie in [0, 1]")
+    return np.round(floats * 255).astype(np.uint8)
+
+
+def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
+    """Bytes of base64 texts, each perhaps a `data:` URL."""
+    contents = []
+    for index, text in enumerate(texts):
+        if text.startswith("data:"):
+            text = text.partition(",")[2]
+        try:
+            contents.append(b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            raise InvalidInput("not base64", f"{pointer}/{index}") from None
+    return contents
+
+
+async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
+    """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
+    bytes can hold millions of pixels."""
+    pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
+    if 0 < pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
+        return images
+    try:
+        return await asyncio.get_running_loop().run_in_executor(server.decoding, read_images, contents, reading)
+    except InvalidInput as error:
+        raise error.below(pointer) from None

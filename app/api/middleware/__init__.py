@@ -1,0 +1,1 @@
+"""What wraps every request: access, security headers, the body limit, the request log."""

@@ -1,0 +1,175 @@
+"""The OpenAPI document, written for its readers: generators of clients, linters, and people."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from app.api.middleware.access import OPEN
+from app.api.openapi.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
+from app.api.routing.operation import Operation
+from app.api.routing.problems import Problem, documented, problem_responses
+from app.errors import RateExceeded, Unauthorized
+
+Document = dict[str, Any]
+
+_DESCRIPTION = (
+    "Images go in as base64, as uploaded files or as npy arrays; latents, pictures and arrays come back. Every"
+    " operation on a model takes `model` and `version`, and answers the default model's newest version without them."
+    " The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every answer has the header"
+    " `X-Request-ID`, by which the server's log calls it: the client's own, if it sent one. Whatever is asked for, a"
+    " connection may be answered 408 (the request took too long to arrive), 431 (request line and headers too large) or"
+    " 503 (too many connections), without that header, and closed."
+)
+
+# A tag that is not here fails tests/app/api/openapi/test_document.py; one that no operation has is left out.
+_TAGS = {
+    "encode": "Images to posteriors.",
+    "decode": "Latents to images.",
+    "sample": "New images, from the prior or from the aggregated posterior.",
+    "interpolate": "Paths through the latent space.",
+    "reconstruct": "Images encoded and decoded.",
+    "score": "How well a model explains images.",
+    "vary": "Images near a given one.",
+    "combine": "Latent arithmetic.",
+    "traverse": "One latent dimension after another, from end to end.",
+    "manifold": "The latent plane as a picture.",
+    "posteriors": "Where held-out images lie in the latent space.",
+    "remote": "The remote VAE protocol of the diffusers library.",
+    "inference": "The Open Inference Protocol v2, with the binary tensor extension.",
+    "models": "What is served.",
+    "manage": "Models that come and go while the server runs; there where an admin key is set.",
+    "service": "The service itself, and its health.",
+}
+
+_KEY = {"type": "http", "scheme": "bearer", "description": "A key of the server, where it asks for one."}
+
+_TIMES = {
+    "X-Queue-Time": "Milliseconds that the request's rows waited for a slot.",
+    "X-Inference-Time": "Milliseconds from then until the last of them was done.",
+    "X-Total-Time": "Milliseconds that the server took for all of it.",
+}
+_FRESHNESS = {"ETag": "Of the answer, unless its draws have no seed.", "Cache-Control": "How long it holds."}
+_NOT_MODIFIED = {"description": "The client has this answer: its ETag was in If-None-Match."}
+_SUCCESSES = ("200", "201", "202")
+_STOCK = "Successful Response"
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` serve its document at `/openapi.json`."""
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+
+    async def openapi(request: Request) -> JSONResponse:
+        prefix = request.scope.get("root_path")
+        return JSONResponse(document(app) | ({"servers": [{"url": prefix}]} if prefix else {}))
+
+    app.add_route("/openapi.json", openapi, include_in_schema=False)
+
+
+def document(app: FastAPI) -> Document:
+    """The document of every route of `app`, as it is without a path prefix."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _write(app)
+    return app.openapi_schema
+
+
+def _write(app: FastAPI) -> Document:
+    openapi = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=_DESCRIPTION,
+        license_info=app.license_info,
+        servers=[{"url": "/"}],
+        routes=app.routes,
+    )
+    routes = {
+        (route.path_format, method.lower()): route
+        for route in app.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in route.methods or ()
+    }
+    for (path, method), route in routes.items():
+        _describe(openapi["paths"][path][method], route, openapi)
+    _share(openapi)
+    _simplify(openapi, routes)
+    used = {tag for operation in _operations(openapi) for tag in operation.get("tags", ())}
+    openapi["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
+    openapi["components"].setdefault("securitySchemes", {})["api_key"] = _KEY
+    openapi["security"] = [{"api_key": []}, {}]  # the server's settings decide whether one is needed
+    return openapi
+
+
+def _operations(openapi: Document) -> Iterator[Document]:
+    for methods in openapi["paths"].values():
+        yield from methods.values()
+
+
+def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
+    """Add what FastAPI does not know of a route."""
+    operation["summary"] = str(operation["operationId"]).replace("_", " ").capitalize()
+    answers = operation["responses"]
+    for status, answer in answers.items():
+        if answer.get("description") == _STOCK and (names := list(references(answer))):
+            schema = openapi["components"]["schemas"][names[0].removeprefix(PREFIX)]
+            answer["description"] = schema.get("description", _STOCK)
+        if "$ref" in answer:  # beside it FastAPI writes a description of its own
+            answers[status] = {"$ref": answer["$ref"]}
+    if isinstance(route, Operation):
+        headers = answers["200"].setdefault("headers", {})
+        headers |= {name: {"description": text, "schema": {"type": "number"}} for name, text in _TIMES.items()}
+        if route.methods == {"GET"}:
+            headers |= {name: {"description": text, "schema": {"type": "string"}} for name, text in _FRESHNESS.items()}
+            answers["304"] = _NOT_MODIFIED
+    if route.path_format in OPEN:
+        operation["security"] = []
+    else:
+        answers |= {str(status): answer for status, answer in documented(Unauthorized, RateExceeded).items()}
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _share(openapi: Document) -> None:
+    """Move under `components` what many operations have: problems, headers, and objects that stand in their place."""
+    components = openapi.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for stock in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(stock, None)
+    problem = Problem.model_json_schema(ref_template=PREFIX + "{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas["Problem"] = problem
+    used = set(references(openapi["paths"]))
+    responses = problem_responses()
+    components["responses"] = {
+        name: part for name, part in responses.items() if f"#/components/responses/{name}" in used
+    }
+    headers = components.setdefault("headers", {})
+    for operation in _operations(openapi):
+        for media_type in operation.get("requestBody", {}).get("content", {}).values():
+            if is_named_object(schema := media_type.get("schema")):
+                schemas[schema["title"]] = schema
+                media_type["schema"] = {"$ref": PREFIX + schema["title"]}
+        for answer in operation["responses"].values():
+            for name, header in answer.get("headers", {}).items():
+                if headers.setdefault(name, header) == header:
+                    answer["headers"][name] = {"$ref": f"#/components/headers/{name}"}
+
+
+def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> None:
+    """Make every schema plain, as what it is used for allows."""
+    schemas = openapi["components"]["schemas"]
+    taken, nulls = set[str](), set[str]()
+    for (path, method), route in routes.items():
+        operation = openapi["paths"][path][method]
+        taken |= reachable(operation.get("requestBody"), schemas)
+        if not route.response_model_exclude_none:
+            nulls |= reachable([operation["responses"].get(status) for status in _SUCCESSES], schemas)
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = plain(parameter["schema"], nullable=False)
+            parameter["schema"].pop("description", None)  # the parameter has it
+    for name, schema in schemas.items():
+        nullable = name in nulls
+        mended = asked(schema) if name in taken else written(schema, nullable=nullable)
+        schemas[name] = {"title": name} | plain(mended, nullable=nullable)

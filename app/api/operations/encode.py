@@ -1,0 +1,68 @@
+"""`POST /encode`: images to posteriors."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from app.api.forms.route import IMAGES_TO_ARRAYS, offer
+from app.api.forms.writers import Answer, LatentList, Percentiles, Result
+from app.api.routing.operation import Operation
+from app.api.routing.queries import PercentileQuery, SeedQuery
+from app.api.routing.state import State
+from app.codecs.images import Pixels
+from app.vae.vae import Vae
+
+router = APIRouter(tags=["encode"], route_class=Operation)
+
+
+class EncodeQuery(SeedQuery, PercentileQuery):
+    """Whether to draw from the posteriors."""
+
+    draw: bool = Field(False, description="Also answer one draw from each posterior.")
+
+
+class EncodeResponse(Answer):
+    """Posteriors q(z|x), one a picture."""
+
+    mean: LatentList = Field(description="Means of the posteriors.")
+    log_std: LatentList | None = Field(
+        None, description="Logarithms of their standard deviations; absent where the encoder is deterministic."
+    )
+    latent_percentile: Percentiles | None = Field(
+        None,
+        description="With `percentile=true`: per cent of held-out images whose posterior mean is nearer to the origin"
+        " than each of `mean`.",
+    )
+    latents: LatentList | None = Field(None, description="One draw from each posterior, with `draw=true`.")
+    draw_percentile: Percentiles | None = Field(
+        None,
+        description="With both: per cent of prior draws that are nearer to the origin than each of `latents`.",
+    )
+    seed: int | None = Field(None, description="The seed of the draws, with `draw=true`.")
+
+
+async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -> Result:
+    """Posterior mean and log standard deviation of each picture."""
+    posterior = await vae.encode(images)
+    arrays: dict[str, Any] = {"mean": posterior.mean, "log_std": posterior.log_std}
+    facts = {}
+    if query.percentile:
+        arrays["latent_percentile"] = vae.mean_percentile(posterior.mean)
+    if query.draw:
+        facts["seed"] = query.seed_or_new()
+        arrays["latents"] = await vae.draw(posterior, facts["seed"])
+        arrays["draw_percentile"] = vae.latent_percentile(arrays["latents"]) if query.percentile else None
+    return Result(arrays=arrays, facts=facts)
+
+
+offer(
+    router,
+    "/encode",
+    _encode,
+    query=EncodeQuery,
+    reads="images",
+    answer=EncodeResponse,
+    forms=IMAGES_TO_ARRAYS,
+    least=lambda query: ("encoder", 1),
+)

@@ -1,0 +1,54 @@
+"""`GET /manifold/image`: the latent plane as a picture."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from app.api.forms.route import offer
+from app.api.forms.writers import Result
+from app.api.routing.operation import Operation
+from app.api.routing.queries import ModelQuery, check_count
+from app.api.routing.state import State
+from app.errors import InvalidInput
+from app.maths.gaussian import manifold_grid
+from app.vae.vae import Vae
+
+router = APIRouter(tags=["manifold"], route_class=Operation)
+
+TwoDims = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class ManifoldQuery(ModelQuery):
+    """Which plane to show, and how finely."""
+
+    n: int = Field(20, ge=1, description="Pictures along each side; at most `VAE_MAX_MANIFOLD`.")
+    dims: TwoDims | None = Field(
+        None, description="Two latent dimensions, across and up; the two of highest KL if absent."
+    )
+
+
+async def _manifold(server: State, vae: Vae, query: ManifoldQuery) -> Result:
+    """Decode an even grid of the prior's quantiles from 0.05 to 0.95; the second dimension is largest at the top."""
+    check_count(query.n, server.limits.max_manifold, "/query/n")
+    vae.check_prior()
+    dims = plane_dims(vae, query.dims)
+    return Result({"images": await vae.decode(vae.plane(manifold_grid(query.n), dims))}, columns=query.n)
+
+
+def plane_dims(vae: Vae, dims: list[int] | None) -> tuple[int, int]:
+    """The two dimensions of a plane: those that were asked for, or those of highest KL.
+
+    Raises:
+        InvalidInput: this model has no such plane.
+    """
+    main = vae.main_dims()
+    if dims is None:
+        return main
+    first, second = dims
+    if first == second or max(dims) >= vae.latent_shape[0]:
+        raise InvalidInput(f"two different dimensions of 0 to {vae.latent_shape[0] - 1}", "/query/dims")
+    return first, second
+
+
+offer(router, "/manifold", _manifold, query=ManifoldQuery, forms={"/image": (None, "picture")})

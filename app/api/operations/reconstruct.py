@@ -1,0 +1,48 @@
+"""`POST /reconstruct`: images encoded and decoded."""
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from app.api.forms.route import IMAGES_TO_IMAGES, offer
+from app.api.forms.writers import Images, Result
+from app.api.routing.operation import Operation
+from app.api.routing.queries import SeedQuery
+from app.api.routing.state import State
+from app.codecs.images import Pixels
+from app.vae.vae import PREDICTIVE_DRAWS, Mode, Vae
+
+router = APIRouter(tags=["reconstruct"], route_class=Operation)
+
+
+class ReconstructQuery(SeedQuery):
+    """Which latent an image is decoded from."""
+
+    mode: Mode = Field(
+        "mean",
+        description="The posterior's mean, one draw from it, or the posterior predictive: the average of 32 draws.",
+    )
+
+
+class ReconstructResponse(Images):
+    """Reconstructions, in the order of the pictures."""
+
+    seed: int | None = Field(None, description="The seed of the draws, where there are any.")
+
+
+async def _reconstruct(server: State, vae: Vae, query: ReconstructQuery, images: Pixels) -> Result:
+    """What the model makes of each picture."""
+    seed = query.seed_or_new()
+    reconstructed = await vae.reconstruct(images, query.mode, seed)
+    return Result({"images": reconstructed}, facts={} if query.mode == "mean" else {"seed": seed})
+
+
+offer(
+    router,
+    "/reconstruct",
+    _reconstruct,
+    query=ReconstructQuery,
+    reads="images",
+    answer=ReconstructResponse,
+    forms=IMAGES_TO_IMAGES,
+    least=lambda query: ("decoder", PREDICTIVE_DRAWS if query.mode == "predictive" else 1),
+)

@@ -1,0 +1,202 @@
+"""`/remote`: the remote VAE protocol of the diffusers library (`diffusers.utils.remote_utils`).
+
+Tensors are raw little-endian bytes; the query says their shape and data type, the answer's headers say the same of the
+answer. Latents on the wire are (z - shift) * scale.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+from numpy.typing import NDArray
+from pydantic import Field
+
+from app.api.forms.latents import latents_of_values
+from app.api.forms.pictures import ReadingQuery, images_of_files
+from app.api.forms.writers import one_picture, stamp
+from app.api.routing.operation import AnyType, Operation
+from app.api.routing.problems import BODY_PROBLEMS
+from app.api.routing.queries import ModelQuery, QueryFloat, binary_body, check_count, raw_body
+from app.api.routing.response import Raw
+from app.api.routing.state import Server, State
+from app.codecs.images import WRITERS, Pixels
+from app.codecs.tensors import of_bytes, to_bytes
+from app.errors import InvalidInput
+from app.maths.gaussian import Floats
+from app.vae.vae import Vae
+
+TENSOR = "tensor/binary"
+
+FloatType = Literal["float16", "float32", "bfloat16"]
+TensorType = Literal["float16", "float32", "bfloat16", "uint8"]
+Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=8)]
+
+_LARGEST = {"float16": 65_504.0, "float32": 3.4028235e38, "bfloat16": 3.3895e38}
+
+_HEADERS = {
+    "shape": ("Of the tensor, as a JSON list.", "string"),
+    "dtype": ("Its data type.", "string"),
+    "X-Model": ("The model that answered.", "string"),
+    "X-Version": ("Its version.", "integer"),
+}
+
+
+def _documented(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI of a tensor, or of pictures in its place."""
+    answer = {
+        "description": description,
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (TENSOR, *media_types)},
+        "headers": {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in _HEADERS.items()},
+    }
+    return BODY_PROBLEMS | {200: answer}
+
+
+router = APIRouter(prefix="/remote", tags=["remote"], route_class=Operation)
+
+
+class ScalingQuery(ModelQuery):
+    """How latents on the wire are scaled: not at all, unless the client says so."""
+
+    scaling_factor: QueryFloat | None = Field(None, gt=0, description="Latents on the wire are (z - shift) * scale.")
+    shift_factor: QueryFloat | None = Field(None, description="Its shift.")
+    do_scaling: bool = Field(False, description="What of the two is not given is the model's own.")
+
+    def factors(self, vae: Vae) -> tuple[float, float]:
+        """Scale and shift."""
+        own = vae.manifest.latent
+        scale, shift = (own.scaling_factor, own.shift_factor) if self.do_scaling else (1.0, 0.0)
+        return (
+            scale if self.scaling_factor is None else self.scaling_factor,
+            shift if self.shift_factor is None else self.shift_factor,
+        )
+
+
+class RemoteDecodeQuery(ScalingQuery):
+    """What the body is, and what is to come of it."""
+
+    shape: Sizes = Field(description="Of the latents, [N, *latent], one size each.", examples=[[1, 2]])
+    dtype: FloatType = Field(description="Their data type; that of tensors in the answer, too.", examples=["float32"])
+    output_type: Literal["pil", "pt"] = Field("pil", description="A picture, or a tensor.")
+    image_format: Literal["png", "jpg"] = Field("jpg", description="The picture's format.")
+    partial_postprocess: bool = Field(
+        False, description="The tensor is uint8 [N, H, W, 3] instead of [N, C, H, W] in [-1, 1]."
+    )
+    height: int | None = Field(None, description="Of packed latents, which no model here has; ignored.")
+    width: int | None = Field(None, description="As height.")
+
+
+class RemoteEncodeQuery(ScalingQuery, ReadingQuery):
+    """What the body is: a tensor where it has a shape, else a picture."""
+
+    shape: Sizes | None = Field(None, description="Of the images, [N, C, H, W] of the model's size, one size each.")
+    dtype: TensorType | None = Field(None, description="Their data type: floats are in [-1, 1].")
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A body of latents, and whether its sender wants a tensor even where it asks for a picture."""
+
+    content: bytes
+    wants_tensor: bool
+
+
+async def latents_body(request: Request, server: Server) -> Latents:
+    """The whole body; of a picture the library wants a tensor if it has a processor, which only `Accept` tells."""
+    return Latents(await raw_body(request, server), request.headers.get("accept") == TENSOR)
+
+
+@router.post(
+    "/decode",
+    operation_id="remote_decode",
+    openapi_extra=binary_body(TENSOR, "Latents as `shape` and `dtype` say."),
+    response_class=Response,
+    responses=_documented("A picture or a tensor.", "image/png", "image/jpeg"),
+)
+async def remote_decode(
+    server: Server,
+    query: Annotated[RemoteDecodeQuery, Query()],
+    body: Annotated[Latents, Depends(latents_body)],
+) -> Response:
+    """As diffusers' `remote_decode` wants it: the picture of latents, a grid where they are several, or a tensor."""
+    vae = server.catalog.find(query.model, query.version)
+    latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
+    images = await vae.decode(latents_of_values(latents, vae, server.limits.max_rows))
+    if query.output_type == "pt":
+        if query.partial_postprocess:
+            return _tensor(vae, _colour(images), "uint8")
+        return _tensor(vae, _planes(images) / np.float32(127.5) - 1, query.dtype)
+    if body.wants_tensor:
+        return _tensor(vae, _planes(_colour(images)) / np.float32(255), query.dtype)
+    content = await one_picture(images, query.image_format)
+    return Raw.of(content, WRITERS[query.image_format].media_type.encode(), stamp(vae))
+
+
+@router.post(
+    "/encode",
+    operation_id="remote_encode",
+    openapi_extra=binary_body("application/octet-stream", "A picture, or a tensor as `shape` and `dtype` say."),
+    response_class=Response,
+    responses=_documented("The posterior means, scaled, [N, *latent]."),
+)
+async def remote_encode(
+    server: Server,
+    query: Annotated[RemoteEncodeQuery, Query()],
+    body: Annotated[bytes, AnyType(raw_body)],
+) -> Response:
+    """As diffusers' `remote_encode` wants it: the mean of the posterior, of float32 unless the images are of another
+    float type."""
+    vae = server.catalog.find(query.model, query.version)
+    if query.shape is None and query.dtype is None:
+        images = await _image_of_file(server, vae, query, body)
+    else:
+        images = _images(server, vae, query, body)
+    posterior = await vae.encode(images)
+    scale, shift = query.factors(vae)
+    dtype = "float32" if query.dtype in (None, "uint8") else query.dtype
+    with np.errstate(all="ignore"):
+        latents = (posterior.mean - np.float32(shift)) * np.float32(scale)
+    if not (np.abs(latents) <= _LARGEST[dtype]).all():  # which NaN is not, either
+        raise InvalidInput(f"with this scale and shift, latents are not finite as {dtype}", "/query/scaling_factor")
+    return _tensor(vae, latents, dtype)
+
+
+async def _image_of_file(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -> Pixels:
+    try:
+        return await images_of_files(server, vae, query, [content])
+    except InvalidInput as error:
+        raise InvalidInput(error.detail) from None  # the body is the picture: there is no place in it
+
+
+def _unscaled(wire: NDArray[Any], scale: float, shift: float) -> Floats:
+    with np.errstate(all="ignore"):  # what is not finite is refused with its place
+        return np.asarray(wire.astype(np.float32) / np.float32(scale) + np.float32(shift))
+
+
+def _images(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -> Pixels:
+    """uint8 `[N, H, W, C]` of a tensor `[N, C, H, W]`, uint8 or float in [-1, 1]."""
+    if query.shape is None or query.dtype is None:
+        raise InvalidInput("a tensor needs both shape and dtype", "/query")
+    vae.geometry.check_images(query.shape, "/query/shape", planes=True)
+    check_count(query.shape[0], server.limits.max_rows, "/query/shape")
+    planes = of_bytes(content, query.dtype, query.shape)
+    if planes.dtype != np.uint8:
+        if not (np.abs(planes) <= 1).all():  # which NaN is not, either
+            raise InvalidInput("a float tensor must lie in [-1, 1]")
+        planes = np.round((planes.astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
+    return planes.transpose(0, 2, 3, 1)
+
+
+def _planes(images: Pixels) -> Pixels:
+    return images.transpose(0, 3, 1, 2)
+
+
+def _colour(images: Pixels) -> Pixels:
+    """`[N, H, W, 3]`: the library makes pictures of these, which it cannot of one channel."""
+    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+
+
+def _tensor(vae: Vae, array: NDArray[Any], dtype: str) -> Response:
+    told = [(b"shape", json.dumps(array.shape).encode()), (b"dtype", dtype.encode())]
+    return Raw.of(to_bytes(array, dtype), TENSOR.encode(), stamp(vae) + told)

@@ -1,0 +1,54 @@
+"""`GET /sample`: images that the model makes up."""
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from app.api.forms.route import offer
+from app.api.forms.writers import Result, SeededImages, decoded
+from app.api.routing.operation import Operation
+from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
+from app.api.routing.state import State
+from app.vae.vae import Source, Vae
+
+router = APIRouter(tags=["sample"], route_class=Operation)
+
+
+class SampleQuery(SeedQuery, PercentileQuery):
+    """What to draw."""
+
+    n: int = Field(1, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
+    temperature: QueryFloat = Field(
+        1.0, ge=0, le=100, description="Scales the draws; within a component for aggregate."
+    )
+    truncation: QueryFloat | None = Field(None, ge=0.1, description="Redraws components beyond this, before scaling.")
+    source: Source = Field("prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior.")
+    label: int | None = Field(None, ge=0, description="Only this class; for `aggregate`.")
+    height: int | None = Field(
+        None, ge=1, description="Pixels; to be given where a model makes images of any size, a multiple of its stride."
+    )
+    width: int | None = Field(None, ge=1, description="As `height`.")
+
+
+async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
+    """Draw latents and decode them."""
+    check_count(query.n, server.limits.max_rows, "/query/n")
+    size, seed = vae.geometry.size_asked(query.height, query.width), query.seed_or_new()
+    latents = await vae.sample(
+        seed,
+        query.n,
+        size=size,
+        temperature=query.temperature,
+        truncation=query.truncation,
+        source=query.source,
+        label=query.label,
+    )
+    return await decoded(vae, query, latents, seed=seed)
+
+
+FORMS = {
+    "": (None, "json"),
+    "/image": (None, "grid"),
+    "/npy": (None, "npy"),
+    "/safetensors": (None, "safetensors"),
+}
+offer(router, "/sample", _sample, query=SampleQuery, answer=SeededImages, forms=FORMS)

@@ -1,0 +1,37 @@
+"""`POST /vary`: neighbours of an image."""
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from app.api.forms.readers import ONE_IMAGE
+from app.api.forms.route import offer
+from app.api.forms.writers import Result, SeededImages, decoded
+from app.api.routing.operation import Operation
+from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
+from app.api.routing.state import State
+from app.codecs.images import Pixels
+from app.vae.vae import Vae
+
+router = APIRouter(tags=["vary"], route_class=Operation)
+
+
+class VaryQuery(SeedQuery, PercentileQuery):
+    """How many neighbours, and how near."""
+
+    n: int = Field(16, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
+    radius: QueryFloat = Field(
+        1.0, ge=0, le=100, description="Times the posterior's standard deviation; 1 draws from the posterior."
+    )
+
+
+async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Result:
+    """Draws around the posterior of one picture, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
+    check_count(query.n, server.limits.max_rows, "/query/n")
+    seed = query.seed_or_new()
+    with vae.graphs.held("decoder", query.n, images.shape[1:3]):
+        latents = await vae.vary(await vae.encode(images), query.n, query.radius, seed)
+        return await decoded(vae, query, latents, seed=seed)
+
+
+FORMS = {"": ("json", "json"), "/image": ("json", "grid")}
+offer(router, "/vary", _vary, query=VaryQuery, reads=ONE_IMAGE, answer=SeededImages, forms=FORMS)

@@ -1,0 +1,1 @@
+"""Health, pages, the list of models, and their management."""

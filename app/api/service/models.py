@@ -1,0 +1,78 @@
+"""`GET /models`: what is served, and how it is."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from app.api.routing.problems import documented
+from app.api.routing.queries import Strict
+from app.api.routing.state import Server
+from app.bundle.manifest import Manifest
+from app.errors import InvalidInput, UnknownModel
+from app.vae.catalog import Catalog
+from app.vae.vae import Vae
+
+router = APIRouter(tags=["models"])
+
+
+class ServedModel(BaseModel):
+    """One version of a model."""
+
+    name: str
+    version: int
+    versions: list[int] = Field(description="Every version of this model, ascending.")
+    default: bool = Field(description="Whether requests that name no model get this one.")
+    state: Literal["ready"] = Field(description="`ready`: it answers.")
+    queued_rows: int = Field(description="Rows that wait for a slot now.")
+    execution_provider: Literal["cpu", "cuda"] = Field(description="Where ONNX Runtime runs it.")
+    manifest: Manifest = Field(description="The bundle's manifest.")
+
+
+class ServedModels(BaseModel):
+    """Everything that is served."""
+
+    default: str = Field(description="The model of requests that name none.")
+    queued_rows: int = Field(description="Rows that wait for a slot now, of all models.")
+    models: list[ServedModel] = Field(description="Every version of every model.")
+
+
+Name = Annotated[str, Path(description="A model's name.", examples=["mnist-2d"])]
+
+
+class VersionQuery(Strict):
+    """Which version."""
+
+    version: int | None = Field(None, ge=1, description="The newest if absent.")
+
+
+@router.get("/models", operation_id="list_models")
+async def list_models(server: Server) -> ServedModels:
+    """Every model and version, with its manifest."""
+    catalog = server.catalog
+    return ServedModels(
+        default=catalog.default,
+        queued_rows=catalog.queued_rows,
+        models=[_describe(catalog, vae) for vae in catalog],
+    )
+
+
+@router.get("/models/{name}", operation_id="get_model", responses=documented(UnknownModel, InvalidInput))
+async def get_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> ServedModel:
+    """One model, with its manifest."""
+    return _describe(server.catalog, server.catalog.find(name, query.version))
+
+
+def _describe(catalog: Catalog, vae: Vae) -> ServedModel:
+    name, version = vae.manifest.name, vae.manifest.version
+    versions = catalog.versions(name)
+    return ServedModel(
+        name=name,
+        version=version,
+        versions=versions,
+        default=name == catalog.default and version == versions[-1],
+        state="ready",
+        queued_rows=vae.graphs.queued_rows,
+        execution_provider=vae.execution_provider,
+        manifest=vae.manifest,
+    )

@@ -1,0 +1,71 @@
+"""The service itself: its name, its health, its documentation page."""
+
+from pathlib import Path
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+
+from app import __version__
+from app.api.routing.problems import documented
+from app.api.routing.state import Server
+from app.api.service.pages import Assets, explorer, wants_page
+from app.errors import Overloaded
+
+STATIC = Path(__file__).parents[2] / "static"
+assets = Assets(directory=STATIC)
+
+# Swagger UI sets styles by script, and shows the pictures it receives.
+_DOCS_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+
+router = APIRouter(tags=["service"])
+
+
+class Service(BaseModel):
+    """What this is, and where to go."""
+
+    name: Literal["vaeserve"] = "vaeserve"
+    version: str = __version__
+    links: dict[str, str] = {
+        "docs": "docs",
+        "openapi": "openapi.json",
+        "models": "models",
+        "sample": "sample/image?n=64",
+    }
+
+
+class Health(BaseModel):
+    """How the server is."""
+
+    status: Literal["live", "ready"]
+
+
+@router.get("/", operation_id="service", response_model=Service)
+async def service(request: Request, response: Response) -> Service | Response:
+    """Name, version and links of this service."""
+    if wants_page(request):  # not in the document: clients that are generated from it ask for JSON
+        return await explorer(assets, request)
+    response.headers["Vary"] = "Accept"
+    return Service()
+
+
+@router.get("/health/live", operation_id="live")
+async def live() -> Health:
+    """The process answers."""
+    return Health(status="live")
+
+
+@router.get("/health/ready", operation_id="ready", responses=documented(Overloaded))
+async def ready(server: Server) -> Health:
+    """Every model is loaded and the queue takes rows; 503 while the server stops."""
+    server.catalog.check_ready()
+    return Health(status="ready")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    """The API's documentation, to try it in a browser; works offline."""
+    return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY})

@@ -1,0 +1,143 @@
+"""What a bundle knows beside its graphs: class means, aggregated posterior, quantiles, held-out posteriors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bundle.manifest import MANIFEST, Bundle
+from app.errors import BundleError, InvalidInput
+from app.maths.bounds import Calibration
+from app.maths.gaussian import Floats, Mixture, Quantiles
+
+_LABELS = ("int64", "uint8")
+_TYPES = {"score_k": ("int64",), "aggregate_labels": _LABELS, "held_out_labels": _LABELS}
+"""Of arrays that are not float32."""
+_OF_VECTORS = {"label_means", "held_out_means", "held_out_labels", "directions"} | {
+    f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")
+}
+"""Arrays that no model has whose latents are maps."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Posteriors of images that the model never saw."""
+
+    means: Floats
+    """`[M, d]`: the means, as the encoder gives them for grey images."""
+    labels: NDArray[np.int64] | None
+    """`[M]`: the images' classes, where there are any."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The arrays of one bundle; None where it lacks them."""
+
+    label_means: Floats | None
+    """`[L, d]`: mean of the training images' posterior means of each class."""
+    mixture: Mixture | None
+    calibration: Calibration | None
+    prior_norms: Quantiles | None
+    """Of |z|^2 of draws from the prior: chi-square with d degrees of freedom."""
+    mean_norms: Quantiles | None
+    """Of |mean|^2 of held-out images' posteriors."""
+    held_out: HeldOut | None
+    directions: Floats | None
+    """`[K, d]`: directions worth going, each as long as one standard deviation along it."""
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Tables":
+        """Of a bundle; where its latents are maps, the arrays that are of vectors must not be there.
+
+        Raises:
+            BundleError: an array does not have the shape that the others and the latents ask for, is of another type
+                than the server relies on, or holds NaN.
+        """
+        _check(bundle)
+        arrays = bundle.arrays
+        means = arrays.get("held_out_means")
+        return cls(
+            label_means=arrays.get("label_means"),
+            mixture=Mixture.of(arrays),
+            calibration=Calibration.of(arrays),
+            prior_norms=Quantiles.of(arrays, "prior_norm_quantiles"),
+            mean_norms=Quantiles.of(arrays, "mean_norm_quantiles"),
+            held_out=None if means is None else HeldOut(means, arrays.get("held_out_labels")),
+            directions=arrays.get("directions"),
+        )
+
+    def label_mean(self, label: int, pointer: str = "") -> Floats:
+        """Mean `[d]` of one class; `pointer` is what asked for it.
+
+        Raises:
+            InvalidInput: this bundle has no class means, or no such class.
+        """
+        if self.label_means is None:
+            raise InvalidInput("this model has no labels", pointer)
+        if label >= len(self.label_means):
+            raise InvalidInput(f"this model's labels are 0 to {len(self.label_means) - 1}", pointer)
+        mean: Floats = self.label_means[label]
+        return mean
+
+    def direction(self, index: int, pointer: str = "") -> Floats:
+        """One direction `[d]`; `pointer` is what asked for it.
+
+        Raises:
+            InvalidInput: this bundle has no directions, or no such direction.
+        """
+        if self.directions is None:
+            raise InvalidInput("this model has no stored directions", pointer)
+        if index >= len(self.directions):
+            raise InvalidInput(f"this model's directions are 0 to {len(self.directions) - 1}", pointer)
+        direction: Floats = self.directions[index]
+        return direction
+
+
+def _check(bundle: Bundle) -> None:
+    """Refuse arrays that do not fit each other or the latents, or hold what the server cannot reckon with."""
+    directory, d = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.latent.shape[0]
+    kl = bundle.manifest.metrics.get("kl_per_dimension")
+    if len(bundle.manifest.latent.shape) > 1 and (wrong := _OF_VECTORS & bundle.arrays.keys()):
+        raise BundleError(
+            f"{directory}/{bundle.manifest.arrays[min(wrong)].file} is of vectors, and the latents are maps"
+        )
+    is_told = len(bundle.manifest.latent.shape) == 1 and kl is not None
+    if is_told and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
+        raise BundleError(f"{directory}/{MANIFEST} has a kl_per_dimension that is not {d} numbers")
+
+    def count(name: str) -> int:
+        array = bundle.arrays.get(name)
+        return array.shape[0] if array is not None and array.ndim else 0
+
+    components, levels, ks, held_out = (
+        count(name) for name in ("aggregate_weights", "percentiles", "score_k", "held_out_means")
+    )
+    wanted = {
+        "label_means": (count("label_means"), d),
+        "aggregate_weights": (components,),
+        "aggregate_means": (components, d),
+        "aggregate_cholesky": (components, d, d),
+        "aggregate_labels": (components,),
+        "percentiles": (levels,),
+        "prior_norm_quantiles": (levels,),
+        "mean_norm_quantiles": (levels,),
+        "score_k": (ks,),
+        "score_quantiles": (ks, levels),
+        "held_out_means": (held_out, d),
+        "held_out_labels": (held_out,),
+        "directions": (count("directions"), d),
+    }
+    for name, shape in wanted.items():
+        if name in bundle.arrays:
+            path = f"{directory}/{bundle.manifest.arrays[name].file}"
+            _check_array(path, bundle.arrays[name], shape, _TYPES.get(name, ("float32",)))
+
+
+def _check_array(path: str, array: NDArray[Any], shape: tuple[int | None, ...], types: tuple[str, ...]) -> None:
+    if array.shape != shape:
+        raise BundleError(f"{path} does not have the shape {shape}")
+    if str(array.dtype) not in types:
+        raise BundleError(f"{path} does not have the type {' or '.join(types)}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise BundleError(f"{path} holds NaN")

@@ -1,0 +1,50 @@
+"""The models directory: which bundles lie in it, by name and version, and how one is read."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from app.bundle.manifest import MANIFEST, Bundle, Manifest, read_bundle, read_manifest
+from app.errors import BundleError
+
+
+class Key(NamedTuple):
+    """One version of a model."""
+
+    name: str
+    version: int
+
+
+def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[Key, Path]:
+    """The directories `<name>/<version>` of `models_dir`, ascending, of the models `names` alone if there are any; a
+    version is a plain number, so that a bundle can be copied in as `3.part` and renamed to `3`. `models_dir` may be one
+    bundle itself, whatever it is called.
+
+    Raises:
+        BundleError: it is one bundle, and its manifest cannot be read.
+    """
+    if (models_dir / MANIFEST).is_file():
+        key = _key(read_manifest(models_dir))
+        return {key: models_dir} if not names or key.name in names else {}
+    found = {
+        Key(path.parent.name, int(path.name)): path
+        for path in models_dir.glob("[!.]*/[1-9]*")
+        if path.name.isascii() and path.name.isdigit() and path.is_dir() and (not names or path.parent.name in names)
+    }
+    return dict(sorted(found.items()))
+
+
+def read_found(key: Key, directory: Path) -> Bundle:
+    """Read and verify the bundle of one of these directories.
+
+    Raises:
+        BundleError: it is damaged, or of another name or version than its directory; the message names the file.
+    """
+    bundle = read_bundle(directory)
+    if (found := _key(bundle.manifest)) != key:
+        raise BundleError(f"{directory / MANIFEST} is of {found.name} {found.version}, not of the directory it lies in")
+    return bundle
+
+
+def _key(manifest: Manifest) -> Key:
+    return Key(manifest.name, manifest.version)

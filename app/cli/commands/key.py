@@ -1,0 +1,57 @@
+"""`vaeserve key`: a new key for a caller of the server."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import note
+from app.errors import CommandError, StartupError, UsageError
+from app.security.keys import entry_of, new_key, read_keys
+
+EXAMPLES = (
+    ("A key for the caller web, its line in a file that VAE_KEYS_FILE names", "vaeserve key web --file keys"),
+    ("One that opens the management routes, too", "vaeserve key operator --admin --file keys"),
+    ("One with a rate of its own", "vaeserve key batch --rate '20/second;600/minute' --file keys"),
+)
+
+
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the caller is called in the log.")],
+    file: Annotated[
+        Path | None, typer.Option("--file", help="The keys file that the line is added to; without, it is shown.")
+    ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="It opens the management routes, too.")] = False,
+    rate: Annotated[
+        str | None, typer.Option(help="Its own rate, such as 600/minute, in place of VAE_RATE_LIMIT.")
+    ] = None,
+) -> None:
+    """Make a key for a caller, and the line that tells a server of it.
+
+    The key goes to stdout, and is kept nowhere: give it to the caller. The line holds its hash. A running server takes
+    in a changed file within a second or two; to replace a key, add another of the same name, and delete the old line
+    once nobody uses it.
+    """
+    made = new_key()
+    entry = entry_of(name, made, is_admin=admin) + (f" rate={rate}" if rate else "")
+    try:
+        read_keys(entry, "the line")
+    except StartupError:
+        raise UsageError("NAME has letters, digits, `.`, `_` and `-`; a rate is such as 600/minute") from None
+    if file is None:
+        note(f"the line for VAE_KEYS_FILE: {entry}")
+    else:
+        _append(file, entry)
+        note(f"added to {file}: {entry}")
+    print(made)
+
+
+def _append(file: Path, entry: str) -> None:
+    """Add a line to a file that nobody but its owner can read, if it is new."""
+    try:
+        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as keys:
+            text = keys.read()
+            keys.write(f"{'' if not text or text.endswith(chr(10)) else chr(10)}{entry}\n")
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{file} cannot be written: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error

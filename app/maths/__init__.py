@@ -1,0 +1,1 @@
+"""The formulas, in numpy alone, each with its source."""

@@ -1,0 +1,1 @@
+"""Logs, timings and traces."""

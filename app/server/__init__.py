@@ -1,0 +1,1 @@
+"""uvicorn, extended: the HTTP protocol, worker processes, sockets and reloads."""

@@ -1,0 +1,1 @@
+"""What a served model can do, and the catalog of served models."""

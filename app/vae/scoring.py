@@ -1,0 +1,109 @@
+"""Images scored by one model: binarized, encoded, explained draw by draw. Images are uint8 `[N, H, W, C]`."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bundle.arrays import Tables
+from app.errors import InvalidInput
+from app.inference.graphs import Graphs, planes
+from app.inference.offload import computed
+from app.maths.bounds import Binarize, Scores, score
+from app.maths.gaussian import Floats, Posterior
+from app.maths.likelihood import Doubles, binarize, threshold
+
+Pixels = NDArray[np.uint8]
+
+MOST_DRAWN = 2**25
+"""Values in all latents that one request's scores are drawn from: some hundred MB with what is made of them."""
+
+
+class Scoring:
+    """Scores images."""
+
+    def __init__(self, graphs: Graphs, tables: Tables) -> None:
+        self._graphs, self._tables = graphs, tables
+
+    async def score(
+        self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool
+    ) -> tuple[Scores, Binarize]:
+        """How well the model explains images `[N, H, W, C]`, from `k` draws each, and how they were binarized; with
+        `explain`, pixel by pixel, too.
+
+        Raises:
+            InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
+        """
+        how = self._how_to_binarize(how)
+        most = self._graphs.most(*images.shape[1:3])
+        with self._graphs.held("explain" if explain else "score", min(k * len(images), most)):
+            rows = self._binarized(planes(images), how, seed)
+            posterior = _flat(await self._graphs.encode(rows))
+            elements = posterior.mean.size * k
+            if elements > MOST_DRAWN:
+                raise InvalidInput(
+                    f"so many draws have more than {MOST_DRAWN} values: fewer draws or images", "/query/k"
+                )
+            eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
+            log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
+        calibration = self._tables.calibration if how == self._how_to_binarize(None) else None
+        scores = await computed(elements, score, log_p_x, posterior, eps, latents, calibration)
+        return replace(scores, explanation=explanation), how
+
+    def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
+        """Images `[N, C, H, W]` as the likelihood takes them."""
+        if how == "draw":
+            return binarize(rows, seed)
+        if how == "threshold":
+            return threshold(rows)
+        if self._graphs.manifest.likelihood == "bernoulli":
+            _check_binary(rows)
+        return rows
+
+    async def _explained(self, latents: Floats, pixels: Pixels, explain: bool) -> tuple[Doubles, Floats | None]:
+        """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`; and, if wanted, -log p(x_i|z) of
+        each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
+        count, k, _ = latents.shape
+        flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
+        height, width, channels = self._graphs.geometry.image_shape
+        most = self._graphs.most(height, width)
+        for first in range(0, len(flat), most):
+            drawn = flat[first : first + most]
+            images = np.arange(first, first + len(drawn)) // k
+            explained = pixels[images].astype(np.float32) / np.float32(255)
+            outputs = await self._graphs.score(np.concatenate([drawn, explained], axis=1), explain=explain)
+            pieces.append(outputs["log_p_x"])
+            if explain:
+                own, starts = np.unique(images, return_index=True)  # in their order: each image's draws lie together
+                terms[own] += np.add.reduceat(outputs["log_p_pixels"], starts, axis=0)
+        log_p_x = np.concatenate(pieces).reshape(count, k)
+        if not explain:
+            return log_p_x, None
+        return log_p_x, (-terms / k).reshape(count, channels, height, width).sum(axis=1)
+
+    def _how_to_binarize(self, how: Binarize | None) -> Binarize:
+        """How images are made what the likelihood is of: as in training, if None."""
+        manifest = self._graphs.manifest
+        if self._graphs.geometry.size is None:
+            raise InvalidInput(
+                "this model takes images of any size: their likelihoods are not known here", "/query/model"
+            )
+        if not self._graphs.can_score:
+            raise InvalidInput("this model has no likelihood of images", "/query/model")
+        if manifest.likelihood == "bernoulli":
+            return how or ("threshold" if manifest.training.binarization == "static" else "draw")
+        if how not in (None, "none"):
+            raise InvalidInput("this model's likelihood is not of binary images", "/query/binarize")
+        return "none"
+
+
+def _flat(posterior: Posterior) -> Posterior:
+    """With latents as vectors `[N, d]`, whatever their shape."""
+    count, log_std = len(posterior.mean), posterior.log_std
+    return Posterior(posterior.mean.reshape(count, -1), None if log_std is None else log_std.reshape(count, -1))
+
+
+def _check_binary(rows: Pixels) -> None:
+    grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
+    if len(grey):
+        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")

@@ -1,0 +1,284 @@
+"""One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bundle.arrays import Tables
+from app.bundle.manifest import Bundle, Manifest
+from app.errors import InvalidInput
+from app.inference.batcher import Batcher
+from app.inference.graphs import Graphs, planes
+from app.inference.offload import computed
+from app.inference.session import ExecutionProvider
+from app.maths import gaussian
+from app.maths.bounds import Binarize, Scores
+from app.maths.gaussian import Floats, Posterior, Quantiles, squared_norm
+from app.maths.likelihood import Doubles
+from app.vae.scoring import Scoring
+
+Pixels = NDArray[np.uint8]
+Source = Literal["prior", "aggregate"]
+Method = Literal["auto", "lerp", "slerp"]
+Mode = Literal["mean", "draw", "predictive"]
+
+PREDICTIVE_DRAWS = 32
+"""Decoded draws that the posterior predictive averages."""
+
+
+class Vae:
+    """Encoder and decoder of one bundle, ready to run."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        batcher: Batcher,
+        *,
+        execution_provider: ExecutionProvider = "cpu",
+        threads: int = 1,
+        queue_seconds: float = 30,
+        tile_side: int = 512,
+        max_pixels: int = 2**24,
+    ) -> None:
+        """Load both graphs and run each once; see `Graphs`. One request makes images of `max_pixels` at most, together.
+
+        Raises:
+            BundleError: a graph or an array is not what the manifest says, or cannot be served.
+            ExecutionProviderError: a graph fell back to another provider.
+        """
+        self.manifest: Manifest = bundle.manifest
+        self.execution_provider = execution_provider
+        self.digest = self.manifest.digest
+        self.graphs = Graphs(
+            bundle,
+            batcher,
+            execution_provider=execution_provider,
+            threads=threads,
+            queue_seconds=queue_seconds,
+            tile_side=tile_side,
+        )
+        self.geometry = self.graphs.geometry
+        self.tables, self._max_pixels = Tables.of(bundle), max_pixels
+        self._scoring = Scoring(self.graphs, self.tables)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels; raises InvalidInput where images may be of any size."""
+        return self.geometry.image_shape
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent; raises InvalidInput where images may be of any size."""
+        return self.geometry.latent_shape
+
+    def check_room(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
+        """Refuse to make so many images of latents of this shape; `pointer` is what asks for them.
+
+        Raises:
+            InvalidInput: they would have more pixels than one request may make.
+        """
+        height, width = self.geometry.image_of(latent_shape)
+        if count * height * width > self._max_pixels:
+            raise InvalidInput(f"the images would have more than {self._max_pixels} pixels together", pointer)
+
+    async def encode(self, images: Pixels) -> Posterior:
+        """q(z|x) of images `[N, H, W, C]`."""
+        return await self.graphs.encode(planes(images))
+
+    async def decode(self, latents: Floats) -> Pixels:
+        """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`.
+
+        Raises:
+            InvalidInput: they would have more pixels than one request may make.
+        """
+        self.check_room(len(latents), latents.shape[1:])
+        return await self._decode(latents)
+
+    async def _decode(self, latents: Floats) -> Pixels:
+        outputs = await self.graphs.run("decoder", latents)
+        return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
+
+    async def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
+        """One draw from the posterior a row; `pointer` is what asked for it.
+
+        Raises:
+            InvalidInput: this model's encoder is deterministic.
+        """
+        self._log_std(posterior, pointer)
+        return await computed(posterior.mean.size, posterior.draw, seed)
+
+    def _log_std(self, posterior: Posterior, pointer: str) -> Floats:
+        if posterior.log_std is None:
+            raise InvalidInput("this model's encoder is deterministic: there is no posterior to draw from", pointer)
+        return posterior.log_std
+
+    async def reconstruct(self, images: Pixels, mode: Mode, seed: int) -> Pixels:
+        """Images `[N, H, W, C]` encoded and decoded: by the posterior's mean, by one draw, or the posterior predictive,
+        which is the average of what 32 draws decode to.
+
+        Raises:
+            InvalidInput: draws are asked for, and this model's encoder is deterministic.
+        """
+        most = self.graphs.most(*images.shape[1:3])
+        rows = min(len(images) * PREDICTIVE_DRAWS, most) if mode == "predictive" else len(images)
+        with self.graphs.held("decoder", rows, images.shape[1:3]):
+            posterior = await self.encode(images)
+            if mode == "mean":
+                return await self.decode(posterior.mean)
+            if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
+                return await self.decode(await self.draw(posterior, seed, "/query/mode"))
+            return await self._predict(posterior, images, seed, most)
+
+    async def _predict(self, posterior: Posterior, images: Pixels, seed: int, most: int) -> Pixels:
+        """The posterior predictive of images, of which `most` decoded draws are in the queue at a time."""
+        self.check_room(len(images), posterior.mean.shape[1:])
+        predicted = []
+        for first in range(0, len(images), max(1, most // PREDICTIVE_DRAWS)):
+            rows = range(first, min(first + max(1, most // PREDICTIVE_DRAWS), len(images)))
+            elements = len(rows) * PREDICTIVE_DRAWS * posterior.mean[0].size
+            _, drawn = await computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
+            predicted.append(await self._averaged(drawn, most))
+        return np.concatenate(predicted)
+
+    async def _averaged(self, latents: Floats, most: int) -> Pixels:
+        """Averages `[N, H, W, C]` of what latents `[N, k, *latent]` decode to, `most` of them at a time."""
+        count, k = latents.shape[:2]
+        flat, sums = latents.reshape(count * k, *latents.shape[2:]), np.zeros(0, np.uint16)
+        for first in range(0, len(flat), most):
+            decoded = await self._decode(flat[first : first + most])
+            if not first:
+                sums = np.zeros((count, *decoded.shape[1:]), np.uint16)
+            own, starts = np.unique(np.arange(first, first + len(decoded)) // k, return_index=True)
+            sums[own] += np.add.reduceat(decoded, starts, axis=0, dtype=np.uint16)
+        return np.stack([np.round(image / k).astype(np.uint8) for image in sums])
+
+    async def score(
+        self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
+    ) -> tuple[Scores, Binarize]:
+        """How well the model explains images; see `Scoring.score`."""
+        return await self._scoring.score(images, k=k, seed=seed, how=how, explain=explain)
+
+    async def sample(
+        self,
+        seed: int,
+        n: int,
+        *,
+        size: tuple[int, int] | None = None,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        source: Source = "prior",
+        label: int | None = None,
+    ) -> Floats:
+        """Latents `[n, *latent]` drawn from the prior or from the aggregated posterior, of images of `size`, height and
+        width, where that is not fixed.
+
+        Raises:
+            InvalidInput: a label without `aggregate`; or this bundle has no prior, no aggregated posterior or no such
+                label; or too many pixels.
+        """
+        if source == "prior":
+            if label is not None:
+                raise InvalidInput("label needs source=aggregate: the prior knows no labels", "/query/label")
+            self.check_prior()
+            shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
+            self.check_room(n, shape, "/query/n")
+            draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
+            return await computed(n * math.prod(shape), draw)
+        mixture = self.tables.mixture
+        if mixture is None:
+            raise InvalidInput("this model has no aggregated posterior", "/query/source")
+        if label is not None and label not in mixture.labels:
+            raise InvalidInput("this model's aggregated posterior has no such label", "/query/label")
+        return mixture.sample(seed, n, temperature=temperature, truncation=truncation, label=label)
+
+    def check_prior(self, pointer: str = "/query/model") -> None:
+        """Refuse to draw from the prior; `pointer` is what asks for it.
+
+        Raises:
+            InvalidInput: this model's latents follow none.
+        """
+        if self.manifest.latent.prior is None:
+            raise InvalidInput("this model's latents follow no prior that could be drawn from", pointer)
+
+    async def interpolate(
+        self, points: Floats, steps: int, method: Method, *, all_given: bool
+    ) -> tuple[Floats, Literal["lerp", "slerp"]]:
+        """A path through points `[P, *latent]`, and the method it took.
+
+        `auto` takes slerp only through given latents (`all_given`) of more than two dimensions: those may be prior
+        draws, whose norms concentrate at sqrt(d); posterior means are shorter.
+
+        Raises:
+            InvalidInput: its images would have too many pixels.
+        """
+        if method == "auto":
+            method = "slerp" if all_given and points[0].size > 2 else "lerp"
+        count = (len(points) - 1) * (steps - 1) + 1
+        self.check_room(count, points.shape[1:], "/steps")
+        return await computed(count * points[0].size, gaussian.interpolate, points, steps, method), method
+
+    def traverse(self, base: Floats, dims: list[int], values: Floats) -> Floats:
+        """Latents `[len(dims) * len(values), d]`: `base` `[d]`, but one of `dims` at a time takes each of `values`."""
+        latents = np.tile(base, (len(dims), len(values), 1))
+        for row, dim in enumerate(dims):
+            latents[row, :, dim] = values
+        return latents.reshape(-1, base.size)
+
+    async def vary(self, posterior: Posterior, n: int, radius: float, seed: int) -> Floats:
+        """Latents `[n, *latent]` around the one posterior: z = mean + radius * exp(log_std) * eps, eps ~ N(0, I).
+
+        Raises:
+            InvalidInput: this model's encoder is deterministic, or their images would have too many pixels.
+        """
+        std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
+        self.check_room(n, shape, "/query/n")
+        eps = await computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
+        return np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
+
+    def latent_percentile(self, latents: Floats) -> Doubles:
+        """Per cent of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`.
+
+        Raises:
+            InvalidInput: this bundle has no quantiles of them.
+        """
+        return _norms(self.tables.prior_norms).percentile(squared_norm(latents))
+
+    def mean_percentile(self, means: Floats) -> Doubles:
+        """Per cent of held-out images whose posterior mean is nearer to the origin than each of `means`.
+
+        Raises:
+            InvalidInput: this bundle has no quantiles of them.
+        """
+        return _norms(self.tables.mean_norms).percentile(squared_norm(means))
+
+    def plane(self, grid: Floats, dims: tuple[int, int]) -> Floats:
+        """Latents `[N, d]`: the origin, but for `grid` `[N, 2]` in two dimensions."""
+        latents = np.zeros((len(grid), *self.latent_shape), np.float32)
+        latents[:, list(dims)] = grid
+        return latents
+
+    def main_dims(self) -> tuple[int, int]:
+        """The two dimensions of highest KL, in ascending order of their numbers.
+
+        Raises:
+            InvalidInput: the latent is not a vector of two or more dimensions.
+        """
+        if not self.geometry.is_vector or self.latent_shape[0] < 2:
+            raise InvalidInput("this model's latent space has no plane: it is not a vector of two or more dimensions")
+        first, second = sorted(self.dims_by_kl()[:2])
+        return first, second
+
+    def dims_by_kl(self) -> list[int]:
+        """The dimensions of vectors, the one of highest KL first; in their order, where the manifest has no KL."""
+        kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
+        return [int(dim) for dim in np.argsort(-kl, kind="stable")]
+
+
+def _norms(quantiles: Quantiles | None) -> Quantiles:
+    if quantiles is None:
+        raise InvalidInput("this model has no quantiles to tell percentiles by", "/query/percentile")
+    return quantiles

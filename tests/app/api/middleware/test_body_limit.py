@@ -1,0 +1,330 @@
+"""docs/limits.md is true: each limit on what is in a request is broken by a client, and answered as it says there."""
+
+import gzip
+import io
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.lib import format as npy_format
+from PIL import Image
+from starlette.testclient import TestClient
+
+from app.settings import Settings
+from tests.conftest import ROOT, base64_png, full, npy, png
+from tests.repo.test_docs import rows
+
+PAGE = (ROOT / "docs" / "limits.md").read_text()
+CONNECTIONS, REQUESTS, FIXED = (
+    {row[0]: row[1:] for row in rows(PAGE, heading)[2:]}
+    for heading in ("Connections and time", "What is in a request", "What no setting moves")
+)
+LIMIT = re.compile("max_.*|.*_(seconds|rows|bytes)")
+NO_LIMITS = {"shutdown_seconds", "batch_seconds", "batch_rows"}
+
+JSON, ARRAY, FORM = (
+    {"Content-Type": kind} for kind in ("application/json", "application/x-npy", "multipart/form-data; boundary=x")
+)
+MODEL = "model=mnist-2d"
+INFER = "/v2/models/mnist-2d.decoder/infer"
+BLACK = np.zeros((28, 28), np.uint8)
+
+Send = Callable[[TestClient], Any]
+
+
+def form(*parts: str) -> bytes:
+    """A form of parts, which are their headers."""
+    return "".join(f"--x\r\n{headers}\r\n\r\n1\r\n" for headers in parts).encode() + b"--x--\r\n"
+
+
+def part(name: str = "images", file: bool = True) -> str:
+    return f'Content-Disposition: form-data; name="{name}"' + '; filename="a"' * file
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and holds nothing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    pieces = [struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
+
+
+def npy_of(shape: str) -> bytes:
+    """An npy file whose header is the text of a shape."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return npy_format.magic(1, 0) + struct.pack("<H", len(header)) + header
+
+
+def animation() -> bytes:
+    buffer = io.BytesIO()
+    frames = [Image.new("L", (28, 28), level) for level in (0, 255)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    scans = content.count(b"\xff\xda")
+    last = content[content.rfind(b"\xff\xda") : -2]
+    return content[:-2] + last * (count - scans) + content[-2:]
+
+
+def tensor(**members: Any) -> dict[str, Any]:
+    return {"name": "latent", "shape": [1, 2], "datatype": "FP32", "data": [0, 0]} | members
+
+
+def post(path: str, content: Any, headers: dict[str, str] = JSON) -> Send:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return lambda client: client.post(path, content=body, headers=headers)
+
+
+def stream(client: TestClient) -> Any:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 10_000
+
+    return client.post("/encode", content=chunks(), headers=JSON)
+
+
+def encode(content: bytes) -> Send:
+    return post(f"/encode/files?{MODEL}", form(part()).replace(b"\r\n1\r\n", b"\r\n" + content + b"\r\n"), FORM)
+
+
+def latents(count: int) -> dict[str, Any]:
+    return {"latents": [[0, 0]] * count}
+
+
+def points(count: int, **members: Any) -> dict[str, Any]:
+    return {"points": [{"latent": [0, 0]}] * count} | members
+
+
+IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
+    "body, while it streams": ({"max_body_bytes": 100_000}, [post("/encode", b" " * 100_001), stream]),
+    "body in a content coding, inflated (`/v2`)": (
+        {"max_body_bytes": 100_000},
+        [post(INFER, gzip.compress(b" " * 50_000_000), JSON | {"Content-Encoding": "gzip"})],
+    ),
+    "images, latents, samples, rows of an array or tensor": (
+        {"max_rows": 3},
+        [
+            post(f"/encode?{MODEL}", {"images": [base64_png(BLACK)] * 4}),
+            post(f"/encode/npy?{MODEL}", npy(np.zeros((4, 28, 28), np.uint8)), ARRAY),
+            post(f"/decode?{MODEL}", latents(4)),
+            post(f"/vary?{MODEL}&n=4", {"images": [base64_png(BLACK)]}),
+            post(INFER, {"inputs": [tensor(shape=[4, 2], data=[0] * 8)]}),
+            lambda client: client.get(f"/sample?{MODEL}&n=4"),
+        ],
+    ),
+    "parts of a form, files or not": (
+        {},
+        [
+            post("/encode/files", form(*[part()] * 10_000), FORM),
+            post("/encode/files", form(*[part(file=False)] * 10_000), FORM),
+        ],
+    ),
+    "rows that it has in the queue at a time": (
+        {"queue_rows": 3},
+        [
+            lambda client: client.get(f"/sample?{MODEL}&n=4"),
+            post(f"/encode/npy?{MODEL}", npy(np.zeros((4, 28, 28), np.uint8)), ARRAY),
+            post(f"/interpolate?{MODEL}", points(2, steps=4)),
+            post(f"/vary?{MODEL}&n=4", {"images": [base64_png(BLACK)]}),
+            post(INFER, {"inputs": [tensor(shape=[4, 2], data=[0] * 8)]}),
+        ],
+    ),
+    "pixels of all images together that are made": (
+        {"max_pixels": 1000},
+        [
+            lambda client: client.get(f"/sample?{MODEL}&n=2"),
+            post(f"/decode?{MODEL}", latents(2)),
+            post(f"/interpolate?{MODEL}", points(2)),
+            post(f"/vary?{MODEL}&n=2", {"images": [base64_png(BLACK)]}),
+            post(INFER, {"inputs": [tensor(shape=[2, 2], data=[0] * 4)]}),
+            lambda client: client.get(f"/traverse?{MODEL}"),
+            lambda client: client.get(f"/manifold/image?{MODEL}"),
+        ],
+    ),
+    "pixels of all pictures together, by their headers, before they are decoded": (
+        {"max_pixels": 1000},
+        [
+            encode(png_of(50_000, 50_000)),
+            encode(png_of(2**31 - 1, 2**31 - 1)),
+            post(f"/encode?{MODEL}", {"images": [base64_png(BLACK)] * 2}),
+        ],
+    ),
+    "draws of `/score`: k times images": (
+        {"max_draws": 10},
+        [post("/score?k=6", {"images": [base64_png(BLACK)] * 2})],
+    ),
+    "steps of `/interpolate` and `/traverse`": (
+        {"max_steps": 5},
+        [post(f"/interpolate?{MODEL}", points(2, steps=6)), lambda client: client.get(f"/traverse?{MODEL}&steps=6")],
+    ),
+    "pictures along a side of `/manifold/image`": (
+        {"max_manifold": 3},
+        [lambda client: client.get(f"/manifold/image?{MODEL}&n=4")],
+    ),
+}
+
+FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
+    "query parameters": ({}, [lambda client: client.get("/sample?" + "&".join(["n=1"] * 4097))]),
+    "depth of JSON": ({}, [post("/decode", b'{"latents": ' + b"[" * 300 + b"]" * 300 + b"}")]),
+    "lists and objects, commas in JSON of more than 256 KiB": (
+        {},
+        [
+            post("/decode", b'{"latents": [' + b"[1]," * 131_072 + b"[1]]}"),
+            post("/decode", b'{"latents": [[' + b"1," * 4_194_305 + b"1]]}"),
+        ],
+    ),
+    "points of a path": ({}, [post(f"/interpolate?{MODEL}", points(17))]),
+    "terms of a sum": ({}, [post(f"/combine?{MODEL}", {"terms": [{"weight": 1, "latent": [0, 0]}] * 65})]),
+    "header of an npy array": (
+        {},
+        [
+            post("/encode/npy", npy_of("(" + " " * 5000 + "0,)"), ARRAY),
+            post("/encode/npy", npy_of("(1, 1, 1, 1, 1, 1, 1, 1, 1)") + b"x", ARRAY),
+        ],
+    ),
+    "headers of a part of a form": (
+        {},
+        [
+            post("/encode/files", form(part() + "\r\nX: 1" * 8), FORM),
+            post("/encode/files", form(part() + "\r\nX: " + "x" * 4224), FORM),
+        ],
+    ),
+    "input tensors of `/v2`": ({}, [post(INFER, {"inputs": [tensor()] * 17})]),
+    "JSON before binary tensors of `/v2`": ({"max_rows": 1}, [post(INFER, b" " * 200_000)]),
+    "frames of a picture": ({}, [encode(animation())]),
+    "scans of a JPEG": ({}, [encode(many_scans(101))]),
+    "side of a picture in an answer": (
+        {"max_rows": 2500},
+        [
+            post(f"/decode/image?{MODEL}&columns=1", latents(2340)),
+            post(f"/decode/image?{MODEL}&columns=1&format=webp", latents(586)),
+        ],
+    ),
+}
+
+OF_CONNECTIONS = {
+    "`Host` headers of a request",  # tests/live/test_protocol.py
+    "requests that a connection sends ahead of their answers",  # tests/live/test_connections.py
+    "time from an answer to the next request of its connection",
+}
+
+BY_CONNECTIONS = {
+    "max_connections": "tests/live/test_connections.py::test_a_connection_too_many_is_refused_until_another_ends",
+    "max_header_bytes": "tests/live/test_connections.py::test_a_head_over_the_limit_is_refused",
+    "receive_seconds": "tests/live/test_connections.py::test_a_request_that_does_not_arrive_in_time_is_refused",
+    "send_seconds": "tests/live/test_connections.py::test_a_client_that_does_not_read_its_answer_is_given_up",
+    "request_seconds": "tests/app/api/routing/test_disconnect.py::test_a_request_past_its_deadline_is_answered",
+    "queue_seconds": "tests/app/api/middleware/test_body_limit.py::test_rows_that_wait_too_long_are_dropped",
+    "queue_rows": "tests/app/api/middleware/test_body_limit.py::test_rows_beyond_the_queue_are_refused",
+    "wait_seconds": "tests/app/api/middleware/test_body_limit.py::test_who_would_wait_too_long_is_refused",
+}
+"""The limits of connections and of time, and who breaks them."""
+
+
+def broken(client: TestClient, send: Send, status: int) -> Any:
+    """The problem that a client gets."""
+    answer = send(client)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert len(answer.content) < 1000
+    return answer.json()
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_a_limit_that_is_set_is_kept(make_client: Callable[..., TestClient], what: str) -> None:
+    settings, sends = IN_A_REQUEST[what]
+    client = make_client(**settings)
+    for send in sends:
+        told = json.dumps(broken(client, send, int(REQUESTS[what][2])))
+        assert not settings or re.search(rf"\b{next(iter(settings.values()))}\b", told), told
+    assert client.get("/models").json()["queued_rows"] == 0
+
+
+@pytest.mark.parametrize("what", sorted(FIXED.keys() - OF_CONNECTIONS))
+def test_a_limit_that_no_setting_moves_is_kept(make_client: Callable[..., TestClient], what: str) -> None:
+    settings, sends = FIXED_CASES[what]
+    client = make_client(**settings)
+    for send in sends:
+        broken(client, send, int(FIXED[what][1]))
+
+
+def test_what_is_just_within_the_limits_passes(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(max_rows=3, max_pixels=64 * 64, max_steps=5, max_manifold=2)
+    passing = [
+        post("/encode/files", form(*[part()] * 3).replace(b"\r\n1\r\n", b"\r\n" + png(BLACK) + b"\r\n"), FORM),
+        post("/decode", latents(3)),
+        post("/interpolate", points(2, steps=5)),
+        encode(many_scans(100)),
+        encode(png(BLACK)),
+        lambda client: client.get("/sample?n=3"),
+        lambda client: client.get("/manifold/image?n=2"),
+    ]
+    for send in passing:
+        assert send(client).status_code == 200
+
+
+@pytest.mark.parametrize("end", [b"--x--\r\n", b"-\r\n", b"x--\r\n", b"\r\n--x--\r\n"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_form_that_is_cut_off_is_no_form(make_client: Callable[..., TestClient], end: bytes, count: int) -> None:
+    whole = form(*[part()] * count).replace(b"\r\n1\r\n", b"\r\n" + png(BLACK) + b"\r\n")
+    send = post("/encode/files", whole.removesuffix(b"\r\n--x--\r\n" if end.startswith(b"\r\n") else end), FORM)
+    broken(make_client(), send, 400)
+
+
+def test_rows_beyond_the_queue_are_refused(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(queue_rows=2)
+    with full(client):
+        answer = client.get("/sample?n=2")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert client.get("/sample?n=2").status_code == 200
+
+
+def test_who_would_wait_too_long_is_refused(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(wait_seconds=1e-6, slots=1)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda seed: client.get(f"/sample?n=256&seed={seed}"), range(64)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
+    assert client.get("/sample?n=256").status_code == 200  # now that nobody waits
+    assert client.get("/models").json()["queued_rows"] == 0
+
+
+def test_rows_that_wait_too_long_are_dropped(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(queue_seconds=1e-9)
+    assert client.get("/sample?n=3").status_code == 504
+    assert client.get("/models").json()["queued_rows"] == 0
+
+
+def test_what_is_kept_in_memory_is_bounded(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(cache_bytes=50_000)
+    for seed in range(100):
+        assert client.get(f"/sample/image?seed={seed}").status_code == 200
+    assert 0 < client.app_state["server"].cache.bytes <= 50_000
+
+
+def test_every_limit_is_documented_with_its_default_and_broken_by_a_client() -> None:
+    limits = {name for name in Settings.model_fields if LIMIT.fullmatch(name)} - NO_LIMITS
+    table = [*CONNECTIONS.values(), *REQUESTS.values()]
+    documented = {row[0].strip("`").removeprefix("VAE_").lower(): row[1] for row in table}
+    assert set(documented) | {"cache_bytes"} == limits
+    assert documented == {name: f"{Settings.model_fields[name].default:.0f}" for name in documented}
+    assert f"(`VAE_CACHE_BYTES`, {Settings.model_fields['cache_bytes'].default})" in PAGE
+    assert set(IN_A_REQUEST) == set(REQUESTS)
+    assert set(FIXED_CASES) | OF_CONNECTIONS == set(FIXED)
+    assert {f"`VAE_{name.upper()}`" for name in BY_CONNECTIONS} == {row[0] for row in CONNECTIONS.values()}
+    for test in BY_CONNECTIONS.values():
+        path, _, name = test.partition("::")
+        assert f"def {name}" in Path(ROOT / path).read_text()

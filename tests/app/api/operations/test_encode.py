@@ -1,0 +1,169 @@
+"""`/encode` and its representations."""
+
+import time
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from app.maths.gaussian import Posterior
+from tests.conftest import Pixels, base64_png, load_npz, npy, png, pointers
+
+NPY = {"Content-Type": "application/x-npy"}
+
+
+def test_encode_answers_posteriors(client: TestClient, digits: Pixels) -> None:
+    answer = client.post("/encode", json={"images": [base64_png(digit) for digit in digits[:3]]})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert set(body) == {"model", "version", "mean", "log_std"}
+    assert body["model"] == "mnist"
+    assert np.shape(body["mean"]) == np.shape(body["log_std"]) == (3, 32)
+
+
+def test_every_representation_gives_the_same_numbers(client: TestClient, digits: Pixels) -> None:
+    few, query = digits[:5], {"model": "mnist-2d", "draw": "true", "seed": "7"}
+    by_json = client.post("/encode", params=query, json={"images": [base64_png(d) for d in few]}).json()
+    files = [("images", (f"{i}.png", png(d), "image/png")) for i, d in enumerate(few)]
+    by_files = client.post("/encode/files", params=query, files=files).json()
+    assert by_files == by_json
+    for array in (few, few[..., None], few / 255, (few / 255).astype(np.float32)):
+        answer = client.post("/encode/npy", params=query, content=npy(array), headers=NPY)
+        assert answer.headers["content-type"] == "application/x-npz"
+        assert (answer.headers["x-model"], answer.headers["x-version"], answer.headers["x-seed"]) == (
+            "mnist-2d",
+            "2",
+            "7",
+        )
+        arrays = load_npz(answer.content)
+        for name in ("mean", "log_std", "latents"):
+            assert arrays[name].dtype == np.float32
+            np.testing.assert_array_equal(arrays[name], np.array(by_json[name], np.float32))
+
+
+def test_draws_are_the_posteriors_and_their_seed_is_answered(client: TestClient, digits: Pixels) -> None:
+    images = {"images": [base64_png(digit) for digit in digits[:4]]}
+    free = client.post("/encode", params={"draw": "true"}, json=images).json()
+    again = client.post("/encode", params={"draw": "true", "seed": free["seed"]}, json=images).json()
+    assert again == free
+    posterior = Posterior(np.array(free["mean"], np.float32), np.array(free["log_std"], np.float32))
+    np.testing.assert_array_equal(np.array(free["latents"], np.float32), posterior.draw(free["seed"]))
+
+
+def test_a_deterministic_encoder_answers_means_alone(client: TestClient, digits: Pixels) -> None:
+    images = {"images": [base64_png(digits[0])]}
+    answer = client.post("/encode", params={"model": "digits-ae"}, json=images)
+    assert set(answer.json()) == {"model", "version", "mean"}
+    drawn = client.post("/encode", params={"model": "digits-ae", "draw": "true"}, json=images)
+    assert pointers(drawn) == ["/query/draw"]
+    arrays = client.post("/encode/npy", params={"model": "digits-ae"}, content=npy(digits[:2]), headers=NPY)
+    assert set(load_npz(arrays.content)) == {"mean"}
+
+
+def test_pictures_are_converted_to_the_models(client: TestClient, digits: Pixels) -> None:
+    query, digit = {"model": "mnist-2d"}, digits[0]
+    plain = client.post("/encode", params=query, json={"images": [base64_png(digit)]}).json()
+    colour = base64_png(np.repeat(digit[..., None], 3, axis=2))
+    assert client.post("/encode", params=query, json={"images": [colour]}).json() == plain
+    data_url = f"data:image/png;base64,{base64_png(digit)}"
+    assert client.post("/encode", params=query, json={"images": [data_url]}).json() == plain
+    inverted = base64_png(255 - digit)
+    assert client.post("/encode", params=query | {"invert": "true"}, json={"images": [inverted]}).json() == plain
+    ink = np.dstack([np.zeros((28, 28, 3), np.uint8), digit])  # as a canvas has it: black ink on nothing
+    drawn = client.post(
+        "/encode", params=query | {"background": "#fff", "invert": "true"}, json={"images": [base64_png(ink)]}
+    )
+    assert drawn.json() == plain
+
+
+def test_what_is_transparent_lies_on_the_models_own_background(client: TestClient) -> None:
+    half = np.zeros((64, 64, 4), np.uint8)
+    half[:32] = (200, 30, 60, 255)
+    query, clear = {"model": "emoji"}, {"images": [base64_png(half)]}
+    means = {}
+    for background in ((255, 255, 255), (0, 0, 0)):
+        solid = np.where(half[..., 3:] > 0, half[..., :3], np.array(background, np.uint8))
+        means[background] = client.post("/encode", params=query, json={"images": [base64_png(solid)]}).json()
+    assert client.post("/encode", params=query, json=clear).json() == means[255, 255, 255]
+    assert client.post("/encode", params=query | {"background": "black"}, json=clear).json() == means[0, 0, 0]
+    assert means[255, 255, 255] != means[0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("images", "pointer"),
+    [([], "/images"), (["@@@"], "/images/0"), ([""], "/images/0"), (["aGVsbG8="], "/images/0"), ([1], "/images/0")],
+)
+def test_what_are_no_pictures(client: TestClient, images: list[object], pointer: str) -> None:
+    assert pointers(client.post("/encode", json={"images": images})) == [pointer]
+
+
+def test_the_wrong_one_among_good_ones_is_named(client: TestClient, digits: Pixels) -> None:
+    good = base64_png(digits[0])
+    assert pointers(client.post("/encode", json={"images": [good, good, good[:200], good]})) == ["/images/2"]
+
+
+def test_too_many_pictures(client: TestClient, digits: Pixels) -> None:
+    many = [base64_png(digits[0])] * 257
+    assert pointers(client.post("/encode", json={"images": many})) == ["/images"]
+    files = [("images", ("x.png", png(digits[0]), "image/png"))] * 257
+    assert pointers(client.post("/encode/files", files=files)) == ["/images"]
+    assert pointers(client.post("/encode/npy", content=npy(np.zeros((257, 28, 28), np.uint8)), headers=NPY)) == [""]
+
+
+def test_strict_refuses_what_would_be_converted(client: TestClient, digits: Pixels) -> None:
+    large = base64_png(np.kron(digits[0], np.ones((2, 2), np.uint8)))
+    assert client.post("/encode", json={"images": [large]}).status_code == 200
+    assert pointers(client.post("/encode", params={"strict": "true"}, json={"images": [large]})) == ["/images/0"]
+
+
+def test_forms_with_something_else(client: TestClient, digits: Pixels) -> None:
+    good = ("images", ("x.png", png(digits[0]), "image/png"))
+    assert pointers(client.post("/encode/files", files=[good, ("other", ("x.png", b"x", "image/png"))])) == ["/images"]
+    assert pointers(client.post("/encode/files", files=[good], data={"images": "text"})) == ["/images"]
+    assert pointers(client.post("/encode/files", files=[("images", ("x.png", b"x", "image/png"))])) == ["/images/0"]
+    no_boundary = client.post("/encode/files", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    assert no_boundary.status_code == 400
+
+
+BAD_ARRAYS = {
+    "another size": np.zeros((1, 27, 28), np.uint8),
+    "two dimensions": np.zeros((28, 28), np.uint8),
+    "none": np.zeros((0, 28, 28), np.uint8),
+    "integers": np.zeros((1, 28, 28), np.int64),
+    "NaN": np.full((1, 28, 28), np.nan),
+    "infinity": np.full((1, 28, 28), np.inf),
+    "above one": np.full((1, 28, 28), 1.5),
+    "below zero": np.full((1, 28, 28), -0.5),
+    "colour": np.zeros((1, 28, 28, 3), np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_arrays_that_are_no_images(client: TestClient, kind: str) -> None:
+    assert pointers(client.post("/encode/npy", content=npy(BAD_ARRAYS[kind]), headers=NPY)) == [""]
+
+
+def test_a_damaged_npy_is_unparseable(client: TestClient) -> None:
+    answer = client.post("/encode/npy", content=npy(np.zeros((1, 28, 28)))[:-1], headers=NPY)
+    assert answer.status_code == 400
+
+
+def test_the_middle_of_a_wide_picture_is_kept_on_request(client: TestClient, digits: Pixels) -> None:
+    wide = np.zeros((28, 84), np.uint8)
+    wide[:, 28:56] = digits[0]
+    cropped = client.post("/encode?fit=crop", json={"images": [base64_png(wide)]}).json()
+    plain = client.post("/encode", json={"images": [base64_png(digits[0])]}).json()
+    stretched = client.post("/encode", json={"images": [base64_png(wide)]}).json()
+    assert cropped == plain != stretched
+
+
+def test_huge_lists_are_refused_before_they_are_looked_at(client: TestClient) -> None:
+    lists, numbers = b"[1]," * 2_000_000 + b"[1]", b"[" + b"1," * 5_000_000 + b"1]"
+    for rows in (lists, numbers):
+        began = time.perf_counter()
+        content = b'{"latents": [' + rows + b"]}"
+        answer = client.post("/decode", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["detail"]) == (413, "more values than any request can have")
+        assert time.perf_counter() - began < 0.5  # it took some hundredths; parsed, it would be more than a second
+    many = {"latents": [[0.0] * 32] * 257}
+    assert pointers(client.post("/decode", json=many)) == ["/latents"]

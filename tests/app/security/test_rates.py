@@ -1,0 +1,129 @@
+"""Rates: what a caller may send in a time, told in headers, and counted for all processes together."""
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from app.security import rates
+from app.security.rates import Rates, network, read_rate
+
+
+def left(allowance: rates.Allowance | None) -> list[int]:
+    assert allowance is not None
+    return [remaining for _, remaining, _ in allowance.windows]
+
+
+def test_one_too_many_is_told_when_to_come_back() -> None:
+    counted = Rates(read_rate("3/minute"))
+    assert [left(counted.take("a")) for _ in range(3)] == [[2], [1], [0]]
+    refused = counted.take("a")
+    assert refused is not None
+    assert 58 <= (refused.refused or 0) <= 60
+    assert left(counted.take("b")) == [2]
+
+
+def test_a_window_begins_anew_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, now = Rates(read_rate("2/minute")), 1000.0
+    monkeypatch.setattr(rates.time, "time", lambda: now)
+    assert [allowance and allowance.refused for allowance in (counted.take("a") for _ in range(3))] == [None, None, 60]
+    now += 59.5
+    again = counted.take("a")
+    assert again is not None
+    assert again.refused == 1  # and whoever waits that long gets through
+    now += 1
+    assert left(counted.take("a")) == [1]
+
+
+def test_several_limits_hold_together() -> None:
+    counted = Rates(read_rate("2/second;100/hour"))
+    assert left(counted.take("a")) == [1, 99]
+    counted.take("a")
+    refused = counted.take("a")
+    assert refused is not None
+    assert refused.refused == 1
+
+
+def test_a_callers_own_rate_goes_before_the_servers() -> None:
+    own = read_rate("1/hour")
+    for counted in (Rates(read_rate("100/minute")), Rates(None)):
+        assert left(counted.take("a", own)) == [0]
+        assert counted.take("a", own) is not None
+    assert Rates(None).take("a") is None
+
+
+def test_the_headers_are_those_of_the_drafts() -> None:
+    counted = Rates(read_rate("20/second;600/minute"))
+    counted.take("a")
+    allowance = counted.take("a")
+    assert allowance is not None
+    headers = {name.decode(): value.decode() for name, value in allowance.headers()}
+    assert headers == {
+        "ratelimit-policy": '"20/1s";q=20;w=1, "600/60s";q=600;w=60',
+        "ratelimit": '"20/1s";r=18;t=1, "600/60s";r=598;t=60',
+        "ratelimit-limit": "20",
+        "ratelimit-remaining": "18",
+        "ratelimit-reset": "1",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "fast", "10", "10/eon", "0/minute", "-1/minute", "10/minute;", "1/second;x"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match="a rate is such as 600/minute"):
+        read_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("a socket", "a socket"),
+    ],
+)
+def test_who_is_counted_as_one(host: str, counted: str) -> None:
+    assert network(host) == counted
+
+
+def _take(folder: Path, times: int) -> int:
+    """How many of so many requests go through."""
+    counted = Rates(read_rate("100/hour"), folder)
+    allowances = [counted.take("a") for _ in range(times)]
+    return sum(allowance is not None and allowance.refused is None for allowance in allowances)
+
+
+def test_processes_count_together(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert sum(pool.starmap(_take, [(tmp_path, 90)] * 2)) == 100
+
+
+def test_windows_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_SWEEP", 10)
+    counted, now = Rates(read_rate("5/second"), tmp_path), 1000.0
+    monkeypatch.setattr(rates.time, "time", lambda: now)
+    for caller in range(35):
+        counted.take(f"address {caller}")
+        now += 1
+    with sqlite3.connect(tmp_path / rates.FILE) as database:
+        assert database.execute("SELECT count(*) FROM windows").fetchone()[0] <= 15
+    database.close()
+
+
+def test_what_cannot_be_counted_is_answered_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counted = Rates(read_rate("1/hour"), tmp_path)
+    counted.take("b")
+    with sqlite3.connect(tmp_path / rates.FILE) as database:
+        database.execute("DROP TABLE windows")
+    database.close()
+    assert counted.take("a") is None
+    assert "a request is not counted" in caplog.text
+
+
+def test_without_a_place_for_counts_requests_are_answered_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = Rates(read_rate("1/hour"), tmp_path / "none")
+    assert [counted.take("a") for _ in range(3)] == [None] * 3
+    assert "a request is not counted" in caplog.text

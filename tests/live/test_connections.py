@@ -1,0 +1,345 @@
+"""Connections are held to limits of number, size and time, whatever the client does; nothing of it is left behind."""
+
+import json
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from app.settings import Settings
+from tests.conftest import MODELS, ROOT, Start
+from tests.connections import Answer, Gate, Served, answers, application, get, served, until
+
+
+@contextmanager
+def serving(*, send_buffer: int | None = None, **limits: Any) -> Iterator[tuple[Served, Gate]]:
+    gate = Gate(Settings(**limits))
+    with served(application(gate), send_buffer=send_buffer) as server:
+        yield server, gate
+        assert until(lambda: server.tasks == 0)
+
+
+def send(connection: socket.socket, content: bytes) -> None:
+    """All of it, or as much as the server listens to."""
+    with suppress(ConnectionResetError, BrokenPipeError):
+        connection.sendall(content)
+
+
+def refused(connection: socket.socket, status: int, slug: str) -> Answer:
+    """The one answer, after which the server closes."""
+    (answer,) = answers(connection)
+    assert (answer.status, answer.problem["type"]) == (status, f"urn:vaeserve:problem:{slug}")
+    assert answer.headers["connection"] == "close"
+    return answer
+
+
+LARGE = b"x" * 5000
+
+
+CHUNKED = get("/", "Transfer-Encoding: chunked", method="POST")
+HEADS = {
+    "line": b"GET /" + LARGE + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "header": get("/", "X: " + LARGE.decode()),
+    "headers": get("/", *["X: 1"] * 1000),
+    "name": b"GET / HTTP/1.1\r\nHost: a\r\n" + LARGE,
+    "endless": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + LARGE,
+    "nothing": b"\r\n" * 5000,
+    "body": get("/", "Content-Length: 5000", "X: " + LARGE.decode(), method="POST") + LARGE,
+}
+BEHIND = {
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"X: 1\r\n" * 1000),
+    "extension": (CHUNKED, b"1;x=" + LARGE),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_a_head_over_the_limit_is_refused(head: bytes, size: int) -> None:
+    with serving(max_header_bytes=4096) as (server, gate), server.connect() as connection:
+        for start in range(0, len(head), size):
+            send(connection, head[start : start + size])
+            time.sleep(0.002)
+        assert refused(connection, 431, "headers-too-large").problem["detail"] == "at most 4096 bytes"
+        assert gate.refused == {"headers-too-large": 1}
+        assert gate.bodies == []
+
+
+@pytest.mark.parametrize(("begin", "end"), BEHIND.values(), ids=BEHIND)
+def test_so_is_what_stands_around_a_chunk(begin: bytes, end: bytes) -> None:
+    with serving(max_header_bytes=4096) as (server, gate), server.connect() as connection:
+        connection.sendall(begin)
+        assert until(lambda: server.tasks == 1)  # what one read brings is not told apart
+        send(connection, end)
+        refused(connection, 431, "headers-too-large")
+        assert gate.refused == {"headers-too-large": 1}
+        assert until(lambda: gate.disconnects == 1)
+
+
+def test_heads_up_to_the_limit_pass_with_whatever_follows_them() -> None:
+    request = get("/", "X: " + "x" * 3900, "Content-Length: 50000", method="POST") + b"y" * 50_000
+    chunked = get("/", "Transfer-Encoding: chunked", method="POST") + b"C350\r\n" + b"y" * 50_000 + b"\r\n0\r\n\r\n"
+    last = get("/", "Connection: close")
+    with serving(max_header_bytes=4096) as (server, gate), server.connect() as connection:
+        connection.sendall(request + chunked + request + last)
+        assert [answer.status for answer in answers(connection)] == [200] * 4
+        assert [len(body) for body in gate.bodies] == [50_000, 50_000, 50_000, 0]
+        assert not gate.refused
+
+
+def test_an_endless_header_does_not_grow_memory(start: Start) -> None:
+    process, client = start(models_dir=MODELS, log_level="error")
+
+    def resident() -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
+
+    before = resident()
+    for start_ in (b"GET / HTTP/1.1\r\nX: ", b"GET /"):
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+            with suppress(OSError):
+                connection.sendall(start_)
+                for _ in range(64):
+                    connection.sendall(b"x" * 2**20)
+            refused(connection, 431, "headers-too-large")
+    assert resident() - before < 16 * 1024
+    assert client.get("/health/live").status_code == 200
+
+
+def test_a_connection_too_many_is_refused_until_another_ends() -> None:
+    with serving(max_connections=2) as (server, gate), ExitStack() as stack:
+        first, _ = (stack.enter_context(server.connect()) for _ in range(2))
+        assert until(lambda: server.connections == 2)
+        with server.connect() as third:
+            send(third, get("/"))
+            answer = refused(third, 503, "overloaded")
+            assert (answer.headers["retry-after"], answer.problem["detail"]) == ("1", "too many connections")
+        assert gate.refused == {"too-many-connections": 1}
+        first.sendall(get("/", "Connection: close"))
+        assert [answer.status for answer in answers(first)] == [200]
+        assert until(lambda: server.connections == 1)
+        with server.connect() as fourth:
+            fourth.sendall(get("/", "Connection: close"))
+            assert [answer.status for answer in answers(fourth)] == [200]
+
+
+def test_a_flood_of_connections_is_cut_off() -> None:
+    with serving(max_connections=4) as (server, gate), ExitStack() as stack:
+        flood = [stack.enter_context(server.connect()) for _ in range(300)]
+        for connection in flood[4:]:
+            refused(connection, 503, "overloaded")
+        assert gate.refused["too-many-connections"] == 296
+        assert until(lambda: server.connections == 4)
+
+
+def test_two_thousand_idle_connections_leave_the_server_well(start: Start) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 2500:
+        pytest.skip("this process may not open so many files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2500), hard))
+    _, client = start(models_dir=MODELS)
+    address = client.base_url.host, client.base_url.port
+    with ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(2000)]
+        for connection in idle[1000:]:  # the test's own client holds one more
+            refused(connection, 503, "overloaded")
+        assert client.get("/health/live").status_code == 200
+    assert until(lambda: httpx_get_is_ok(address))
+
+
+def httpx_get_is_ok(address: tuple[str, int]) -> bool:
+    """Whether a new connection is let in."""
+    with socket.create_connection(address, timeout=30) as connection:
+        send(connection, get("/health/live", "Connection: close"))
+        return [answer.status for answer in answers(connection)] == [200]
+
+
+@pytest.mark.parametrize(
+    ("hard", "expected"),
+    [(5000, "(1256, 5000)"), (300, "VAE_MAX_CONNECTIONS is 1000, but this process may open 300 files: set it to 44")],
+)
+def test_file_descriptors_are_made_room_for(hard: int, expected: str) -> None:
+    if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        pytest.skip("the hard limit is lower")
+    program = (
+        f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, {hard}))\n"
+        "import logging; logging.basicConfig()\n"
+        "from app.server.descriptors import make_room; make_room(1000); print(r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert expected in done.stdout + done.stderr
+    assert bool(done.stderr) == (hard < 1256)
+
+
+PARTIAL = {
+    "silence": b"",
+    "line ends": b"\r\n",
+    "line": b"GET /",
+    "head": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "body": get("/", "Content-Length: 10", method="POST") + b"12345",
+    "chunks": get("/", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n",
+    "asks": get("/", "Content-Length: 10", "Expect: 100-continue", method="POST"),
+}
+
+
+@pytest.mark.parametrize("sent", PARTIAL.values(), ids=PARTIAL)
+def test_a_request_that_does_not_arrive_in_time_is_refused(sent: bytes) -> None:
+    with serving(receive_seconds=0.5) as (server, gate), server.connect() as connection:
+        began = time.monotonic()
+        connection.sendall(sent)
+        if b"100-continue" in sent:
+            assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        answer = refused(connection, 408, "request-timeout")
+        assert answer.problem["detail"] == "a request must arrive within 0.5 seconds"
+        assert time.monotonic() - began > 0.4
+        assert gate.refused == {"request-timeout": 1}
+        in_body = b"POST" in sent
+        assert until(lambda: gate.disconnects == in_body)
+        connection.close()
+        assert until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("sent", [get("/", "X: " + "x" * 900), PARTIAL["body"]], ids=("head", "body"))
+def test_one_byte_at_a_time_wins_no_time(sent: bytes) -> None:
+    with serving(receive_seconds=0.5) as (server, gate), server.connect() as connection:
+        began, step = time.monotonic(), 0
+        while time.monotonic() - began < 20 and not gate.refused:
+            send(connection, sent[step : step + 1])
+            step += 1
+            time.sleep(0.02)
+        assert step < len(sent) or b"POST" in sent
+        refused(connection, 408, "request-timeout")
+
+
+def test_an_answer_may_take_longer_than_its_request() -> None:
+    with serving(receive_seconds=1) as (server, gate), server.connect() as connection:
+        for last in (False, True):
+            connection.sendall(get("/sleep/1.5", *["Connection: close"] * last))
+        assert [answer.status for answer in answers(connection)] == [200, 200]
+        assert not gate.refused
+
+
+def test_a_body_that_nobody_reads_has_no_more_time_and_no_second_answer() -> None:
+    with serving(receive_seconds=1) as (server, gate), server.connect() as connection:
+        connection.sendall(get("/ignore", "Content-Length: 1000", method="POST"))
+        for _ in range(100):
+            send(connection, b"x")
+            time.sleep(0.02)
+        assert [answer.status for answer in answers(connection)] == [200]
+        assert gate.refused == {"request-timeout": 1}
+
+
+def test_a_body_that_nobody_reads_is_not_listened_to_without_end() -> None:
+    with serving() as (server, gate), server.connect() as connection:
+        connection.sendall(get("/ignore", f"Content-Length: {2**40}", method="POST"))
+        for _ in range(2**10):  # a GiB
+            send(connection, bytes(2**20))
+        assert until(lambda: server.connections == 0)
+        assert gate.refused == {"body-too-large": 1}
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        (b"GET /", "request-timeout"),
+        (b"GET / HTTP/1.1\r\nX: " + LARGE, "headers-too-large"),
+        (b"nonsense\r\n\r\n", "bad-request"),
+    ],
+)
+def test_what_is_being_answered_is_answered_before_its_connection_ends(then: bytes, reason: str) -> None:
+    with serving(receive_seconds=0.7, max_header_bytes=4096) as (server, gate), server.connect() as connection:
+        connection.sendall(get("/sleep/1.5"))
+        assert until(lambda: server.tasks == 1)
+        connection.sendall(then)
+        assert [answer.status for answer in answers(connection)] == [200]
+        assert gate.refused == {reason: 1}
+
+
+def test_requests_sent_ahead_are_bounded() -> None:
+    with serving() as (server, gate), server.connect() as connection:
+        connection.sendall(get("/sleep/0.3") + get("/") * 5000)
+        assert [answer.status for answer in answers(connection)] == [200] * 65
+        assert gate.refused == {"too-many-pipelined": 1}
+
+
+def test_a_connection_that_asks_no_more_is_closed() -> None:
+    with serving() as (server, gate), server.connect() as connection:
+        connection.sendall(get("/"))
+        began = time.monotonic()
+        assert [answer.status for answer in answers(connection)] == [200]
+        assert time.monotonic() - began > 4
+        assert not gate.refused
+
+
+def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
+    with serving(send_seconds=0.5) as (server, gate), server.connect() as connection:
+        connection.sendall(get(f"/bytes/{2**26}"))
+        assert until(lambda: gate.refused == {"answer-not-read": 1})
+        assert until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("header", [[], ["Connection: close"]])
+def test_so_is_one_that_leaves_a_small_rest(header: list[str]) -> None:
+    with serving(send_seconds=0.5, send_buffer=4096) as (server, gate), server.connect(4096) as connection:
+        connection.sendall(get("/bytes/50000", *header))
+        assert until(lambda: gate.refused == {"answer-not-read": 1})
+        assert until(lambda: server.connections == 0)
+
+
+def test_a_slow_reader_gets_its_answer() -> None:
+    with serving(send_seconds=2, send_buffer=65_536) as (server, gate), server.connect(65_536) as connection:
+        connection.sendall(get(f"/bytes/{2**21}", "Connection: close"))
+        began, received = time.monotonic(), 0
+        while more := connection.recv(32_768):
+            received += len(more)
+            time.sleep(0.07)
+        assert received > 2**21
+        assert time.monotonic() - began > 4
+        assert not gate.refused
+
+
+def test_a_client_that_still_sends_reads_why_it_is_refused(start: Start) -> None:
+    _, client = start(models_dir=MODELS, max_body_bytes=1000)
+    body = b" " * 20_000_000
+    headers = "Content-Type: application/json", f"Content-Length: {len(body)}"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        connection.sendall(get("/encode", *headers, method="POST") + body)  # all of it is taken, and thrown away
+        assert refused(connection, 413, "body-too-large").problem["detail"] == "at most 1000 bytes"
+
+
+def test_a_wish_for_a_websocket_is_answered_as_any_request(start: Start) -> None:
+    _, client = start(models_dir=MODELS)
+    offer = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAA")
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        connection.sendall(get("/nope", *offer))
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+
+
+def test_an_application_without_our_state_is_held_to_the_defaults() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    with served(app, lifespan="off") as server:
+        with server.connect() as connection:
+            connection.sendall(get("/", "Connection: close"))
+            assert [answer.status for answer in answers(connection)] == [204]
+        with server.connect() as connection:
+            send(connection, get("/", "X: " + "x" * 40_000))
+            refused(connection, 431, "headers-too-large")
+
+
+def test_problems_on_the_wire_are_those_of_the_document() -> None:
+    document = json.loads((ROOT / "openapi.json").read_text())
+    told = document["info"]["description"]
+    assert all(f"{status} (" in told for status in (408, 431, 503))
+    kinds = document["components"]["schemas"]["Problem"]["properties"]["type"]["x-extensible-enum"]
+    assert {"urn:vaeserve:problem:request-timeout", "urn:vaeserve:problem:headers-too-large"} <= set(kinds)

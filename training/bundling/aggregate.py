@@ -1,0 +1,74 @@
+"""The aggregated posterior, q(z) = E_x[q(z|x)], as a Gaussian mixture: what latents of real images are spread like."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.special import logsumexp
+from sklearn.mixture import GaussianMixture
+
+from app.maths.gaussian import Floats, Mixture
+
+DRAWS_A_LABEL = 5000
+MAX_COMPONENTS = 6
+UNLABELLED_SHARE = 10
+"""Labels' worth of components and draws that stand for labels where there are none."""
+
+
+def components_a_label(latent: int) -> int:
+    """Components that one label's latents are fitted with: no more than have a draw for each of their parameters.
+
+    Of 1, 2, 3, 6 and 10, six made held-out draws from MNIST's posteriors likeliest in 32 dimensions, where a mean and a
+    full covariance have 560 parameters; in 2 dimensions, ten were better by 0.003 nats.
+    """
+    parameters = latent * (latent + 3) // 2
+    return max(1, min(MAX_COMPONENTS, DRAWS_A_LABEL // parameters))
+
+
+def fit_mixture(draws: Floats, labels: NDArray[np.uint8] | None, *, seed: int) -> Mixture:
+    """Fit a mixture with full covariances to latents `[N, d]`, label by label; a label weighs what its share is.
+
+    Give it *draws* from q(z|x), one an image: the posterior means alone are spread too little. Without labels every
+    component has the label -1, and there are as many of them as UNLABELLED_SHARE labels would have.
+    """
+    if labels is None:
+        return _fit_label(draws, -1, len(draws), seed, share=UNLABELLED_SHARE)
+    parts = [_fit_label(draws[labels == label], int(label), len(labels), seed) for label in np.unique(labels)]
+    return Mixture(
+        weights=np.concatenate([part.weights for part in parts]),
+        means=np.concatenate([part.means for part in parts]),
+        cholesky=np.concatenate([part.cholesky for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+    )
+
+
+def _fit_label(draws: Floats, label: int, total: int, seed: int, share: int = 1) -> Mixture:
+    weight, draws = len(draws) / total, draws[: share * DRAWS_A_LABEL]
+    count = max(1, min(share * components_a_label(draws.shape[1]), len(draws) // 2))
+    fitted = GaussianMixture(count, random_state=seed).fit(draws.astype(np.float64))
+    return Mixture(
+        weights=(fitted.weights_ * weight).astype(np.float32),
+        means=fitted.means_.astype(np.float32),
+        cholesky=np.linalg.cholesky(fitted.covariances_).astype(np.float32),
+        labels=np.full(count, label, np.int64),
+    )
+
+
+def gap_to_prior(mixture: Mixture, draws: Floats) -> float:
+    """How far the aggregated posterior is from the prior: a lower bound on KL(q(z) || N(0, I)), in nats.
+
+    The mean of log m(z) - log p(z) over draws `[N, d]` from the posteriors of images that the mixture m was not fitted
+    on. The bound is loose by KL(q || m). (Hoffman & Johnson 2016 have this KL as one of three terms of the ELBO.)
+    """
+    z = draws.astype(np.float64)
+    log_prior = -0.5 * np.square(z).sum(axis=1)  # log(2 pi) d / 2 is left out of both
+    return float((_log_density(mixture, z) - log_prior).mean())
+
+
+def _log_density(mixture: Mixture, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log m(z) `[N]` plus d/2 log(2 pi)."""
+    parts = []
+    for weight, mean, cholesky in zip(mixture.weights, mixture.means, mixture.cholesky.astype(np.float64), strict=True):
+        standard = solve_triangular(cholesky, (z - mean).T, lower=True)
+        log_scale = np.log(np.diag(cholesky)).sum()
+        parts.append(np.log(weight) - log_scale - 0.5 * np.square(standard).sum(axis=0))
+    return np.asarray(logsumexp(parts, axis=0))

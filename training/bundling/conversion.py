@@ -1,0 +1,146 @@
+"""Torch modules as ONNX files: what the graphs hold, how they are written, and the proof that they compute the same."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from app.bundle.manifest import Bundle
+from app.inference.session import Session
+from app.maths.gaussian import Posterior
+from training.fit.likelihood import Likelihood
+
+OPSET = 20
+BATCHES = (1, 2, 7, 64)
+TOLERANCE = 1e-4
+"""Largest difference of a float output from torch's, absolute plus relative; a grey level may differ by one."""
+
+
+class ExportError(Exception):
+    """A graph that does not compute what torch computes; the message names the tensor."""
+
+
+class ImageEncoder(nn.Module):
+    """Images uint8 `[N, C, H, W]` -> the encoder's heads, float32 `[N, latent]` each."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        heads: tuple[Tensor, ...] = self.encoder(image.float() / 255)
+        return heads
+
+
+class ImageDecoder(nn.Module):
+    """Latents float32 `[N, latent]` -> the mean as uint8 `[N, C, H, W]`, and the likelihood's parameters, float32."""
+
+    def __init__(self, decoder: nn.Module, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.decoder, self.likelihood = decoder, likelihood
+
+    def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        parameters = self.likelihood.parameters_of(self.decoder(latent))
+        # Clipped even where it is a sigmoid: ONNX leaves a cast from out of range undefined.
+        image = (self.likelihood.mean(parameters) * 255).round().clamp(0, 255).to(torch.uint8)
+        return image, *parameters.values()
+
+
+def write_graph(path: Path, module: nn.Module, example: Tensor, outputs: list[str]) -> None:
+    """Write `module` as one ONNX file with a dynamic batch; its input has the name of `forward`'s parameter.
+
+    `example` has two rows: the exporter would take a batch of one for a constant.
+    """
+    model = to_model(module, example, outputs, {0: torch.export.Dim("batch")})
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def to_model(
+    module: nn.Module | torch.export.ExportedProgram,
+    example: Tensor | None = None,
+    outputs: list[str] | None = None,
+    free: dict[int, Any] | None = None,
+) -> Any:
+    """`module` as an ONNX model without the exporter's notes; `free` holds torch's dimensions of the axes that vary.
+
+    A program brings its example and its dimensions along.
+    """
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            () if example is None else (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            output_names=outputs,
+            dynamic_shapes=None if free is None else (free,),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    return model
+
+
+def compare(written: Bundle, encoder: nn.Module, decoder: nn.Module, images: NDArray[np.uint8]) -> None:
+    """Run both graphs and both modules on `images`, and on latents drawn from their posteriors.
+
+    Raises:
+        ExportError: an output differs by more than TOLERANCE, or a grey level by more than one.
+    """
+    sessions = Session(written.encoder, name="encoder"), Session(written.decoder, name="decoder")
+    heads = sessions[0].run({"image": images})
+    posterior = Posterior(heads["mean"], heads.get("log_std"))
+    latents = posterior.draw(seed=0) if written.manifest.stochastic else posterior.mean
+    for size in BATCHES:
+        _compare_batch(sessions[0], encoder, images[:size])
+        _compare_batch(sessions[1], decoder, latents[:size])
+
+
+def _compare_batch(session: Session, module: nn.Module, rows: NDArray[Any]) -> None:
+    with torch.no_grad():
+        expected = [output.numpy() for output in module(torch.from_numpy(rows.copy()))]
+    outputs = session.run({session.inputs[0]: rows})
+    for (name, output), wanted in zip(outputs.items(), expected, strict=True):
+        if output.shape != wanted.shape or output.dtype != wanted.dtype:
+            raise ExportError(
+                f"`{name}` is {output.dtype} {output.shape}, not {wanted.dtype} {wanted.shape} as in torch"
+            )
+        difference = np.abs(output.astype(np.float64) - wanted)
+        allowed = 1 if output.dtype == np.uint8 else TOLERANCE * (1 + np.abs(wanted))
+        if not (difference <= allowed).all():  # and not `>`, which a NaN would pass
+            raise ExportError(
+                f"`{name}` in a batch of {len(rows)} differs between torch and ONNX Runtime by up to "
+                f"{difference.max():.3g}: the bundle is not written"
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what the exporter says about its own insides: deprecations, and packages that are not installed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip(message: Any) -> None:
+    """Remove the exporter's notes everywhere in a model: they hold stack traces with this machine's paths."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                _strip(part)

@@ -1,0 +1,167 @@
+"""What happens around a step and an epoch: the average of the weights, the log, the progress bar, early stopping."""
+
+import csv
+import subprocess
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor
+
+from training.fit.module import VaeModule
+from training.recipe import Recipe
+
+
+class EarlyStop(EarlyStopping):
+    """Stops for good: going on with a stopped run trains no further epoch."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+
+class EpochCheckpoint(ModelCheckpoint):
+    """Lightning's, which works out anew before each hook what it is called, and after each step whether to save."""
+
+    @cached_property
+    def state_key(self) -> str:
+        return super().state_key
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
+class WeightEma(WeightAveraging):
+    """Lightning's average of the weights, as an exponential moving one that finds its tensors once.
+
+    To look them up in two trees of modules after every step costs a small net a tenth of it. And it follows the
+    optimizer, as Lightning's hooks are called once for several steps. Buffers are not averaged: no net here has any.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=False)
+        self.decay = decay
+        self.averages: list[Tensor] = []
+        self.weights: list[Tensor] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert self._average_model is not None
+        self.averages = [average.detach() for average in self._average_model.module.parameters()]
+        self.weights = [weight.detach() for weight in pl_module.parameters()]
+        trainer.optimizers[0].register_step_post_hook(lambda *_: self.update(trainer.global_step + 1))
+
+    def update(self, step: int) -> None:
+        """Take in the weights that step number `step` left, from 1."""
+        weight = 1 - self.decay if step > 1 else 1.0  # it starts at the weights of the first step
+        torch._foreach_lerp_(self.averages, self.weights, weight)
+        self._latest_update_step = step
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
+class EpochLog(Callback):
+    """One CSV row, and one printed line, an epoch."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self.path, self.columns = path, columns
+        self.rows: list[dict[str, str]] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero and self.rows:  # resumed: the file may be older than the checkpoint, or gone
+            self._write()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": str(trainer.current_epoch + 1)} | {name: f"{metrics[name]:.3f}" for name in self.columns}
+        row |= {"train/skipped_steps": f"{metrics['train/skipped_steps']:.0f}"}
+        self.rows = [*self.rows[: trainer.current_epoch], row]
+        if trainer.is_global_zero:
+            self._write()
+            print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+    def _write(self) -> None:
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0].keys())
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class ProgressBar(Callback):
+    """A bar over the whole training, with the nats of the step and the time left."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps, {task.fields[nats]:.1f} nats,"),
+            TimeElapsedColumn(),
+            TextColumn("gone,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            speed_estimate_period=300,
+        )
+        self.task = TaskID(0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.progress.start()
+            assert isinstance(pl_module, VaeModule)
+            total = pl_module.total_steps
+            self.task = self.progress.add_task("", total=total, completed=trainer.global_step, epoch="", nats=0.0)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_global_zero:
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.progress.update(self.task, completed=trainer.global_step, epoch=epoch, nats=float(outputs["loss"]))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.progress.update(self.task, completed=trainer.global_step)
+            self.progress.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.progress.stop()
+
+
+class Provenance(Callback):
+    """Writes into every checkpoint the recipe and the commit that it comes from."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.commit = recipe, current_commit()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+        checkpoint["commit"] = self.commit
+
+
+def current_commit() -> str | None:
+    """The repository's commit, with `-dirty` where tracked files differ; None outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(  # noqa: S603 (a constant)
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,51 @@
+"""Weights to start from: those of a bundle, read from its ONNX graphs, whose initialisers keep their torch names."""
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from app.bundle.manifest import read_bundle
+from training.fit.module import VaeModule
+from training.recipe import RecipeError
+from training.reducing.halves import HALF
+
+
+def start_from(directory: Path, module: VaeModule) -> None:
+    """Copy the weights of the bundle in `directory` into `module`.
+
+    Every tensor of the bundle must have its place. What the bundle lacks keeps its fresh values: the added blocks of a
+    deeper net, which start as the identity, and a learned scale of the likelihood.
+
+    Raises:
+        BundleError: the bundle cannot be read.
+        RecipeError: a tensor of the bundle has no place of its shape in the net.
+    """
+    bundle = read_bundle(directory)
+    for name, half, content in (
+        ("encoder", module.encoder, bundle.encoder),
+        ("decoder", module.decoder, bundle.decoder),
+    ):
+        _load(f"{directory}: the {name}", half, _weights(content, f"{name}."))
+
+
+def _weights(graph: bytes, prefix: str) -> dict[str, Tensor]:
+    """The initialisers of a graph whose names begin with `prefix`, which is cut off; of some, their halves."""
+    initialisers = onnx.load_model_from_string(graph).graph.initializer
+    return {
+        tensor.name.removeprefix(prefix).removesuffix(HALF): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in initialisers
+        if tensor.name.startswith(prefix)
+    }
+
+
+def _load(what: str, half: nn.Module, weights: dict[str, Tensor]) -> None:
+    places = half.state_dict()
+    wrong = [name for name, weight in weights.items() if name not in places or places[name].shape != weight.shape]
+    if wrong or not weights:
+        raise RecipeError(
+            f"{what} has weights that fit no layer of training.fit.warm_start's net: {', '.join(wrong) or 'none'}"
+        )
+    half.load_state_dict(weights, strict=False)

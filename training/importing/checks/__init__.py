@@ -1,0 +1,1 @@
+"""Proofs that an import computes what its source does."""

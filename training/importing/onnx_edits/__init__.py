@@ -1,0 +1,1 @@
+"""Edits that turn foreign ONNX graphs into a bundle's."""
