@@ -113,7 +113,7 @@ def test_likelihoods_have_the_parameters_that_are_documented() -> None:
 
 
 def test_refusals_are_worded_as_documented() -> None:
-    said = "".join(path.read_text() for path in (ROOT / "app").glob("*.py"))
+    said = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
     documented = re.findall(r"`([^`]+)`", " ".join(row[0] for row in rows(BUNDLE, "What refuses a bundle")[2:]))
     assert len(documented) > 12
     assert [words for words in documented if words not in said] == []
