@@ -14,9 +14,10 @@ from pydantic import SecretStr
 
 from app import __version__
 from app.api.middleware.access import Access
-from app.api.middleware.body_limit import BodyLimit
+from app.api.middleware.errors import ErrorResponses
+from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import CrossOrigin, SecurityHeaders
-from app.api.middleware.request_log import Watch
+from app.api.middleware.request_log import RequestLog
 from app.api.openapi import document as openapi
 from app.api.operations import (
     combine,
@@ -149,15 +150,15 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", service.assets)
-    problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(problems.Problems)
-    if settings.asks_for_keys or keys or rates:  # else everybody may ask everything at any rate
+    # Starlette puts each before the ones added earlier: the innermost comes first here.
+    if settings.asks_for_keys or keys or rates:
         app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    app.add_middleware(ErrorResponses)
     app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    app.add_middleware(Watch, metrics=metrics, tracing=tracing)  # around all others
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
+    app.add_middleware(Exchanges, max_body_bytes=settings.max_body_bytes)
     openapi.install(app)
     return app
 

@@ -1,39 +1,18 @@
 """Management: models are loaded, unloaded and reloaded while the server runs. There where there are admin keys."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.middleware.access import check_admin
+from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.problems import documented
-from app.api.routing.state import Server, State, server_state
+from app.api.routing.state import Server
 from app.api.service.models import Name, VersionQuery
 from app.bundle.directory import Key
 from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unauthorized, UnknownModel
 
-_BEARER = HTTPBearer(
-    scheme_name="admin_key", description="VAE_ADMIN_KEY, or an admin key of VAE_KEYS_FILE.", auto_error=False
-)
-
-
-async def administered(request: Request, _: Annotated[Any, Security(_BEARER)]) -> State:
-    """The server, for who brings an admin key, and where no other process serves.
-
-    Raises:
-        Unauthorized, Forbidden: the request does not bring one.
-        Conflict: several workers serve, of which a request reaches one.
-    """
-    check_admin(request)
-    server = server_state(request)
-    if server.workers > 1:
-        raise Conflict("several workers serve, and a request reaches one: send SIGHUP to their supervisor instead")
-    return server
-
-
-# Of the router, so that it is asked before a query is looked at.
-router = APIRouter(tags=["manage"], dependencies=[Depends(administered)])
+router = APIRouter(tags=["manage"], dependencies=[ADMINISTRATION])
 
 _PROBLEMS = documented(Unauthorized, Forbidden, Conflict, BundleRefused)
 _OF_A_MODEL = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput)

@@ -25,17 +25,6 @@ class Assets(StaticFiles):
         return response
 
 
-def wants_page(request: Request) -> bool:
-    """Whether the request comes from a browser: its Accept names text/html."""
-    ranges = [item.strip().lower() for item in request.headers.get("accept", "").split(",")]
-    return any(item.partition(";")[0].strip() == "text/html" and not _is_refusal(item) for item in ranges)
-
-
-def _is_refusal(item: str) -> bool:
-    parameters = (part.strip() for part in item.split(";")[1:])
-    return any(part.startswith("q=") and part[2:].strip("0.") == "" for part in parameters)
-
-
 async def explorer(assets: Assets, request: Request) -> Response:
     """The explorer's page."""
     page = await assets.get_response("explorer/index.html", request.scope)

@@ -8,9 +8,10 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from app import __version__
+from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
-from app.api.service.pages import Assets, explorer, wants_page
+from app.api.service.pages import Assets, explorer
 from app.errors import Overloaded
 
 STATIC = Path(__file__).parents[2] / "static"
@@ -46,7 +47,7 @@ class Health(BaseModel):
 @router.get("/", operation_id="service", response_model=Service)
 async def service(request: Request, response: Response) -> Service | Response:
     """Name, version and links of this service."""
-    if wants_page(request):  # not in the document: clients that are generated from it ask for JSON
+    if wants_page(request.scope):  # not in the document: clients that are generated from it ask for JSON
         return await explorer(assets, request)
     response.headers["Vary"] = "Accept"
     return Service()

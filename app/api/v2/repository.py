@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
+from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.operation import parse_json
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
-from app.api.service.manage import administered
 from app.api.v2.graphs import GRAPHS, TAG
 from app.api.v2.index import optional_body
 from app.errors import (
@@ -23,8 +23,7 @@ from app.errors import (
 )
 from app.vae.catalog import Catalog
 
-# Of the router, so that it is asked before a body is looked at.
-router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[Depends(administered)])
+router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[ADMINISTRATION])
 
 _ERRORS = (BadRequest, Unauthorized, Forbidden, UnknownModel, Conflict, BodyTooLarge, InvalidInput)
 _UNLOAD_PROBLEMS = documented(*_ERRORS)
