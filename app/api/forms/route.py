@@ -16,7 +16,7 @@ from app.api.forms.writers import WRITERS, Answer, Result, Writer
 from app.api.routing.operation import Least
 from app.api.routing.problems import BODY_PROBLEMS, MODEL_PROBLEMS
 from app.api.routing.queries import ModelQuery
-from app.api.routing.state import Server, State
+from app.api.routing.state import RequestTiming, Server, State
 from app.vae.vae import Vae
 
 Compute = Callable[..., Awaitable[Result]]
@@ -82,12 +82,13 @@ def _endpoint(
 ) -> Callable[..., Any]:
     """What FastAPI documents by its signature, and `Operation` calls."""
 
-    async def endpoint(server: State, query: Any, body: Any = None) -> Answer | Response:
-        vae: Vae = server.catalog.find(query.model, query.version)
+    async def endpoint(server: State, timing: RequestTiming, query: Any, body: Any = None) -> Answer | Response:
+        vae: Vae = server.catalog.find(query.model, query.version).for_request(timing)
         inputs = () if reader is None else (await reader.read(server, vae, query, body),)
         return await writer.write(vae, query, await compute(server, vae, query, *inputs), answer)
 
-    annotations = {"server": Server, "query": Annotated[query, Query()]} | ({"body": reader.body} if reader else {})
+    annotations = {"server": Server, "timing": RequestTiming, "query": Annotated[query, Query()]}
+    annotations |= {"body": reader.body} if reader else {}
     endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in annotations.items()]
     )

@@ -12,7 +12,7 @@ from app.api.middleware.exchange import Exchange
 from app.errors import REFUSALS, Overloaded
 from app.metrics import Metrics
 from app.observability import logs
-from app.observability.timing import Timing, timed
+from app.observability.timing import Timing
 from app.observability.traceparent import trace_id
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class RequestLog:
         self._untold, self._next_overload_line = 0, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began, timing, exchange = time.perf_counter(), timed(), Exchange.of(scope)
+        began, timing, exchange = time.perf_counter(), Timing(), Exchange.of(scope)
+        scope["vae.timing"] = timing
         span = None if self._tracing is None else self._tracing.begin(scope, exchange.method)
         _identify(scope, timing, span)
         self._metrics.began()
@@ -90,11 +91,12 @@ def _identify(scope: Scope, timing: Timing, span: "RequestSpan | None") -> None:
         elif name == b"traceparent":
             parent = value
     request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else b"%016x" % random.getrandbits(64)
-    timing.request_id = request_id.decode()
     if span is not None:
-        timing.trace_id, timing.runs = span.trace_id, [] if span.is_recording else None
-    elif parent is not None:
-        timing.trace_id = trace_id(parent)
+        timing.runs = [] if span.is_recording else None
+        trace: str | None = span.trace_id
+    else:
+        trace = None if parent is None else trace_id(parent)
+    logs.identify(request_id.decode(), trace)
 
     async def mark(start: Message) -> None:
         start["headers"].append((b"x-request-id", request_id))

@@ -20,7 +20,7 @@ from app.api.routing.operation import AnyType, Operation
 from app.api.routing.problems import BODY_PROBLEMS
 from app.api.routing.queries import ModelQuery, QueryFloat, binary_body, check_count, raw_body
 from app.api.routing.response import Raw
-from app.api.routing.state import Server, State
+from app.api.routing.state import RequestTiming, Server, State
 from app.codecs.images import WRITERS, Pixels
 from app.codecs.tensors import of_bytes, to_bytes
 from app.errors import InvalidInput
@@ -116,11 +116,12 @@ async def latents_body(request: Request, server: Server) -> Latents:
 )
 async def remote_decode(
     server: Server,
+    timing: RequestTiming,
     query: Annotated[RemoteDecodeQuery, Query()],
     body: Annotated[Latents, Depends(latents_body)],
 ) -> Response:
     """As diffusers' `remote_decode` wants it: the picture of latents, a grid where they are several, or a tensor."""
-    vae = server.catalog.find(query.model, query.version)
+    vae = server.catalog.find(query.model, query.version).for_request(timing)
     latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
     images = await vae.decode(latents_of_values(latents, vae, server.limits.max_rows))
     if query.output_type == "pt":
@@ -142,12 +143,13 @@ async def remote_decode(
 )
 async def remote_encode(
     server: Server,
+    timing: RequestTiming,
     query: Annotated[RemoteEncodeQuery, Query()],
     body: Annotated[bytes, AnyType(raw_body)],
 ) -> Response:
     """As diffusers' `remote_encode` wants it: the mean of the posterior, of float32 unless the images are of another
     float type."""
-    vae = server.catalog.find(query.model, query.version)
+    vae = server.catalog.find(query.model, query.version).for_request(timing)
     if query.shape is None and query.dtype is None:
         images = await _image_of_file(server, vae, query, body)
     else:

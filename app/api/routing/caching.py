@@ -44,7 +44,7 @@ class Freshness:
         """
         if isinstance(query, SeedQuery) and query.seed is None:
             return cls(server.cache, _UNSEEDED, None, False)
-        vae = server.catalog.find(query.model, query.version)
+        vae = server.catalog.find(query.model, query.version).for_request(scope["vae.timing"])
         is_named = query.model is not None and query.version is not None
         rest = query.model_dump_json(exclude={"model", "version"})
         parts = (vae.digest, vae.execution_provider, __version__, operation, rest)

@@ -23,10 +23,10 @@ from starlette.types import Receive, Scope, Send
 from app.api.routing.caching import Freshness
 from app.api.routing.queries import BRANCHES, ModelQuery
 from app.api.routing.response import Raw
-from app.api.routing.state import State, server_state
+from app.api.routing.state import State, request_timing, server_state
 from app.errors import BodyTooLarge, InvalidInput, UnsupportedMediaType
 from app.inference.graphs import Lane
-from app.observability.timing import Timing, current
+from app.observability.timing import Timing
 
 Body = TypeVar("Body", bound=BaseModel)
 Least = Callable[[Any], tuple[Lane, int]]
@@ -69,21 +69,22 @@ class Operation(APIRoute):
         """Answer one request; errors are raised, and become problem documents further out."""
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405)
-        began, spent = time.perf_counter(), current()
+        began = time.perf_counter()
+        timing: Timing = scope["vae.timing"]
         server: State = scope["state"]["server"]
         query = self._arguments.query(scope)
         freshness = Freshness.of(server, scope, self.operation_id or "", query) if self._cacheable else None
         response = freshness.remembered() if freshness else None
         if response is None:
             if self._least is not None:
-                server.catalog.find(query.model, query.version).graphs.check_room(*self._least(query))
+                vae = server.catalog.find(query.model, query.version).for_request(timing)
+                vae.check_admission(*self._least(query))
             arguments = await self._arguments.read(server, query, scope, receive)
             answer = await server.departures.attend(self.endpoint(**arguments), receive)
             response = answer if isinstance(answer, Response) else self._json(answer)
             if freshness:
                 freshness.remember(response)
-        assert spent is not None
-        response.raw_headers += _timing_headers(spent, time.perf_counter() - began)
+        response.raw_headers += _timing_headers(timing, time.perf_counter() - began)
         await response(scope, receive, send)
 
     def _json(self, answer: BaseModel) -> Response:
@@ -91,11 +92,11 @@ class Operation(APIRoute):
         return Raw.of(content, b"application/json")
 
 
-def _timing_headers(spent: Timing, total: float) -> list[tuple[bytes, bytes]]:
+def _timing_headers(timing: Timing, total: float) -> list[tuple[bytes, bytes]]:
     """Milliseconds that the request's rows waited for a slot, that the graphs took, and in all."""
     return [
-        (b"x-queue-time", b"%.3f" % (1e3 * spent.queue)),
-        (b"x-inference-time", b"%.3f" % (1e3 * spent.inference)),
+        (b"x-queue-time", b"%.3f" % (1e3 * timing.queue)),
+        (b"x-inference-time", b"%.3f" % (1e3 * timing.inference)),
         (b"x-total-time", b"%.3f" % (1e3 * total)),
     ]
 
@@ -104,7 +105,7 @@ class _Arguments:
     """How an endpoint's parameters are read from a request."""
 
     def __init__(self, endpoint: Callable[..., Any], openapi_extra: dict[str, Any] | None, in_path: set[str]) -> None:
-        self._server = self._query = ""
+        self._server = self._timing = self._query = ""
         self._parse: Callable[[bytes], ModelQuery] = lambda _: ModelQuery()  # whatever it says, without a model of it
         self._path: dict[str, TypeAdapter[Any]] = {}
         self._body: tuple[str, Callable[[Scope, Receive, State], Awaitable[Any]]] | None = None
@@ -117,6 +118,8 @@ class _Arguments:
                 self._query, self._parse = name, _query_parser(kind)
             elif isinstance(marker, params.Depends) and marker.dependency is server_state:
                 self._server = name
+            elif isinstance(marker, params.Depends) and marker.dependency is request_timing:
+                self._timing = name
             elif isinstance(marker, params.Depends):
                 self._body = name, _request_reader(cast(Any, marker.dependency))
                 if not isinstance(marker, AnyType):
@@ -142,6 +145,8 @@ class _Arguments:
             RequestValidationError, VaeError: a body, or a parameter of the path, that cannot be read.
         """
         arguments: dict[str, Any] = {self._server: server}
+        if self._timing:
+            arguments[self._timing] = scope["vae.timing"]
         if self._query:
             arguments[self._query] = query
         for name, kind in self._path.items():
