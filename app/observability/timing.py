@@ -1,4 +1,4 @@
-"""Where a request's time goes, and what that comes to over all of them. Stdlib only."""
+"""Time that requests spend in the queue and in inference, per request and per graph."""
 
 import time
 from dataclasses import dataclass
@@ -9,16 +9,18 @@ GraphName = tuple[str, str]
 
 
 class GraphRun(NamedTuple):
-    """What became of a request's rows in one graph; times are of `time.monotonic()`."""
+    """The rows of one request in one graph. Times are seconds of `time.monotonic()`."""
 
     graph: GraphName
     rows: int
     batch_rows: int
-    """Rows of the largest batch that some of them were in; 0 if none ran."""
+    """Rows of the largest batch that some of the rows were in; 0 if none ran."""
     submitted: float
+    """When the rows entered the queue."""
     began: float
-    """When the first of them was taken; 0 if none was."""
+    """When the first row was taken from the queue; 0 if none was."""
     ended: float
+    """When the last row was done or dropped."""
 
 
 @dataclass(slots=True)
@@ -42,29 +44,29 @@ class Timing:
 
 @dataclass(slots=True)
 class Statistics:
-    """What became of the requests of one graph since it was loaded; times in seconds, added up."""
+    """Counts and summed times of the requests of one graph since it was loaded."""
 
     graph: GraphName | None = None
-    """What it is called, where somebody is told of its batches."""
+    """Name of the graph; None if no observer is told of its batches."""
     requests: int = 0
-    """Requests that succeeded,"""
+    """Requests that succeeded."""
     rows: int = 0
-    """their rows,"""
+    """Rows of the requests that succeeded."""
     queue: float = 0.0
-    """the time until the first row of each was taken,"""
+    """Seconds in the queue, until the first row was taken, of the requests that succeeded."""
     inference: float = 0.0
-    """and from then until the last was done."""
+    """Seconds from then until the last row was done, of the requests that succeeded."""
     batches: int = 0
-    """Batches that were run, of one or more requests' rows."""
+    """Batches that ran, of rows of one or more requests."""
     failures: int = 0
-    """Requests that failed, were refused or ran out of time,"""
+    """Requests that failed, were refused or ran out of time."""
     failing: float = 0.0
-    """and the time until they did."""
+    """Seconds from the start of those requests until they failed."""
     last: float = 0.0
     """When the last request succeeded, in seconds since 1970; 0 if none did."""
 
     def succeeded(self, rows: int, queue: float, inference: float) -> None:
-        """Count a request that did."""
+        """Count a request that succeeded."""
         self.requests += 1
         self.rows += rows
         self.queue += queue
@@ -72,6 +74,6 @@ class Statistics:
         self.last = time.time()
 
     def failed(self, seconds: float) -> None:
-        """Count a request that did, after so long."""
+        """Count a request that failed after `seconds`."""
         self.failures += 1
         self.failing += seconds

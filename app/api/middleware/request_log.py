@@ -13,7 +13,6 @@ from app.errors import REFUSALS, Overloaded
 from app.metrics import Metrics
 from app.observability import logs
 from app.observability.timing import Timing
-from app.observability.traceparent import trace_id
 
 if TYPE_CHECKING:
     from app.observability.tracing import RequestSpan, Tracing
@@ -95,7 +94,7 @@ def _identify(scope: Scope, timing: Timing, span: "RequestSpan | None") -> None:
         timing.runs = [] if span.is_recording else None
         trace: str | None = span.trace_id
     else:
-        trace = None if parent is None else trace_id(parent)
+        trace = None if parent is None else logs.trace_id_of(parent)
     logs.identify(request_id.decode(), trace)
 
     async def mark(start: Message) -> None:
