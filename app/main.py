@@ -38,8 +38,7 @@ from app.api.routing.application import Application
 from app.api.routing.disconnect import Departures
 from app.api.routing.state import State
 from app.api.service import manage, models, service
-from app.api.v2 import index, inference, metadata, repository, statistics
-from app.api.v2 import service as v2_service
+from app.api.v2 import index, inference, metadata, repository, server, statistics
 from app.cache import Cache
 from app.errors import REFUSALS
 from app.inference.batcher import Batcher
@@ -74,7 +73,7 @@ ROUTERS = (
     models,
     service,
 )
-V2_ROUTERS = (v2_service, statistics, metadata, inference, index)
+V2_ROUTERS = (server, statistics, metadata, inference, index)
 """The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
 MANAGEMENT = (manage, repository)
 """What there is only where there are admin keys, and a request reaches all that serves."""

@@ -8,7 +8,7 @@ from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import SecurityHeaders
 from app.api.service.service import Health
-from app.api.v2.service import Live
+from app.api.v2.server import Live
 from app.cluster.fan_out import TOGETHER, Models, get_model
 from app.cluster.messages import Answer, Request
 from app.cluster.routing import model_of

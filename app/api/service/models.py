@@ -1,4 +1,4 @@
-"""`GET /models`: what is served, and how it is."""
+"""`GET /models`: the served models and their state."""
 
 from typing import Annotated, Literal
 
@@ -23,14 +23,14 @@ class ServedModel(BaseModel):
     version: int
     versions: list[int] = Field(description="Every version of this model, ascending.")
     default: bool = Field(description="Whether requests that name no model get this one.")
-    state: Literal["ready"] = Field(description="`ready`: it answers.")
+    state: Literal["ready"] = Field(description="`ready`: the model takes requests.")
     queued_rows: int = Field(description="Rows that wait for a slot now.")
-    execution_provider: Literal["cpu", "cuda"] = Field(description="Where ONNX Runtime runs it.")
+    execution_provider: Literal["cpu", "cuda"] = Field(description="ONNX Runtime's execution provider.")
     manifest: Manifest = Field(description="The bundle's manifest.")
 
 
 class ServedModels(BaseModel):
-    """Everything that is served."""
+    """All served models."""
 
     default: str = Field(description="The model of requests that name none.")
     queued_rows: int = Field(description="Rows that wait for a slot now, of all models.")
@@ -41,9 +41,9 @@ Name = Annotated[str, Path(description="A model's name.", examples=["mnist-2d"])
 
 
 class VersionQuery(Strict):
-    """Which version."""
+    """Which version of a model."""
 
-    version: int | None = Field(None, ge=1, description="The newest if absent.")
+    version: int | None = Field(None, ge=1, description="A version; the newest if absent.")
 
 
 @router.get("/models", operation_id="list_models")

@@ -1,4 +1,4 @@
-"""`/v2/models/{name}`: whether a graph is ready, its tensors, and its configuration as Triton has one."""
+"""`/v2/models/{name}`: whether a graph is ready, its tensors, and its configuration in Triton's form."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from app.api.v2.graphs import (
     FIND_PROBLEMS,
     READY_PROBLEMS,
     TAG,
-    Graph,
+    GraphModel,
     GraphPath,
     VersionPath,
     datatype,
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v2", tags=[TAG])
 
 
 class ModelReady(BaseModel):
-    """That a graph takes requests."""
+    """The graph is ready."""
 
     name: str
     ready: Literal[True] = True
@@ -33,7 +33,7 @@ class TensorMetadata(BaseModel):
 
     name: str
     datatype: str = Field(description="UINT8 or FP32.")
-    shape: list[int] = Field(description="Sizes; -1 is the number of rows, and any size that will do.")
+    shape: list[int] = Field(description="Sizes; -1 for the number of rows and for any other variable size.")
 
 
 class ModelMetadata(BaseModel):
@@ -47,11 +47,11 @@ class ModelMetadata(BaseModel):
 
 
 class ConfigTensor(BaseModel):
-    """One input or output, as a Triton configuration has it."""
+    """One input or output of a Triton configuration."""
 
     name: str
     data_type: str = Field(description="TYPE_UINT8 or TYPE_FP32.")
-    dims: list[int] = Field(description="Sizes of one row; -1 where any will do.")
+    dims: list[int] = Field(description="Sizes of one row; -1 for a variable size.")
 
 
 class ModelConfig(BaseModel):
@@ -60,7 +60,7 @@ class ModelConfig(BaseModel):
     name: str
     platform: Literal["onnxruntime_onnx"] = "onnxruntime_onnx"
     backend: Literal["onnxruntime"] = "onnxruntime"
-    max_batch_size: int = Field(description="Most rows of one request.")
+    max_batch_size: int = Field(description="Maximum rows of one request.")
     input: list[ConfigTensor]
     output: list[ConfigTensor]
     default_model_filename: str
@@ -112,12 +112,12 @@ async def model_version_config(
     return _config(server, find_graph(server.catalog, timing, name, version))
 
 
-def _ready(server: State, graph: Graph) -> ModelReady:
+def _ready(server: State, graph: GraphModel) -> ModelReady:
     server.catalog.check_ready()
     return ModelReady(name=graph.name)
 
 
-def _metadata(server: State, graph: Graph) -> ModelMetadata:
+def _metadata(server: State, graph: GraphModel) -> ModelMetadata:
     inputs, outputs = (
         [TensorMetadata(name=name, datatype=datatype(it), shape=wire_shape(it)) for name, it in tensors.items()]
         for tensors in (graph.inputs, graph.outputs)
@@ -126,7 +126,7 @@ def _metadata(server: State, graph: Graph) -> ModelMetadata:
     return ModelMetadata(name=graph.name, versions=versions, inputs=inputs, outputs=outputs)
 
 
-def _config(server: State, graph: Graph) -> ModelConfig:
+def _config(server: State, graph: GraphModel) -> ModelConfig:
     inputs, outputs = (
         [ConfigTensor(name=name, data_type=f"TYPE_{datatype(it)}", dims=wire_shape(it)[1:]) for name, it in it.items()]
         for it in (graph.inputs, graph.outputs)
