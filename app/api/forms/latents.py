@@ -7,17 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from app.api.forms.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
-from app.api.routing.queries import (
-    NOT_NULL,
-    JsonInt,
-    Latents,
-    ModelQuery,
-    OneLatent,
-    PercentileQuery,
-    Strict,
-    check_count,
-)
+from app.api.forms.bodies import NOT_NULL, JsonInt, Latents, OneLatent
+from app.api.forms.images import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_images
+from app.api.routing.queries import ModelQuery, PercentileQuery, Strict, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.codecs.npy import read_npy
@@ -131,7 +123,7 @@ async def _read_images(
     """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
     texts = [points[index].image or "" for index in pictured]
     try:
-        return await decode_pictures(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
+        return await decode_images(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
     except InvalidInput as error:
         index = pictured[int(error.pointer.removeprefix("/"))]
         raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None

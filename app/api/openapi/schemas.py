@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
+from app.api.routing.operation import LIKE
+
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
-LIKE = "x-like"
-"""Names the schema that stands in a schema's place: pydantic writes no reference to what it does not define."""
 
 _NULL = {"type": "null"}
 

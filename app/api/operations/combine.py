@@ -1,20 +1,18 @@
 """`POST /combine`: latent arithmetic."""
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
+from app.api.forms.bodies import JsonFloat
+from app.api.forms.images import EXAMPLE_IMAGE
 from app.api.forms.latents import PictureQuery, Point, finite, locate
-from app.api.forms.pictures import EXAMPLE_IMAGE
-from app.api.forms.readers import json_of
-from app.api.forms.route import offer
+from app.api.forms.readers import json_readers
+from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, decoded
 from app.api.routing.operation import Operation
-from app.api.routing.queries import JsonFloat, Strict
+from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["combine"], route_class=Operation)
 
 
 class Term(Point):
@@ -46,12 +44,15 @@ async def _combine(server: State, vae: Vae, query: PictureQuery, body: CombineRe
         return await decoded(vae, query, finite(total[None], "/terms", rows=False))
 
 
-offer(
-    router,
-    "/combine",
-    _combine,
-    query=PictureQuery,
-    reads=json_of(CombineRequest),
-    answer=LatentImages,
-    forms={"": ("json", "json"), "/image": ("json", "picture")},
+OPERATIONS = in_forms(
+    Operation(
+        path="/combine",
+        operation_id="combine",
+        tag="combine",
+        query=PictureQuery,
+        compute=_combine,
+        answer=LatentImages,
+    ),
+    {"": ("json", "json"), "/image": ("json", "image")},
+    json_readers(CombineRequest),
 )

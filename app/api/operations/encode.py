@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import IMAGES_TO_ARRAYS, offer
-from app.api.forms.writers import Answer, LatentList, Percentiles, Result
+from app.api.forms.readers import IMAGE_READERS
+from app.api.forms.route import IMAGES_TO_ARRAYS, in_forms
+from app.api.forms.writers import LatentList, ModelResponse, Percentiles, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, SeedQuery
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["encode"], route_class=Operation)
 
 
 class EncodeQuery(SeedQuery, PercentileQuery):
@@ -22,7 +20,7 @@ class EncodeQuery(SeedQuery, PercentileQuery):
     draw: bool = Field(False, description="Also answer one draw from each posterior.")
 
 
-class EncodeResponse(Answer):
+class EncodeResponse(ModelResponse):
     """Posteriors q(z|x), one a picture."""
 
     mean: LatentList = Field(description="Means of the posteriors.")
@@ -56,13 +54,16 @@ async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -
     return Result(arrays=arrays, facts=facts)
 
 
-offer(
-    router,
-    "/encode",
-    _encode,
-    query=EncodeQuery,
-    reads="images",
-    answer=EncodeResponse,
-    forms=IMAGES_TO_ARRAYS,
-    least=lambda query: ("encoder", 1),
+OPERATIONS = in_forms(
+    Operation(
+        path="/encode",
+        operation_id="encode",
+        tag="encode",
+        query=EncodeQuery,
+        compute=_encode,
+        answer=EncodeResponse,
+        min_rows=lambda query: ("encoder", 1),
+    ),
+    IMAGES_TO_ARRAYS,
+    IMAGE_READERS,
 )

@@ -2,21 +2,19 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
+from app.api.forms.bodies import JSON_INT
+from app.api.forms.images import EXAMPLE_IMAGE
 from app.api.forms.latents import PictureQuery, Point, finite, locate
-from app.api.forms.pictures import EXAMPLE_IMAGE
-from app.api.forms.readers import json_of
-from app.api.forms.route import offer
+from app.api.forms.readers import json_readers
+from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, decoded
 from app.api.routing.operation import Operation
-from app.api.routing.queries import JSON_INT, Strict
+from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.errors import InvalidInput
 from app.vae.vae import Method, Vae
-
-router = APIRouter(tags=["interpolate"], route_class=Operation)
 
 
 class InterpolateRequest(Strict):
@@ -46,12 +44,15 @@ async def _interpolate(server: State, vae: Vae, query: PictureQuery, body: Inter
         return await decoded(vae, query, finite(latents, "/points", rows=False), method=method)
 
 
-offer(
-    router,
-    "/interpolate",
-    _interpolate,
-    query=PictureQuery,
-    reads=json_of(InterpolateRequest),
-    answer=InterpolateResponse,
-    forms={"": ("json", "json"), "/image": ("json", "animation")},
+OPERATIONS = in_forms(
+    Operation(
+        path="/interpolate",
+        operation_id="interpolate",
+        tag="interpolate",
+        query=PictureQuery,
+        compute=_interpolate,
+        answer=InterpolateResponse,
+    ),
+    {"": ("json", "json"), "/image": ("json", "animation")},
+    json_readers(InterpolateRequest),
 )

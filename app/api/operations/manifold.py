@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
+from app.api.forms.route import in_forms
 from app.api.forms.writers import Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, check_count
@@ -13,8 +12,6 @@ from app.api.routing.state import State
 from app.errors import InvalidInput
 from app.maths.gaussian import manifold_grid
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["manifold"], route_class=Operation)
 
 TwoDims = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
@@ -51,4 +48,13 @@ def plane_dims(vae: Vae, dims: list[int] | None) -> tuple[int, int]:
     return first, second
 
 
-offer(router, "/manifold", _manifold, query=ManifoldQuery, forms={"/image": (None, "picture")})
+OPERATIONS = in_forms(
+    Operation(
+        path="/manifold",
+        operation_id="manifold",
+        tag="manifold",
+        query=ManifoldQuery,
+        compute=_manifold,
+    ),
+    {"/image": (None, "image")},
+)

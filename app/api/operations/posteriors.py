@@ -4,11 +4,10 @@ import asyncio
 from typing import Literal
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
-from app.api.forms.writers import Answer, Percentiles, Result
+from app.api.forms.route import in_forms
+from app.api.forms.writers import ModelResponse, Percentiles, Result
 from app.api.operations.manifold import TwoDims, plane_dims
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery
@@ -17,8 +16,6 @@ from app.bundle.arrays import HeldOut
 from app.codecs.scatter import scatter
 from app.errors import InvalidInput
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["posteriors"], route_class=Operation)
 
 
 class PlaneQuery(ModelQuery):
@@ -36,7 +33,7 @@ class PosteriorsQuery(PlaneQuery, PercentileQuery):
     space: Literal["plane", "latent"] = Field("plane", description="Two dimensions of each mean, or all of them.")
 
 
-class PosteriorsResponse(Answer):
+class PosteriorsResponse(ModelResponse):
     """Posterior means of images that the model never saw."""
 
     dims: list[int] = Field(description="The latent dimensions that `mean` has.")
@@ -77,5 +74,26 @@ def _some(vae: Vae, query: PlaneQuery) -> HeldOut:
     return HeldOut(np.ascontiguousarray(held_out.means[: query.n]), labels)
 
 
-offer(router, "/posteriors", _posteriors, query=PosteriorsQuery, answer=PosteriorsResponse, forms={"": (None, "json")})
-offer(router, "/posteriors", _scatter, query=PlaneQuery, forms={"/image": (None, "picture")})
+OPERATIONS = (
+    *in_forms(
+        Operation(
+            path="/posteriors",
+            operation_id="posteriors",
+            tag="posteriors",
+            query=PosteriorsQuery,
+            compute=_posteriors,
+            answer=PosteriorsResponse,
+        ),
+        {"": (None, "json")},
+    ),
+    *in_forms(
+        Operation(
+            path="/posteriors",
+            operation_id="posteriors",
+            tag="posteriors",
+            query=PlaneQuery,
+            compute=_scatter,
+        ),
+        {"/image": (None, "image")},
+    ),
+)

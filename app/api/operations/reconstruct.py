@@ -1,17 +1,15 @@
 """`POST /reconstruct`: images encoded and decoded."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import IMAGES_TO_IMAGES, offer
+from app.api.forms.readers import IMAGE_READERS
+from app.api.forms.route import IMAGES_TO_IMAGES, in_forms
 from app.api.forms.writers import Images, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import SeedQuery
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.vae.vae import PREDICTIVE_DRAWS, Mode, Vae
-
-router = APIRouter(tags=["reconstruct"], route_class=Operation)
 
 
 class ReconstructQuery(SeedQuery):
@@ -36,13 +34,16 @@ async def _reconstruct(server: State, vae: Vae, query: ReconstructQuery, images:
     return Result({"images": reconstructed}, facts={} if query.mode == "mean" else {"seed": seed})
 
 
-offer(
-    router,
-    "/reconstruct",
-    _reconstruct,
-    query=ReconstructQuery,
-    reads="images",
-    answer=ReconstructResponse,
-    forms=IMAGES_TO_IMAGES,
-    least=lambda query: ("decoder", PREDICTIVE_DRAWS if query.mode == "predictive" else 1),
+OPERATIONS = in_forms(
+    Operation(
+        path="/reconstruct",
+        operation_id="reconstruct",
+        tag="reconstruct",
+        query=ReconstructQuery,
+        compute=_reconstruct,
+        answer=ReconstructResponse,
+        min_rows=lambda query: ("decoder", PREDICTIVE_DRAWS if query.mode == "predictive" else 1),
+    ),
+    IMAGES_TO_IMAGES,
+    IMAGE_READERS,
 )

@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import Field
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
 
+from app.api.forms.bodies import BytesBody
+from app.api.forms.images import ReadingQuery, images_of_files
 from app.api.forms.latents import latents_of_values
-from app.api.forms.pictures import ReadingQuery, images_of_files
-from app.api.forms.writers import one_picture, stamp
-from app.api.routing.operation import AnyType, Operation
-from app.api.routing.problems import BODY_PROBLEMS
-from app.api.routing.queries import ModelQuery, QueryFloat, binary_body, check_count, raw_body
-from app.api.routing.response import Raw
-from app.api.routing.state import Server, State
+from app.api.forms.writers import MODEL_HEADERS, binary_response, model_headers, write_grid
+from app.api.routing.operation import Operation, Reader
+from app.api.routing.queries import ModelQuery, QueryFloat, check_count
+from app.api.routing.response import RawResponse
+from app.api.routing.state import State
 from app.codecs.images import WRITERS, Pixels
 from app.codecs.tensors import of_bytes, to_bytes
 from app.errors import InvalidInput
@@ -38,22 +40,7 @@ _LARGEST = {"float16": 65_504.0, "float32": 3.4028235e38, "bfloat16": 3.3895e38}
 _HEADERS = {
     "shape": ("Of the tensor, as a JSON list.", "string"),
     "dtype": ("Its data type.", "string"),
-    "X-Model": ("The model that answered.", "string"),
-    "X-Version": ("Its version.", "integer"),
-}
-
-
-def _documented(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI of a tensor, or of pictures in its place."""
-    answer = {
-        "description": description,
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (TENSOR, *media_types)},
-        "headers": {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in _HEADERS.items()},
-    }
-    return BODY_PROBLEMS | {200: answer}
-
-
-router = APIRouter(prefix="/remote", tags=["remote"], route_class=Operation)
+} | MODEL_HEADERS
 
 
 class ScalingQuery(ModelQuery):
@@ -95,59 +82,38 @@ class RemoteEncodeQuery(ScalingQuery, ReadingQuery):
 
 
 @dataclass(frozen=True)
-class Latents:
-    """A body of latents, and whether its sender wants a tensor even where it asks for a picture."""
+class TensorBody:
+    """The content of a body of latents."""
 
     content: bytes
     wants_tensor: bool
+    """Whether the client wants a tensor even if it asks for an image: the library does if it has an image processor,
+    and says so in the header Accept alone."""
 
 
-async def latents_body(request: Request, server: Server) -> Latents:
-    """The whole body; of a picture the library wants a tensor if it has a processor, which only `Accept` tells."""
-    return Latents(await raw_body(request, server), request.headers.get("accept") == TENSOR)
+class _LatentsBody(BytesBody):
+    async def read(self, scope: Scope, receive: Receive, server: State) -> TensorBody:
+        content = await super().read(scope, receive, server)
+        return TensorBody(content, Headers(scope=scope).get("accept") == TENSOR)
 
 
-@router.post(
-    "/decode",
-    operation_id="remote_decode",
-    openapi_extra=binary_body(TENSOR, "Latents as `shape` and `dtype` say."),
-    response_class=Response,
-    responses=_documented("A picture or a tensor.", "image/png", "image/jpeg"),
-)
-async def remote_decode(
-    server: Server,
-    query: Annotated[RemoteDecodeQuery, Query()],
-    body: Annotated[Latents, Depends(latents_body)],
-) -> Response:
-    """As diffusers' `remote_decode` wants it: the picture of latents, a grid where they are several, or a tensor."""
-    vae = server.catalog.find(query.model, query.version)
+async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: TensorBody) -> Response:
+    """As diffusers' `remote_decode` wants it: the image of latents, a grid where they are several, or a tensor."""
     latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
     images = await vae.decode(latents_of_values(latents, vae, server.limits.max_rows))
     if query.output_type == "pt":
         if query.partial_postprocess:
-            return _tensor(vae, _colour(images), "uint8")
+            return _tensor(vae, _rgb(images), "uint8")
         return _tensor(vae, _planes(images) / np.float32(127.5) - 1, query.dtype)
     if body.wants_tensor:
-        return _tensor(vae, _planes(_colour(images)) / np.float32(255), query.dtype)
-    content = await one_picture(images, query.image_format)
-    return Raw.of(content, WRITERS[query.image_format].media_type.encode(), stamp(vae))
+        return _tensor(vae, _planes(_rgb(images)) / np.float32(255), query.dtype)
+    content = await write_grid(images, query.image_format)
+    return RawResponse.of(content, WRITERS[query.image_format].media_type.encode(), model_headers(vae))
 
 
-@router.post(
-    "/encode",
-    operation_id="remote_encode",
-    openapi_extra=binary_body("application/octet-stream", "A picture, or a tensor as `shape` and `dtype` say."),
-    response_class=Response,
-    responses=_documented("The posterior means, scaled, [N, *latent]."),
-)
-async def remote_encode(
-    server: Server,
-    query: Annotated[RemoteEncodeQuery, Query()],
-    body: Annotated[bytes, AnyType(raw_body)],
-) -> Response:
+async def _encode(server: State, vae: Vae, query: RemoteEncodeQuery, body: bytes) -> Response:
     """As diffusers' `remote_encode` wants it: the mean of the posterior, of float32 unless the images are of another
     float type."""
-    vae = server.catalog.find(query.model, query.version)
     if query.shape is None and query.dtype is None:
         images = await _image_of_file(server, vae, query, body)
     else:
@@ -192,11 +158,37 @@ def _planes(images: Pixels) -> Pixels:
     return images.transpose(0, 3, 1, 2)
 
 
-def _colour(images: Pixels) -> Pixels:
+def _rgb(images: Pixels) -> Pixels:
     """`[N, H, W, 3]`: the library makes pictures of these, which it cannot of one channel."""
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
 
 def _tensor(vae: Vae, array: NDArray[Any], dtype: str) -> Response:
     told = [(b"shape", json.dumps(array.shape).encode()), (b"dtype", dtype.encode())]
-    return Raw.of(to_bytes(array, dtype), TENSOR.encode(), stamp(vae) + told)
+    return RawResponse.of(to_bytes(array, dtype), TENSOR.encode(), model_headers(vae) + told)
+
+
+OPERATIONS = (
+    Operation(
+        path="/remote/decode",
+        operation_id="remote_decode",
+        tag="remote",
+        query=RemoteDecodeQuery,
+        compute=_decode,
+        reader=Reader(_LatentsBody(TENSOR, "Latents as `shape` and `dtype` say.")),
+        responses=binary_response("An image or a tensor.", (TENSOR, "image/png", "image/jpeg"), _HEADERS),
+    ),
+    Operation(
+        path="/remote/encode",
+        operation_id="remote_encode",
+        tag="remote",
+        query=RemoteEncodeQuery,
+        compute=_encode,
+        reader=Reader(
+            BytesBody(
+                "application/octet-stream", "An image, or a tensor as `shape` and `dtype` say.", takes_any_type=True
+            )
+        ),
+        responses=binary_response("The posterior means, scaled, [N, *latent].", (TENSOR,), _HEADERS),
+    ),
+)

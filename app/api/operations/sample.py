@@ -1,16 +1,13 @@
 """`GET /sample`: images that the model makes up."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
+from app.api.forms.route import in_forms
 from app.api.forms.writers import Result, SeededImages, decoded
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
 from app.vae.vae import Source, Vae
-
-router = APIRouter(tags=["sample"], route_class=Operation)
 
 
 class SampleQuery(SeedQuery, PercentileQuery):
@@ -45,10 +42,20 @@ async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
     return await decoded(vae, query, latents, seed=seed)
 
 
-FORMS = {
+_FORMS = {
     "": (None, "json"),
     "/image": (None, "grid"),
     "/npy": (None, "npy"),
     "/safetensors": (None, "safetensors"),
 }
-offer(router, "/sample", _sample, query=SampleQuery, answer=SeededImages, forms=FORMS)
+OPERATIONS = in_forms(
+    Operation(
+        path="/sample",
+        operation_id="sample",
+        tag="sample",
+        query=SampleQuery,
+        compute=_sample,
+        answer=SeededImages,
+    ),
+    _FORMS,
+)

@@ -3,11 +3,11 @@
 from dataclasses import asdict
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import IMAGES_TO_ARRAYS, offer
-from app.api.forms.writers import Answer, Result
+from app.api.forms.readers import IMAGE_READERS
+from app.api.forms.route import IMAGES_TO_ARRAYS, in_forms
+from app.api.forms.writers import ModelResponse, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import SeedQuery
 from app.api.routing.state import State
@@ -16,8 +16,6 @@ from app.errors import InvalidInput
 from app.maths.bounds import Binarize
 from app.maths.gaussian import Floats
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["score"], route_class=Operation)
 
 
 class ScoreQuery(SeedQuery):
@@ -37,7 +35,7 @@ class ScoreQuery(SeedQuery):
     explain: bool = Field(False, description="Also answer what each pixel adds to `reconstruction`, as a picture.")
 
 
-class ScoreResponse(Answer):
+class ScoreResponse(ModelResponse):
     """Scores in nats, one a picture, in their order."""
 
     k: int = Field(description="Draws an image.")
@@ -87,13 +85,16 @@ def _shown(explanation: Floats) -> tuple[Pixels, Floats]:
     return pixels[..., None], np.stack([low, high], axis=1)
 
 
-offer(
-    router,
-    "/score",
-    _score,
-    query=ScoreQuery,
-    reads="images",
-    answer=ScoreResponse,
-    forms=IMAGES_TO_ARRAYS,
-    least=lambda query: ("explain" if query.explain else "score", query.k),
+OPERATIONS = in_forms(
+    Operation(
+        path="/score",
+        operation_id="score",
+        tag="score",
+        query=ScoreQuery,
+        compute=_score,
+        answer=ScoreResponse,
+        min_rows=lambda query: ("explain" if query.explain else "score", query.k),
+    ),
+    IMAGES_TO_ARRAYS,
+    IMAGE_READERS,
 )

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
+from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, decoded
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery, QueryFloat, Seed
@@ -14,8 +13,6 @@ from app.api.routing.state import State
 from app.errors import InvalidInput
 from app.maths.gaussian import Floats
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["traverse"], route_class=Operation)
 
 _DIMS = 10
 """Dimensions shown if none are asked for."""
@@ -92,5 +89,14 @@ def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:
     return query.dims
 
 
-FORMS = {"": (None, "json"), "/image": (None, "grid")}
-offer(router, "/traverse", _traverse, query=TraverseQuery, answer=TraverseResponse, forms=FORMS)
+OPERATIONS = in_forms(
+    Operation(
+        path="/traverse",
+        operation_id="traverse",
+        tag="traverse",
+        query=TraverseQuery,
+        compute=_traverse,
+        answer=TraverseResponse,
+    ),
+    {"": (None, "json"), "/image": (None, "grid")},
+)

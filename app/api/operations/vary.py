@@ -1,18 +1,15 @@
 """`POST /vary`: neighbours of an image."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.readers import ONE_IMAGE
-from app.api.forms.route import offer
+from app.api.forms.readers import ONE_IMAGE_READERS
+from app.api.forms.route import in_forms
 from app.api.forms.writers import Result, SeededImages, decoded
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["vary"], route_class=Operation)
 
 
 class VaryQuery(SeedQuery, PercentileQuery):
@@ -33,5 +30,15 @@ async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Re
         return await decoded(vae, query, latents, seed=seed)
 
 
-FORMS = {"": ("json", "json"), "/image": ("json", "grid")}
-offer(router, "/vary", _vary, query=VaryQuery, reads=ONE_IMAGE, answer=SeededImages, forms=FORMS)
+OPERATIONS = in_forms(
+    Operation(
+        path="/vary",
+        operation_id="vary",
+        tag="vary",
+        query=VaryQuery,
+        compute=_vary,
+        answer=SeededImages,
+    ),
+    {"": ("json", "json"), "/image": ("json", "grid")},
+    ONE_IMAGE_READERS,
+)

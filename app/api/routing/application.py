@@ -1,4 +1,4 @@
-"""The application: FastAPI, but operations on models are found by method and path, and answered without its layers.
+"""The application: FastAPI, but requests to operations skip FastAPI's own layers.
 
 HEAD is answered as GET is, without the body.
 """
@@ -9,16 +9,16 @@ from fastapi import FastAPI
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.routing.operation import Operation
+from app.api.routing.operation import OperationRoute
 
 
 class Application(FastAPI):
-    """FastAPI with a way straight to the operations; FastAPI still documents them, and answers everything else."""
+    """FastAPI that finds operations by method and path; FastAPI itself documents them and answers all other routes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._operations: dict[tuple[str, str], Operation] = {}
-        self._patterns: list[Operation] = []
+        self._operations: dict[tuple[str, str], OperationRoute] = {}
+        self._patterns: list[OperationRoute] = []
         self._direct: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,8 +33,8 @@ class Application(FastAPI):
                 return
         await super().__call__(scope, receive, send)
 
-    def _matching(self, scope: Scope) -> Operation | None:
-        """The operation whose path has parameters and fits; they are put into the scope."""
+    def _matching(self, scope: Scope) -> OperationRoute | None:
+        """The operation whose path has parameters and matches; the parameters are put into the scope."""
         for operation in self._patterns:
             match, found = operation.matches(scope)
             if match is Match.FULL:
@@ -43,11 +43,11 @@ class Application(FastAPI):
         return None
 
     def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI's layers, and beside them the few that an operation needs: ours."""
+        """FastAPI's layers, and beside them our middleware alone, for operations."""
         for route in self.routes:
-            if isinstance(route, Operation) and route.param_convertors:
+            if isinstance(route, OperationRoute) and route.param_convertors:
                 self._patterns.append(route)
-            elif isinstance(route, Operation):
+            elif isinstance(route, OperationRoute):
                 self._operations |= {(method, route.path): route for method in route.methods or ()}
         direct: ASGIApp = _handle
         for layer, arguments, options in reversed(self.user_middleware):
@@ -57,7 +57,7 @@ class Application(FastAPI):
 
 
 def _without_body(send: Send) -> Send:
-    """Sends what a GET would be answered with, but for the body."""
+    """Send the response to a GET without its body."""
 
     async def head(message: Message) -> None:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)

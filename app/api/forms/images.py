@@ -1,4 +1,4 @@
-"""Pictures and arrays of a request, as images of the model that is asked."""
+"""The images of a request, from image files or arrays to uint8 `[N, H, W, C]` as the model takes them."""
 
 import asyncio
 import binascii
@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, Field
 
-from app.api.routing.queries import MOST, Strict, check_count
+from app.api.forms.bodies import MAX_ITEMS
+from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import Limits, State
 from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.codecs.npy import read_npy
@@ -30,19 +31,19 @@ _INLINE_PIXELS = 16_384
 """Plain pictures of so many pixels are read in less time than the hop to a thread and back takes under load."""
 
 
-class PicturesRequest(Strict):
-    """Pictures."""
+class PicturesRequest(Strict):  # the name of its schema, which clients are generated from
+    """Images."""
 
     images: list[Base64Image] = Field(
         min_length=1,
-        max_length=MOST,
+        max_length=MAX_ITEMS,
         fail_fast=True,
         description="Pictures; each may carry a `data:` prefix.",
         examples=[[EXAMPLE_IMAGE]],
     )
 
 
-class ReadingQuery(BaseModel):
+class ReadingQuery(Strict):
     """How pictures are read into a model's images."""
 
     background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] | None = Field(
@@ -115,7 +116,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     Raises:
         InvalidInput: one of them cannot be read; the pointer says which.
     """
-    return await decode_pictures(server, contents, query.reading(vae, server.limits))
+    return await decode_images(server, contents, query.reading(vae, server.limits))
 
 
 async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
@@ -178,7 +179,7 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
     return contents
 
 
-async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
+async def decode_images(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
     """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
     bytes can hold millions of pixels."""
     pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
