@@ -140,7 +140,7 @@ def test_a_parameter_that_no_query_string_can_hold_is_refused_at_the_start(query
 
 
 def test_a_parameter_of_two_names_or_none_is_refused_at_the_start() -> None:
-    with pytest.raises(TypeError, match="two query models have a field invert"):
+    with pytest.raises(TypeError, match="two query models have a field background"):
         OperationRoute(replace(BRIGHTNESS, query=IMAGE_READERS["json"].query))
     with pytest.raises(TypeError, match="no query model has the path's parameter name"):
         OperationRoute(replace(BRIGHTNESS, path="/brightness/{name}"))
