@@ -7,11 +7,27 @@ import json
 import logging
 import sys
 import time
-from typing import Any, Literal
-
-from app.observability.timing import current
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
 
 Format = Literal["text", "json"]
+
+
+class RequestIds(NamedTuple):
+    """What log records and their readers correlate a request by."""
+
+    request_id: str
+    """The client's X-Request-ID, or one that was made up."""
+    trace_id: str | None
+    """W3C's trace id, 32 hexadecimal digits; None if the request is part of no trace."""
+
+
+_request: ContextVar[RequestIds | None] = ContextVar("request", default=None)
+
+
+def identify(request_id: str, trace_id: str | None) -> None:
+    """Put these ids into every record that this context makes from now on."""
+    _request.set(RequestIds(request_id, trace_id))
 
 
 def configure(level: str, format: Format) -> None:
@@ -71,8 +87,8 @@ def _time(record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """The request that the record is about, and what else it has, without what is None."""
-    request, fields = current(), getattr(record, "fields", {})
-    named = {"request_id": request.request_id, "trace_id": request.trace_id, **fields} if request else fields
+    request, fields = _request.get(), getattr(record, "fields", {})
+    named = {**request._asdict(), **fields} if request else fields
     return {name: value for name, value in named.items() if value is not None}
 
 

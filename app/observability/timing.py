@@ -1,7 +1,6 @@
 """Where a request's time goes, and what that comes to over all of them. Stdlib only."""
 
 import time
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ GraphName = tuple[str, str]
 """A model's name, and encoder or decoder."""
 
 
-class Run(NamedTuple):
+class GraphRun(NamedTuple):
     """What became of a request's rows in one graph; times are of `time.monotonic()`."""
 
     graph: GraphName
@@ -24,21 +23,21 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class Timing:
-    """Where the time of a request's rows went, in seconds, added up over the graphs that it runs; its names, and
-    which model it asked."""
+    """Where the time of one request went, and which model it asked.
+
+    The request log makes it, the batcher adds to it.
+    """
 
     queue: float = 0.0
-    """Until the first of them was taken,"""
+    """Seconds until the first row of each graph run was taken, summed over the runs."""
     inference: float = 0.0
-    """and from then until the last was done."""
-    request_id: str | None = None
-    trace_id: str | None = None
-    """W3C's, 32 hexadecimal digits; None where it is part of no trace."""
+    """Seconds from then until the last row was done, summed over the runs."""
     model: str | None = None
-    """None where it asked none, or one that there is not."""
+    """Name of the model; None if the request named none or an unknown one."""
     version: int | None = None
-    runs: list[Run] | None = None
-    """Each of them, where somebody wants to know: where the request is traced."""
+    """Version of the model; None if `model` is None."""
+    runs: list[GraphRun] | None = None
+    """Each graph run, in the order in which they ended; None unless the request is traced."""
 
 
 @dataclass(slots=True)
@@ -76,24 +75,3 @@ class Statistics:
         """Count a request that did, after so long."""
         self.failures += 1
         self.failing += seconds
-
-
-_current: ContextVar[Timing | None] = ContextVar("timing", default=None)
-
-
-def timed() -> Timing:
-    """A new timing, to which is added from now on what the rows of the request in this context wait and take."""
-    timing = Timing()
-    _current.set(timing)
-    return timing
-
-
-def current() -> Timing | None:
-    """The timing of the request in this context; None outside of one."""
-    return _current.get()
-
-
-def asks(model: str, version: int) -> None:
-    """The request in this context, if there is one, asks this model."""
-    if (timing := _current.get()) is not None:
-        timing.model, timing.version = model, version

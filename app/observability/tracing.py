@@ -25,7 +25,7 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, set_span_in_context
 
 from app import __version__
-from app.observability.timing import Run, Timing
+from app.observability.timing import GraphRun, Timing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
 _LONGEST_PATH, _LONGEST_ADDRESS = 256, 64
@@ -111,7 +111,7 @@ class RequestSpan:
             self._add(run)
         span.end()
 
-    def _add(self, run: Run) -> None:
+    def _add(self, run: GraphRun) -> None:
         """The wait and the inference of rows in one graph, as spans."""
         since_1970 = time.time_ns() - time.monotonic_ns()
         submitted, began, ended = (since_1970 + int(1e9 * at) for at in (run.submitted, run.began, run.ended))

@@ -16,6 +16,7 @@ from app.codecs.npy import read_npy
 from app.codecs.safetensors import read_safetensors
 from app.errors import InvalidInput
 from app.maths.gaussian import Floats
+from app.vae.points import Points, finite_latents
 from app.vae.vae import Vae
 
 
@@ -84,48 +85,49 @@ def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
         raise InvalidInput("latents must be floats")
     vae.geometry.check_latents(array.shape)
     check_count(len(array), limit, "")
-    return finite(array)
+    return finite_latents(array)
 
 
-async def locate(
+async def read_points(
     server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pointer: str = "/points"
-) -> Floats:
-    """Latents `[P, *latent]` of points: posterior means of images, class means, or as given.
+) -> Points:
+    """Points of a request: latents as given, class means, and images that are still to be encoded.
 
     Raises:
-        InvalidInput: one of them cannot be located; the pointer says which.
+        InvalidInput: a point is none of this model's, or of another size than the first; the pointer says which.
     """
-    located: dict[int, Floats] = {}
-    pictured = [index for index, point in enumerate(points) if point.image is not None]
-    if len(pictured) > server.limits.max_rows:
+    latents: dict[int, Floats] = {}
+    image_rows = [index for index, point in enumerate(points) if point.image is not None]
+    if len(image_rows) > server.limits.max_rows:
         raise InvalidInput(f"at most {server.limits.max_rows} may be images", pointer)
     for index, point in enumerate(points):
         try:
             if point.latent is not None:
-                located[index] = check_latents([point.latent], vae, 1, "")[0]
+                latents[index] = check_latents([point.latent], vae, 1, "")[0]
             elif point.label is not None:
-                located[index] = vae.tables.label_mean(point.label)
+                latents[index] = vae.tables.label_mean(point.label)
         except InvalidInput as error:
             member = "label" if point.latent is None else "latent"
             raise InvalidInput(error.detail, f"{pointer}/{index}/{member}") from None
-    if pictured:
-        images = await _read_images(server, vae, query, points, pictured, pointer)
-        located |= zip(pictured, (await vae.encode(images)).mean, strict=True)
+    images = await _read_images(server, vae, query, points, image_rows, pointer) if image_rows else None
+    if images is not None:
+        latents |= dict.fromkeys(image_rows, np.zeros(vae.geometry.latent_of(*images.shape[1:3]), np.float32))
     for index in range(1, len(points)):
-        if located[index].shape != located[0].shape:
+        if latents[index].shape != latents[0].shape:
             raise InvalidInput("of another size than the first: a path and a sum are of one size", f"{pointer}/{index}")
-    return np.stack([located[index] for index in range(len(points))])
+    all_latents = all(point.latent is not None for point in points)
+    return Points(np.stack([latents[index] for index in range(len(points))]), images, image_rows, all_latents, pointer)
 
 
 async def _read_images(
-    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pictured: list[int], pointer: str
+    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], image_rows: list[int], pointer: str
 ) -> Pixels:
-    """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
-    texts = [points[index].image or "" for index in pictured]
+    """Images `[M, H, W, C]` of the points `image_rows`; an error points at its point."""
+    texts = [points[index].image or "" for index in image_rows]
     try:
         return await decode_images(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
     except InvalidInput as error:
-        index = pictured[int(error.pointer.removeprefix("/"))]
+        index = image_rows[int(error.pointer.removeprefix("/"))]
         raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
 
 
@@ -148,7 +150,7 @@ def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/lat
                 raise InvalidInput(f"this model's latents are [{vae.geometry.latent_words}]", f"{pointer}/{index}")
             if _shape(latent) != shape:
                 raise InvalidInput("of another size than the first", f"{pointer}/{index}")
-    return finite(np.array(latents, np.float64), pointer)
+    return finite_latents(np.array(latents, np.float64), pointer)
 
 
 def _shape(latent: list[Any]) -> tuple[int, ...]:
@@ -157,17 +159,3 @@ def _shape(latent: list[Any]) -> tuple[int, ...]:
         return (len(latent),)
     heights, widths = {len(plane) for plane in latent}, {len(row) for plane in latent for row in plane}
     return (len(latent), *heights, *widths) if len(heights) == len(widths) == 1 else ()
-
-
-def finite(array: NDArray[Any], pointer: str = "", *, rows: bool = True) -> Floats:
-    """Float32 of latents `[N, *latent]`.
-
-    Raises:
-        InvalidInput: one of them is not finite as float32; the pointer is that row's, unless `rows` is false.
-    """
-    with np.errstate(over="ignore"):
-        latents = array.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
-    if len(bad):
-        raise InvalidInput("not finite as float32", f"{pointer}/{bad[0]}" if rows else pointer)
-    return np.ascontiguousarray(latents)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from app.api.routing.operation import LIKE, Writer
-from app.api.routing.queries import PercentileQuery, Strict
+from app.api.routing.queries import Strict
 from app.api.routing.response import Header, RawResponse
 from app.codecs.images import WRITERS as IMAGE_FORMATS
 from app.codecs.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile, write_animation, write_image
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
-from app.maths.gaussian import Floats
+from app.vae.points import Decoded
 from app.vae.vae import Vae
 
 MAX_JSON_NUMBERS = 2**20
@@ -76,15 +76,10 @@ class SeededImages(LatentImages):
     seed: int = Field(description="The seed of the draws.")
 
 
-async def decoded(
-    vae: Vae, query: PercentileQuery, latents: Floats, columns: int | None = None, **facts: Any
-) -> Result:
-    """Decode latents `[N, *latent]`.
-
-    The result has their images, the latents, their percentiles if the query asks for them, and `facts`.
-    """
-    arrays = {"latents": latents, "latent_percentile": vae.latent_percentile(latents) if query.percentile else None}
-    return Result({"images": await vae.decode(latents)}, arrays, facts, columns)
+def latent_images(decoded: Decoded, columns: int | None = None, **facts: Any) -> Result:
+    """The result of an operation that decodes latents."""
+    arrays = {"latents": decoded.latents, "latent_percentile": decoded.latent_percentile}
+    return Result({"images": decoded.images}, arrays, facts, columns)
 
 
 class FormatQuery(Strict):

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import REFUSALS, Overloaded
 from app.metrics import Metrics
 from app.observability import logs
-from app.observability.timing import timed
+from app.observability.timing import Timing
 from app.observability.traceparent import trace_id
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class _Exchange:
     __slots__ = ("_id", "_receive", "_send", "began", "bytes_in", "bytes_out", "method", "scope", "status", "timing")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.began, self.timing = time.perf_counter(), timed()
+        self.began, self.timing = time.perf_counter(), Timing()
+        scope["vae.timing"] = self.timing
         self.scope, self._receive, self._send = scope, receive, send
         self.method: str = scope.get("vae.method", scope["method"])
         self.status, self.bytes_in, self.bytes_out = _CLIENT_GONE, 0, 0
@@ -99,12 +100,12 @@ class _Exchange:
             elif name == b"traceparent":
                 parent = value
         self._id = given if given is not None and _REQUEST_ID.fullmatch(given) else b"%016x" % random.getrandbits(64)
-        timing = self.timing
-        timing.request_id = self._id.decode()
         if span is not None:
-            timing.trace_id, timing.runs = span.trace_id, [] if span.is_recording else None
-        elif parent is not None:
-            timing.trace_id = trace_id(parent)
+            self.timing.runs = [] if span.is_recording else None
+            trace: str | None = span.trace_id
+        else:
+            trace = None if parent is None else trace_id(parent)
+        logs.identify(self._id.decode(), trace)
 
     async def receive(self) -> Message:
         """The next message of the client's."""

@@ -5,10 +5,10 @@ from pydantic import ConfigDict, Field
 
 from app.api.forms.bodies import JsonFloat
 from app.api.forms.images import EXAMPLE_IMAGE
-from app.api.forms.latents import PictureQuery, Point, finite, locate
+from app.api.forms.latents import PictureQuery, Point, read_points
 from app.api.forms.readers import json_readers
 from app.api.forms.route import in_forms
-from app.api.forms.writers import LatentImages, Result, decoded
+from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import Strict
 from app.api.routing.state import State
@@ -36,12 +36,10 @@ class CombineRequest(Strict):
 
 async def _combine(server: State, vae: Vae, query: PictureQuery, body: CombineRequest) -> Result:
     """The sum of weighted latents, and the image that it decodes to: z = sum of weight_i * z_i."""
-    with vae.graphs.held("decoder", 1):
-        latents = await locate(server, vae, query, body.terms, "/terms")
-        weights = np.array([term.weight for term in body.terms])
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = np.tensordot(weights, latents.astype(np.float64), axes=1)
-        return await decoded(vae, query, finite(total[None], "/terms", rows=False))
+    vae.check_admission("decoder", 1)
+    points = await read_points(server, vae, query, body.terms, "/terms")
+    weights = np.array([term.weight for term in body.terms])
+    return latent_images(await vae.combine(points, weights, percentile=query.percentile))
 
 
 OPERATIONS = in_forms(

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from app.api.forms.bodies import JSON_INT
 from app.api.forms.images import EXAMPLE_IMAGE
-from app.api.forms.latents import PictureQuery, Point, finite, locate
+from app.api.forms.latents import PictureQuery, Point, read_points
 from app.api.forms.readers import json_readers
 from app.api.forms.route import in_forms
-from app.api.forms.writers import LatentImages, Result, decoded
+from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import Strict
 from app.api.routing.state import State
@@ -37,11 +37,10 @@ async def _interpolate(server: State, vae: Vae, query: PictureQuery, body: Inter
     """(P - 1) * (steps - 1) + 1 pictures on the way through P points."""
     if body.steps > server.limits.max_steps:
         raise InvalidInput(f"must be 2 to {server.limits.max_steps}", "/steps")
-    with vae.graphs.held("decoder", (len(body.points) - 1) * (body.steps - 1) + 1):
-        points = await locate(server, vae, query, body.points)
-        all_given = all(point.latent is not None for point in body.points)
-        latents, method = await vae.interpolate(points, body.steps, body.method, all_given=all_given)
-        return await decoded(vae, query, finite(latents, "/points", rows=False), method=method)
+    vae.check_admission("decoder", (len(body.points) - 1) * (body.steps - 1) + 1)
+    points = await read_points(server, vae, query, body.points)
+    decoded, method = await vae.interpolate(points, body.steps, body.method, percentile=query.percentile)
+    return latent_images(decoded, method=method)
 
 
 OPERATIONS = in_forms(

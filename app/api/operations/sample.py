@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from app.api.forms.route import in_forms
-from app.api.forms.writers import Result, SeededImages, decoded
+from app.api.forms.writers import Result, SeededImages, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
@@ -39,7 +39,7 @@ async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
         source=query.source,
         label=query.label,
     )
-    return await decoded(vae, query, latents, seed=seed)
+    return latent_images(await vae.decode_latents(latents, percentile=query.percentile), seed=seed)
 
 
 _FORMS = {

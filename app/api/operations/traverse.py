@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from app.api.forms.route import in_forms
-from app.api.forms.writers import LatentImages, Result, decoded
+from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery, QueryFloat, Seed
 from app.api.routing.state import State
@@ -55,10 +55,12 @@ async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
     facts = {"values": values.tolist(), "seed": query.seed, "label": query.label}
     if query.direction is not None:
         latents = base + values[:, None] * _direction(vae, query, query.direction)
-        return await decoded(vae, query, latents, columns=query.steps, direction=query.direction, **facts)
+        decoded = await vae.decode_latents(latents, percentile=query.percentile)
+        return latent_images(decoded, columns=query.steps, direction=query.direction, **facts)
     dims = _dims(server, vae, query)
     latents = vae.traverse(base, dims, values)
-    return await decoded(vae, query, latents, columns=query.steps, dims=dims, **facts)
+    decoded = await vae.decode_latents(latents, percentile=query.percentile)
+    return latent_images(decoded, columns=query.steps, dims=dims, **facts)
 
 
 async def _base(vae: Vae, query: TraverseQuery) -> Floats:

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from app.api.forms.readers import ONE_IMAGE_READERS
 from app.api.forms.route import in_forms
-from app.api.forms.writers import Result, SeededImages, decoded
+from app.api.forms.writers import Result, SeededImages, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
@@ -25,9 +25,7 @@ async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Re
     """Draws around the posterior of one picture, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
     check_count(query.n, server.limits.max_rows, "/query/n")
     seed = query.seed_or_new()
-    with vae.graphs.held("decoder", query.n, images.shape[1:3]):
-        latents = await vae.vary(await vae.encode(images), query.n, query.radius, seed)
-        return await decoded(vae, query, latents, seed=seed)
+    return latent_images(await vae.vary(images, query.n, query.radius, seed, percentile=query.percentile), seed=seed)
 
 
 OPERATIONS = in_forms(

@@ -24,7 +24,7 @@ from app.api.routing.queries import ModelQuery, ParsedQuery, QueryParser
 from app.api.routing.response import Header
 from app.api.routing.state import State
 from app.inference.graphs import Lane
-from app.observability.timing import Timing, current
+from app.observability.timing import Timing
 from app.vae.catalog import Catalog
 from app.vae.vae import Vae
 
@@ -74,13 +74,13 @@ class Writer:
     """What the response is, if it is not JSON."""
 
 
-def find_by_query(catalog: Catalog, query: ModelQuery) -> Vae:
-    """The model that the query names.
+def find_by_query(catalog: Catalog, timing: Timing, query: ModelQuery) -> Vae:
+    """The model that the query names, for one request.
 
     Raises:
         UnknownModel: there is none.
     """
-    return catalog.find(query.model, query.version)
+    return catalog.find(query.model, query.version).for_request(timing)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Operation:
     min_rows: Callable[[Any], tuple[Lane, int]] | None = None
     """Minimum rows that a request will run, and where, from its query. If the queue cannot take them, the response is
     503, and the body is not read."""
-    find: Callable[[Catalog, Any], Vae] = find_by_query
-    """Finds the model that the request names in `query`."""
+    find: Callable[[Catalog, Timing, Any], Vae] = find_by_query
+    """Finds the model that the request names in `query`, for one request."""
     description: str = ""
     """What the operation does; the docstring of `compute` if empty."""
     responses: Mapping[int | str, dict[str, Any]] = field(default_factory=dict)
@@ -151,22 +151,21 @@ class OperationRoute(APIRoute):
         operation = self.operation
         if scope["method"] != self._method:
             raise HTTPException(405)
-        began, timing = time.perf_counter(), current()
+        began, timing = time.perf_counter(), scope["vae.timing"]
         server: State = scope["state"]["server"]
         query = self._parser.parse(scope["query_string"], scope["path_params"] if self.param_convertors else {})
-        vae = operation.find(server.catalog, query.operation)
+        vae = operation.find(server.catalog, timing, query.operation)
         policy = None
         if operation.reader is None:
             policy = CachePolicy.of(server.cache, scope, operation.operation_id, vae, query)
         response = policy.cached_response() if policy else None
         if response is None:
             if operation.min_rows is not None:
-                vae.graphs.check_room(*operation.min_rows(query.operation))
+                vae.check_admission(*operation.min_rows(query.operation))
             content = await operation.reader.body.read(scope, receive, server) if operation.reader else None
             response = await server.watcher.watch(self._answer(server, vae, query, content), receive)
             if policy:
                 policy.store(response)
-        assert timing is not None
         response.raw_headers += _timing_headers(timing, time.perf_counter() - began)
         await response(scope, receive, send)
 

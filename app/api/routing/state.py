@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from app.api.routing.disconnect import DisconnectWatcher
 from app.cache import Cache
+from app.observability.timing import Timing
 from app.vae.catalog import Catalog
 
 
@@ -60,4 +61,10 @@ def server_state(request: Request) -> State:
     return cast(State, request.scope["state"]["server"])
 
 
+def request_timing(request: Request) -> Timing:
+    """The request's timing, from the request log."""
+    return cast(Timing, request.scope["vae.timing"])
+
+
 Server = Annotated[State, Depends(server_state)]
+RequestTiming = Annotated[Timing, Depends(request_timing)]

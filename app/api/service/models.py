@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.api.routing.problems import documented
 from app.api.routing.queries import Strict
-from app.api.routing.state import Server
+from app.api.routing.state import RequestTiming, Server
 from app.bundle.manifest import Manifest
 from app.errors import InvalidInput, UnknownModel
 from app.vae.catalog import Catalog
@@ -58,9 +58,11 @@ async def list_models(server: Server) -> ServedModels:
 
 
 @router.get("/models/{name}", operation_id="get_model", responses=documented(UnknownModel, InvalidInput))
-async def get_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> ServedModel:
+async def get_model(
+    server: Server, timing: RequestTiming, name: Name, query: Annotated[VersionQuery, Query()]
+) -> ServedModel:
     """One model, with its manifest."""
-    return _describe(server.catalog, server.catalog.find(name, query.version))
+    return _describe(server.catalog, server.catalog.find(name, query.version).for_request(timing))
 
 
 def _describe(catalog: Catalog, vae: Vae) -> ServedModel:

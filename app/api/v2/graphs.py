@@ -10,6 +10,7 @@ from fastapi import Path
 from numpy.typing import NDArray
 
 from app.api.routing.problems import documented
+from app.api.routing.state import RequestTiming
 from app.bundle.manifest import Tensor
 from app.codecs.tensors import NAMES
 from app.errors import InvalidInput, Overloaded, UnknownModel
@@ -75,7 +76,7 @@ class Graph:
             self.vae.geometry.check_images(shape, pointer, planes=True)
         else:
             self.vae.geometry.check_latents(shape, pointer)
-            self.vae.check_room(shape[0], shape[1:], pointer)
+            self.vae.check_pixels(shape[0], shape[1:], pointer)
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -95,11 +96,11 @@ class Graph:
     async def run(self, rows: NDArray[Any], outputs: list[str], seconds: float | None) -> dict[str, NDArray[Any]]:
         """Some outputs for rows of its input; `seconds` is how long they may wait for a slot."""
         with_parameters = not set(outputs) <= set(self.usual)
-        return await self.vae.graphs.run(self.kind, rows, with_parameters=with_parameters, seconds=seconds)
+        return await self.vae.run_graph(self.kind, rows, with_parameters=with_parameters, seconds=seconds)
 
 
-def find_graph(catalog: Catalog, name: str, version: int | None = None) -> Graph:
-    """The graph that the protocol calls `name`, in the newest version if `version` is None.
+def find_graph(catalog: Catalog, timing: RequestTiming, name: str, version: int | None = None) -> Graph:
+    """The graph that the protocol calls `name`, for one request; in the newest version if `version` is None.
 
     Raises:
         UnknownModel: there is none.
@@ -107,7 +108,7 @@ def find_graph(catalog: Catalog, name: str, version: int | None = None) -> Graph
     model, _, kind = name.rpartition(".")
     if kind not in GRAPHS:
         raise UnknownModel("models end in .encoder or .decoder; POST /v2/repository/index lists them")
-    return Graph(catalog.find(model, version), kind)
+    return Graph(catalog.find(model, version).for_request(timing), kind)
 
 
 def all_graphs(catalog: Catalog) -> Iterator[Graph]:

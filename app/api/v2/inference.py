@@ -55,7 +55,7 @@ _NEWEST = Operation(
     operation_id="v2_model_infer",
     tag=TAG,
     query=NewestGraph,
-    find=lambda catalog, path: find_graph(catalog, path.name).vae,
+    find=lambda catalog, timing, path: find_graph(catalog, timing, path.name).vae,
     compute=infer,
     reader=Reader(InferBody()),
     answer=InferReply,
@@ -68,7 +68,7 @@ OPERATIONS = (
         path="/v2/models/{name}/versions/{version}/infer",
         operation_id="v2_model_version_infer",
         query=GraphVersion,
-        find=lambda catalog, path: find_graph(catalog, path.name, path.version).vae,
+        find=lambda catalog, timing, path: find_graph(catalog, timing, path.name, path.version).vae,
         description="As `v2_model_infer`, in this version.",
     ),
 )

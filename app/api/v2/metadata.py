@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import Server, State
+from app.api.routing.state import RequestTiming, Server, State
 from app.api.v2.graphs import (
     FIND_PROBLEMS,
     READY_PROBLEMS,
@@ -67,21 +67,23 @@ class ModelConfig(BaseModel):
 
 
 @router.get("/models/{name}", operation_id="v2_model_metadata", responses=FIND_PROBLEMS)
-async def model_metadata(server: Server, name: GraphPath) -> ModelMetadata:
+async def model_metadata(server: Server, timing: RequestTiming, name: GraphPath) -> ModelMetadata:
     """Inputs and outputs of a graph, in its newest version."""
-    return _metadata(server, find_graph(server.catalog, name))
+    return _metadata(server, find_graph(server.catalog, timing, name))
 
 
 @router.get("/models/{name}/versions/{version}", operation_id="v2_model_version_metadata", responses=FIND_PROBLEMS)
-async def model_version_metadata(server: Server, name: GraphPath, version: VersionPath) -> ModelMetadata:
+async def model_version_metadata(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> ModelMetadata:
     """Inputs and outputs of a graph."""
-    return _metadata(server, find_graph(server.catalog, name, version))
+    return _metadata(server, find_graph(server.catalog, timing, name, version))
 
 
 @router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=FIND_PROBLEMS | READY_PROBLEMS)
-async def model_ready(server: Server, name: GraphPath) -> ModelReady:
+async def model_ready(server: Server, timing: RequestTiming, name: GraphPath) -> ModelReady:
     """The graph is loaded and takes rows."""
-    return _ready(server, find_graph(server.catalog, name))
+    return _ready(server, find_graph(server.catalog, timing, name))
 
 
 @router.get(
@@ -89,21 +91,25 @@ async def model_ready(server: Server, name: GraphPath) -> ModelReady:
     operation_id="v2_model_version_ready",
     responses=FIND_PROBLEMS | READY_PROBLEMS,
 )
-async def model_version_ready(server: Server, name: GraphPath, version: VersionPath) -> ModelReady:
+async def model_version_ready(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> ModelReady:
     """This version of the graph is loaded and takes rows."""
-    return _ready(server, find_graph(server.catalog, name, version))
+    return _ready(server, find_graph(server.catalog, timing, name, version))
 
 
 @router.get("/models/{name}/config", operation_id="v2_model_config", responses=FIND_PROBLEMS)
-async def model_config(server: Server, name: GraphPath) -> ModelConfig:
+async def model_config(server: Server, timing: RequestTiming, name: GraphPath) -> ModelConfig:
     """Triton's configuration of a graph, in its newest version."""
-    return _config(server, find_graph(server.catalog, name))
+    return _config(server, find_graph(server.catalog, timing, name))
 
 
 @router.get("/models/{name}/versions/{version}/config", operation_id="v2_model_version_config", responses=FIND_PROBLEMS)
-async def model_version_config(server: Server, name: GraphPath, version: VersionPath) -> ModelConfig:
+async def model_version_config(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> ModelConfig:
     """Triton's configuration of a graph."""
-    return _config(server, find_graph(server.catalog, name, version))
+    return _config(server, find_graph(server.catalog, timing, name, version))
 
 
 def _ready(server: State, graph: Graph) -> ModelReady:

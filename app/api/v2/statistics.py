@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import Server
+from app.api.routing.state import RequestTiming, Server
 from app.api.v2.graphs import FIND_PROBLEMS, TAG, Graph, GraphPath, VersionPath, all_graphs, find_graph
 
 router = APIRouter(prefix="/v2", tags=[TAG])
@@ -49,20 +49,22 @@ async def statistics(server: Server) -> Statistics:
 
 
 @router.get("/models/{name}/stats", operation_id="v2_model_statistics", responses=FIND_PROBLEMS)
-async def model_statistics(server: Server, name: GraphPath) -> Statistics:
+async def model_statistics(server: Server, timing: RequestTiming, name: GraphPath) -> Statistics:
     """Statistics of every version of a graph, of this one server process."""
-    newest = find_graph(server.catalog, name)
+    newest = find_graph(server.catalog, timing, name)
     versions = server.catalog.versions(newest.vae.manifest.name)
-    graphs = [find_graph(server.catalog, name, version) for version in versions]
+    graphs = [find_graph(server.catalog, timing, name, version) for version in versions]
     return Statistics(model_stats=[_statistics(graph) for graph in graphs])
 
 
 @router.get(
     "/models/{name}/versions/{version}/stats", operation_id="v2_model_version_statistics", responses=FIND_PROBLEMS
 )
-async def model_version_statistics(server: Server, name: GraphPath, version: VersionPath) -> Statistics:
+async def model_version_statistics(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> Statistics:
     """Statistics of a graph, of this one server process."""
-    return Statistics(model_stats=[_statistics(find_graph(server.catalog, name, version))])
+    return Statistics(model_stats=[_statistics(find_graph(server.catalog, timing, name, version))])
 
 
 def _statistics(graph: Graph) -> ModelStatistics:
