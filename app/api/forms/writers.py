@@ -177,7 +177,7 @@ def _arrays(result: Result) -> dict[str, NDArray[Any]]:
 
 
 def _without_one_channel(pixels: Pixels) -> Pixels:
-    """`[N, H, W]` if the images are grey, else `[N, H, W, C]`."""
+    """`[N, H, W]` if the images are gray, else `[N, H, W, C]`."""
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 

@@ -16,7 +16,9 @@ from app.vae.vae import Vae
 class DecodeOneQuery(ModelQuery):
     """One latent to decode."""
 
-    latent: list[QueryFloat] = Field(min_length=1, description="The latent, one value each.", examples=[[0.5, -1.2]])
+    latent: list[QueryFloat] = Field(
+        min_length=1, description="The latent, repeated once a value.", examples=[[0.5, -1.2]]
+    )
 
 
 async def _decode(server: State, vae: Vae, query: ModelQuery, latents: Floats) -> Result:
@@ -25,7 +27,7 @@ async def _decode(server: State, vae: Vae, query: ModelQuery, latents: Floats) -
 
 
 async def _decode_one(server: State, vae: Vae, query: DecodeOneQuery) -> Result:
-    """The image of one latent, by a link."""
+    """The image of one latent, as a GET request that can be linked."""
     return await _decode(server, vae, query, check_latents([query.latent], vae, 1, "/query/latent"))
 
 

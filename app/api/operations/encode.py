@@ -21,11 +21,11 @@ class EncodeQuery(SeedQuery, PercentileQuery):
 
 
 class EncodeResponse(ModelResponse):
-    """Posteriors q(z|x), one a picture."""
+    """Posteriors q(z|x), one an image."""
 
     mean: LatentList = Field(description="Means of the posteriors.")
     log_std: LatentList | None = Field(
-        None, description="Logarithms of their standard deviations; absent where the encoder is deterministic."
+        None, description="Logarithms of their standard deviations; absent if the encoder is deterministic."
     )
     latent_percentile: Percentiles | None = Field(
         None,
@@ -35,13 +35,14 @@ class EncodeResponse(ModelResponse):
     latents: LatentList | None = Field(None, description="One draw from each posterior, with `draw=true`.")
     draw_percentile: Percentiles | None = Field(
         None,
-        description="With both: per cent of prior draws that are nearer to the origin than each of `latents`.",
+        description="With `percentile=true` and `draw=true`: per cent of prior draws that are nearer to the origin than"
+        " each of `latents`.",
     )
     seed: int | None = Field(None, description="The seed of the draws, with `draw=true`.")
 
 
 async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -> Result:
-    """Posterior mean and log standard deviation of each picture."""
+    """Posterior mean and log standard deviation of each image."""
     posterior = await vae.encode(images)
     arrays: dict[str, Any] = {"mean": posterior.mean, "log_std": posterior.log_std}
     facts = {}

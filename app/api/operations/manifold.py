@@ -1,4 +1,4 @@
-"""`GET /manifold/image`: the latent plane as a picture."""
+"""`GET /manifold/image`: the latent plane as an image."""
 
 from typing import Annotated
 
@@ -17,9 +17,9 @@ TwoDims = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_l
 
 
 class ManifoldQuery(ModelQuery):
-    """Which plane to show, and how finely."""
+    """The latent plane, and the size of the grid."""
 
-    n: int = Field(20, ge=1, description="Pictures along each side; at most `VAE_MAX_MANIFOLD`.")
+    n: int = Field(20, ge=1, description="Images along each side; at most `VAE_MAX_MANIFOLD`.")
     dims: TwoDims | None = Field(
         None, description="Two latent dimensions, across and up; the two of highest KL if absent."
     )
@@ -34,17 +34,17 @@ async def _manifold(server: State, vae: Vae, query: ManifoldQuery) -> Result:
 
 
 def plane_dims(vae: Vae, dims: list[int] | None) -> tuple[int, int]:
-    """The two dimensions of a plane: those that were asked for, or those of highest KL.
+    """The two latent dimensions of a plane: `dims`, or the two of highest KL if it is None.
 
     Raises:
-        InvalidInput: this model has no such plane.
+        InvalidInput: `dims` are not two different dimensions of this model.
     """
     main = vae.main_dims()
     if dims is None:
         return main
     first, second = dims
     if first == second or max(dims) >= vae.latent_shape[0]:
-        raise InvalidInput(f"two different dimensions of 0 to {vae.latent_shape[0] - 1}", "/query/dims")
+        raise InvalidInput(f"must be two different dimensions of 0 to {vae.latent_shape[0] - 1}", "/query/dims")
     return first, second
 
 

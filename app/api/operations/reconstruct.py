@@ -13,7 +13,7 @@ from app.vae.vae import PREDICTIVE_DRAWS, Mode, Vae
 
 
 class ReconstructQuery(SeedQuery):
-    """Which latent an image is decoded from."""
+    """The latent that an image is decoded from, and the seed."""
 
     mode: Mode = Field(
         "mean",
@@ -22,13 +22,13 @@ class ReconstructQuery(SeedQuery):
 
 
 class ReconstructResponse(Images):
-    """Reconstructions, in the order of the pictures."""
+    """Reconstructions, in the order of the images."""
 
-    seed: int | None = Field(None, description="The seed of the draws, where there are any.")
+    seed: int | None = Field(None, description="The seed of the draws; absent with `mode=mean`, which has none.")
 
 
 async def _reconstruct(server: State, vae: Vae, query: ReconstructQuery, images: Pixels) -> Result:
-    """What the model makes of each picture."""
+    """Each image, encoded and decoded."""
     seed = query.seed_or_new()
     reconstructed = await vae.reconstruct(images, query.mode, seed)
     return Result({"images": reconstructed}, facts={} if query.mode == "mean" else {"seed": seed})

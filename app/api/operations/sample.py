@@ -1,4 +1,4 @@
-"""`GET /sample`: images that the model makes up."""
+"""`GET /sample`: new images, from the prior or the aggregated posterior."""
 
 from pydantic import Field
 
@@ -11,19 +11,24 @@ from app.vae.vae import Source, Vae
 
 
 class SampleQuery(SeedQuery, PercentileQuery):
-    """What to draw."""
+    """Number and distribution of the draws."""
 
-    n: int = Field(1, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
+    n: int = Field(1, ge=1, description="Number of images; at most `VAE_MAX_ROWS`.")
     temperature: QueryFloat = Field(
-        1.0, ge=0, le=100, description="Scales the draws; within a component for aggregate."
+        1.0, ge=0, le=100, description="Scales the draws; with `source=aggregate`, the draws within a component."
     )
-    truncation: QueryFloat | None = Field(None, ge=0.1, description="Redraws components beyond this, before scaling.")
+    truncation: QueryFloat | None = Field(
+        None, ge=0.1, description="Redraw components whose absolute value is above this, before scaling."
+    )
     source: Source = Field("prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior.")
-    label: int | None = Field(None, ge=0, description="Only this class; for `aggregate`.")
+    label: int | None = Field(None, ge=0, description="Draw from this class alone; with `source=aggregate` only.")
     height: int | None = Field(
-        None, ge=1, description="Pixels; to be given where a model makes images of any size, a multiple of its stride."
+        None,
+        ge=1,
+        description="Height of the images in pixels, a multiple of the model's stride; needed if the model has no fixed"
+        " size.",
     )
-    width: int | None = Field(None, ge=1, description="As `height`.")
+    width: int | None = Field(None, ge=1, description="Width of the images in pixels, see `height`.")
 
 
 async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:

@@ -1,4 +1,4 @@
-"""`POST /vary`: neighbours of an image."""
+"""`POST /vary`: images near a given one."""
 
 from pydantic import Field
 
@@ -13,16 +13,16 @@ from app.vae.vae import Vae
 
 
 class VaryQuery(SeedQuery, PercentileQuery):
-    """How many neighbours, and how near."""
+    """Number of images, and their distance from the given one."""
 
-    n: int = Field(16, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
+    n: int = Field(16, ge=1, description="Number of images; at most `VAE_MAX_ROWS`.")
     radius: QueryFloat = Field(
-        1.0, ge=0, le=100, description="Times the posterior's standard deviation; 1 draws from the posterior."
+        1.0, ge=0, le=100, description="Factor of the posterior's standard deviation; 1 draws from the posterior."
     )
 
 
 async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Result:
-    """Draws around the posterior of one picture, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
+    """Draws around the posterior of one image, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
     check_count(query.n, server.limits.max_rows, "/query/n")
     seed = query.seed_or_new()
     return latent_images(await vae.vary(images, query.n, query.radius, seed, percentile=query.percentile), seed=seed)

@@ -138,7 +138,7 @@ class OperationRoute(APIRoute):
             responses={**(BODY_PROBLEMS if reader else MODEL_PROBLEMS), **operation.responses},
         )
         self.operation = operation
-        queries = (operation.query, reader and reader.query, writer and writer.query)
+        queries = (operation.query, reader.query if reader else None, writer.query if writer else None)
         in_path = frozenset(self.param_convertors)
         self._parser = QueryParser(*queries, in_path=in_path)
         self._method = "POST" if reader else "GET"
