@@ -13,29 +13,16 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app import __version__
+from app.api import operations
 from app.api.middleware.access import Access
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import CrossOrigin, SecurityHeaders
 from app.api.middleware.request_log import RequestLog
 from app.api.openapi import document as openapi
-from app.api.operations import (
-    combine,
-    decode,
-    encode,
-    interpolate,
-    manifold,
-    posteriors,
-    reconstruct,
-    remote,
-    sample,
-    score,
-    traverse,
-    vary,
-)
 from app.api.routing import problems
 from app.api.routing.application import Application
-from app.api.routing.disconnect import Departures
+from app.api.routing.disconnect import DisconnectWatcher
 from app.api.routing.state import State
 from app.api.service import manage, models, service
 from app.api.v2 import index, inference, metadata, repository, server, statistics
@@ -57,22 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROUTERS = (
-    encode,
-    decode,
-    sample,
-    interpolate,
-    reconstruct,
-    score,
-    vary,
-    combine,
-    traverse,
-    manifold,
-    posteriors,
-    remote,
-    models,
-    service,
-)
+ROUTERS = (operations, models, service)
 V2_ROUTERS = (server, statistics, metadata, inference, index)
 """The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
 MANAGEMENT = (manage, repository)
@@ -119,7 +91,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
             limits=settings,
             catalog=catalog,
             cache=sources.cache,
-            departures=Departures(settings.request_seconds),
+            watcher=DisconnectWatcher(settings.request_seconds),
             decoding=decoding,
             refused=sources.refused,
             connections=sources.connections,

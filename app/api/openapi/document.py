@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from app.api.middleware.access import OPEN
 from app.api.openapi.schemas import PREFIX, is_named_object, of_request, of_response, plain, reachable, references
-from app.api.routing.operation import Operation
+from app.api.routing.operation import OperationRoute
 from app.api.routing.problems import Problem, documented, problem_responses
 from app.errors import RateExceeded, Unauthorized
 
@@ -121,7 +121,7 @@ def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
             answer["description"] = schema.get("description", _STOCK)
         if "$ref" in answer:  # beside it FastAPI writes a description of its own
             answers[status] = {"$ref": answer["$ref"]}
-    if isinstance(route, Operation):
+    if isinstance(route, OperationRoute):
         headers = answers["200"].setdefault("headers", {})
         headers |= {name: {"description": text, "schema": {"type": "number"}} for name, text in _TIMES.items()}
         if route.methods == {"GET"}:
@@ -131,6 +131,8 @@ def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
         operation["security"] = []
     else:
         answers |= {str(status): answer for status, answer in documented(Unauthorized, RateExceeded).items()}
+    if isinstance(route, OperationRoute):
+        del operation["responses"]  # to stand after the parameters and the body
     operation["responses"] = dict(sorted(answers.items()))
 
 
@@ -152,6 +154,7 @@ def _share(openapi: Document) -> None:
     for operation in _operations(openapi):
         for media_type in operation.get("requestBody", {}).get("content", {}).values():
             if is_named_object(schema := media_type.get("schema")):
+                schemas.update(schema.pop("$defs", {}))
                 schemas[schema["title"]] = schema
                 media_type["schema"] = {"$ref": PREFIX + schema["title"]}
         for answer in operation["responses"].values():
@@ -162,7 +165,7 @@ def _share(openapi: Document) -> None:
 
 def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> None:
     """Make every schema plain: those of requests, those of responses, and those of parameters."""
-    schemas = openapi["components"]["schemas"]
+    openapi["components"]["schemas"] = schemas = dict(sorted(openapi["components"]["schemas"].items()))
     requested, nullables = set[str](), set[str]()
     for (path, method), route in routes.items():
         operation = openapi["paths"][path][method]

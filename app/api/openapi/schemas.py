@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
+from app.api.routing.operation import LIKE
+
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
-LIKE = "x-like"
-"""Keyword in our models: the name of a schema to refer to, where pydantic itself can write no reference."""
 
 _NULL = {"type": "null"}
 

@@ -10,7 +10,7 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.routing.operation import Operation
+from app.api.routing.operation import OperationRoute
 from app.api.routing.problems import path_below_root
 
 
@@ -19,8 +19,8 @@ class Application(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._operations: dict[tuple[str, str], Operation] = {}
-        self._patterns: list[Operation] = []
+        self._operations: dict[tuple[str, str], OperationRoute] = {}
+        self._patterns: list[OperationRoute] = []
         self._routed = AsyncExitStackMiddleware(self.router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,7 +37,7 @@ class Application(FastAPI):
             self.middleware_stack = self.build_middleware_stack()
         await self.middleware_stack(scope, receive, send)
 
-    def _matching(self, scope: Scope) -> Operation | None:
+    def _matching(self, scope: Scope) -> OperationRoute | None:
         """The operation whose path has parameters and matches; the parameters are put into the scope."""
         for operation in self._patterns:
             match, found = operation.matches(scope)
@@ -49,9 +49,9 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Our middleware alone: it does what FastAPI's own layers do, and each of those would wrap `send` again."""
         for route in self.routes:
-            if isinstance(route, Operation) and route.param_convertors:
+            if isinstance(route, OperationRoute) and route.param_convertors:
                 self._patterns.append(route)
-            elif isinstance(route, Operation):
+            elif isinstance(route, OperationRoute):
                 self._operations |= {(method, route.path): route for method in route.methods or ()}
         app: ASGIApp = self._dispatch
         for middleware, arguments, options in reversed(self.user_middleware):

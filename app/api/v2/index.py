@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, RootModel
 
-from app.api.routing.operation import parse_json
+from app.api.forms.bodies import parse_json
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.v2.graphs import GRAPHS, TAG

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from app.api.forms.writers import stamp
-from app.api.routing.response import Raw
+from app.api.forms.writers import model_headers
+from app.api.routing.response import RawResponse
 from app.api.v2.content_encoding import compress
 from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import NAMES, to_bytes
@@ -68,14 +68,14 @@ def _write(
     tensors = [_describe(name, array, pieces.get(name)) for name, array in arrays.items()]
     named = {"model_name": graph.name, "model_version": graph.version} | ({} if id is None else {"id": id})
     content = head = to_json(named | {"outputs": tensors}, inf_nan_mode="null")
-    headers = stamp(graph.vae)
+    headers = model_headers(graph.vae)
     if pieces:
         headers.append((b"inference-header-content-length", b"%d" % len(head)))
         content = b"".join((head, *pieces.values()))
     if coding is not None and len(content) > _PACKET_BYTES:
         headers.append((b"content-encoding", coding.encode()))
         content = compress(content, coding)
-    return Raw.of(content, b"application/octet-stream" if pieces else b"application/json", headers)
+    return RawResponse.of(content, b"application/octet-stream" if pieces else b"application/json", headers)
 
 
 def _describe(name: str, array: NDArray[Any], piece: bytes | None) -> dict[str, Any]:

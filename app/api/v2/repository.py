@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
+from app.api.forms.bodies import parse_json
 from app.api.routing.administration import ADMINISTRATION
-from app.api.routing.operation import parse_json
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.v2.graphs import GRAPHS, TAG

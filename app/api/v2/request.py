@@ -1,17 +1,18 @@
 """Inference requests: JSON, which binary tensors may follow."""
 
 import asyncio
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Request
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
 
+from app.api.forms.bodies import JsonBody, JsonInt, parse_json, read_bytes
+from app.api.forms.images import pixels_of_values
 from app.api.forms.latents import latents_of_values
-from app.api.forms.pictures import pixels_of_values
-from app.api.routing.operation import SelfReading, parse_json
-from app.api.routing.queries import JsonInt, check_count
+from app.api.routing.queries import check_count
 from app.api.routing.state import State
 from app.api.v2.content_encoding import inflate, wanted_coding
 from app.api.v2.graphs import GraphModel, all_graphs
@@ -52,7 +53,7 @@ class WantedOutput(BaseModel):
     parameters: Parameters | None = Field(None, description="`binary_data`: whether the output is returned in binary.")
 
 
-class InferRequest(SelfReading):
+class InferRequest(BaseModel):
     """Rows for one graph."""
 
     id: str | None = Field(None, description="Repeated in the response.")
@@ -67,26 +68,6 @@ class InferRequest(SelfReading):
 
     _binary: memoryview = PrivateAttr()
     _accepted: str | None = PrivateAttr()
-
-    @classmethod
-    async def of_request(cls, request: Request, server: State) -> Self:
-        """The body of `request`, inflated, whatever its Content-Type: clients send any, and none.
-
-        Raises:
-            UnsupportedMediaType, BodyTooLarge, BadRequest, RequestValidationError: it cannot be read.
-        """
-        body, limit = await request.body(), server.limits.max_body_bytes
-        coding = request.headers.get("content-encoding", "identity").strip().lower()
-        if coding != "identity":  # a few bytes can hold millions
-            loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(server.decoding, inflate, body, coding, limit)
-        length = request.headers.get(_LENGTH)
-        head, binary = split_header(body, None if length is None else length.encode("latin-1"))
-        if len(head) > _max_json_bytes(server):
-            raise BodyTooLarge("more JSON than the rows of one request can take")
-        read = parse_json(cls, bytes(head))
-        read._binary, read._accepted = binary, wanted_coding(request.headers.get("accept-encoding", ""))
-        return read
 
     @property
     def accepted(self) -> str | None:
@@ -136,6 +117,31 @@ class InferRequest(SelfReading):
         except InvalidInput as error:
             raise error.below(_pointer(sizes[0])) from None
         return _rows(array, graph, limit)
+
+
+class InferBody:
+    """The body of an inference request. Its Content-Type is ignored, because clients send any type or none."""
+
+    openapi = JsonBody(InferRequest).openapi
+
+    async def read(self, scope: Scope, receive: Receive, server: State) -> InferRequest:
+        """Read the body, and decompress it.
+
+        Raises:
+            UnsupportedMediaType, BodyTooLarge, BadRequest, RequestValidationError: the body is not a valid request.
+        """
+        body, limit, headers = await read_bytes(receive), server.limits.max_body_bytes, Headers(scope=scope)
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":  # in a thread, because a few bytes may become millions
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(server.decoding, inflate, body, coding, limit)
+        length = headers.get(_LENGTH)
+        head, binary = split_header(body, None if length is None else length.encode("latin-1"))
+        if len(head) > _max_json_bytes(server):
+            raise BodyTooLarge("more JSON than the rows of one request can take")
+        read = parse_json(InferRequest, bytes(head))
+        read._binary, read._accepted = binary, wanted_coding(headers.get("accept-encoding", ""))
+        return read
 
 
 def _max_json_bytes(server: State) -> int:
