@@ -13,32 +13,19 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app import __version__
+from app.api import operations
 from app.api.middleware.access import Access
-from app.api.middleware.body_limit import BodyLimit
+from app.api.middleware.errors import ErrorResponses
+from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import CrossOrigin, SecurityHeaders
-from app.api.middleware.request_log import Watch
+from app.api.middleware.request_log import RequestLog
 from app.api.openapi import document as openapi
-from app.api.operations import (
-    combine,
-    decode,
-    encode,
-    interpolate,
-    manifold,
-    posteriors,
-    reconstruct,
-    remote,
-    sample,
-    score,
-    traverse,
-    vary,
-)
 from app.api.routing import problems
 from app.api.routing.application import Application
-from app.api.routing.disconnect import Departures
+from app.api.routing.disconnect import DisconnectWatcher
 from app.api.routing.state import State
 from app.api.service import manage, models, service
-from app.api.v2 import index, inference, metadata, repository, statistics
-from app.api.v2 import service as v2_service
+from app.api.v2 import index, inference, metadata, repository, server, statistics
 from app.cache import Cache
 from app.errors import REFUSALS
 from app.inference.batcher import Batcher
@@ -57,23 +44,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROUTERS = (
-    encode,
-    decode,
-    sample,
-    interpolate,
-    reconstruct,
-    score,
-    vary,
-    combine,
-    traverse,
-    manifold,
-    posteriors,
-    remote,
-    models,
-    service,
-)
-V2_ROUTERS = (v2_service, statistics, metadata, inference, index)
+ROUTERS = (operations, models, service)
+V2_ROUTERS = (server, statistics, metadata, inference, index)
 """The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
 MANAGEMENT = (manage, repository)
 """What there is only where there are admin keys, and a request reaches all that serves."""
@@ -119,7 +91,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
             limits=settings,
             catalog=catalog,
             cache=sources.cache,
-            departures=Departures(settings.request_seconds),
+            watcher=DisconnectWatcher(settings.request_seconds),
             decoding=decoding,
             refused=sources.refused,
             connections=sources.connections,
@@ -149,15 +121,15 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         app.router.routes += module.router.routes  # included, they would be looked up twice a request
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", service.assets)
-    problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(problems.Problems)
-    if settings.asks_for_keys or keys or rates:  # else everybody may ask everything at any rate
+    # Starlette puts each before the ones added earlier: the innermost comes first here.
+    if settings.asks_for_keys or keys or rates:
         app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    app.add_middleware(ErrorResponses)
     app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    app.add_middleware(Watch, metrics=metrics, tracing=tracing)  # around all others
+    app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
+    app.add_middleware(Exchanges, max_body_bytes=settings.max_body_bytes)
     openapi.install(app)
     return app
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from app.api.forms.pictures import EXAMPLE_IMAGE
+from app.api.forms.images import EXAMPLE_IMAGE
 
 Document = dict[str, Any]
 

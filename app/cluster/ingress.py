@@ -4,11 +4,11 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.middleware.body_limit import BodyLimit
+from app.api.middleware.errors import ErrorResponses
+from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import SecurityHeaders
-from app.api.routing.problems import Problems
 from app.api.service.service import Health
-from app.api.v2.service import Live
+from app.api.v2.server import Live
 from app.cluster.fan_out import TOGETHER, Models, get_model
 from app.cluster.messages import Answer, Request
 from app.cluster.routing import model_of
@@ -22,8 +22,8 @@ _LIVE = {"/health/live": Health(status="live"), "/v2/health/live": Live()}
 def ingress(models: Models, default: str, *, seconds: float, max_body_bytes: int) -> ASGIApp:
     """The application for these models, of which `default` is that of requests that name none. A request gets
     `seconds`, from its head to the whole answer."""
-    app = BodyLimit(Problems(_Ingress(models, default, seconds)), max_body_bytes)
-    return SecurityHeaders(app, varies_by_origin=False)
+    app = ErrorResponses(_Ingress(models, default, seconds))
+    return Exchanges(SecurityHeaders(app, varies_by_origin=False), max_body_bytes)
 
 
 class _Ingress:

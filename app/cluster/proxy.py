@@ -5,7 +5,6 @@ RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it; deploy/ray/serve.yaml sets i
 """
 
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.routing.problems import problem
@@ -44,7 +43,7 @@ class ProxyProblems:
 
         await self.app(scope, receive, told)
         if error is not None:
-            await problem(error, request=Request(scope))(scope, receive, send)
+            await problem(error, scope=scope)(scope, receive, send)
 
 
 def _problem_of(start: Message) -> type[VaeError] | None:

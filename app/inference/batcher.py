@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InvalidInput, Overloaded
 from app.observability.timing import GraphName, Statistics, Timing
-from app.observability.timing import Run as Timed
+from app.observability.timing import GraphRun as Timed
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], Arrays]
@@ -158,12 +158,21 @@ class _Lane:
 
 
 @dataclass(eq=False)
-class Place:
-    """Room in the queue that a request holds for `rows` of `key`, which it will submit in a moment."""
+class Reservation:
+    """Room in the queue for `rows` of `key`, which their request will submit in a moment."""
 
     key: Hashable
     rows: int
     weight: _Weight
+
+
+class Work(NamedTuple):
+    """What the batcher knows of the request whose rows it runs."""
+
+    timing: Timing | None = None
+    """Where the time that its rows wait and take is added up."""
+    reservation: Reservation | None = None
+    """Room in the queue; None if its rows are admitted as they are submitted."""
 
 
 @dataclass(eq=False)
@@ -285,7 +294,7 @@ class Batcher:
             raise Overloaded("the server is stopping" if self.closed else "the queue is full")
 
     @contextmanager
-    def hold(self, key: Hashable, rows: int, latency: Latency | None = None, cost: int = 1) -> Iterator[Place]:
+    def hold(self, key: Hashable, rows: int, latency: Latency | None = None, cost: int = 1) -> Iterator[Reservation]:
         """Hold room for `rows` of `key` until they are submitted with this place, or it ends: a request that runs
         several graphs is refused before the first of them, or not at all.
 
@@ -294,14 +303,14 @@ class Batcher:
             Overloaded: it has no room for them now, or the batcher is closed.
         """
         self.check_room(key, rows, cost)
-        place = Place(key, rows, self._weight(latency, cost))
+        place = Reservation(key, rows, self._weight(latency, cost))
         self._count(key, place.weight, rows)
         try:
             yield place
         finally:
             self._release(place, place.rows)
 
-    def _release(self, place: Place, rows: int) -> None:
+    def _release(self, place: Reservation, rows: int) -> None:
         """Give back room for so many rows, or for what is left."""
         if rows := min(rows, place.rows):
             place.rows -= rows
@@ -318,7 +327,7 @@ class Batcher:
         deadline: float | None = None,
         timing: Timing | None = None,
         statistics: Statistics | None = None,
-        place: Place | None = None,
+        place: Reservation | None = None,
     ) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same `key`; returns outputs `[N, ...]`.
 
@@ -386,7 +395,7 @@ class Batcher:
             await self._idle.wait()
         self._executor.shutdown()
 
-    def _enter(self, key: Hashable, rows: int, cost: int, place: Place | None) -> None:
+    def _enter(self, key: Hashable, rows: int, cost: int, place: Reservation | None) -> None:
         if place is None or self.closed:
             self.check_room(key, rows, cost)
         elif place.key == key:

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from app.bundle.geometry import Geometry
 from app.bundle.manifest import Bundle, Graph, Manifest, Tensor
 from app.errors import InferenceFailed
 from app.inference import tiling
-from app.inference.batcher import Arrays, Batcher, Latency, Place, Run
+from app.inference.batcher import Arrays, Batcher, Latency, Run, Work
 from app.inference.session import ExecutionProvider, Session, check_finite
 from app.inference.warmup import Lane as Lane
 from app.inference.warmup import check_graphs, measure, trial_sizes
@@ -24,8 +23,6 @@ from app.maths.likelihood import PARAMETERS, log_prob
 from app.observability import timing
 
 GraphName = Literal["encoder", "decoder"]
-
-_place: ContextVar[Place | None] = ContextVar("place", default=None)
 
 CHUNK = 1024
 """Rows that one request has in the queue at a time where each of its images makes many,"""
@@ -85,7 +82,13 @@ class Graphs:
         return told.inputs, {name: tensor for name, tensor in told.outputs.items() if name in session.outputs}
 
     async def run(
-        self, graph: GraphName, rows: NDArray[Any], *, with_parameters: bool = False, seconds: float | None = None
+        self,
+        work: Work,
+        graph: GraphName,
+        rows: NDArray[Any],
+        *,
+        with_parameters: bool = False,
+        seconds: float | None = None,
     ) -> Arrays:
         """The outputs `[N, ...]` of a graph for rows as it takes them: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
 
@@ -98,9 +101,9 @@ class Graphs:
             size = rows.shape[2] * scale, rows.shape[3] * scale
             if (plan := self._plan(*size, elements=self.geometry.stride // scale)) is not None:
                 most = self.most(*self._tile(plan))
-                with self.held(lane, len(rows), size):
-                    return await tiling.tiled(rows, plan, most, lambda tiles: self._submit(lane, tiles, seconds))
-        return await self._submit(lane, rows, seconds)
+                with self.reserve(work, lane, len(rows), size) as held:
+                    return await tiling.tiled(rows, plan, most, lambda tiles: self._submit(held, lane, tiles, seconds))
+        return await self._submit(work, lane, rows, seconds)
 
     def _plan(self, height: int, width: int, elements: int) -> tiling.Plan | None:
         """The tiles of images of so many pixels, or of their latents, of as many `elements` a cell; None where they go
@@ -115,16 +118,16 @@ class Graphs:
         """Height and width of the tiles' images."""
         return plan.down.tile * self.geometry.stride, plan.across.tile * self.geometry.stride
 
-    async def encode(self, rows: NDArray[np.uint8]) -> Posterior:
+    async def encode(self, work: Work, rows: NDArray[np.uint8]) -> Posterior:
         """q(z|x) of images `[N, C, H, W]`."""
-        outputs = await self.run("encoder", rows)
+        outputs = await self.run(work, "encoder", rows)
         log_std = outputs.get("log_std")
         return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, WIDEST))
 
-    async def score(self, rows: Floats, *, explain: bool) -> Arrays:
+    async def score(self, work: Work, rows: Floats, *, explain: bool) -> Arrays:
         """`log_p_x` `[N]` of rows `[N, d + pixels]`: a latent, and the pixels in [0, 1] that it is to explain; with
         `explain`, the `log_p_pixels` `[N, pixels]` that it is the sum of, too."""
-        return await self._submit("explain" if explain else "score", rows)
+        return await self._submit(work, "explain" if explain else "score", rows)
 
     def most(self, height: int, width: int) -> int:
         """How many rows of images of this size one request should have in the queue at a time: some MB of them, and no
@@ -135,7 +138,7 @@ class Graphs:
         """As how many rows a row counts whose image has so many pixels."""
         return -(-pixels * self.geometry.channels // BYTES_A_ROW)
 
-    def check_room(self, lane: Lane, rows: int) -> None:
+    def check_admission(self, lane: Lane, rows: int) -> None:
         """Refuse a request that runs so many rows where the queue has no room for them now, or for as many of them as
         are in it at a time.
 
@@ -146,28 +149,26 @@ class Graphs:
         self._batcher.check_room(self._key(lane), min(rows, self._fixed_most), self._fixed_cost or 1)
 
     @contextmanager
-    def held(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[None]:
-        """While it lasts, the request in this context has room for so many rows of images of the model's size, or of
-        this one, height and width, or for as many of their tiles as are in the queue at a time; and whatever it runs
-        is let in. Where images may be of any size, and it is not known which, it has none beforehand.
+    def reserve(self, work: Work, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[Work]:
+        """Reserve room in the queue for `rows` of a lane; what is run for the work that it yields is admitted.
+
+        `size` is height and width of the images, if the model has no size of its own; of images that go through in
+        tiles, room is reserved for as many tiles as are in the queue at a time. Work that has a reservation already,
+        or whose images are of an unknown size, is yielded as it is.
 
         Raises:
             InvalidInput: the queue never has room for them.
             Overloaded: it has none now.
         """
         height, width = self.geometry.size or size or (0, 0)
-        if not height or _place.get() is not None:
-            yield
+        if not height or work.reservation is not None:
+            yield work
             return
         if (plan := self._plan(height, width, elements=1)) is not None:
             height, width = self._tile(plan)
             rows = min(len(plan.across.starts), self.most(height, width))
-        with self._batcher.hold(self._key(lane), rows, *self._weight(lane, height * width)) as place:
-            _place.set(place)
-            try:
-                yield
-            finally:
-                _place.set(None)
+        with self._batcher.hold(self._key(lane), rows, *self._weight(lane, height * width)) as reservation:
+            yield Work(work.timing, reservation)
 
     @property
     def can_score(self) -> bool:
@@ -189,7 +190,7 @@ class Graphs:
             return latency, self._fixed_cost
         return latency and latency.scaled(pixels / self._tried_pixels), self._cost(pixels)
 
-    async def _submit(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+    async def _submit(self, work: Work, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         patience = self._queue_seconds if seconds is None else min(seconds, self._queue_seconds)
         latency, cost = self.latency[lane], self._fixed_cost
         if cost is None:
@@ -202,9 +203,9 @@ class Graphs:
             latency=latency,
             cost=cost,
             deadline=time.monotonic() + patience,
-            timing=timing.current(),
+            timing=work.timing,
             statistics=self.statistics["encoder" if lane == "encoder" else "decoder"],
-            place=_place.get(),
+            place=work.reservation,
         )
 
     def _run(self, lane: Lane) -> Run:

@@ -1,8 +1,9 @@
-"""Prometheus metrics. Requests and batches are counted as they end; everything else is a number that others keep, and
-that is read when it is asked for.
+"""Prometheus metrics.
 
-Several processes share their numbers through the files of prometheus-client's multiprocess mode, so that whichever of
-them is scraped answers for all. Its switch is the variable PROMETHEUS_MULTIPROC_DIR, which the supervisor sets.
+Requests and batches are counted as they end. Every other number is kept elsewhere and read when the metrics are
+scraped. Several worker processes share their numbers through the files of prometheus-client's multiprocess mode, so
+that a scrape of any of them gives the sum. The variable PROMETHEUS_MULTIPROC_DIR, which the supervisor sets, turns that
+mode on.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from prometheus_client import (
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.metrics.collectors import Numbers, Sources
+from app.metrics.collectors import Collectors, Sources
 from app.metrics.graphs import GraphMetrics
 from app.metrics.processes import all_processes, shared_folder
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHARING_SECONDS = 0.1
-"""How old the numbers of another process may be."""
+"""Maximum age in seconds of the numbers that another process reads."""
 
 
 class Metrics:
@@ -43,31 +44,31 @@ class Metrics:
         )
         self._labelled: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._in_progress = 0
-        self._numbers: Numbers | None = None
+        self._collectors: Collectors | None = None
         self._is_due = False
         if self._folder is None:
             ProcessCollector(registry=registry)
 
     def read_from(self, sources: Sources, build: dict[str, str]) -> None:
-        """There is everything from now on, not requests and batches alone; `build` tells what is running."""
+        """Add the metrics that are read from `sources`, and `vae_build_info` with the labels `build`."""
         info = Gauge(
             "vae_build_info", "What is running.", list(build), registry=self._registry, multiprocess_mode="livemax"
         )
         info.labels(*build.values()).set(1)
-        self._numbers = Numbers(sources, self._registry)
+        self._collectors = Collectors(sources, self._registry)
         self._update()
 
     def began(self) -> None:
-        """A request has come."""
+        """Count a request in progress."""
         self._in_progress += 1
         if self._folder is not None:
             self._update_soon()
 
     def ended(self, operation: str, status: int, seconds: float) -> None:
-        """It is answered."""
+        """Count a request that was answered with `status` after `seconds`."""
         self._in_progress -= 1
         labelled = self._labelled.get((operation, status))
-        if labelled is None:  # to find them costs more than to count
+        if labelled is None:  # `labels` takes longer than counting
             labelled = self._requests.labels(operation, str(status)), self._latency.labels(operation)
             self._labelled[operation, status] = labelled
         requests, latency = labelled
@@ -77,19 +78,19 @@ class Metrics:
             self._update_soon()
 
     async def endpoint(self, request: Request) -> Response:
-        """The metrics as Prometheus text, of all processes together."""
+        """`GET /metrics`: the metrics of all processes as Prometheus text."""
         self._update()
         registry = self._registry if self._folder is None else all_processes(self._folder)
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _update(self) -> None:
-        """Bring the collectors up to date with what others count."""
+        """Bring the collectors up to date with their sources."""
         self._is_due = False
-        if self._numbers is not None:
-            self._numbers.update(self._in_progress)
+        if self._collectors is not None:
+            self._collectors.update(self._in_progress)
 
     def _update_soon(self) -> None:
-        """The same in a moment, for a scrape that another process answers."""
+        """Update within `_SHARING_SECONDS`, for scrapes that another process answers."""
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_later(_SHARING_SECONDS, self._update)

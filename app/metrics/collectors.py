@@ -1,48 +1,49 @@
-"""Numbers that others keep, as collectors."""
+"""Prometheus collectors of numbers that the batcher, the catalog, the cache and the server keep."""
 
 from collections import Counter as Counts
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from app.cache import Cache
-from app.inference.batcher import Batcher, Counters
+from app.inference.batcher import Batcher
 from app.vae.catalog import Catalog
 
 _BATCHER = {
     "batches": "Batches run.",
     "rows": "Rows run in batches.",
     "refused_rows": "Rows refused by a full queue.",
-    "dropped_rows": "Rows dropped unrun: abandoned or overdue.",
+    "dropped_rows": "Rows dropped before they ran: cancelled or past their deadline.",
     "failed_batches": "Batches that raised and were run again.",
 }
-BUNDLE_REFUSALS = "vae_bundle_refusals", "Bundles refused while serving; what answered before answers on."
+BUNDLE_REFUSALS = "vae_bundle_refusals", "Bundles refused while serving; the models served before stay."
 _GAUGES = {
-    "vae_requests_in_progress": "Requests that are being answered.",
+    "vae_requests_in_progress": "Requests in progress.",
     "vae_connections": "Open connections.",
     "vae_queue_rows": "Rows waiting for a slot.",
-    "vae_queue_capacity_rows": "Rows that may wait.",
-    "vae_slots": "Batches that may run at once, in threads.",
-    "vae_busy_slots": "Batches that run in threads now.",
-    "vae_cache_bytes": "Memory of remembered answers.",
-    "vae_workers": "Processes that serve.",
+    "vae_queue_capacity_rows": "Maximum rows waiting.",
+    "vae_slots": "Maximum batches running at once, in threads.",
+    "vae_busy_slots": "Batches running in threads.",
+    "vae_cache_bytes": "Bytes of cached responses.",
+    "vae_workers": "Worker processes.",
 }
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Who keeps them."""
+    """The objects that the collectors read."""
 
     batcher: Batcher
     catalog: Catalog
     cache: Cache
     refused: Counts[str]
-    """Refused requests and connections, by reason."""
+    """Refused requests and connections, by reason: the slug of a problem, or what a connection did wrong."""
     connections: set[object]
+    """The open connections."""
 
 
 class _Total:
-    """A counter that follows a number, which only grows."""
+    """A Prometheus counter that is brought up to a number that only grows."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter, self._seen = counter, 0
@@ -53,8 +54,8 @@ class _Total:
             self._seen = number
 
 
-class Numbers:
-    """The collectors, which follow their sources when they are told to."""
+class Collectors:
+    """The collectors of one process; `update` brings them up to date."""
 
     def __init__(self, sources: Sources, registry: CollectorRegistry) -> None:
         def total(name: str, text: str) -> _Total:
@@ -64,30 +65,27 @@ class Numbers:
             return Gauge(name, text, labels, registry=registry, multiprocess_mode="livesum")
 
         self._sources = sources
-        assert set(_BATCHER) == {field.name for field in fields(Counters)}
         self._batcher = {
             name: total("vae_batch_rows" if name == "rows" else f"vae_{name}", text) for name, text in _BATCHER.items()
         }
-        self._hits = total("vae_cache_hits", "Answers from memory.")
-        self._misses = total("vae_cache_misses", "Answers that might have come from memory, had they been there.")
+        self._hits = total("vae_cache_hits", "Responses from the cache.")
+        self._misses = total("vae_cache_misses", "Responses that could be cached but were not in the cache.")
         self._refusals = total(*BUNDLE_REFUSALS)
         self._gauges = {name: gauge(name, text) for name, text in _GAUGES.items()}
-        self._rejections = Counter(
-            "vae_rejections", "Requests and connections that were refused.", ["reason"], registry=registry
-        )
+        self._rejections = Counter("vae_rejections", "Requests and connections refused.", ["reason"], registry=registry)
         self._rejected: dict[str, _Total] = {}
         version = ("model", "version")
         self._loaded = gauge("vae_model_loaded", "Processes that serve this version; 0 once none does.", version)
         self._default = gauge(
-            "vae_model_default", "Processes where this version answers who names no model; 0 once none does.", version
+            "vae_model_default", "Processes whose default model is this version; 0 once none is.", version
         )
         self._known: set[tuple[str, str]] = set()
 
     def update(self, in_progress: int) -> None:
-        """Bring all of them up to date; so many requests are being answered."""
+        """Bring all collectors up to date; `in_progress` is the number of requests in progress."""
         batcher, cache = self._sources.batcher, self._sources.cache
-        for name, total in self._batcher.items():
-            total.follow(getattr(batcher.counters, name))
+        for name, number in asdict(batcher.counters).items():
+            self._batcher[name].follow(number)
         self._hits.follow(cache.hits)
         self._misses.follow(cache.misses)
         values = {
@@ -117,6 +115,6 @@ class Numbers:
         served = {(vae.manifest.name, str(vae.manifest.version)) for vae in catalog}
         default = catalog.default, str(catalog.versions(catalog.default)[-1])
         self._known |= served
-        for version in self._known:  # a series that were to vanish could not be told from one that is not scraped
+        for version in self._known:  # 0, not absent: an absent series could also be one that is not scraped
             self._loaded.labels(*version).set(version in served)
             self._default.labels(*version).set(version == default)

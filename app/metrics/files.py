@@ -1,8 +1,8 @@
-"""The files through which processes share their metrics, which never need more room than the disk has.
+"""The files through which processes share their metrics, safe on a full disk.
 
-prometheus-client maps files that are longer than what the disk has set aside for them. Where it is full, writing to
-such a file ends the process (SIGBUS). Here a file is as long as what was written to it; a value that there is no room
-for is kept in the process, and shared as soon as there is.
+This replaces a class inside prometheus-client: the library grows its memory-mapped files without reserving the disk
+space, so that on a full disk the next write ends the process with SIGBUS, and it has no parameter for the class.
+Here a file only has space that is written. A value without space stays in the process, and is shared once there is.
 """
 
 import logging
@@ -17,26 +17,25 @@ from prometheus_client.mmap_dict import MmapedDict
 logger = logging.getLogger(__name__)
 
 FIRST_BYTES = 65_536
-"""Length of a new file; one that is too short becomes twice as long."""
-_LONGEST_ENTRY = 32
-"""Bytes that an entry takes beside its key, at most."""
+"""Bytes of a new file; a file that is full doubles in size."""
+_MAX_OVERHEAD = 32
+"""Maximum bytes of an entry beside its key."""
 
 
 class SharedValues(MmapedDict):
-    """The values of one process and kind, by key, each with a timestamp."""
+    """The values of one process and type of metric, by key, each with a timestamp."""
 
-    def __init__(self, filename: str, read_mode: bool = False) -> None:
-        assert not read_mode
-        self._path, self._kept = Path(filename), dict[str, tuple[float, float]]()
-        self._f: Any = None  # opened when there is a value, and then by the library
+    def __init__(self, filename: str) -> None:
+        self._path, self._missing = Path(filename), set[str]()
+        self._f: Any = None  # the library opens it, when there is a first value
         self._positions: dict[str, int] = {}
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """A value and its timestamp; 0 where it is new."""
+        """A value and its timestamp; both are 0 if the key is new."""
         try:
             value: tuple[float, float] = super().read_value(key)  # type: ignore[no-untyped-call]
         except OSError as error:
-            self._keep(key, (0.0, 0.0), error)
+            self._miss(key, error)
             return 0.0, 0.0
         return value
 
@@ -45,28 +44,28 @@ class SharedValues(MmapedDict):
         try:
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
         except OSError as error:
-            self._keep(key, (value, timestamp), error)
+            self._miss(key, error)
 
-    def _keep(self, key: str, value: tuple[float, float], error: OSError) -> None:
-        if not self._kept:
+    def _miss(self, key: str, error: OSError) -> None:
+        if not self._missing:
             logger.error("%s: metrics of this process are missing: %s", self._path, error.strerror)
-        self._kept[key] = value
+        self._missing.add(key)
 
     def _init_value(self, key: str) -> None:
-        """Make an entry; raises OSError where there is no room for it."""
+        """Add an entry; raises OSError if the disk has no room for it."""
         if self._f is None:
             allocate(self._path, FIRST_BYTES)
             super().__init__(str(self._path))  # type: ignore[no-untyped-call]
-        if self._used + len(key.encode()) + _LONGEST_ENTRY > self._capacity:
+        if self._used + len(key.encode()) + _MAX_OVERHEAD > self._capacity:
             with self._path.open("r+b") as file:
                 file.seek(self._capacity)
                 file.write(bytes(self._capacity))
         super()._init_value(key)  # type: ignore[no-untyped-call]
-        self._kept.pop(key, None)
+        self._missing.discard(key)
 
 
 def allocate(path: Path, size: int) -> None:
-    """Make a file of zeros, whole at once; raises OSError, and leaves nothing, where there is no room for it."""
+    """Create a file of `size` zero bytes; raises OSError, and leaves no file, if the disk has no room for it."""
     part = path.with_suffix(".part")
     try:
         part.write_bytes(bytes(size))
@@ -77,4 +76,4 @@ def allocate(path: Path, size: int) -> None:
         raise
 
 
-vars(values)[MmapedDict.__name__] = SharedValues  # which the library makes by this name
+vars(values)[MmapedDict.__name__] = SharedValues  # the library looks its class up by this name

@@ -1,4 +1,4 @@
-"""What the batcher tells of its graphs, as collectors."""
+"""Prometheus metrics of the graphs: waiting times, batches and rows."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -10,16 +10,16 @@ _LABELS = ["model", "graph"]
 
 
 class GraphMetrics:
-    """The batcher's observer."""
+    """The observer of the batcher."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._wait = Histogram(
-            "vae_queue_seconds", "Time in the queue, by request.", _LABELS, buckets=_SECONDS, registry=registry
+            "vae_queue_seconds", "Time of a request's rows in the queue.", _LABELS, buckets=_SECONDS, registry=registry
         )
         self._inference = Histogram(
-            "vae_inference_seconds", "Time that batches ran.", _LABELS, buckets=_SECONDS, registry=registry
+            "vae_inference_seconds", "Time to run a batch.", _LABELS, buckets=_SECONDS, registry=registry
         )
-        self._size = Histogram("vae_batch_size_rows", "Rows of batches.", _LABELS, buckets=_ROWS, registry=registry)
+        self._size = Histogram("vae_batch_size_rows", "Rows in a batch.", _LABELS, buckets=_ROWS, registry=registry)
         self._rows = Counter("vae_model_rows", "Rows run.", _LABELS, registry=registry)
         self._waits: dict[GraphName, Histogram] = {}
         self._batches: dict[GraphName, tuple[Counter, Histogram, Histogram]] = {}
@@ -32,7 +32,7 @@ class GraphMetrics:
         wait.observe(seconds)
 
     def ran(self, graph: GraphName, rows: int, seconds: float) -> None:
-        """A batch was run."""
+        """A batch of `rows` ran for `seconds`."""
         batch = self._batches.get(graph)
         if batch is None:
             batch = self._rows.labels(*graph), self._size.labels(*graph), self._inference.labels(*graph)

@@ -1,4 +1,4 @@
-"""Several processes' metrics as one, through the files that they share."""
+"""The metrics of several processes as one, through the files that the processes share."""
 
 import os
 import re
@@ -14,45 +14,45 @@ from app.metrics.files import FIRST_BYTES, allocate
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _KINDS = 5
-"""Files that a process has: of counters, of histograms, of gauges that are added up, and of others."""
+"""Maximum files per process: one per type of metric and mode of gauge."""
 
 
 def shared_folder() -> Path | None:
-    """Where the processes of one server share what they count; None where there is one alone."""
+    """The folder through which the processes of one server share their metrics; None if there is only one process."""
     folder = os.environ.get(FOLDER)
     return None if folder is None else Path(folder)
 
 
 def check_room(folder: Path, processes: int) -> None:
-    """Raises OSError where the folder has no room for what so many processes share at first."""
+    """Raise OSError if the folder has no room for the first files of `processes` processes."""
     probe = folder / "probe"
     allocate(probe, processes * _KINDS * FIRST_BYTES)
     probe.unlink()
 
 
 def all_processes(folder: Path) -> CollectorRegistry:
-    """What all of them have put into the folder, and what the system knows of those that live."""
-    _forget_the_dead(folder)
+    """The metrics of all processes in the folder, with the CPU, memory and files of those that are alive."""
+    _drop_ended(folder)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
-    registry.register(_Processes(_sharing(folder)))
+    registry.register(_Processes(_process_ids(folder)))
     return registry
 
 
 def shared_counter(name: str, text: str) -> Callable[[], None]:
-    """What counts one more in a process that was started before there was a folder: the supervisor."""
+    """A function that adds 1 to a shared counter, for the supervisor, which started before the folder existed."""
     value = MultiProcessValue()("counter", name, f"{name}_total", (), (), text)  # type: ignore[no-untyped-call]
     return lambda: value.inc(1)
 
 
 class _Processes(Collector):
-    """CPU, memory and files of each process, told apart by its id."""
+    """CPU, memory and open files of each process, with the label `pid`."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._pids = sorted(pids)
 
     def collect(self) -> Iterator[Metric]:
-        """Each metric, with a sample of every process that still lives."""
+        """Each metric, with a sample of every process that is alive."""
         metrics: dict[str, Metric] = {}
         for pid in self._pids:
             for found in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
@@ -62,14 +62,14 @@ class _Processes(Collector):
         yield from metrics.values()
 
 
-def _sharing(folder: Path) -> set[int]:
-    """The processes that have gauges there."""
+def _process_ids(folder: Path) -> set[int]:
+    """Ids of the processes that have gauges in the folder."""
     return {int(re.sub(r".*_(\d+)\.db", r"\1", path.name)) for path in folder.glob("gauge_live*.db")}
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """Drop the gauges of processes that are no more; what they counted stays."""
-    for pid in _sharing(folder):
+def _drop_ended(folder: Path) -> None:
+    """Drop the gauges of processes that have ended; their counters stay."""
+    for pid in _process_ids(folder):
         if not _is_alive(pid):
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 

@@ -1,1 +1,1 @@
-"""Logs, timings and traces."""
+"""Logs, timings and traces of requests."""

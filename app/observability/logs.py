@@ -1,21 +1,57 @@
-"""The log: a line a record on stderr, as text or as JSON.
+"""The log on stderr: one line per record, as text or as JSON.
 
-A record made while a request is answered carries the request's id. Whatever a client wrote is escaped: it ends no line.
+A record made while a request is handled carries the ids of that request. Text from clients is escaped, so that it can
+not end a line.
 """
 
 import json
 import logging
+import re
 import sys
 import time
-from typing import Any, Literal
-
-from app.observability.timing import current
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
 
 Format = Literal["text", "json"]
 
 
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+
+class RequestIds(NamedTuple):
+    """The ids by which the log records of one request are found."""
+
+    request_id: str
+    """The client's X-Request-ID, or a generated one."""
+    trace_id: str | None
+    """Trace id of W3C Trace Context, 32 hexadecimal digits; None if the request is part of no trace."""
+
+
+_request: ContextVar[RequestIds | None] = ContextVar("request", default=None)
+
+
+def identify(request_id: str, trace_id: str | None) -> None:
+    """Put these ids into every record that this context makes from now on."""
+    _request.set(RequestIds(request_id, trace_id))
+
+
+def trace_id_of(traceparent: bytes) -> str | None:
+    """Trace id in a `traceparent` header, 32 hexadecimal digits; None if the header is invalid.
+
+    The format is that of W3C Trace Context, https://www.w3.org/TR/trace-context/.
+    """
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None:
+        return None
+    version, trace, parent, rest = found.groups()
+    is_invalid = version == b"ff" or not trace.strip(b"0") or not parent.strip(b"0")
+    if is_invalid or (version == b"00" and rest is not None):  # later versions may have more fields
+        return None
+    return trace.decode()
+
+
 def configure(level: str, format: Format) -> None:
-    """Send everything that any logger has to say to stderr, from `level` on."""
+    """Send the records of all loggers to stderr, from `level` upwards."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_FORMATTERS[format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -23,16 +59,19 @@ def configure(level: str, format: Format) -> None:
 
 
 def log(logger: logging.Logger, level: int, message: str, fields: dict[str, Any]) -> None:
-    """Make a record that has fields, but does not tell where in the code it was made: to find out takes long."""
+    """Log a message with fields, without the file and line of the caller, which are slow to find."""
     logger.handle(logger.makeRecord(logger.name, level, "", 0, message, (), None, extra={"fields": fields}))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the fields that the record has,
-    and `exception`, the traceback."""
+    """Formats a record as one JSON object.
+
+    Its members are `time` (RFC 3339, UTC), `level`, `logger`, `message`, the fields of the record, and `exception`, the
+    traceback.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object, in ASCII."""
+        """The object, in ASCII characters."""
         entry = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -46,12 +85,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger and message, then the fields that are not in it as `name=value`; a traceback follows,
-    indented."""
+    """Formats a record as time, level, logger, message, and the fields that are not in the message as `name=value`.
+
+    A traceback follows, indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        fields = " ".join(f"{name}={_word(value)}" for name, value in _fields(record).items() if name not in _SAID)
+        """The line, and those of the traceback."""
+        fields = " ".join(f"{name}={_word(value)}" for name, value in _fields(record).items() if name not in _SHOWN)
         line = _printable(f"{record.getMessage().strip()} {fields}".rstrip())
         text = f"{_time(record)} {record.levelname:8} {record.name}: {line}"
         if record.exc_info:
@@ -60,8 +101,8 @@ class TextFormatter(logging.Formatter):
 
 
 _encode = json.JSONEncoder(default=str).encode
-_SAID = {"method", "path", "status"}
-"""What the message of a request tells."""
+_SHOWN = {"method", "path", "status"}
+"""Fields that the message of a request already contains."""
 _FORMATTERS: dict[Format, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
@@ -70,20 +111,20 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The request that the record is about, and what else it has, without what is None."""
-    request, fields = current(), getattr(record, "fields", {})
-    named = {"request_id": request.request_id, "trace_id": request.trace_id, **fields} if request else fields
+    """The ids of the request, and the fields of the record, without those that are None."""
+    request, fields = _request.get(), getattr(record, "fields", {})
+    named = {**request._asdict(), **fields} if request else fields
     return {name: value for name, value in named.items() if value is not None}
 
 
 def _word(value: Any) -> str:
-    """A value that can be told from the words beside it."""
+    """A value, quoted if it could be mistaken for more than one word."""
     text = str(value)
     return _encode(text) if any(c in text for c in ' ="') else text
 
 
 def _printable(text: str) -> str:
-    """The text, where a terminal or a reader of lines would see anything but characters escaped."""
+    """The text, with control characters escaped: a terminal and a reader of lines see printable characters only."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

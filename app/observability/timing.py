@@ -1,7 +1,6 @@
-"""Where a request's time goes, and what that comes to over all of them. Stdlib only."""
+"""Time that requests spend in the queue and in inference, per request and per graph."""
 
 import time
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,63 +8,65 @@ GraphName = tuple[str, str]
 """A model's name, and encoder or decoder."""
 
 
-class Run(NamedTuple):
-    """What became of a request's rows in one graph; times are of `time.monotonic()`."""
+class GraphRun(NamedTuple):
+    """The rows of one request in one graph. Times are seconds of `time.monotonic()`."""
 
     graph: GraphName
     rows: int
     batch_rows: int
-    """Rows of the largest batch that some of them were in; 0 if none ran."""
+    """Rows of the largest batch that some of the rows were in; 0 if none ran."""
     submitted: float
+    """When the rows entered the queue."""
     began: float
-    """When the first of them was taken; 0 if none was."""
+    """When the first row was taken from the queue; 0 if none was."""
     ended: float
+    """When the last row was done or dropped."""
 
 
 @dataclass(slots=True)
 class Timing:
-    """Where the time of a request's rows went, in seconds, added up over the graphs that it runs; its names, and
-    which model it asked."""
+    """Where the time of one request went, and which model it asked.
+
+    The request log makes it, the batcher adds to it.
+    """
 
     queue: float = 0.0
-    """Until the first of them was taken,"""
+    """Seconds until the first row of each graph run was taken, summed over the runs."""
     inference: float = 0.0
-    """and from then until the last was done."""
-    request_id: str | None = None
-    trace_id: str | None = None
-    """W3C's, 32 hexadecimal digits; None where it is part of no trace."""
+    """Seconds from then until the last row was done, summed over the runs."""
     model: str | None = None
-    """None where it asked none, or one that there is not."""
+    """Name of the model; None if the request named none or an unknown one."""
     version: int | None = None
-    runs: list[Run] | None = None
-    """Each of them, where somebody wants to know: where the request is traced."""
+    """Version of the model; None if `model` is None."""
+    runs: list[GraphRun] | None = None
+    """Each graph run, in the order in which they ended; None unless the request is traced."""
 
 
 @dataclass(slots=True)
 class Statistics:
-    """What became of the requests of one graph since it was loaded; times in seconds, added up."""
+    """Counts and summed times of the requests of one graph since it was loaded."""
 
     graph: GraphName | None = None
-    """What it is called, where somebody is told of its batches."""
+    """Name of the graph; None if no observer is told of its batches."""
     requests: int = 0
-    """Requests that succeeded,"""
+    """Requests that succeeded."""
     rows: int = 0
-    """their rows,"""
+    """Rows of the requests that succeeded."""
     queue: float = 0.0
-    """the time until the first row of each was taken,"""
+    """Seconds in the queue, until the first row was taken, of the requests that succeeded."""
     inference: float = 0.0
-    """and from then until the last was done."""
+    """Seconds from then until the last row was done, of the requests that succeeded."""
     batches: int = 0
-    """Batches that were run, of one or more requests' rows."""
+    """Batches that ran, of rows of one or more requests."""
     failures: int = 0
-    """Requests that failed, were refused or ran out of time,"""
+    """Requests that failed, were refused or ran out of time."""
     failing: float = 0.0
-    """and the time until they did."""
+    """Seconds from the start of those requests until they failed."""
     last: float = 0.0
     """When the last request succeeded, in seconds since 1970; 0 if none did."""
 
     def succeeded(self, rows: int, queue: float, inference: float) -> None:
-        """Count a request that did."""
+        """Count a request that succeeded."""
         self.requests += 1
         self.rows += rows
         self.queue += queue
@@ -73,27 +74,6 @@ class Statistics:
         self.last = time.time()
 
     def failed(self, seconds: float) -> None:
-        """Count a request that did, after so long."""
+        """Count a request that failed after `seconds`."""
         self.failures += 1
         self.failing += seconds
-
-
-_current: ContextVar[Timing | None] = ContextVar("timing", default=None)
-
-
-def timed() -> Timing:
-    """A new timing, to which is added from now on what the rows of the request in this context wait and take."""
-    timing = Timing()
-    _current.set(timing)
-    return timing
-
-
-def current() -> Timing | None:
-    """The timing of the request in this context; None outside of one."""
-    return _current.get()
-
-
-def asks(model: str, version: int) -> None:
-    """The request in this context, if there is one, asks this model."""
-    if (timing := _current.get()) is not None:
-        timing.model, timing.version = model, version

@@ -1,7 +1,8 @@
-"""OpenTelemetry: a span a request, and below it what its rows waited for and what ran them. The only file that imports
-opentelemetry, which the extra `otel` installs; imported only where the standard OTEL_* variables ask for it.
+"""OpenTelemetry: a span per request, and child spans for the time of its rows in the queue and in inference.
 
-Spans below a request's are made when it has ended, of times that are measured anyway: nothing is traced in the batcher.
+Only this file imports opentelemetry, which the extra `otel` installs. It is imported only if the standard OTEL_*
+variables ask for tracing. Child spans are made when the request has ended, from times that are measured anyway: the
+batcher itself traces nothing.
 """
 
 import asyncio
@@ -25,22 +26,23 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, set_span_in_context
 
 from app import __version__
-from app.observability.timing import Run, Timing
+from app.observability.timing import GraphRun, Timing
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"}
-_LONGEST_PATH, _LONGEST_ADDRESS = 256, 64
+_MAX_PATH, _MAX_ADDRESS = 256, 64
+"""Maximum characters of a path and of an address in a span."""
 _FLUSH_SECONDS = 3.0
-"""How long a server that stops tries to hand over its last spans."""
+"""Seconds that a stopping server waits for the collector to take its last spans."""
 
 
 def exported() -> "Tracing":
-    """Spans that go where OTEL_EXPORTER_OTLP_ENDPOINT says, by OTLP over HTTP, in batches."""
+    """Tracing that sends spans in batches to OTEL_EXPORTER_OTLP_ENDPOINT, by OTLP over HTTP."""
     exporter = OTLPSpanExporter()
     return Tracing(BatchSpanProcessor(exporter), exporter)
 
 
 class Tracing:
-    """The spans of one server process."""
+    """Makes the spans of one server process."""
 
     def __init__(self, processor: SpanProcessor, exporter: SpanExporter) -> None:
         """`processor` hands each ended span to `exporter`."""
@@ -52,27 +54,27 @@ class Tracing:
         self._tracer: Tracer = self._provider.get_tracer("vaeserve", __version__)
 
     def begin(self, scope: Mapping[str, Any], method: str) -> "RequestSpan":
-        """The span of a request that has come, below its client's."""
+        """Start the span of a request, as a child of the client's span if its headers name one."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client")
         attributes = {
             http_attributes.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER",
-            url_attributes.URL_PATH: scope["path"][:_LONGEST_PATH],
+            url_attributes.URL_PATH: scope["path"][:_MAX_PATH],
             url_attributes.URL_SCHEME: scope["scheme"],
             network_attributes.NETWORK_PROTOCOL_VERSION: scope["http_version"],
         }
         if client is not None:
-            attributes[client_attributes.CLIENT_ADDRESS] = client[0][:_LONGEST_ADDRESS]
+            attributes[client_attributes.CLIENT_ADDRESS] = client[0][:_MAX_ADDRESS]
         above = extract(headers, Context())
         span = self._tracer.start_span(method, above, SpanKind.SERVER, attributes)
         return RequestSpan(span, self._tracer)
 
     async def close(self) -> None:
-        """Hand over the last spans; a collector that does not answer is given up soon."""
-        handing_over = asyncio.create_task(asyncio.to_thread(self._provider.shutdown))
-        await asyncio.wait([handing_over], timeout=_FLUSH_SECONDS)
+        """Send the last spans, for at most `_FLUSH_SECONDS`."""
+        flushing = asyncio.create_task(asyncio.to_thread(self._provider.shutdown))
+        await asyncio.wait([flushing], timeout=_FLUSH_SECONDS)
         self._exporter.shutdown()
-        await handing_over
+        await flushing
 
 
 class RequestSpan:
@@ -82,7 +84,7 @@ class RequestSpan:
         self._span, self._tracer = span, tracer
         self.trace_id = format_trace_id(span.get_span_context().trace_id)
         self.is_recording = span.is_recording()
-        """Whether the trace was chosen to be kept."""
+        """Whether the trace is sampled."""
 
     def end(
         self,
@@ -93,7 +95,7 @@ class RequestSpan:
         problem: str | None,
         error: BaseException | None,
     ) -> None:
-        """It is answered; `problem` is the slug of an error's answer, `error` what was raised, if anything was."""
+        """End the span. `problem` is the slug of the error response, `error` the exception that was raised, if any."""
         span = self._span
         span.update_name(operation)
         span.set_attribute(http_attributes.HTTP_RESPONSE_STATUS_CODE, status)
@@ -111,8 +113,8 @@ class RequestSpan:
             self._add(run)
         span.end()
 
-    def _add(self, run: Run) -> None:
-        """The wait and the inference of rows in one graph, as spans."""
+    def _add(self, run: GraphRun) -> None:
+        """Add the queue and inference spans of the rows in one graph."""
         since_1970 = time.time_ns() - time.monotonic_ns()
         submitted, began, ended = (since_1970 + int(1e9 * at) for at in (run.submitted, run.began, run.ended))
         model, graph = run.graph

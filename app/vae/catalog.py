@@ -22,7 +22,6 @@ from app.errors import (
 )
 from app.inference.batcher import Batcher
 from app.inference.session import ExecutionProvider
-from app.observability.timing import asks
 from app.vae.changes import Known, Reload
 from app.vae.vae import Vae
 
@@ -84,7 +83,6 @@ class Catalog:
         vae = versions.get(max(versions) if version is None else version)
         if vae is None:
             raise UnknownModel("this model has no such version; GET /models lists them")
-        asks(vae.manifest.name, vae.manifest.version)
         return vae
 
     def versions(self, name: str) -> list[int]:

@@ -1,13 +1,14 @@
 """Images scored by one model: binarized, encoded, explained draw by draw. Images are uint8 `[N, H, W, C]`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.bundle.arrays import Tables
 from app.errors import InvalidInput
-from app.inference.graphs import Graphs, planes
+from app.inference.batcher import Work
+from app.inference.graphs import Graphs, Lane, planes
 from app.inference.offload import computed
 from app.maths.bounds import Binarize, Scores, score
 from app.maths.gaussian import Floats, Posterior
@@ -19,11 +20,13 @@ MOST_DRAWN = 2**25
 """Values in all latents that one request's scores are drawn from: some hundred MB with what is made of them."""
 
 
+@dataclass(frozen=True)
 class Scoring:
-    """Scores images."""
+    """Scores the images of one request."""
 
-    def __init__(self, graphs: Graphs, tables: Tables) -> None:
-        self._graphs, self._tables = graphs, tables
+    graphs: Graphs
+    tables: Tables
+    work: Work
 
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool
@@ -35,18 +38,19 @@ class Scoring:
             InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
         """
         how = self._how_to_binarize(how)
-        most = self._graphs.most(*images.shape[1:3])
-        with self._graphs.held("explain" if explain else "score", min(k * len(images), most)):
+        most = self.graphs.most(*images.shape[1:3])
+        lane: Lane = "explain" if explain else "score"
+        with self.graphs.reserve(self.work, lane, min(k * len(images), most)) as work:
             rows = self._binarized(planes(images), how, seed)
-            posterior = _flat(await self._graphs.encode(rows))
+            posterior = _flat(await self.graphs.encode(work, rows))
             elements = posterior.mean.size * k
             if elements > MOST_DRAWN:
                 raise InvalidInput(
                     f"so many draws have more than {MOST_DRAWN} values: fewer draws or images", "/query/k"
                 )
             eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
-            log_p_x, explanation = await self._explained(latents, rows.reshape(len(rows), -1), explain)
-        calibration = self._tables.calibration if how == self._how_to_binarize(None) else None
+            log_p_x, explanation = await self._explained(work, latents, rows.reshape(len(rows), -1), explain)
+        calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
         scores = await computed(elements, score, log_p_x, posterior, eps, latents, calibration)
         return replace(scores, explanation=explanation), how
 
@@ -56,22 +60,24 @@ class Scoring:
             return binarize(rows, seed)
         if how == "threshold":
             return threshold(rows)
-        if self._graphs.manifest.likelihood == "bernoulli":
+        if self.graphs.manifest.likelihood == "bernoulli":
             _check_binary(rows)
         return rows
 
-    async def _explained(self, latents: Floats, pixels: Pixels, explain: bool) -> tuple[Doubles, Floats | None]:
+    async def _explained(
+        self, work: Work, latents: Floats, pixels: Pixels, explain: bool
+    ) -> tuple[Doubles, Floats | None]:
         """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`; and, if wanted, -log p(x_i|z) of
         each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
         count, k, _ = latents.shape
         flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
-        height, width, channels = self._graphs.geometry.image_shape
-        most = self._graphs.most(height, width)
+        height, width, channels = self.graphs.geometry.image_shape
+        most = self.graphs.most(height, width)
         for first in range(0, len(flat), most):
             drawn = flat[first : first + most]
             images = np.arange(first, first + len(drawn)) // k
             explained = pixels[images].astype(np.float32) / np.float32(255)
-            outputs = await self._graphs.score(np.concatenate([drawn, explained], axis=1), explain=explain)
+            outputs = await self.graphs.score(work, np.concatenate([drawn, explained], axis=1), explain=explain)
             pieces.append(outputs["log_p_x"])
             if explain:
                 own, starts = np.unique(images, return_index=True)  # in their order: each image's draws lie together
@@ -83,12 +89,12 @@ class Scoring:
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
         """How images are made what the likelihood is of: as in training, if None."""
-        manifest = self._graphs.manifest
-        if self._graphs.geometry.size is None:
+        manifest = self.graphs.manifest
+        if self.graphs.geometry.size is None:
             raise InvalidInput(
                 "this model takes images of any size: their likelihoods are not known here", "/query/model"
             )
-        if not self._graphs.can_score:
+        if not self.graphs.can_score:
             raise InvalidInput("this model has no likelihood of images", "/query/model")
         if manifest.likelihood == "bernoulli":
             return how or ("threshold" if manifest.training.binarization == "static" else "draw")

@@ -1,9 +1,10 @@
 """One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,18 @@ from numpy.typing import NDArray
 from app.bundle.arrays import Tables
 from app.bundle.manifest import Bundle, Manifest
 from app.errors import InvalidInput
-from app.inference.batcher import Batcher
-from app.inference.graphs import Graphs, planes
+from app.inference.batcher import Batcher, Work
+from app.inference.graphs import GraphName, Graphs, Lane, planes
 from app.inference.offload import computed
-from app.inference.session import ExecutionProvider
+from app.inference.session import Arrays, ExecutionProvider
 from app.maths import gaussian
 from app.maths.bounds import Binarize, Scores
 from app.maths.gaussian import Floats, Posterior, Quantiles, squared_norm
 from app.maths.likelihood import Doubles
+from app.observability.timing import Timing
+from app.vae.points import Decoded, Pixels, Points, finite_latents
 from app.vae.scoring import Scoring
 
-Pixels = NDArray[np.uint8]
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
 Mode = Literal["mean", "draw", "predictive"]
@@ -31,7 +33,11 @@ PREDICTIVE_DRAWS = 32
 
 
 class Vae:
-    """Encoder and decoder of one bundle, ready to run."""
+    """Encoder and decoder of one bundle, ready to run.
+
+    Whether the queue has room for a request's rows is decided here and nowhere else: what runs several graphs, or more
+    rows than one request has in the queue at a time, reserves room first.
+    """
 
     def __init__(
         self,
@@ -63,7 +69,35 @@ class Vae:
         )
         self.geometry = self.graphs.geometry
         self.tables, self._max_pixels = Tables.of(bundle), max_pixels
-        self._scoring = Scoring(self.graphs, self.tables)
+        self._work = Work()
+
+    def for_request(self, timing: Timing) -> "Vae":
+        """This model as one request uses it: `timing` is told its name and version, and where the graph runs' time
+        goes."""
+        timing.model, timing.version = self.manifest.name, self.manifest.version
+        return self._view(Work(timing))
+
+    def _view(self, work: Work) -> "Vae":
+        """The same model, whose graphs run for `work`."""
+        view = Vae.__new__(Vae)
+        vars(view).update(vars(self), _work=work)
+        return view
+
+    def check_admission(self, lane: Lane, rows: int) -> None:
+        """Refuse a request that will run `rows` of a lane, or more, if the queue has no room for them now; of rows that
+        it runs in chunks, one chunk counts.
+
+        Raises:
+            InvalidInput: the queue never has room for them.
+            Overloaded: the queue has no room for them now, or they would wait too long.
+        """
+        self.graphs.check_admission(lane, rows)
+
+    @contextmanager
+    def _reserved(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator["Vae"]:
+        """A view that has room in the queue for `rows` of a lane, until the block ends; see `Graphs.reserve`."""
+        with self.graphs.reserve(self._work, lane, rows, size) as work:
+            yield self._view(work)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -75,7 +109,7 @@ class Vae:
         """Shape of one latent; raises InvalidInput where images may be of any size."""
         return self.geometry.latent_shape
 
-    def check_room(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
+    def check_pixels(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
         """Refuse to make so many images of latents of this shape; `pointer` is what asks for them.
 
         Raises:
@@ -87,7 +121,13 @@ class Vae:
 
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
-        return await self.graphs.encode(planes(images))
+        return await self.graphs.encode(self._work, planes(images))
+
+    async def run_graph(
+        self, graph: GraphName, rows: NDArray[Any], *, with_parameters: bool = False, seconds: float | None = None
+    ) -> Arrays:
+        """The outputs `[N, ...]` of one graph for rows as it takes them; see `Graphs.run`."""
+        return await self.graphs.run(self._work, graph, rows, with_parameters=with_parameters, seconds=seconds)
 
     async def decode(self, latents: Floats) -> Pixels:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`.
@@ -95,12 +135,21 @@ class Vae:
         Raises:
             InvalidInput: they would have more pixels than one request may make.
         """
-        self.check_room(len(latents), latents.shape[1:])
+        self.check_pixels(len(latents), latents.shape[1:])
         return await self._decode(latents)
 
     async def _decode(self, latents: Floats) -> Pixels:
-        outputs = await self.graphs.run("decoder", latents)
+        outputs = await self.run_graph("decoder", latents)
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
+
+    async def decode_latents(self, latents: Floats, *, percentile: bool) -> Decoded:
+        """Latents `[N, *latent]`, how far out they lie if `percentile`, and the images that they decode to.
+
+        Raises:
+            InvalidInput: this bundle has no quantiles to tell percentiles by; or as `decode`.
+        """
+        latent_percentile = self.latent_percentile(latents) if percentile else None
+        return Decoded(latents, await self.decode(latents), latent_percentile)
 
     async def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
         """One draw from the posterior a row; `pointer` is what asked for it.
@@ -125,17 +174,17 @@ class Vae:
         """
         most = self.graphs.most(*images.shape[1:3])
         rows = min(len(images) * PREDICTIVE_DRAWS, most) if mode == "predictive" else len(images)
-        with self.graphs.held("decoder", rows, images.shape[1:3]):
-            posterior = await self.encode(images)
+        with self._reserved("decoder", rows, images.shape[1:3]) as vae:
+            posterior = await vae.encode(images)
             if mode == "mean":
-                return await self.decode(posterior.mean)
+                return await vae.decode(posterior.mean)
             if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
-                return await self.decode(await self.draw(posterior, seed, "/query/mode"))
-            return await self._predict(posterior, images, seed, most)
+                return await vae.decode(await vae.draw(posterior, seed, "/query/mode"))
+            return await vae._predict(posterior, images, seed, most)
 
     async def _predict(self, posterior: Posterior, images: Pixels, seed: int, most: int) -> Pixels:
         """The posterior predictive of images, of which `most` decoded draws are in the queue at a time."""
-        self.check_room(len(images), posterior.mean.shape[1:])
+        self.check_pixels(len(images), posterior.mean.shape[1:])
         predicted = []
         for first in range(0, len(images), max(1, most // PREDICTIVE_DRAWS)):
             rows = range(first, min(first + max(1, most // PREDICTIVE_DRAWS), len(images)))
@@ -160,7 +209,8 @@ class Vae:
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
     ) -> tuple[Scores, Binarize]:
         """How well the model explains images; see `Scoring.score`."""
-        return await self._scoring.score(images, k=k, seed=seed, how=how, explain=explain)
+        scoring = Scoring(self.graphs, self.tables, self._work)
+        return await scoring.score(images, k=k, seed=seed, how=how, explain=explain)
 
     async def sample(
         self,
@@ -185,7 +235,7 @@ class Vae:
                 raise InvalidInput("label needs source=aggregate: the prior knows no labels", "/query/label")
             self.check_prior()
             shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
-            self.check_room(n, shape, "/query/n")
+            self.check_pixels(n, shape, "/query/n")
             draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
             return await computed(n * math.prod(shape), draw)
         mixture = self.tables.mixture
@@ -205,21 +255,46 @@ class Vae:
             raise InvalidInput("this model's latents follow no prior that could be drawn from", pointer)
 
     async def interpolate(
-        self, points: Floats, steps: int, method: Method, *, all_given: bool
-    ) -> tuple[Floats, Literal["lerp", "slerp"]]:
-        """A path through points `[P, *latent]`, and the method it took.
+        self, points: Points, steps: int, method: Method, *, percentile: bool = False
+    ) -> tuple[Decoded, Literal["lerp", "slerp"]]:
+        """Decode a path through points, `steps` images from each to the next, both included; and say how it ran.
 
-        `auto` takes slerp only through given latents (`all_given`) of more than two dimensions: those may be prior
-        draws, whose norms concentrate at sqrt(d); posterior means are shorter.
+        `auto` takes slerp only through given latents of more than two dimensions: they may be prior draws, whose norms
+        concentrate at sqrt(d); posterior means are shorter.
 
         Raises:
-            InvalidInput: its images would have too many pixels.
+            InvalidInput: the images would have too many pixels; the path is not finite; or as `decode_latents`.
         """
-        if method == "auto":
-            method = "slerp" if all_given and points[0].size > 2 else "lerp"
         count = (len(points) - 1) * (steps - 1) + 1
-        self.check_room(count, points.shape[1:], "/steps")
-        return await computed(count * points[0].size, gaussian.interpolate, points, steps, method), method
+        if method == "auto":
+            method = "slerp" if points.all_latents and points.latents[0].size > 2 else "lerp"
+        with self._reserved("decoder", count) as vae:
+            ends = await vae._located(points)
+            self.check_pixels(count, ends.shape[1:], "/steps")
+            path = await computed(count * ends[0].size, gaussian.interpolate, ends, steps, method)
+            path = finite_latents(path, points.pointer, rows=False)
+            return await vae.decode_latents(path, percentile=percentile), method
+
+    async def combine(self, points: Points, weights: Doubles, *, percentile: bool = False) -> Decoded:
+        """Decode the sum of points by weights `[P]`: z = sum of weight_i * z_i.
+
+        Raises:
+            InvalidInput: the sum is not finite; or as `decode_latents`.
+        """
+        with self._reserved("decoder", 1) as vae:
+            latents = await vae._located(points)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = np.tensordot(weights, latents.astype(np.float64), axes=1)
+            summed = finite_latents(total[None], points.pointer, rows=False)
+            return await vae.decode_latents(summed, percentile=percentile)
+
+    async def _located(self, points: Points) -> Floats:
+        """Latents `[P, *latent]` of points; their images are encoded in one request."""
+        if points.images is None:
+            return points.latents
+        latents = points.latents.copy()
+        latents[points.image_rows] = (await self.encode(points.images)).mean
+        return latents
 
     def traverse(self, base: Floats, dims: list[int], values: Floats) -> Floats:
         """Latents `[len(dims) * len(values), d]`: `base` `[d]`, but one of `dims` at a time takes each of `values`."""
@@ -228,16 +303,21 @@ class Vae:
             latents[row, :, dim] = values
         return latents.reshape(-1, base.size)
 
-    async def vary(self, posterior: Posterior, n: int, radius: float, seed: int) -> Floats:
-        """Latents `[n, *latent]` around the one posterior: z = mean + radius * exp(log_std) * eps, eps ~ N(0, I).
+    async def vary(self, images: Pixels, n: int, radius: float, seed: int, *, percentile: bool = False) -> Decoded:
+        """Decode `n` draws around the posterior of one image `[1, H, W, C]`: z = mean + radius * exp(log_std) * eps,
+        eps ~ N(0, I).
 
         Raises:
-            InvalidInput: this model's encoder is deterministic, or their images would have too many pixels.
+            InvalidInput: this model's encoder is deterministic; the images would have too many pixels; or as
+                `decode_latents`.
         """
-        std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
-        self.check_room(n, shape, "/query/n")
-        eps = await computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
-        return np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
+        with self._reserved("decoder", n, images.shape[1:3]) as vae:
+            posterior = await vae.encode(images)
+            std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
+            self.check_pixels(n, shape, "/query/n")
+            eps = await computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
+            latents = np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
+            return await vae.decode_latents(latents, percentile=percentile)
 
     def latent_percentile(self, latents: Floats) -> Doubles:
         """Per cent of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`.

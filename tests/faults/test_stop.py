@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from app.api.forms.pictures import EXAMPLE_IMAGE
+from app.api.forms.images import EXAMPLE_IMAGE
 from tests.conftest import MODELS, Start
 from tests.faults.load import Load
 from tests.live.test_workers import children, sharing, until

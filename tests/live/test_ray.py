@@ -26,7 +26,7 @@ import pytest
 import yaml
 from safetensors.numpy import save
 
-from app.api.forms.pictures import EXAMPLE_IMAGE
+from app.api.forms.images import EXAMPLE_IMAGE
 from tests.conftest import MODELS, ROOT, Pixels, base64_png, free_port, npy, servers
 from tests.document import Operation, call, operations
 

@@ -1,4 +1,4 @@
-"""Latents of a request: as JSON and npy have them, or located by an image, a class, or themselves."""
+"""The latents of a request: given as JSON or arrays, or as points that are an image, a latent or a class."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -7,23 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from app.api.forms.pictures import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_pictures
-from app.api.routing.queries import (
-    NOT_NULL,
-    JsonInt,
-    Latents,
-    ModelQuery,
-    OneLatent,
-    PercentileQuery,
-    Strict,
-    check_count,
-)
+from app.api.forms.bodies import NOT_NULL, JsonInt, Latents, OneLatent
+from app.api.forms.images import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_images
+from app.api.routing.queries import ModelQuery, PercentileQuery, Strict, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.codecs.npy import read_npy
 from app.codecs.safetensors import read_safetensors
 from app.errors import InvalidInput
 from app.maths.gaussian import Floats
+from app.vae.points import Points, finite_latents
 from app.vae.vae import Vae
 
 
@@ -33,12 +26,12 @@ class DecodeRequest(Strict):
     latents: Latents = Field(description="Latents of the model's shape.")
 
 
-class PictureQuery(ModelQuery, ReadingQuery, PercentileQuery):
-    """Which model answers, and how it reads pictures."""
+class PointsQuery(ModelQuery, ReadingQuery, PercentileQuery):
+    """The model that answers, and how the images of points are read."""
 
 
 class Point(Strict):
-    """Exactly one of an image, a latent and a label."""
+    """A point of the latent space: exactly one of an image, a latent and a label."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
@@ -57,7 +50,7 @@ async def latents_of_json(server: State, vae: Vae, query: Any, body: DecodeReque
     """Latents `[N, *latent]` of a JSON body.
 
     Raises:
-        InvalidInput: one of them has another size than the model's; or too many; or beyond float32.
+        InvalidInput: see `check_latents`.
     """
     return check_latents(body.latents, vae, server.limits.max_rows)
 
@@ -67,81 +60,86 @@ async def latents_of_array(server: State, vae: Vae, query: Any, content: bytes) 
 
     Raises:
         BadRequest: not an npy file.
-        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+        InvalidInput: see `latents_of_values`.
     """
     return latents_of_values(read_npy(content), vae, server.limits.max_rows)
 
 
 async def latents_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
-    """Latents `[N, *latent]` of a safetensors file's `latents`.
+    """Latents `[N, *latent]` of the tensor `latents` of a safetensors file.
 
     Raises:
         BadRequest: not a safetensors file.
-        InvalidInput: it has no such tensor, or as `latents_of_values`.
+        InvalidInput: there is no such tensor, or see `latents_of_values`.
     """
     return latents_of_values(read_safetensors(content, "latents"), vae, server.limits.max_rows)
 
 
 def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
-    """Latents `[N, *latent]` of an array.
+    """Latents `[N, *latent]`, float32, of an array.
 
     Raises:
-        InvalidInput: not floats, another shape than the model's, too many, not finite or beyond float32.
+        InvalidInput: the values are not floats, the shape is not the model's, there are too many latents, or a value is
+            not finite as float32.
     """
     if array.dtype.kind != "f":
         raise InvalidInput("latents must be floats")
     vae.geometry.check_latents(array.shape)
     check_count(len(array), limit, "")
-    return finite(array)
+    return finite_latents(array)
 
 
-async def locate(
+async def read_points(
     server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pointer: str = "/points"
-) -> Floats:
-    """Latents `[P, *latent]` of points: posterior means of images, class means, or as given.
+) -> Points:
+    """Points of a request: latents as given, class means, and images that are still to be encoded.
 
     Raises:
-        InvalidInput: one of them cannot be located; the pointer says which.
+        InvalidInput: a point cannot be read, or has another size than the first; the pointer says which.
     """
-    located: dict[int, Floats] = {}
-    pictured = [index for index, point in enumerate(points) if point.image is not None]
-    if len(pictured) > server.limits.max_rows:
+    latents: dict[int, Floats] = {}
+    image_rows = [index for index, point in enumerate(points) if point.image is not None]
+    if len(image_rows) > server.limits.max_rows:
         raise InvalidInput(f"at most {server.limits.max_rows} may be images", pointer)
     for index, point in enumerate(points):
         try:
             if point.latent is not None:
-                located[index] = check_latents([point.latent], vae, 1, "")[0]
+                latents[index] = check_latents([point.latent], vae, 1, "")[0]
             elif point.label is not None:
-                located[index] = vae.tables.label_mean(point.label)
+                latents[index] = vae.tables.label_mean(point.label)
         except InvalidInput as error:
             member = "label" if point.latent is None else "latent"
             raise InvalidInput(error.detail, f"{pointer}/{index}/{member}") from None
-    if pictured:
-        images = await _read_images(server, vae, query, points, pictured, pointer)
-        located |= zip(pictured, (await vae.encode(images)).mean, strict=True)
+    images = await _read_images(server, vae, query, points, image_rows, pointer) if image_rows else None
+    if images is not None:
+        latents |= dict.fromkeys(image_rows, np.zeros(vae.geometry.latent_of(*images.shape[1:3]), np.float32))
     for index in range(1, len(points)):
-        if located[index].shape != located[0].shape:
-            raise InvalidInput("of another size than the first: a path and a sum are of one size", f"{pointer}/{index}")
-    return np.stack([located[index] for index in range(len(points))])
+        if latents[index].shape != latents[0].shape:
+            raise InvalidInput(
+                "has another size than the first: all points must have the same size", f"{pointer}/{index}"
+            )
+    all_latents = all(point.latent is not None for point in points)
+    return Points(np.stack([latents[index] for index in range(len(points))]), images, image_rows, all_latents, pointer)
 
 
 async def _read_images(
-    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pictured: list[int], pointer: str
+    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], image_rows: list[int], pointer: str
 ) -> Pixels:
-    """Images `[len(pictured), H, W, C]` of the points that are pictures; an error points at its point."""
-    texts = [points[index].image or "" for index in pictured]
+    """Images `[M, H, W, C]` of the points `image_rows`; an error points at its point."""
+    texts = [points[index].image or "" for index in image_rows]
     try:
-        return await decode_pictures(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
+        return await decode_images(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
     except InvalidInput as error:
-        index = pictured[int(error.pointer.removeprefix("/"))]
+        index = image_rows[int(error.pointer.removeprefix("/"))]
         raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
 
 
 def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
-    """Float32 `[N, *latent]` of latents as JSON and queries have them: vectors, or maps as nested lists.
+    """Latents `[N, *latent]`, float32, of nested lists: vectors or maps.
 
     Raises:
-        InvalidInput: one of them has another shape than the model's, or than the first; or too many; or beyond float32.
+        InvalidInput: there are too many latents, or one does not have the model's shape, has another shape than the
+            first, or is not finite as float32; the pointer says which.
     """
     check_count(len(latents), limit, pointer)
     if vae.geometry.is_vector:
@@ -155,27 +153,13 @@ def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/lat
             if not vae.geometry.is_latent(_shape(latent)):
                 raise InvalidInput(f"this model's latents are [{vae.geometry.latent_words}]", f"{pointer}/{index}")
             if _shape(latent) != shape:
-                raise InvalidInput("of another size than the first", f"{pointer}/{index}")
-    return finite(np.array(latents, np.float64), pointer)
+                raise InvalidInput("has another size than the first", f"{pointer}/{index}")
+    return finite_latents(np.array(latents, np.float64), pointer)
 
 
 def _shape(latent: list[Any]) -> tuple[int, ...]:
-    """Of a vector or of a map; none where its rows are not all of one length."""
+    """Shape of a vector or a map; empty if its rows are not all of the same length."""
     if not isinstance(latent[0], list):
         return (len(latent),)
     heights, widths = {len(plane) for plane in latent}, {len(row) for plane in latent for row in plane}
     return (len(latent), *heights, *widths) if len(heights) == len(widths) == 1 else ()
-
-
-def finite(array: NDArray[Any], pointer: str = "", *, rows: bool = True) -> Floats:
-    """Float32 of latents `[N, *latent]`.
-
-    Raises:
-        InvalidInput: one of them is not finite as float32; the pointer is that row's, unless `rows` is false.
-    """
-    with np.errstate(over="ignore"):
-        latents = array.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(latents).reshape(len(latents), -1).all(axis=1))
-    if len(bad):
-        raise InvalidInput("not finite as float32", f"{pointer}/{bad[0]}" if rows else pointer)
-    return np.ascontiguousarray(latents)

@@ -1,13 +1,11 @@
-"""How operations read their input: one table, a row for each form that a request's body may have."""
+"""Readers of request bodies: one table for images and one for latents, with one row a format."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.forms.latents import DecodeRequest, latents_of_array, latents_of_json, latents_of_tensors
-from app.api.forms.pictures import (
+from app.api.forms.bodies import BytesBody, FilesBody, JsonBody
+from app.api.forms.images import (
     PicturesRequest,
     ReadingQuery,
     images_of_array,
@@ -15,69 +13,46 @@ from app.api.forms.pictures import (
     images_of_json,
     images_of_tensors,
 )
-from app.api.routing.queries import (
-    IMAGE_FILES,
-    NPY_IMAGES,
-    NPY_LATENTS,
-    SAFETENSORS_IMAGES,
-    SAFETENSORS_LATENTS,
-    ImageFiles,
-    RawBody,
-)
+from app.api.forms.latents import DecodeRequest, latents_of_array, latents_of_json, latents_of_tensors
+from app.api.routing.operation import Reader
 from app.api.routing.state import State
 from app.codecs.images import Pixels
+from app.codecs.npy import NPY
+from app.codecs.safetensors import SAFETENSORS
 from app.errors import InvalidInput
 from app.vae.vae import Vae
 
-Read = Callable[[State, Vae, Any, Any], Awaitable[Any]]
-"""From the server, the model that is asked, the query and the body to the operation's input."""
+_NPY_IMAGES = BytesBody(NPY, "uint8, or float in [0, 1]; [N, H, W] or [N, H, W, C] of the model's size.")
+_NPY_LATENTS = BytesBody(NPY, "float32 [N, *latent].")
+_TENSORS_OF_IMAGES = BytesBody(SAFETENSORS, "A tensor `images` as npy has it; others are not looked at.")
+_TENSORS_OF_LATENTS = BytesBody(SAFETENSORS, "A tensor `latents`, floats [N, *latent]; others are not looked at.")
 
-
-@dataclass(frozen=True)
-class Reader:
-    """One form of a request's body."""
-
-    body: Any
-    """Annotation of the endpoint's parameter: a pydantic model of JSON, or what FastAPI's `Depends` reads."""
-    read: Read
-    query: type[BaseModel] | None = None
-    """Query parameters that it takes beside the operation's own."""
-    words: str = ""
-    """Completes `As encode, ...` in the documentation."""
-    openapi: dict[str, Any] | None = None
-    """What the documentation has to be told of the body, where it is not JSON."""
-
-
-READERS: dict[str, dict[str, Reader]] = {
-    "images": {
-        "json": Reader(PicturesRequest, images_of_json, ReadingQuery),
-        "files": Reader(ImageFiles, images_of_files, ReadingQuery, "of uploaded files", IMAGE_FILES),
-        "npy": Reader(RawBody, images_of_array, None, "of an npy array of the model's size", NPY_IMAGES),
-        "safetensors": Reader(RawBody, images_of_tensors, None, "of a safetensors file", SAFETENSORS_IMAGES),
-    },
-    "latents": {
-        "json": Reader(DecodeRequest, latents_of_json),
-        "npy": Reader(RawBody, latents_of_array, None, "of an npy array", NPY_LATENTS),
-        "safetensors": Reader(RawBody, latents_of_tensors, None, "of a safetensors file", SAFETENSORS_LATENTS),
-    },
+IMAGE_READERS = {
+    "json": Reader(JsonBody(PicturesRequest), images_of_json, ReadingQuery),
+    "files": Reader(FilesBody(), images_of_files, ReadingQuery, "of uploaded files"),
+    "npy": Reader(_NPY_IMAGES, images_of_array, None, "of an npy array of the model's size"),
+    "safetensors": Reader(_TENSORS_OF_IMAGES, images_of_tensors, None, "of a safetensors file"),
 }
-"""What an operation takes, then the form that it comes in."""
+"""Readers of images, as uint8 `[N, H, W, C]`, by the form of the body."""
+
+LATENT_READERS = {
+    "json": Reader(JsonBody(DecodeRequest), latents_of_json),
+    "npy": Reader(_NPY_LATENTS, latents_of_array, None, "of an npy array"),
+    "safetensors": Reader(_TENSORS_OF_LATENTS, latents_of_tensors, None, "of a safetensors file"),
+}
+"""Readers of latents, as float32 `[N, *latent]`, by the form of the body."""
 
 
 async def _one_image(server: State, vae: Vae, query: Any, body: PicturesRequest) -> Pixels:
     if len(body.images) != 1:
-        raise InvalidInput("exactly one picture", "/images")
+        raise InvalidInput("exactly one image", "/images")
     return await images_of_json(server, vae, query, body)
 
 
-ONE_IMAGE = Reader(PicturesRequest, _one_image, ReadingQuery)
-"""JSON with exactly one picture."""
+ONE_IMAGE_READERS = {"json": Reader(JsonBody(PicturesRequest), _one_image, ReadingQuery)}
+"""Reader of JSON with exactly one image."""
 
 
-def json_of(model: type[BaseModel]) -> Reader:
-    """A reader of JSON that the operation itself makes sense of."""
-
-    async def as_it_is(server: State, vae: Vae, query: Any, body: BaseModel) -> BaseModel:
-        return body
-
-    return Reader(model, as_it_is)
+def json_readers(model: type[BaseModel]) -> dict[str, Reader]:
+    """A reader of JSON whose parsed body is the input of the operation."""
+    return {"json": Reader(JsonBody(model))}

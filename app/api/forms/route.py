@@ -1,121 +1,64 @@
-"""The forms of an operation: it says once what it computes, and each pair of a reader and a writer makes a route.
+"""The forms of an operation: one record says what it computes, and each pair of a reader and a writer makes a route.
 
-A format more is one row of `READERS` or of `WRITERS`, and one word in the `forms` of the operations that offer it.
+To add a format, add one row to the readers or to `WRITERS`, and one row to the `forms` of the operations that offer it.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import replace
 
-from fastapi import APIRouter, Query, Response
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, create_model
+from app.api.forms.writers import MODEL_HEADERS, WRITERS, binary_response
+from app.api.routing.operation import Operation, Reader, Writer
 
-from app.api.forms.readers import READERS, Reader
-from app.api.forms.writers import WRITERS, Answer, Result, Writer
-from app.api.routing.operation import Least
-from app.api.routing.problems import BODY_PROBLEMS, MODEL_PROBLEMS
-from app.api.routing.queries import ModelQuery
-from app.api.routing.state import Server, State
-from app.vae.vae import Vae
-
-Compute = Callable[..., Awaitable[Result]]
-"""From the server, the model that is asked, the query and, where there is a body, the input."""
-
-_OF_IMAGES = {"": ("json", "json"), "/files": ("files", "json"), "/safetensors": ("safetensors", "safetensors")}
-IMAGES_TO_ARRAYS = _OF_IMAGES | {"/npy": ("npy", "npz")}
-IMAGES_TO_IMAGES = _OF_IMAGES | {"/npy": ("npy", "npy")}
+_JSON_FILES_TENSORS = {
+    "": ("json", "json"),
+    "/files": ("files", "json"),
+    "/safetensors": ("safetensors", "safetensors"),
+}
+IMAGES_TO_ARRAYS = _JSON_FILES_TENSORS | {"/npy": ("npy", "npz")}
+IMAGES_TO_IMAGES = _JSON_FILES_TENSORS | {"/npy": ("npy", "npy")}
 """The forms of operations on images, by what they answer."""
 
 
-def offer(
-    router: APIRouter,
-    path: str,
-    compute: Compute,
-    *,
-    query: type[ModelQuery],
+def in_forms(
+    operation: Operation,
     forms: Mapping[str, tuple[str | None, str]],
-    reads: Literal["images", "latents"] | Reader | None = None,
-    answer: type[Answer] | None = None,
-    operation_id: str | None = None,
-    least: Least | None = None,
-) -> None:
-    """Add a route for each of `forms`: what follows `path`, the reader's name, and the writer's.
+    readers: Mapping[str, Reader] | None = None,
+) -> tuple[Operation, ...]:
+    """The records of `operation` in each of `forms`.
 
-    `reads` is the kind of input, or the one reader of it; None, and a reader of None, where nothing is read but the
-    query. `answer` is the JSON answer. The first paragraph of `compute`'s docstring documents the operation.
-    `least` is what a request runs at least, by its query: where there is no room for it, the body is not read.
+    A form is what follows the path, with the name of a reader, None if the request has no body, and the name of a row
+    of `WRITERS`. Its operation id is the one of `operation`, followed by the form's path.
     """
-    base = operation_id or path.strip("/").replace("/", "_")
-    for suffix, (how, form) in forms.items():
-        reader = reads if isinstance(reads, Reader) else READERS[reads][how] if reads and how else None
-        writer = WRITERS[form]
-        name = base + suffix.replace("/", "_")
-        router.add_api_route(
-            path + suffix,
-            _endpoint(compute, _mixed(name, query, reader, writer), reader, writer, answer, least),
-            methods=["POST" if reader else "GET"],
-            operation_id=name,
-            name=name,
-            description=_describe(base if suffix and "" in forms else "", compute, reader, writer),
-            openapi_extra=reader.openapi if reader else None,
-            responses=(BODY_PROBLEMS if reader else MODEL_PROBLEMS) | _documented(writer, answer),
-            response_model=None if writer.media_types else answer,
-            response_class=Response if writer.media_types else JSONResponse,
-            response_model_exclude_none=True,
+    return tuple(
+        _in_form(
+            operation,
+            suffix,
+            readers[reader] if readers and reader else None,
+            WRITERS[writer],
+            is_variant=suffix != "" and "" in forms,
         )
-
-
-def _mixed(name: str, query: type[ModelQuery], reader: Reader | None, writer: Writer) -> type[ModelQuery]:
-    """The operation's own query parameters, then those of its reader and of its writer."""
-    parts: list[Any] = [part.query for part in (writer, reader) if part is not None and part.query is not None]
-    return create_model(f"{name}_query", __base__=(*parts, query)) if parts else query  # fields of the last base first
-
-
-def _endpoint(
-    compute: Compute,
-    query: type[BaseModel],
-    reader: Reader | None,
-    writer: Writer,
-    answer: type[Answer] | None,
-    least: Least | None,
-) -> Callable[..., Any]:
-    """What FastAPI documents by its signature, and `Operation` calls."""
-
-    async def endpoint(server: State, query: Any, body: Any = None) -> Answer | Response:
-        vae: Vae = server.catalog.find(query.model, query.version)
-        inputs = () if reader is None else (await reader.read(server, vae, query, body),)
-        return await writer.write(vae, query, await compute(server, vae, query, *inputs), answer)
-
-    annotations = {"server": Server, "query": Annotated[query, Query()]} | ({"body": reader.body} if reader else {})
-    endpoint.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in annotations.items()]
+        for suffix, (reader, writer) in forms.items()
     )
-    endpoint.least = least  # type: ignore[attr-defined]
-    return endpoint
 
 
-def _describe(like: str, compute: Compute, reader: Reader | None, writer: Writer) -> str:
-    """The operation's own words, or how this form differs from the one called `like`."""
-    if not like:
-        return (inspect.getdoc(compute) or "").partition("\n\n")[0]
-    words = [part.words for part in (reader, writer) if part is not None and part.words]
-    return f"As `{like}`, {', '.join(words)}."
-
-
-def _documented(writer: Writer, answer: type[Answer] | None) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI of an answer that is not JSON, each media type by name, with its headers."""
-    if not writer.media_types:
-        return {}
-    headers = {"X-Model": ("The model that answered.", "string"), "X-Version": ("Its version.", "integer")}
-    if answer is not None and "seed" in answer.model_fields:
-        headers["X-Seed"] = ("The seed of the draws.", "integer")
-    return {
-        200: {
-            "description": writer.description,
-            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in writer.media_types},
-            "headers": {
-                name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in headers.items()
-            },
-        }
-    }
+def _in_form(
+    operation: Operation, suffix: str, reader: Reader | None, writer: Writer, *, is_variant: bool
+) -> Operation:
+    if is_variant:
+        words = [part.words for part in (reader, writer) if part is not None and part.words]
+        description = f"As `{operation.operation_id}`, {', '.join(words)}."
+    else:
+        description = (inspect.getdoc(operation.compute) or "").partition("\n\n")[0]
+    seeded = {"X-Seed": ("The seed of the draws.", "integer")}
+    has_seed = operation.answer is not None and "seed" in operation.answer.model_fields
+    headers = MODEL_HEADERS | (seeded if has_seed else {})
+    return replace(
+        operation,
+        path=operation.path + suffix,
+        operation_id=operation.operation_id + suffix.replace("/", "_"),
+        reader=reader,
+        writer=writer,
+        description=description,
+        responses=binary_response(writer.description, writer.media_types, headers) if writer.media_types else {},
+    )

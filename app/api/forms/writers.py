@@ -1,8 +1,8 @@
-"""How operations write their answers: one table, a row for each form that an answer may have."""
+"""Writers of responses: one table, with one row a format."""
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -11,54 +11,54 @@ from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from app.api.openapi.schemas import LIKE
-from app.api.routing.queries import PercentileQuery
-from app.api.routing.response import Header, Raw
-from app.codecs.images import WRITERS as PICTURES
+from app.api.routing.operation import LIKE, Writer
+from app.api.routing.queries import Strict
+from app.api.routing.response import Header, RawResponse
+from app.codecs.images import WRITERS as IMAGE_FORMATS
 from app.codecs.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile, write_animation, write_image
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
-from app.maths.gaussian import Floats
+from app.vae.points import Decoded
 from app.vae.vae import Vae
 
-MOST_NUMBERS = 2**20
-"""Numbers of an answer in JSON: more would take the event loop longer than a tenth of a second."""
+MAX_JSON_NUMBERS = 2**20
+"""Numbers of a JSON response: writing more would block the event loop for more than 0.1 s."""
 
-# Below this many pixels, writing a picture costs less than the hop to a thread.
 _INLINE_PIXELS = 16_384
+"""Up to this many pixels, writing an image costs less than handing it to a thread."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an operation computed, before it has a form."""
+    """What an operation computed, before it is written."""
 
-    pictures: Mapping[str, Pixels] = field(default_factory=dict)
-    """`[N, H, W, C]` each. `images` are those of answers that are a picture or npy."""
+    images: Mapping[str, Pixels] = field(default_factory=dict)
+    """uint8 `[N, H, W, C]` each, by name. Responses that are an image or npy hold the ones named `images`."""
     arrays: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
-    """What is None is left out of the answer."""
+    """Arrays by name. The response leaves out those that are None."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Single values: `seed`, `method`, `k`."""
+    """Single values by name, such as `seed`, `method` and `k`."""
     columns: int | None = None
-    """Of the grid that the images make as one picture; ceil(sqrt(N)) if None."""
+    """Columns of the grid of images; ceil(sqrt(N)) if None."""
 
 
-class Answer(BaseModel):
-    """Which model answered."""
+class ModelResponse(BaseModel):
+    """Base of the JSON responses of a model."""
 
     model: str = Field(description="Name of the model that answered.", examples=["mnist"])
     version: int = Field(description="Its version.", examples=[1])
 
 
 LatentList = Annotated[list[Any], WithJsonSchema({LIKE: "Latents"})]
-"""Vectors, or maps, as numpy gives them; documented as what requests have, so that clients have one type of both."""
+"""Vectors or maps, as numpy gives them; documented as the latents of requests, so that clients have one type."""
 Percentiles = list[float]
 
 
-class Images(Answer):
+class Images(ModelResponse):
     """Decoded images."""
 
-    images: list[str] = Field(description="Base64 PNG pictures, in the order of the latents.")
+    images: list[str] = Field(description="Base64 PNG images, in the order of the latents.")
 
 
 class LatentImages(Images):
@@ -76,53 +76,56 @@ class SeededImages(LatentImages):
     seed: int = Field(description="The seed of the draws.")
 
 
-async def decoded(
-    vae: Vae, query: PercentileQuery, latents: Floats, columns: int | None = None, **facts: Any
-) -> Result:
-    """Latents `[N, *latent]`, where they lie, and their images."""
-    arrays = {"latents": latents, "latent_percentile": vae.latent_percentile(latents) if query.percentile else None}
-    return Result({"images": await vae.decode(latents)}, arrays, facts, columns)
+def latent_images(decoded: Decoded, columns: int | None = None, **facts: Any) -> Result:
+    """The result of an operation that decodes latents."""
+    arrays = {"latents": decoded.latents, "latent_percentile": decoded.latent_percentile}
+    return Result({"images": decoded.images}, arrays, facts, columns)
 
 
-class FormatQuery(BaseModel):
-    """The format of a picture."""
+class FormatQuery(Strict):
+    """The format of an image."""
 
-    format: PictureFormat = Field("png", description="The picture's format.")
+    format: PictureFormat = Field("png", description="The image's format.")
 
 
 class GridQuery(FormatQuery):
-    """How several pictures become one."""
+    """How several images become one."""
 
     columns: int | None = Field(None, ge=1, description="Columns of the grid; ceil(sqrt(N)) if absent.")
 
 
-class AnimationQuery(BaseModel):
-    """How to show a path."""
+class AnimationQuery(Strict):
+    """How the images of a path become a strip or an animation."""
 
     format: AnimationFormat = Field("png", description="A strip (png), or an animation (gif, webp).")
     duration: int = Field(80, ge=20, le=10_000, description="Milliseconds a frame of an animation.")
 
 
-async def _json(vae: Vae, query: Any, result: Result, answer: type[Answer]) -> Answer:
-    if sum(array.size for array in result.arrays.values() if array is not None) > MOST_NUMBERS:
-        raise InvalidInput(f"more than {MOST_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
-    members = {name: await _base64_pictures(pixels) for name, pixels in result.pictures.items()}
+async def _json(vae: Vae, query: None, result: Result, answer: type[ModelResponse]) -> Response:
+    if sum(array.size for array in result.arrays.values() if array is not None) > MAX_JSON_NUMBERS:
+        raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
+    members = {name: await _base64_images(pixels) for name, pixels in result.images.items()}
     lists = {name: array.tolist() for name, array in result.arrays.items() if array is not None}
     manifest = vae.manifest
-    return answer(model=manifest.name, version=manifest.version, **members, **lists, **result.facts)
+    body = answer(model=manifest.name, version=manifest.version, **members, **lists, **result.facts)
+    return RawResponse.of(body.__pydantic_serializer__.to_json(body, exclude_none=True), b"application/json")
 
 
-async def _picture(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
-    columns = getattr(query, "columns", None) or result.columns
-    content = await one_picture(result.pictures["images"], query.format, columns)
-    return _binary(vae, content, PICTURES[query.format].media_type, result)
+async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
+    content = await write_grid(result.images["images"], query.format, result.columns)
+    return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
 
 
-async def one_picture(images: Pixels, format: str, columns: int | None = None) -> bytes:
-    """One picture of `[N, H, W, C]`: the image, or a grid of several.
+async def _grid(vae: Vae, query: GridQuery, result: Result, _: Any) -> Response:
+    content = await write_grid(result.images["images"], query.format, query.columns or result.columns)
+    return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
+
+
+async def write_grid(images: Pixels, format: str, columns: int | None = None) -> bytes:
+    """One image file of `[N, H, W, C]`: the image, or a grid of several.
 
     Raises:
-        InvalidInput: it would be larger than the format can hold.
+        InvalidInput: the grid is larger than the format can hold.
     """
     across, down = grid_shape(len(images), columns)
     _check_sides(down * images.shape[1], across * images.shape[2], format)
@@ -134,13 +137,13 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
 
 
 def _check_sides(height: int, width: int, format: str) -> None:
-    most = PICTURES[format].most_pixels
-    if max(height, width) > most:
-        raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
+    limit = IMAGE_FORMATS[format].most_pixels
+    if max(height, width) > limit:
+        raise InvalidInput(f"a {format} image has at most {limit} pixels a side", "/query/format")
 
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
-    frames, kind = result.pictures["images"], query.format
+    frames, kind = result.images["images"], query.format
     _check_sides(frames.shape[1], frames.shape[2] * (len(frames) if kind == "png" else 1), kind)
 
     def write() -> bytes:
@@ -148,11 +151,11 @@ async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) ->
             write_image(tile(frames, len(frames))) if kind == "png" else write_animation(frames, kind, query.duration)
         )
 
-    return _binary(vae, await asyncio.to_thread(write), PICTURES[kind].media_type, result)
+    return _binary(vae, await asyncio.to_thread(write), IMAGE_FORMATS[kind].media_type, result)
 
 
 async def _npy(vae: Vae, query: Any, result: Result, _: Any) -> Response:
-    return _binary(vae, write_npy(_without_one_channel(result.pictures["images"])), NPY, result)
+    return _binary(vae, write_npy(_without_one_channel(result.images["images"])), NPY, result)
 
 
 async def _npz(vae: Vae, query: Any, result: Result, _: Any) -> Response:
@@ -163,34 +166,51 @@ async def _npz(vae: Vae, query: Any, result: Result, _: Any) -> Response:
 async def _safetensors(vae: Vae, query: Any, result: Result, _: Any) -> Response:
     manifest = vae.manifest
     facts = {"model": manifest.name, "version": manifest.version, **result.facts}
-    told = {name: str(value) for name, value in facts.items() if value is not None}
-    return _binary(vae, write_safetensors(_arrays(result), told), SAFETENSORS, result)
+    metadata = {name: str(value) for name, value in facts.items() if value is not None}
+    return _binary(vae, write_safetensors(_arrays(result), metadata), SAFETENSORS, result)
 
 
 def _arrays(result: Result) -> dict[str, NDArray[Any]]:
-    """All that a result has, by name."""
+    """All arrays and images of a result, by name."""
     arrays = {name: array for name, array in result.arrays.items() if array is not None}
-    return arrays | {name: _without_one_channel(pixels) for name, pixels in result.pictures.items()}
+    return arrays | {name: _without_one_channel(pixels) for name, pixels in result.images.items()}
 
 
 def _without_one_channel(pixels: Pixels) -> Pixels:
-    """`[N, H, W]` where the images are grey."""
+    """`[N, H, W]` if the images are gray, else `[N, H, W, C]`."""
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def _binary(vae: Vae, content: bytes, media_type: str, result: Result) -> Response:
-    """An answer that is not JSON, with the headers that say which model gave it."""
+    """A response that is not JSON, with the headers that name the model and the seed."""
     seed = result.facts.get("seed")
-    seeded = [] if seed is None else [(b"x-seed", b"%d" % seed)]
-    return Raw.of(content, media_type.encode(), stamp(vae) + seeded)
+    seed_header = [] if seed is None else [(b"x-seed", b"%d" % seed)]
+    return RawResponse.of(content, media_type.encode(), model_headers(vae) + seed_header)
 
 
-def stamp(vae: Vae) -> list[Header]:
-    """The headers that say which model answered."""
+def model_headers(vae: Vae) -> list[Header]:
+    """The headers that name the model that answered."""
     return [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
 
 
-async def _base64_pictures(images: Pixels) -> list[str]:
+MODEL_HEADERS = {"X-Model": ("The model that answered.", "string"), "X-Version": ("Its version.", "integer")}
+"""Description and JSON type of the headers that name the model."""
+
+
+def header_entries(headers: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """OpenAPI of response headers, from their description and JSON type."""
+    return {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in headers.items()}
+
+
+def binary_response(
+    description: str, media_types: Sequence[str], headers: Mapping[str, tuple[str, str]]
+) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI of a response that is not JSON, with each media type by name, and its headers."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
+    return {200: {"description": description, "content": content, "headers": header_entries(headers)}}
+
+
+async def _base64_images(images: Pixels) -> list[str]:
     """Base64 PNG of each of `[N, H, W, C]`."""
 
     def write() -> list[str]:
@@ -199,31 +219,17 @@ async def _base64_pictures(images: Pixels) -> list[str]:
     return write() if images.size <= _INLINE_PIXELS else await asyncio.to_thread(write)
 
 
-@dataclass(frozen=True)
-class Writer:
-    """One form of an answer."""
+_STILLS = ("image/png", "image/webp")
+_GRID_WORDS = "The image, or a grid of several."
+_ARRAYS_WORDS = "Arrays by the names of the JSON answer, but for model and version; single values have no axis."
+_TENSORS_WORDS = (
+    "Tensors by the names of the JSON answer; model, version and single values are in the metadata, as strings."
+)
 
-    write: Callable[[Vae, Any, Result, Any], Awaitable[Answer | Response]]
-    """From the model, the query, the result, and the operation's JSON model."""
-    query: type[BaseModel] | None = None
-    """Query parameters that it takes beside the operation's own."""
-    words: str = ""
-    """Completes `As sample, ...` in the documentation."""
-    media_types: tuple[str, ...] = ()
-    """None: JSON."""
-    description: str = ""
-    """What the body is, where it is not JSON."""
-
-
-_STILL = ("image/png", "image/webp")
-_GRID = "The image, or a grid of several."
-_ARRAYS = "Arrays by the names of the JSON answer, but for model and version; single values have no axis."
-_TENSORS = "Tensors by the names of the JSON answer; model, version and single values are in the metadata, as strings."
-
-WRITERS = {
+WRITERS: dict[str, Writer] = {
     "json": Writer(_json),
-    "picture": Writer(_picture, FormatQuery, "as one picture", _STILL, "The picture."),
-    "grid": Writer(_picture, GridQuery, "as one picture", _STILL, _GRID),
+    "image": Writer(_image, FormatQuery, "as one image", _STILLS, "The image."),
+    "grid": Writer(_grid, GridQuery, "as one image", _STILLS, _GRID_WORDS),
     "animation": Writer(
         _animation,
         AnimationQuery,
@@ -232,6 +238,7 @@ WRITERS = {
         "A strip, or an animation.",
     ),
     "npy": Writer(_npy, None, "answered as npy", (NPY,), "uint8 [N, H, W] or [N, H, W, C]."),
-    "npz": Writer(_npz, None, "answered as npz", (NPZ,), _ARRAYS),
-    "safetensors": Writer(_safetensors, None, "answered as safetensors", (SAFETENSORS,), _TENSORS),
+    "npz": Writer(_npz, None, "answered as npz", (NPZ,), _ARRAYS_WORDS),
+    "safetensors": Writer(_safetensors, None, "answered as safetensors", (SAFETENSORS,), _TENSORS_WORDS),
 }
+"""Writers by the form of the response."""

@@ -1,1 +1,1 @@
-"""What wraps every request: access, security headers, the body limit, the request log."""
+"""What happens around every request: counting, the request log, headers, errors and access."""

@@ -1,15 +1,20 @@
-"""What an answer tells a browser that gets hold of it, and which other sites' pages may ask."""
+"""Security headers of every response, and CORS: the web origins whose pages may call the server."""
 
+from functools import partial
+
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.middleware.exchange import Exchange
 
 _POLICY = b"content-security-policy"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
-_NOTHING = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
-"""For what is no page: it loads nothing, and stands in nobody's frame."""
+_NO_PAGE = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
+"""The policy of a response that is not a page: it loads nothing, and no frame may show it."""
 
 _EXPOSED = (
     "ETag",
@@ -31,32 +36,34 @@ _EXPOSED = (
 
 
 class SecurityHeaders:
-    """ASGI middleware: marks every answer that is not yet marked; pages have a policy of their own, which stays."""
+    """ASGI middleware: adds the security headers to every response without them. Pages have their own policy."""
 
     def __init__(self, app: ASGIApp, varies_by_origin: bool) -> None:
-        """`varies_by_origin` keeps a cache from giving to one origin what another, or none, was answered."""
+        """`varies_by_origin` keeps caches from giving one origin the response that another received."""
         self.app = app
         self._headers = (*_HEADERS, (b"vary", b"Origin")) if varies_by_origin else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = message.get("headers", ())
-                names = {name for name, _ in headers}
-                if _HEADERS[0][0] not in names:
-                    policy = () if _POLICY in names else (_NOTHING,)
-                    message["headers"] = [*headers, *self._headers, *policy]
-            await send(message)
+        Exchange.of(scope).hooks.append(self._mark)
+        await self.app(scope, receive, send)
 
-        await self.app(scope, receive, marked if scope["type"] == "http" else send)
+    async def _mark(self, start: Message) -> None:
+        headers = start["headers"]
+        names = {name for name, _ in headers}
+        if _HEADERS[0][0] not in names:
+            headers += self._headers
+            if _POLICY not in names:
+                headers.append(_NO_PAGE)
 
 
 class CrossOrigin(CORSMiddleware):
-    """ASGI middleware: lets the pages of other sites in. Keys travel in a header that the page sets, so that no cookie
-    and no other credential of the browser goes along."""
+    """ASGI middleware: allows pages of other origins to call the server.
+
+    Keys travel in a header that the page sets, so that no cookie and no other credential of the browser is sent.
+    """
 
     def __init__(self, app: ASGIApp, origins: str) -> None:
-        """`origins` stand between commas; `*` is all."""
+        """`origins` are separated by commas; `*` allows all."""
         super().__init__(
             app,
             allow_origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
@@ -64,3 +71,12 @@ class CrossOrigin(CORSMiddleware):
             allow_headers=["*"],
             expose_headers=_EXPOSED,
         )
+
+    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
+        """Mark the response through the exchange: Starlette would wrap `send` once more."""
+        Exchange.of(scope).hooks.append(partial(self.send, send=_mark_only, request_headers=request_headers))
+        await self.app(scope, receive, send)
+
+
+async def _mark_only(_: Message) -> None:
+    """A `send` for Starlette's `CORSMiddleware.send`, which has added its headers to the message by then."""

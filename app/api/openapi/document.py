@@ -1,4 +1,4 @@
-"""The OpenAPI document, written for its readers: generators of clients, linters, and people."""
+"""The OpenAPI document: FastAPI's own, made plain for client generators, linters and people."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,51 +9,54 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from app.api.middleware.access import OPEN
-from app.api.openapi.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
-from app.api.routing.operation import Operation
+from app.api.openapi.schemas import PREFIX, is_named_object, of_request, of_response, plain, reachable, references
+from app.api.routing.operation import OperationRoute
 from app.api.routing.problems import Problem, documented, problem_responses
 from app.errors import RateExceeded, Unauthorized
 
 Document = dict[str, Any]
 
 _DESCRIPTION = (
-    "Images go in as base64, as uploaded files or as npy arrays; latents, pictures and arrays come back. Every"
-    " operation on a model takes `model` and `version`, and answers the default model's newest version without them."
-    " The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every answer has the header"
-    " `X-Request-ID`, by which the server's log calls it: the client's own, if it sent one. Whatever is asked for, a"
-    " connection may be answered 408 (the request took too long to arrive), 431 (request line and headers too large) or"
-    " 503 (too many connections), without that header, and closed."
+    "Requests carry images as base64, as uploaded files or as npy arrays; responses carry latents, images and arrays."
+    " Every operation on a model takes `model` and `version`; without them, the newest version of the default model"
+    " answers. The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every response has the"
+    " header `X-Request-ID`, which is also in the server's log; it is the client's own, if the request had one. On any"
+    " path, a connection may be answered 408 (the request took too long to arrive), 431 (request line and headers too"
+    " large) or 503 (too many connections), without that header, and closed."
 )
 
-# A tag that is not here fails tests/app/api/openapi/test_document.py; one that no operation has is left out.
+# The description of each tag. A tag without operations is left out of the document.
 _TAGS = {
     "encode": "Images to posteriors.",
     "decode": "Latents to images.",
     "sample": "New images, from the prior or from the aggregated posterior.",
     "interpolate": "Paths through the latent space.",
     "reconstruct": "Images encoded and decoded.",
-    "score": "How well a model explains images.",
-    "vary": "Images near a given one.",
+    "score": "How likely images are under a model.",
+    "vary": "Images similar to a given one.",
     "combine": "Latent arithmetic.",
-    "traverse": "One latent dimension after another, from end to end.",
-    "manifold": "The latent plane as a picture.",
-    "posteriors": "Where held-out images lie in the latent space.",
+    "traverse": "Images along single latent dimensions.",
+    "manifold": "The latent plane as an image.",
+    "posteriors": "Posterior means of held-out images.",
     "remote": "The remote VAE protocol of the diffusers library.",
     "inference": "The Open Inference Protocol v2, with the binary tensor extension.",
-    "models": "What is served.",
-    "manage": "Models that come and go while the server runs; there where an admin key is set.",
+    "models": "The served models.",
+    "manage": "Loading and unloading models while the server runs; only available if an admin key is set.",
     "service": "The service itself, and its health.",
 }
 
-_KEY = {"type": "http", "scheme": "bearer", "description": "A key of the server, where it asks for one."}
+_KEY = {"type": "http", "scheme": "bearer", "description": "A key of the server, if the server requires one."}
 
 _TIMES = {
     "X-Queue-Time": "Milliseconds that the request's rows waited for a slot.",
-    "X-Inference-Time": "Milliseconds from then until the last of them was done.",
-    "X-Total-Time": "Milliseconds that the server took for all of it.",
+    "X-Inference-Time": "Milliseconds from then until the last row was done.",
+    "X-Total-Time": "Milliseconds that the server took for the whole request.",
 }
-_FRESHNESS = {"ETag": "Of the answer, unless its draws have no seed.", "Cache-Control": "How long it holds."}
-_NOT_MODIFIED = {"description": "The client has this answer: its ETag was in If-None-Match."}
+_FRESHNESS = {
+    "ETag": "ETag of the response; absent if its draws have no seed.",
+    "Cache-Control": "How long the response may be cached.",
+}
+_NOT_MODIFIED = {"description": "The client already has this response: its ETag was in If-None-Match."}
 _SUCCESSES = ("200", "201", "202")
 _STOCK = "Successful Response"
 
@@ -70,7 +73,7 @@ def install(app: FastAPI) -> None:
 
 
 def document(app: FastAPI) -> Document:
-    """The document of every route of `app`, as it is without a path prefix."""
+    """The document of every route of `app`, without a path prefix."""
     if app.openapi_schema is None:
         app.openapi_schema = _write(app)
     return app.openapi_schema
@@ -109,7 +112,7 @@ def _operations(openapi: Document) -> Iterator[Document]:
 
 
 def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
-    """Add what FastAPI does not know of a route."""
+    """Add to an operation what FastAPI does not know."""
     operation["summary"] = str(operation["operationId"]).replace("_", " ").capitalize()
     answers = operation["responses"]
     for status, answer in answers.items():
@@ -118,7 +121,7 @@ def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
             answer["description"] = schema.get("description", _STOCK)
         if "$ref" in answer:  # beside it FastAPI writes a description of its own
             answers[status] = {"$ref": answer["$ref"]}
-    if isinstance(route, Operation):
+    if isinstance(route, OperationRoute):
         headers = answers["200"].setdefault("headers", {})
         headers |= {name: {"description": text, "schema": {"type": "number"}} for name, text in _TIMES.items()}
         if route.methods == {"GET"}:
@@ -128,11 +131,13 @@ def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
         operation["security"] = []
     else:
         answers |= {str(status): answer for status, answer in documented(Unauthorized, RateExceeded).items()}
+    if isinstance(route, OperationRoute):
+        del operation["responses"]  # to stand after the parameters and the body
     operation["responses"] = dict(sorted(answers.items()))
 
 
 def _share(openapi: Document) -> None:
-    """Move under `components` what many operations have: problems, headers, and objects that stand in their place."""
+    """Move problems, headers and inline objects under `components`, so that operations share them."""
     components = openapi.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for stock in ("HTTPValidationError", "ValidationError"):
@@ -149,6 +154,7 @@ def _share(openapi: Document) -> None:
     for operation in _operations(openapi):
         for media_type in operation.get("requestBody", {}).get("content", {}).values():
             if is_named_object(schema := media_type.get("schema")):
+                schemas.update(schema.pop("$defs", {}))
                 schemas[schema["title"]] = schema
                 media_type["schema"] = {"$ref": PREFIX + schema["title"]}
         for answer in operation["responses"].values():
@@ -158,18 +164,18 @@ def _share(openapi: Document) -> None:
 
 
 def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> None:
-    """Make every schema plain, as what it is used for allows."""
-    schemas = openapi["components"]["schemas"]
-    taken, nulls = set[str](), set[str]()
+    """Make every schema plain: those of requests, those of responses, and those of parameters."""
+    openapi["components"]["schemas"] = schemas = dict(sorted(openapi["components"]["schemas"].items()))
+    requested, nullables = set[str](), set[str]()
     for (path, method), route in routes.items():
         operation = openapi["paths"][path][method]
-        taken |= reachable(operation.get("requestBody"), schemas)
+        requested |= reachable(operation.get("requestBody"), schemas)
         if not route.response_model_exclude_none:
-            nulls |= reachable([operation["responses"].get(status) for status in _SUCCESSES], schemas)
+            nullables |= reachable([operation["responses"].get(status) for status in _SUCCESSES], schemas)
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = plain(parameter["schema"], nullable=False)
             parameter["schema"].pop("description", None)  # the parameter has it
     for name, schema in schemas.items():
-        nullable = name in nulls
-        mended = asked(schema) if name in taken else written(schema, nullable=nullable)
-        schemas[name] = {"title": name} | plain(mended, nullable=nullable)
+        nullable = name in nullables
+        simplified = of_request(schema) if name in requested else of_response(schema, nullable=nullable)
+        schemas[name] = {"title": name} | plain(simplified, nullable=nullable)

@@ -1,23 +1,24 @@
-"""JSON Schemas as pydantic writes them, made plain: what every generator of clients understands, and nothing twice."""
+"""JSON Schemas from pydantic, reduced to the keywords that every client generator understands."""
 
 import json
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
+from app.api.routing.operation import LIKE
+
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
-LIKE = "x-like"
-"""Names the schema that stands in a schema's place: pydantic writes no reference to what it does not define."""
 
 _NULL = {"type": "null"}
 
 
 def plain(schema: Schema, *, nullable: bool) -> Schema:
-    """The same schema in fewer words.
+    """The same schema in fewer keywords.
 
-    A title that only repeats a name is left out: generators would name types by it. `const` is an `enum` of one, and a
-    bound of integers an integer that belongs to them. Unless `nullable`, what may be null may simply be absent.
+    Titles are left out, because generators would name types after them. `const` becomes an `enum` of one value, and the
+    bounds of integers become integers that are themselves allowed. Unless `nullable`, the type null is left out: such a
+    member is absent instead.
     """
     schema = {key: value for key, value in schema.items() if key != "title"}
     if not nullable:
@@ -38,8 +39,11 @@ def plain(schema: Schema, *, nullable: bool) -> Schema:
     return schema
 
 
-def written(schema: Schema, *, nullable: bool) -> Schema:
-    """An answer's schema: only what would be null is left out, unless `nullable`; later versions may write more."""
+def of_response(schema: Schema, *, nullable: bool) -> Schema:
+    """A schema of a response: members that cannot be null are required, and later versions may add members.
+
+    If `nullable`, members are written even if they are null, so that all are required.
+    """
     if "properties" not in schema:
         return schema
     members = {
@@ -52,9 +56,9 @@ def written(schema: Schema, *, nullable: bool) -> Schema:
     return open_ | {"properties": members} | ({"required": required} if required else {})
 
 
-def asked(schema: Schema) -> Schema:
-    """A request's schema: a default is told in words, or generators would want the member to be given."""
-    members = {name: _with_default_in_words(part) for name, part in schema.get("properties", {}).items()}
+def of_request(schema: Schema) -> Schema:
+    """A schema of a request: defaults are in the descriptions, because generators require members with a default."""
+    members = {name: _with_default_in_description(part) for name, part in schema.get("properties", {}).items()}
     return schema | {"properties": members} if members else schema
 
 
@@ -73,20 +77,20 @@ def references(node: Any) -> Iterator[str]:
 def reachable(node: Any, schemas: dict[str, Schema]) -> set[str]:
     """Names of the schemas that a part of the document refers to, directly or through others."""
     found: set[str] = set()
-    ahead = [node]
-    while ahead:
-        names = {ref.removeprefix(PREFIX) for ref in references(ahead.pop()) if ref.startswith(PREFIX)} - found
+    pending = [node]
+    while pending:
+        names = {ref.removeprefix(PREFIX) for ref in references(pending.pop()) if ref.startswith(PREFIX)} - found
         found |= names
-        ahead += [schemas[name] for name in names]
+        pending += [schemas[name] for name in names]
     return found
 
 
 def is_named_object(schema: Any) -> TypeGuard[Schema]:
-    """Whether a schema that stands in its place has a name, to be moved under it."""
+    """Whether an inline schema is an object with a title, under which it can be moved to the components."""
     return isinstance(schema, dict) and schema.get("type") == "object" and "title" in schema
 
 
-def _with_default_in_words(schema: Schema) -> Schema:
+def _with_default_in_description(schema: Schema) -> Schema:
     if "default" not in schema:
         return schema
     words = f"{schema.get('description', '')} `{json.dumps(schema['default'])}` if absent.".strip()

@@ -1,10 +1,10 @@
 """`/decode`: latents to images."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from app.api.forms.latents import check_latents
-from app.api.forms.route import offer
+from app.api.forms.readers import LATENT_READERS
+from app.api.forms.route import in_forms
 from app.api.forms.writers import Images, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, QueryFloat
@@ -12,13 +12,13 @@ from app.api.routing.state import State
 from app.maths.gaussian import Floats
 from app.vae.vae import Vae
 
-router = APIRouter(tags=["decode"], route_class=Operation)
-
 
 class DecodeOneQuery(ModelQuery):
     """One latent to decode."""
 
-    latent: list[QueryFloat] = Field(min_length=1, description="The latent, one value each.", examples=[[0.5, -1.2]])
+    latent: list[QueryFloat] = Field(
+        min_length=1, description="The latent, repeated once a value.", examples=[[0.5, -1.2]]
+    )
 
 
 async def _decode(server: State, vae: Vae, query: ModelQuery, latents: Floats) -> Result:
@@ -27,31 +27,38 @@ async def _decode(server: State, vae: Vae, query: ModelQuery, latents: Floats) -
 
 
 async def _decode_one(server: State, vae: Vae, query: DecodeOneQuery) -> Result:
-    """The image of one latent, by a link."""
+    """The image of one latent, as a GET request that can be linked."""
     return await _decode(server, vae, query, check_latents([query.latent], vae, 1, "/query/latent"))
 
 
-FORMS = {
+_FORMS = {
     "": ("json", "json"),
     "/image": ("json", "grid"),
     "/npy": ("npy", "npy"),
     "/safetensors": ("safetensors", "safetensors"),
 }
-offer(
-    router,
-    "/decode",
-    _decode,
-    query=ModelQuery,
-    reads="latents",
-    answer=Images,
-    forms=FORMS,
-    least=lambda query: ("decoder", 1),
-)
-offer(
-    router,
-    "/decode/image",
-    _decode_one,
-    query=DecodeOneQuery,
-    forms={"": (None, "picture")},
-    operation_id="decode_one_image",
+OPERATIONS = (
+    *in_forms(
+        Operation(
+            path="/decode",
+            operation_id="decode",
+            tag="decode",
+            query=ModelQuery,
+            compute=_decode,
+            answer=Images,
+            min_rows=lambda query: ("decoder", 1),
+        ),
+        _FORMS,
+        LATENT_READERS,
+    ),
+    *in_forms(
+        Operation(
+            path="/decode/image",
+            operation_id="decode_one_image",
+            tag="decode",
+            query=DecodeOneQuery,
+            compute=_decode_one,
+        ),
+        {"": (None, "image")},
+    ),
 )

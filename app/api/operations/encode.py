@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import IMAGES_TO_ARRAYS, offer
-from app.api.forms.writers import Answer, LatentList, Percentiles, Result
+from app.api.forms.readers import IMAGE_READERS
+from app.api.forms.route import IMAGES_TO_ARRAYS, in_forms
+from app.api.forms.writers import LatentList, ModelResponse, Percentiles, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, SeedQuery
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.vae.vae import Vae
-
-router = APIRouter(tags=["encode"], route_class=Operation)
 
 
 class EncodeQuery(SeedQuery, PercentileQuery):
@@ -22,12 +20,12 @@ class EncodeQuery(SeedQuery, PercentileQuery):
     draw: bool = Field(False, description="Also answer one draw from each posterior.")
 
 
-class EncodeResponse(Answer):
-    """Posteriors q(z|x), one a picture."""
+class EncodeResponse(ModelResponse):
+    """Posteriors q(z|x), one an image."""
 
     mean: LatentList = Field(description="Means of the posteriors.")
     log_std: LatentList | None = Field(
-        None, description="Logarithms of their standard deviations; absent where the encoder is deterministic."
+        None, description="Logarithms of their standard deviations; absent if the encoder is deterministic."
     )
     latent_percentile: Percentiles | None = Field(
         None,
@@ -37,13 +35,14 @@ class EncodeResponse(Answer):
     latents: LatentList | None = Field(None, description="One draw from each posterior, with `draw=true`.")
     draw_percentile: Percentiles | None = Field(
         None,
-        description="With both: per cent of prior draws that are nearer to the origin than each of `latents`.",
+        description="With `percentile=true` and `draw=true`: per cent of prior draws that are nearer to the origin than"
+        " each of `latents`.",
     )
     seed: int | None = Field(None, description="The seed of the draws, with `draw=true`.")
 
 
 async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -> Result:
-    """Posterior mean and log standard deviation of each picture."""
+    """Posterior mean and log standard deviation of each image."""
     posterior = await vae.encode(images)
     arrays: dict[str, Any] = {"mean": posterior.mean, "log_std": posterior.log_std}
     facts = {}
@@ -56,13 +55,16 @@ async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -
     return Result(arrays=arrays, facts=facts)
 
 
-offer(
-    router,
-    "/encode",
-    _encode,
-    query=EncodeQuery,
-    reads="images",
-    answer=EncodeResponse,
-    forms=IMAGES_TO_ARRAYS,
-    least=lambda query: ("encoder", 1),
+OPERATIONS = in_forms(
+    Operation(
+        path="/encode",
+        operation_id="encode",
+        tag="encode",
+        query=EncodeQuery,
+        compute=_encode,
+        answer=EncodeResponse,
+        min_rows=lambda query: ("encoder", 1),
+    ),
+    IMAGES_TO_ARRAYS,
+    IMAGE_READERS,
 )

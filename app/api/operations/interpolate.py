@@ -2,21 +2,19 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.latents import PictureQuery, Point, finite, locate
-from app.api.forms.pictures import EXAMPLE_IMAGE
-from app.api.forms.readers import json_of
-from app.api.forms.route import offer
-from app.api.forms.writers import LatentImages, Result, decoded
+from app.api.forms.bodies import JSON_INT
+from app.api.forms.images import EXAMPLE_IMAGE
+from app.api.forms.latents import Point, PointsQuery, read_points
+from app.api.forms.readers import json_readers
+from app.api.forms.route import in_forms
+from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation
-from app.api.routing.queries import JSON_INT, Strict
+from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.errors import InvalidInput
 from app.vae.vae import Method, Vae
-
-router = APIRouter(tags=["interpolate"], route_class=Operation)
 
 
 class InterpolateRequest(Strict):
@@ -24,34 +22,38 @@ class InterpolateRequest(Strict):
 
     points: list[Point] = Field(min_length=2, max_length=16, examples=[[{"image": EXAMPLE_IMAGE}, {"label": 3}]])
     steps: Annotated[int, Field(ge=2), JSON_INT] = Field(
-        10, description="Pictures from each point to the next, both included; at most `VAE_MAX_STEPS`."
+        10, description="Images from each point to the next, both included; at most `VAE_MAX_STEPS`."
     )
-    method: Method = Field("auto", description="`auto`: slerp through given latents of d > 2, else lerp.")
+    method: Method = Field(
+        "auto", description="`auto`: slerp if all points are latents of more than 2 dimensions, else lerp."
+    )
 
 
 class InterpolateResponse(LatentImages):
-    """The path's pictures and latents, and how it runs."""
+    """The images and latents of the path, and the method."""
 
     method: Literal["lerp", "slerp"] = Field(description="The method that was used.")
 
 
-async def _interpolate(server: State, vae: Vae, query: PictureQuery, body: InterpolateRequest) -> Result:
-    """(P - 1) * (steps - 1) + 1 pictures on the way through P points."""
+async def _interpolate(server: State, vae: Vae, query: PointsQuery, body: InterpolateRequest) -> Result:
+    """(P - 1) * (steps - 1) + 1 images on the way through P points."""
     if body.steps > server.limits.max_steps:
         raise InvalidInput(f"must be 2 to {server.limits.max_steps}", "/steps")
-    with vae.graphs.held("decoder", (len(body.points) - 1) * (body.steps - 1) + 1):
-        points = await locate(server, vae, query, body.points)
-        all_given = all(point.latent is not None for point in body.points)
-        latents, method = await vae.interpolate(points, body.steps, body.method, all_given=all_given)
-        return await decoded(vae, query, finite(latents, "/points", rows=False), method=method)
+    vae.check_admission("decoder", (len(body.points) - 1) * (body.steps - 1) + 1)
+    points = await read_points(server, vae, query, body.points)
+    decoded, method = await vae.interpolate(points, body.steps, body.method, percentile=query.percentile)
+    return latent_images(decoded, method=method)
 
 
-offer(
-    router,
-    "/interpolate",
-    _interpolate,
-    query=PictureQuery,
-    reads=json_of(InterpolateRequest),
-    answer=InterpolateResponse,
-    forms={"": ("json", "json"), "/image": ("json", "animation")},
+OPERATIONS = in_forms(
+    Operation(
+        path="/interpolate",
+        operation_id="interpolate",
+        tag="interpolate",
+        query=PointsQuery,
+        compute=_interpolate,
+        answer=InterpolateResponse,
+    ),
+    {"": ("json", "json"), "/image": ("json", "animation")},
+    json_readers(InterpolateRequest),
 )

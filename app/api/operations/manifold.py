@@ -1,11 +1,10 @@
-"""`GET /manifold/image`: the latent plane as a picture."""
+"""`GET /manifold/image`: the latent plane as an image."""
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
+from app.api.forms.route import in_forms
 from app.api.forms.writers import Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, check_count
@@ -14,15 +13,13 @@ from app.errors import InvalidInput
 from app.maths.gaussian import manifold_grid
 from app.vae.vae import Vae
 
-router = APIRouter(tags=["manifold"], route_class=Operation)
-
 TwoDims = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
 
 class ManifoldQuery(ModelQuery):
-    """Which plane to show, and how finely."""
+    """The latent plane, and the size of the grid."""
 
-    n: int = Field(20, ge=1, description="Pictures along each side; at most `VAE_MAX_MANIFOLD`.")
+    n: int = Field(20, ge=1, description="Images along each side; at most `VAE_MAX_MANIFOLD`.")
     dims: TwoDims | None = Field(
         None, description="Two latent dimensions, across and up; the two of highest KL if absent."
     )
@@ -37,18 +34,27 @@ async def _manifold(server: State, vae: Vae, query: ManifoldQuery) -> Result:
 
 
 def plane_dims(vae: Vae, dims: list[int] | None) -> tuple[int, int]:
-    """The two dimensions of a plane: those that were asked for, or those of highest KL.
+    """The two latent dimensions of a plane: `dims`, or the two of highest KL if it is None.
 
     Raises:
-        InvalidInput: this model has no such plane.
+        InvalidInput: `dims` are not two different dimensions of this model.
     """
     main = vae.main_dims()
     if dims is None:
         return main
     first, second = dims
     if first == second or max(dims) >= vae.latent_shape[0]:
-        raise InvalidInput(f"two different dimensions of 0 to {vae.latent_shape[0] - 1}", "/query/dims")
+        raise InvalidInput(f"must be two different dimensions of 0 to {vae.latent_shape[0] - 1}", "/query/dims")
     return first, second
 
 
-offer(router, "/manifold", _manifold, query=ManifoldQuery, forms={"/image": (None, "picture")})
+OPERATIONS = in_forms(
+    Operation(
+        path="/manifold",
+        operation_id="manifold",
+        tag="manifold",
+        query=ManifoldQuery,
+        compute=_manifold,
+    ),
+    {"/image": (None, "image")},
+)

@@ -4,11 +4,10 @@ import asyncio
 from typing import Literal
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
-from app.api.forms.writers import Answer, Percentiles, Result
+from app.api.forms.route import in_forms
+from app.api.forms.writers import ModelResponse, Percentiles, Result
 from app.api.operations.manifold import TwoDims, plane_dims
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery
@@ -18,30 +17,30 @@ from app.codecs.scatter import scatter
 from app.errors import InvalidInput
 from app.vae.vae import Vae
 
-router = APIRouter(tags=["posteriors"], route_class=Operation)
-
 
 class PlaneQuery(ModelQuery):
-    """Which of them, seen on which plane."""
+    """The number of held-out images, and the latent plane."""
 
-    n: int | None = Field(None, ge=1, description="The first so many; all that the bundle has if absent.")
+    n: int | None = Field(
+        None, ge=1, description="Number of held-out images, from the first; all that the bundle has if absent."
+    )
     dims: TwoDims | None = Field(
         None, description="Two latent dimensions, across and up; the two of highest KL if absent."
     )
 
 
 class PosteriorsQuery(PlaneQuery, PercentileQuery):
-    """Which of them, seen on which plane or in all dimensions."""
+    """The number of held-out images, and the latent plane or all dimensions."""
 
     space: Literal["plane", "latent"] = Field("plane", description="Two dimensions of each mean, or all of them.")
 
 
-class PosteriorsResponse(Answer):
-    """Posterior means of images that the model never saw."""
+class PosteriorsResponse(ModelResponse):
+    """Posterior means of held-out images, which the model was not trained on."""
 
-    dims: list[int] = Field(description="The latent dimensions that `mean` has.")
+    dims: list[int] = Field(description="The latent dimensions of the columns of `mean`.")
     mean: list[list[float]] = Field(description="Means of the posteriors q(z|x).")
-    labels: list[int] | None = Field(None, description="The images' classes, where the data set has classes.")
+    labels: list[int] | None = Field(None, description="The images' classes, if the data set has classes.")
     latent_percentile: Percentiles | None = Field(
         None,
         description="With `percentile=true`: per cent of held-out images whose posterior mean, in all dimensions, is"
@@ -51,24 +50,25 @@ class PosteriorsResponse(Answer):
 
 async def _posteriors(server: State, vae: Vae, query: PosteriorsQuery) -> Result:
     """Posterior means of held-out images, evenly spread over the test split and in its order, with their classes."""
-    some = _some(vae, query)
+    held_out = _held_out(vae, query)
     if query.space == "latent" and query.dims is not None:
-        raise InvalidInput("space=latent is of all dimensions", "/query/dims")
+        raise InvalidInput("leave out dims with space=latent: it has all dimensions", "/query/dims")
     dims = list(range(vae.latent_shape[0])) if query.space == "latent" else list(plane_dims(vae, query.dims))
-    percentile = vae.mean_percentile(some.means) if query.percentile else None
-    arrays = {"mean": some.means[:, dims], "labels": some.labels, "latent_percentile": percentile}
+    percentile = vae.mean_percentile(held_out.means) if query.percentile else None
+    arrays = {"mean": held_out.means[:, dims], "labels": held_out.labels, "latent_percentile": percentile}
     return Result(arrays=arrays, facts={"dims": dims})
 
 
 async def _scatter(server: State, vae: Vae, query: PlaneQuery) -> Result:
-    """Posterior means of held-out images on a plane, coloured by class."""
-    some, dims = _some(vae, query), plane_dims(vae, query.dims)
+    """Posterior means of held-out images on a plane, colored by class."""
+    held_out, dims = _held_out(vae, query), plane_dims(vae, query.dims)
     names = (f"z{dims[0]}", f"z{dims[1]}")
-    picture = await asyncio.to_thread(scatter, some.means[:, list(dims)], some.labels, names)
-    return Result({"images": picture[None]})
+    image = await asyncio.to_thread(scatter, held_out.means[:, list(dims)], held_out.labels, names)
+    return Result({"images": image[None]})
 
 
-def _some(vae: Vae, query: PlaneQuery) -> HeldOut:
+def _held_out(vae: Vae, query: PlaneQuery) -> HeldOut:
+    """The first `query.n` held-out posteriors of the bundle."""
     vae.geometry.dimensions()
     held_out = vae.tables.held_out
     if held_out is None:
@@ -77,5 +77,26 @@ def _some(vae: Vae, query: PlaneQuery) -> HeldOut:
     return HeldOut(np.ascontiguousarray(held_out.means[: query.n]), labels)
 
 
-offer(router, "/posteriors", _posteriors, query=PosteriorsQuery, answer=PosteriorsResponse, forms={"": (None, "json")})
-offer(router, "/posteriors", _scatter, query=PlaneQuery, forms={"/image": (None, "picture")})
+OPERATIONS = (
+    *in_forms(
+        Operation(
+            path="/posteriors",
+            operation_id="posteriors",
+            tag="posteriors",
+            query=PosteriorsQuery,
+            compute=_posteriors,
+            answer=PosteriorsResponse,
+        ),
+        {"": (None, "json")},
+    ),
+    *in_forms(
+        Operation(
+            path="/posteriors",
+            operation_id="posteriors",
+            tag="posteriors",
+            query=PlaneQuery,
+            compute=_scatter,
+        ),
+        {"/image": (None, "image")},
+    ),
+)

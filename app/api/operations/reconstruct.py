@@ -1,9 +1,9 @@
 """`POST /reconstruct`: images encoded and decoded."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import IMAGES_TO_IMAGES, offer
+from app.api.forms.readers import IMAGE_READERS
+from app.api.forms.route import IMAGES_TO_IMAGES, in_forms
 from app.api.forms.writers import Images, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import SeedQuery
@@ -11,11 +11,9 @@ from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.vae.vae import PREDICTIVE_DRAWS, Mode, Vae
 
-router = APIRouter(tags=["reconstruct"], route_class=Operation)
-
 
 class ReconstructQuery(SeedQuery):
-    """Which latent an image is decoded from."""
+    """The latent that an image is decoded from, and the seed."""
 
     mode: Mode = Field(
         "mean",
@@ -24,25 +22,28 @@ class ReconstructQuery(SeedQuery):
 
 
 class ReconstructResponse(Images):
-    """Reconstructions, in the order of the pictures."""
+    """Reconstructions, in the order of the images."""
 
-    seed: int | None = Field(None, description="The seed of the draws, where there are any.")
+    seed: int | None = Field(None, description="The seed of the draws; absent with `mode=mean`, which has none.")
 
 
 async def _reconstruct(server: State, vae: Vae, query: ReconstructQuery, images: Pixels) -> Result:
-    """What the model makes of each picture."""
+    """Each image, encoded and decoded."""
     seed = query.seed_or_new()
     reconstructed = await vae.reconstruct(images, query.mode, seed)
     return Result({"images": reconstructed}, facts={} if query.mode == "mean" else {"seed": seed})
 
 
-offer(
-    router,
-    "/reconstruct",
-    _reconstruct,
-    query=ReconstructQuery,
-    reads="images",
-    answer=ReconstructResponse,
-    forms=IMAGES_TO_IMAGES,
-    least=lambda query: ("decoder", PREDICTIVE_DRAWS if query.mode == "predictive" else 1),
+OPERATIONS = in_forms(
+    Operation(
+        path="/reconstruct",
+        operation_id="reconstruct",
+        tag="reconstruct",
+        query=ReconstructQuery,
+        compute=_reconstruct,
+        answer=ReconstructResponse,
+        min_rows=lambda query: ("decoder", PREDICTIVE_DRAWS if query.mode == "predictive" else 1),
+    ),
+    IMAGES_TO_IMAGES,
+    IMAGE_READERS,
 )

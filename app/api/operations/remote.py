@@ -1,7 +1,7 @@
 """`/remote`: the remote VAE protocol of the diffusers library (`diffusers.utils.remote_utils`).
 
-Tensors are raw little-endian bytes; the query says their shape and data type, the answer's headers say the same of the
-answer. Latents on the wire are (z - shift) * scale.
+Tensors are raw little-endian bytes. The query has the shape and data type of the request's tensor, headers have those
+of the response's. Latents on the wire are (z - shift) * scale.
 """
 
 import json
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import Field
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
 
+from app.api.forms.bodies import BytesBody
+from app.api.forms.images import ReadingQuery, images_of_files
 from app.api.forms.latents import latents_of_values
-from app.api.forms.pictures import ReadingQuery, images_of_files
-from app.api.forms.writers import one_picture, stamp
-from app.api.routing.operation import AnyType, Operation
-from app.api.routing.problems import BODY_PROBLEMS
-from app.api.routing.queries import ModelQuery, QueryFloat, binary_body, check_count, raw_body
-from app.api.routing.response import Raw
-from app.api.routing.state import Server, State
+from app.api.forms.writers import MODEL_HEADERS, binary_response, model_headers, write_grid
+from app.api.routing.operation import Operation, Reader
+from app.api.routing.queries import ModelQuery, QueryFloat, check_count
+from app.api.routing.response import RawResponse
+from app.api.routing.state import State
 from app.codecs.images import WRITERS, Pixels
 from app.codecs.tensors import of_bytes, to_bytes
 from app.errors import InvalidInput
@@ -33,35 +35,20 @@ FloatType = Literal["float16", "float32", "bfloat16"]
 TensorType = Literal["float16", "float32", "bfloat16", "uint8"]
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=8)]
 
-_LARGEST = {"float16": 65_504.0, "float32": 3.4028235e38, "bfloat16": 3.3895e38}
+_MAX_VALUES = {"float16": 65_504.0, "float32": 3.4028235e38, "bfloat16": 3.3895e38}
 
 _HEADERS = {
-    "shape": ("Of the tensor, as a JSON list.", "string"),
-    "dtype": ("Its data type.", "string"),
-    "X-Model": ("The model that answered.", "string"),
-    "X-Version": ("Its version.", "integer"),
-}
-
-
-def _documented(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI of a tensor, or of pictures in its place."""
-    answer = {
-        "description": description,
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (TENSOR, *media_types)},
-        "headers": {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in _HEADERS.items()},
-    }
-    return BODY_PROBLEMS | {200: answer}
-
-
-router = APIRouter(prefix="/remote", tags=["remote"], route_class=Operation)
+    "shape": ("Shape of the tensor, as a JSON list.", "string"),
+    "dtype": ("Data type of the tensor.", "string"),
+} | MODEL_HEADERS
 
 
 class ScalingQuery(ModelQuery):
-    """How latents on the wire are scaled: not at all, unless the client says so."""
+    """How latents on the wire are scaled; they are not unless the client asks for it."""
 
     scaling_factor: QueryFloat | None = Field(None, gt=0, description="Latents on the wire are (z - shift) * scale.")
-    shift_factor: QueryFloat | None = Field(None, description="Its shift.")
-    do_scaling: bool = Field(False, description="What of the two is not given is the model's own.")
+    shift_factor: QueryFloat | None = Field(None, description="The shift of the same formula.")
+    do_scaling: bool = Field(False, description="Take the model's own factor for each of the two that is absent.")
 
     def factors(self, vae: Vae) -> tuple[float, float]:
         """Scale and shift."""
@@ -74,80 +61,66 @@ class ScalingQuery(ModelQuery):
 
 
 class RemoteDecodeQuery(ScalingQuery):
-    """What the body is, and what is to come of it."""
+    """Shape and data type of the body, and the form of the response."""
 
-    shape: Sizes = Field(description="Of the latents, [N, *latent], one size each.", examples=[[1, 2]])
-    dtype: FloatType = Field(description="Their data type; that of tensors in the answer, too.", examples=["float32"])
-    output_type: Literal["pil", "pt"] = Field("pil", description="A picture, or a tensor.")
-    image_format: Literal["png", "jpg"] = Field("jpg", description="The picture's format.")
+    shape: Sizes = Field(description="Shape of the latents, [N, *latent], repeated once a size.", examples=[[1, 2]])
+    dtype: FloatType = Field(
+        description="Data type of the latents, and of tensors in the response.", examples=["float32"]
+    )
+    output_type: Literal["pil", "pt"] = Field("pil", description="An image (pil), or a tensor (pt).")
+    image_format: Literal["png", "jpg"] = Field("jpg", description="The image's format.")
     partial_postprocess: bool = Field(
         False, description="The tensor is uint8 [N, H, W, 3] instead of [N, C, H, W] in [-1, 1]."
     )
-    height: int | None = Field(None, description="Of packed latents, which no model here has; ignored.")
-    width: int | None = Field(None, description="As height.")
+    height: int | None = Field(None, description="Height of packed latents, which no model here has; ignored.")
+    width: int | None = Field(None, description="Width of packed latents; ignored.")
 
 
 class RemoteEncodeQuery(ScalingQuery, ReadingQuery):
-    """What the body is: a tensor where it has a shape, else a picture."""
+    """Shape and data type of the body, if it is a tensor; without both it is an image file."""
 
-    shape: Sizes | None = Field(None, description="Of the images, [N, C, H, W] of the model's size, one size each.")
-    dtype: TensorType | None = Field(None, description="Their data type: floats are in [-1, 1].")
+    shape: Sizes | None = Field(
+        None, description="Shape of the images, [N, C, H, W] of the model's size, repeated once a size."
+    )
+    dtype: TensorType | None = Field(None, description="Data type of the images; floats are in [-1, 1].")
 
 
 @dataclass(frozen=True)
-class Latents:
-    """A body of latents, and whether its sender wants a tensor even where it asks for a picture."""
+class TensorBody:
+    """The content of a body of latents."""
 
     content: bytes
     wants_tensor: bool
+    """Whether the client wants a tensor even if it asks for an image: the library does if it has an image processor,
+    and says so in the header Accept alone."""
 
 
-async def latents_body(request: Request, server: Server) -> Latents:
-    """The whole body; of a picture the library wants a tensor if it has a processor, which only `Accept` tells."""
-    return Latents(await raw_body(request, server), request.headers.get("accept") == TENSOR)
+class _LatentsBody:
+    _bytes = BytesBody(TENSOR, "Latents as `shape` and `dtype` say.")
+    openapi = _bytes.openapi
+
+    async def read(self, scope: Scope, receive: Receive, server: State) -> TensorBody:
+        content = await self._bytes.read(scope, receive, server)
+        return TensorBody(content, Headers(scope=scope).get("accept") == TENSOR)
 
 
-@router.post(
-    "/decode",
-    operation_id="remote_decode",
-    openapi_extra=binary_body(TENSOR, "Latents as `shape` and `dtype` say."),
-    response_class=Response,
-    responses=_documented("A picture or a tensor.", "image/png", "image/jpeg"),
-)
-async def remote_decode(
-    server: Server,
-    query: Annotated[RemoteDecodeQuery, Query()],
-    body: Annotated[Latents, Depends(latents_body)],
-) -> Response:
-    """As diffusers' `remote_decode` wants it: the picture of latents, a grid where they are several, or a tensor."""
-    vae = server.catalog.find(query.model, query.version)
+async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: TensorBody) -> Response:
+    """As diffusers' `remote_decode` expects: the image of the latents, a grid if there are several, or a tensor."""
     latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
     images = await vae.decode(latents_of_values(latents, vae, server.limits.max_rows))
     if query.output_type == "pt":
         if query.partial_postprocess:
-            return _tensor(vae, _colour(images), "uint8")
+            return _tensor(vae, _rgb(images), "uint8")
         return _tensor(vae, _planes(images) / np.float32(127.5) - 1, query.dtype)
     if body.wants_tensor:
-        return _tensor(vae, _planes(_colour(images)) / np.float32(255), query.dtype)
-    content = await one_picture(images, query.image_format)
-    return Raw.of(content, WRITERS[query.image_format].media_type.encode(), stamp(vae))
+        return _tensor(vae, _planes(_rgb(images)) / np.float32(255), query.dtype)
+    content = await write_grid(images, query.image_format)
+    return RawResponse.of(content, WRITERS[query.image_format].media_type.encode(), model_headers(vae))
 
 
-@router.post(
-    "/encode",
-    operation_id="remote_encode",
-    openapi_extra=binary_body("application/octet-stream", "A picture, or a tensor as `shape` and `dtype` say."),
-    response_class=Response,
-    responses=_documented("The posterior means, scaled, [N, *latent]."),
-)
-async def remote_encode(
-    server: Server,
-    query: Annotated[RemoteEncodeQuery, Query()],
-    body: Annotated[bytes, AnyType(raw_body)],
-) -> Response:
-    """As diffusers' `remote_encode` wants it: the mean of the posterior, of float32 unless the images are of another
-    float type."""
-    vae = server.catalog.find(query.model, query.version)
+async def _encode(server: State, vae: Vae, query: RemoteEncodeQuery, body: bytes) -> Response:
+    """As diffusers' `remote_encode` expects: the mean of the posterior, float32 unless the images have another float
+    type."""
     if query.shape is None and query.dtype is None:
         images = await _image_of_file(server, vae, query, body)
     else:
@@ -157,7 +130,7 @@ async def remote_encode(
     dtype = "float32" if query.dtype in (None, "uint8") else query.dtype
     with np.errstate(all="ignore"):
         latents = (posterior.mean - np.float32(shift)) * np.float32(scale)
-    if not (np.abs(latents) <= _LARGEST[dtype]).all():  # which NaN is not, either
+    if not (np.abs(latents) <= _MAX_VALUES[dtype]).all():  # true for NaN, too
         raise InvalidInput(f"with this scale and shift, latents are not finite as {dtype}", "/query/scaling_factor")
     return _tensor(vae, latents, dtype)
 
@@ -166,11 +139,12 @@ async def _image_of_file(server: State, vae: Vae, query: RemoteEncodeQuery, cont
     try:
         return await images_of_files(server, vae, query, [content])
     except InvalidInput as error:
-        raise InvalidInput(error.detail) from None  # the body is the picture: there is no place in it
+        raise InvalidInput(error.detail) from None  # the body is the image, so no pointer into it
 
 
 def _unscaled(wire: NDArray[Any], scale: float, shift: float) -> Floats:
-    with np.errstate(all="ignore"):  # what is not finite is refused with its place
+    """Latents z of latents on the wire."""
+    with np.errstate(all="ignore"):  # values that are not finite are refused later, with their pointer
         return np.asarray(wire.astype(np.float32) / np.float32(scale) + np.float32(shift))
 
 
@@ -182,7 +156,7 @@ def _images(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -
     check_count(query.shape[0], server.limits.max_rows, "/query/shape")
     planes = of_bytes(content, query.dtype, query.shape)
     if planes.dtype != np.uint8:
-        if not (np.abs(planes) <= 1).all():  # which NaN is not, either
+        if not (np.abs(planes) <= 1).all():  # true for NaN, too
             raise InvalidInput("a float tensor must lie in [-1, 1]")
         planes = np.round((planes.astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
     return planes.transpose(0, 2, 3, 1)
@@ -192,11 +166,37 @@ def _planes(images: Pixels) -> Pixels:
     return images.transpose(0, 3, 1, 2)
 
 
-def _colour(images: Pixels) -> Pixels:
-    """`[N, H, W, 3]`: the library makes pictures of these, which it cannot of one channel."""
+def _rgb(images: Pixels) -> Pixels:
+    """Images `[N, H, W, 3]` of gray or RGB images: the library cannot show images of one channel."""
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
 
 def _tensor(vae: Vae, array: NDArray[Any], dtype: str) -> Response:
-    told = [(b"shape", json.dumps(array.shape).encode()), (b"dtype", dtype.encode())]
-    return Raw.of(to_bytes(array, dtype), TENSOR.encode(), stamp(vae) + told)
+    described = [(b"shape", json.dumps(array.shape).encode()), (b"dtype", dtype.encode())]
+    return RawResponse.of(to_bytes(array, dtype), TENSOR.encode(), model_headers(vae) + described)
+
+
+OPERATIONS = (
+    Operation(
+        path="/remote/decode",
+        operation_id="remote_decode",
+        tag="remote",
+        query=RemoteDecodeQuery,
+        compute=_decode,
+        reader=Reader(_LatentsBody()),
+        responses=binary_response("An image or a tensor.", (TENSOR, "image/png", "image/jpeg"), _HEADERS),
+    ),
+    Operation(
+        path="/remote/encode",
+        operation_id="remote_encode",
+        tag="remote",
+        query=RemoteEncodeQuery,
+        compute=_encode,
+        reader=Reader(
+            BytesBody(
+                "application/octet-stream", "An image, or a tensor as `shape` and `dtype` say.", takes_any_type=True
+            )
+        ),
+        responses=binary_response("The posterior means, scaled, [N, *latent].", (TENSOR,), _HEADERS),
+    ),
+)

@@ -1,32 +1,34 @@
-"""`GET /sample`: images that the model makes up."""
+"""`GET /sample`: new images, from the prior or the aggregated posterior."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
-from app.api.forms.writers import Result, SeededImages, decoded
+from app.api.forms.route import in_forms
+from app.api.forms.writers import Result, SeededImages, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
 from app.vae.vae import Source, Vae
 
-router = APIRouter(tags=["sample"], route_class=Operation)
-
 
 class SampleQuery(SeedQuery, PercentileQuery):
-    """What to draw."""
+    """Number and distribution of the draws."""
 
-    n: int = Field(1, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
+    n: int = Field(1, ge=1, description="Number of images; at most `VAE_MAX_ROWS`.")
     temperature: QueryFloat = Field(
-        1.0, ge=0, le=100, description="Scales the draws; within a component for aggregate."
+        1.0, ge=0, le=100, description="Scales the draws; with `source=aggregate`, the draws within a component."
     )
-    truncation: QueryFloat | None = Field(None, ge=0.1, description="Redraws components beyond this, before scaling.")
+    truncation: QueryFloat | None = Field(
+        None, ge=0.1, description="Redraw components whose absolute value is above this, before scaling."
+    )
     source: Source = Field("prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior.")
-    label: int | None = Field(None, ge=0, description="Only this class; for `aggregate`.")
+    label: int | None = Field(None, ge=0, description="Draw from this class alone; with `source=aggregate` only.")
     height: int | None = Field(
-        None, ge=1, description="Pixels; to be given where a model makes images of any size, a multiple of its stride."
+        None,
+        ge=1,
+        description="Height of the images in pixels, a multiple of the model's stride; needed if the model has no fixed"
+        " size.",
     )
-    width: int | None = Field(None, ge=1, description="As `height`.")
+    width: int | None = Field(None, ge=1, description="Width of the images in pixels, see `height`.")
 
 
 async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
@@ -42,13 +44,23 @@ async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
         source=query.source,
         label=query.label,
     )
-    return await decoded(vae, query, latents, seed=seed)
+    return latent_images(await vae.decode_latents(latents, percentile=query.percentile), seed=seed)
 
 
-FORMS = {
+_FORMS = {
     "": (None, "json"),
     "/image": (None, "grid"),
     "/npy": (None, "npy"),
     "/safetensors": (None, "safetensors"),
 }
-offer(router, "/sample", _sample, query=SampleQuery, answer=SeededImages, forms=FORMS)
+OPERATIONS = in_forms(
+    Operation(
+        path="/sample",
+        operation_id="sample",
+        tag="sample",
+        query=SampleQuery,
+        compute=_sample,
+        answer=SeededImages,
+    ),
+    _FORMS,
+)

@@ -3,11 +3,11 @@
 from dataclasses import asdict
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import IMAGES_TO_ARRAYS, offer
-from app.api.forms.writers import Answer, Result
+from app.api.forms.readers import IMAGE_READERS
+from app.api.forms.route import IMAGES_TO_ARRAYS, in_forms
+from app.api.forms.writers import ModelResponse, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import SeedQuery
 from app.api.routing.state import State
@@ -17,55 +17,55 @@ from app.maths.bounds import Binarize
 from app.maths.gaussian import Floats
 from app.vae.vae import Vae
 
-router = APIRouter(tags=["score"], route_class=Operation)
-
 
 class ScoreQuery(SeedQuery):
-    """How to score."""
+    """Number of draws, binarization and explanation."""
 
     k: int = Field(
         16,
         ge=1,
-        description="Draws an image; more make `log_likelihood` a tighter bound. k times the number of images is at"
-        " most `VAE_MAX_DRAWS`.",
+        description="Number of draws an image; more make `log_likelihood` a tighter bound. k times the number of images"
+        " is at most `VAE_MAX_DRAWS`.",
     )
     binarize: Binarize | None = Field(
         None,
-        description="How grey pixels become binary: by a seeded draw, by a threshold, or not, for images of 0 and 255;"
-        " as the model was trained if absent.",
+        description="How gray pixels become binary: by a seeded draw, by a threshold, or not at all, for images of 0"
+        " and 255 alone; as in the model's training if absent.",
     )
-    explain: bool = Field(False, description="Also answer what each pixel adds to `reconstruction`, as a picture.")
+    explain: bool = Field(False, description="Also answer what each pixel adds to `reconstruction`, as an image.")
 
 
-class ScoreResponse(Answer):
-    """Scores in nats, one a picture, in their order."""
+class ScoreResponse(ModelResponse):
+    """Scores in nats, one an image, in the order of the images."""
 
-    k: int = Field(description="Draws an image.")
-    binarize: Binarize = Field(description="How grey pixels became binary.")
+    k: int = Field(description="Number of draws an image.")
+    binarize: Binarize = Field(description="How gray pixels became binary.")
     seed: int = Field(description="The seed of the draws.")
     elbo: list[float] = Field(description="-(reconstruction + kl), a bound on log p(x); higher is better.")
     log_likelihood: list[float] = Field(description="The IWAE-k bound on log p(x), tighter; higher is better.")
     reconstruction: list[float] = Field(description="-log p(x|z), averaged over the draws.")
     kl: list[float] = Field(description="KL(q(z|x) || N(0, I)).")
-    kl_per_dimension: list[list[float]] = Field(description="The same of each latent dimension.")
-    effective_sample_size: list[float] = Field(description="Of the importance weights, from 1 to k.")
+    kl_per_dimension: list[list[float]] = Field(description="`kl` of each latent dimension.")
+    effective_sample_size: list[float] = Field(
+        description="Effective sample size of the importance weights, from 1 to k."
+    )
     score_percentile: list[float] | None = Field(
         None,
-        description="Per cent of held-out images with a lower `log_likelihood`; absent for a k or a binarization that"
-        " the bundle has no calibration for.",
+        description="Per cent of held-out images with a lower `log_likelihood`; absent if the bundle has no calibration"
+        " for this k and binarization.",
     )
     explanation: list[str] | None = Field(
         None,
         description="With `explain=true`: base64 PNG of -log p(x_i|z) of each pixel, averaged over the draws; white is"
-        " what the model finds oddest.",
+        " least likely under the model.",
     )
     explanation_nats: list[list[float]] | None = Field(
-        None, description="The nats that black and white stand for in each, `[low, high]`."
+        None, description="The nats of black and white in each `explanation`, `[low, high]`."
     )
 
 
 async def _score(server: State, vae: Vae, query: ScoreQuery, images: Pixels) -> Result:
-    """ELBO, IWAE bound and their parts of each picture, how usual it is, and which of its pixels are not."""
+    """ELBO, IWAE bound and their parts of each image, its percentile among held-out images, and its unlikely pixels."""
     if query.k * len(images) > server.limits.max_draws:
         raise InvalidInput(f"k times the number of images is at most {server.limits.max_draws}", "/query/k")
     seed = query.seed_or_new()
@@ -74,12 +74,12 @@ async def _score(server: State, vae: Vae, query: ScoreQuery, images: Pixels) -> 
     explanation = arrays.pop("explanation")
     if explanation is None:
         return Result(arrays=arrays, facts=facts)
-    pixels, nats = _shown(explanation)
+    pixels, nats = _heatmaps(explanation)
     return Result({"explanation": pixels}, arrays | {"explanation_nats": nats}, facts)
 
 
-def _shown(explanation: Floats) -> tuple[Pixels, Floats]:
-    """Grey pictures `[N, H, W, 1]` of terms `[N, H, W]`, and the nats `[N, 2]` that black and white stand for."""
+def _heatmaps(explanation: Floats) -> tuple[Pixels, Floats]:
+    """Gray images `[N, H, W, 1]` of terms `[N, H, W]` in nats, and the nats `[N, 2]` of black and white."""
     low = np.minimum(explanation.min(axis=(1, 2)), 0)
     high = explanation.max(axis=(1, 2))
     scale = np.where(high > low, 255 / np.where(high > low, high - low, 1), 0)
@@ -87,13 +87,16 @@ def _shown(explanation: Floats) -> tuple[Pixels, Floats]:
     return pixels[..., None], np.stack([low, high], axis=1)
 
 
-offer(
-    router,
-    "/score",
-    _score,
-    query=ScoreQuery,
-    reads="images",
-    answer=ScoreResponse,
-    forms=IMAGES_TO_ARRAYS,
-    least=lambda query: ("explain" if query.explain else "score", query.k),
+OPERATIONS = in_forms(
+    Operation(
+        path="/score",
+        operation_id="score",
+        tag="score",
+        query=ScoreQuery,
+        compute=_score,
+        answer=ScoreResponse,
+        min_rows=lambda query: ("explain" if query.explain else "score", query.k),
+    ),
+    IMAGES_TO_ARRAYS,
+    IMAGE_READERS,
 )

@@ -1,13 +1,12 @@
-"""`GET /traverse`: what single latent dimensions, or a stored direction, change."""
+"""`GET /traverse`: images along single latent dimensions, or along a stored direction."""
 
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.route import offer
-from app.api.forms.writers import LatentImages, Result, decoded
+from app.api.forms.route import in_forms
+from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery, QueryFloat, Seed
 from app.api.routing.state import State
@@ -15,59 +14,62 @@ from app.errors import InvalidInput
 from app.maths.gaussian import Floats
 from app.vae.vae import Vae
 
-router = APIRouter(tags=["traverse"], route_class=Operation)
-
-_DIMS = 10
-"""Dimensions shown if none are asked for."""
+_DEFAULT_DIMS = 10
+"""Number of dimensions if the request names none."""
 
 
 class TraverseQuery(ModelQuery, PercentileQuery):
-    """Where to go from, and in which directions."""
+    """The start, the directions, and the steps along them."""
 
     dims: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Latent dimensions, one row each; those of highest KL if absent, 10 of them or fewer."
+        None, description="Latent dimensions, one row each; at most 10 of highest KL if absent."
     )
     direction: int | None = Field(
-        None, ge=0, description="A stored direction in place of `dims`: principal axes, the widest first."
+        None, ge=0, description="Index of a stored direction, in place of `dims`: principal axes, the widest first."
     )
-    steps: int = Field(11, ge=2, description="Pictures a row; at most `VAE_MAX_STEPS`.")
+    steps: int = Field(11, ge=2, description="Number of images a row; at most `VAE_MAX_STEPS`.")
     extent: QueryFloat = Field(
-        3.0, gt=0, le=100, description="A row runs from minus this to plus this; standard deviations of a direction."
+        3.0,
+        gt=0,
+        le=100,
+        description="A row runs from minus this to plus this; in standard deviations for `direction`.",
     )
     seed: Seed | None = Field(None, description="Start from a draw from the prior; from the origin if absent.")
     label: int | None = Field(None, ge=0, description="Start from the mean of this class.")
 
 
 class TraverseResponse(LatentImages):
-    """Pictures and latents, row by row."""
+    """Images and latents, row by row."""
 
-    values: list[float] = Field(description="What the dimension is set to, or how far it went, along a row.")
+    values: list[float] = Field(description="Values of the dimension, or positions on the direction, along a row.")
     dims: list[int] | None = Field(None, description="The dimension of each row.")
     direction: int | None = Field(None, description="The stored direction.")
-    seed: int | None = Field(None, description="The seed of the start, where it was a draw.")
-    label: int | None = Field(None, description="The class of the start, where it was a class mean.")
+    seed: int | None = Field(None, description="The seed of the start, if it is a draw.")
+    label: int | None = Field(None, description="The class of the start, if it is a class mean.")
 
 
 async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
     """One latent dimension at a time takes even values from -extent to extent, or a stored direction is followed."""
-    most = min(server.limits.max_steps, server.limits.max_rows)
-    if query.steps > most:
-        raise InvalidInput(f"must be 2 to {most}", "/query/steps")
+    limit = min(server.limits.max_steps, server.limits.max_rows)
+    if query.steps > limit:
+        raise InvalidInput(f"must be 2 to {limit}", "/query/steps")
     vae.geometry.dimensions()
     values, base = np.linspace(-query.extent, query.extent, query.steps, dtype=np.float32), await _base(vae, query)
     facts = {"values": values.tolist(), "seed": query.seed, "label": query.label}
     if query.direction is not None:
         latents = base + values[:, None] * _direction(vae, query, query.direction)
-        return await decoded(vae, query, latents, columns=query.steps, direction=query.direction, **facts)
+        decoded = await vae.decode_latents(latents, percentile=query.percentile)
+        return latent_images(decoded, columns=query.steps, direction=query.direction, **facts)
     dims = _dims(server, vae, query)
     latents = vae.traverse(base, dims, values)
-    return await decoded(vae, query, latents, columns=query.steps, dims=dims, **facts)
+    decoded = await vae.decode_latents(latents, percentile=query.percentile)
+    return latent_images(decoded, columns=query.steps, dims=dims, **facts)
 
 
 async def _base(vae: Vae, query: TraverseQuery) -> Floats:
-    """Where to start, `[d]`."""
+    """The start, `[d]`: the origin, a draw from the prior or a class mean."""
     if query.seed is not None and query.label is not None:
-        raise InvalidInput("start from a draw or from a class mean", "/query/label")
+        raise InvalidInput("give seed or label: start from a draw or from a class mean", "/query/label")
     if query.label is not None:
         return vae.tables.label_mean(query.label, "/query/label")
     return np.zeros(vae.latent_shape, np.float32) if query.seed is None else (await vae.sample(query.seed, 1))[0]
@@ -80,17 +82,26 @@ def _direction(vae: Vae, query: TraverseQuery, index: int) -> Floats:
 
 
 def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:
-    """The dimensions, one row each."""
+    """The latent dimensions, one row each."""
     size = vae.geometry.dimensions()
-    most = server.limits.max_rows // query.steps
+    max_dims = server.limits.max_rows // query.steps
     if query.dims is None:
-        return vae.dims_by_kl()[: min(_DIMS, most)]
+        return vae.dims_by_kl()[: min(_DEFAULT_DIMS, max_dims)]
     if max(query.dims) >= size:
         raise InvalidInput(f"dimensions are 0 to {size - 1}", "/query/dims")
-    if len(query.dims) > most:
-        raise InvalidInput(f"at most {most} of so many steps each", "/query/dims")
+    if len(query.dims) > max_dims:
+        raise InvalidInput(f"at most {max_dims} with this many steps each", "/query/dims")
     return query.dims
 
 
-FORMS = {"": (None, "json"), "/image": (None, "grid")}
-offer(router, "/traverse", _traverse, query=TraverseQuery, answer=TraverseResponse, forms=FORMS)
+OPERATIONS = in_forms(
+    Operation(
+        path="/traverse",
+        operation_id="traverse",
+        tag="traverse",
+        query=TraverseQuery,
+        compute=_traverse,
+        answer=TraverseResponse,
+    ),
+    {"": (None, "json"), "/image": (None, "grid")},
+)

@@ -1,37 +1,42 @@
-"""`POST /vary`: neighbours of an image."""
+"""`POST /vary`: images near a given one."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from app.api.forms.readers import ONE_IMAGE
-from app.api.forms.route import offer
-from app.api.forms.writers import Result, SeededImages, decoded
+from app.api.forms.readers import ONE_IMAGE_READERS
+from app.api.forms.route import in_forms
+from app.api.forms.writers import Result, SeededImages, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels
 from app.vae.vae import Vae
 
-router = APIRouter(tags=["vary"], route_class=Operation)
-
 
 class VaryQuery(SeedQuery, PercentileQuery):
-    """How many neighbours, and how near."""
+    """Number of images, and their distance from the given one."""
 
-    n: int = Field(16, ge=1, description="How many; at most `VAE_MAX_ROWS`.")
+    n: int = Field(16, ge=1, description="Number of images; at most `VAE_MAX_ROWS`.")
     radius: QueryFloat = Field(
-        1.0, ge=0, le=100, description="Times the posterior's standard deviation; 1 draws from the posterior."
+        1.0, ge=0, le=100, description="Factor of the posterior's standard deviation; 1 draws from the posterior."
     )
 
 
 async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Result:
-    """Draws around the posterior of one picture, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
+    """Draws around the posterior of one image, decoded: z = mean + radius * std * eps, eps ~ N(0, I)."""
     check_count(query.n, server.limits.max_rows, "/query/n")
     seed = query.seed_or_new()
-    with vae.graphs.held("decoder", query.n, images.shape[1:3]):
-        latents = await vae.vary(await vae.encode(images), query.n, query.radius, seed)
-        return await decoded(vae, query, latents, seed=seed)
+    return latent_images(await vae.vary(images, query.n, query.radius, seed, percentile=query.percentile), seed=seed)
 
 
-FORMS = {"": ("json", "json"), "/image": ("json", "grid")}
-offer(router, "/vary", _vary, query=VaryQuery, reads=ONE_IMAGE, answer=SeededImages, forms=FORMS)
+OPERATIONS = in_forms(
+    Operation(
+        path="/vary",
+        operation_id="vary",
+        tag="vary",
+        query=VaryQuery,
+        compute=_vary,
+        answer=SeededImages,
+    ),
+    {"": ("json", "json"), "/image": ("json", "grid")},
+    ONE_IMAGE_READERS,
+)

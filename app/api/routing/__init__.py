@@ -1,1 +1,1 @@
-"""How a request reaches its operation, and how its answer or its error leaves."""
+"""How a request reaches its operation, and how its response or its error is made."""

@@ -1,4 +1,4 @@
-"""The application: FastAPI, but operations on models are found by method and path, and answered without its layers.
+"""The application: FastAPI, with one middleware stack of our own, and operations that are found by method and path.
 
 HEAD is answered as GET is, without the body.
 """
@@ -6,35 +6,39 @@ HEAD is answered as GET is, without the body.
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.routing.operation import Operation
+from app.api.routing.operation import OperationRoute
+from app.api.routing.problems import path_below_root
 
 
 class Application(FastAPI):
-    """FastAPI with a way straight to the operations; FastAPI still documents them, and answers everything else."""
+    """FastAPI that calls operations directly. FastAPI itself documents them, and routes all other requests."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._operations: dict[tuple[str, str], Operation] = {}
-        self._patterns: list[Operation] = []
-        self._direct: ASGIApp | None = None
+        self._operations: dict[tuple[str, str], OperationRoute] = {}
+        self._patterns: list[OperationRoute] = []
+        self._routed = AsyncExitStackMiddleware(self.router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if scope["method"] == "HEAD":
-                scope, send = {**scope, "method": "GET", "vae.method": "HEAD"}, _without_body(send)
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            operation = self._operations.get((scope["method"], path)) or self._matching(scope)
-            if operation is not None and self._direct is not None:
-                scope["route"] = operation
-                await self._direct(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            await self.router(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", "vae.method": "HEAD"}
+        operation = self._operations.get((scope["method"], path_below_root(scope))) or self._matching(scope)
+        if operation is not None:
+            scope["route"] = operation
+        scope["app"] = self
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        await self.middleware_stack(scope, receive, send)
 
-    def _matching(self, scope: Scope) -> Operation | None:
-        """The operation whose path has parameters and fits; they are put into the scope."""
+    def _matching(self, scope: Scope) -> OperationRoute | None:
+        """The operation whose path has parameters and matches; the parameters are put into the scope."""
         for operation in self._patterns:
             match, found = operation.matches(scope)
             if match is Match.FULL:
@@ -43,27 +47,17 @@ class Application(FastAPI):
         return None
 
     def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI's layers, and beside them the few that an operation needs: ours."""
+        """Our middleware alone: it does what FastAPI's own layers do, and each of those would wrap `send` again."""
         for route in self.routes:
-            if isinstance(route, Operation) and route.param_convertors:
+            if isinstance(route, OperationRoute) and route.param_convertors:
                 self._patterns.append(route)
-            elif isinstance(route, Operation):
+            elif isinstance(route, OperationRoute):
                 self._operations |= {(method, route.path): route for method in route.methods or ()}
-        direct: ASGIApp = _handle
-        for layer, arguments, options in reversed(self.user_middleware):
-            direct = layer(direct, *arguments, **options)
-        self._direct = direct
-        return super().build_middleware_stack()
+        app: ASGIApp = self._dispatch
+        for middleware, arguments, options in reversed(self.user_middleware):
+            app = middleware(app, *arguments, **options)
+        return app
 
-
-def _without_body(send: Send) -> Send:
-    """Sends what a GET would be answered with, but for the body."""
-
-    async def head(message: Message) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return head
-
-
-async def _handle(scope: Scope, receive: Receive, send: Send) -> None:
-    await scope["route"].handle(scope, receive, send)
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = scope.get("route")
+        await (self._routed if operation is None else operation.handle)(scope, receive, send)

@@ -1,5 +1,4 @@
-"""Requests that are given up, because their client went away or their time is up: what is being computed for them is
-cancelled, and their rows are dropped."""
+"""Cancels the work of requests whose client has disconnected or whose deadline has passed; their rows are dropped."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,75 +9,75 @@ from starlette.types import Receive
 
 from app.errors import DeadlineExceeded
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-_SECONDS = 0.05
-"""A request that takes less is not looked after: to ask whether its client is there would cost more than to answer."""
+_TICK_SECONDS = 0.05
+"""Requests shorter than this are not watched: polling for a disconnect would cost more than answering."""
 
 
-class Departures:
-    """The requests that are being answered; those that take long are watched for their clients' departure, and for
-    their deadline.
+class DisconnectWatcher:
+    """Watches long requests for a disconnect of their client and for their deadline.
 
     Make and use it on one event loop.
     """
 
     def __init__(self, seconds: float) -> None:
-        """`seconds` is the longest time that an answer may take, give or take a tenth of a second."""
+        """`seconds` is the deadline of a response, give or take a tenth of a second."""
         self._seconds = seconds
         self._new: dict[asyncio.Task[object], Receive] = {}
+        """Requests that began after the last tick."""
         self._older: dict[asyncio.Task[object], Receive] = {}
+        """Requests that began before the last tick, and are watched from the next one on."""
         self._watchers: dict[asyncio.Task[object], asyncio.Task[None]] = {}
-        self._ended: dict[asyncio.Task[object], Exception] = {}
-        """Those that are cancelled, and why."""
+        self._reasons: dict[asyncio.Task[object], Exception] = {}
+        """Why each cancelled request was cancelled."""
         self._is_ticking = False
 
-    async def attend(self, answering: Awaitable[Answer], receive: Receive) -> Answer:
-        """Await it, and cancel it when the client goes away or its time is up; the request's body must have been read
-        before.
+    async def watch(self, work: Awaitable[Result], receive: Receive) -> Result:
+        """Await `work`, and cancel it at a disconnect or at the deadline; the request's body must have been read.
 
         Raises:
-            ClientDisconnect: the client went away.
-            DeadlineExceeded: its time is up.
-            Exception: whatever `receive` raised meanwhile.
+            ClientDisconnect: the client disconnected.
+            DeadlineExceeded: the deadline has passed.
+            Exception: an exception that `receive` raised meanwhile.
         """
         task = asyncio.current_task()
         assert task is not None
         self._new[task] = receive
         if not self._is_ticking:
             self._is_ticking = True
-            asyncio.get_running_loop().call_later(_SECONDS, self._tick)
+            asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
         try:
-            return await answering
+            return await work
         except asyncio.CancelledError:
-            if (reason := self._ended.get(task)) is None:
+            if (reason := self._reasons.get(task)) is None:
                 raise
             task.uncancel()
             raise reason from None
         finally:
             self._new.pop(task, None)
             self._older.pop(task, None)
-            self._ended.pop(task, None)
+            self._reasons.pop(task, None)
             if (watcher := self._watchers.pop(task, None)) is not None:
                 watcher.cancel()
 
     def _tick(self) -> None:
-        """Watch those that were there at the last tick, too."""
+        """Start to watch the requests that were there at the last tick, too."""
         for task, receive in self._older.items():
-            self._watchers[task] = asyncio.get_running_loop().create_task(self._watch(task, receive))
+            self._watchers[task] = asyncio.get_running_loop().create_task(self._wait_for_end(task, receive))
         self._older, self._new = self._new, {}
         self._is_ticking = bool(self._older)
         if self._is_ticking:
-            asyncio.get_running_loop().call_later(_SECONDS, self._tick)
+            asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
-    async def _watch(self, task: asyncio.Task[object], receive: Receive) -> None:
+    async def _wait_for_end(self, task: asyncio.Task[object], receive: Receive) -> None:
         try:
             async with asyncio.timeout(self._seconds):
                 while (await receive())["type"] != "http.disconnect":
                     pass
-            self._ended[task] = ClientDisconnect()
+            self._reasons[task] = ClientDisconnect()
         except TimeoutError:
-            self._ended[task] = DeadlineExceeded("the answer took too long")
-        except Exception as error:  # a body that the operation does not take has come, and is too large
-            self._ended[task] = error
+            self._reasons[task] = DeadlineExceeded("the answer took too long")
+        except Exception as error:  # a GET request sent a body all the same, and it is too large
+            self._reasons[task] = error
         task.cancel()

@@ -1,93 +1,45 @@
-"""What the operations share: query parameters and request bodies."""
+"""Query parameters: the models that operations share, and the parser that fills an operation's query models."""
 
-import logging
 import secrets
-from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from urllib.parse import parse_qsl
 
-from fastapi import Depends, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from typing_extensions import TypeAliasType
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api.routing.state import Server
-from app.codecs.npy import NPY
-from app.codecs.safetensors import SAFETENSORS
-from app.errors import BadRequest, InvalidInput
+from app.errors import InvalidInput
 
-LARGEST_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1
 
+_MAX_PARAMETERS = 4096
+_MAX_ERRORS = 1000
+"""Validation errors that are listed one by one: listing more would block the event loop for seconds."""
+_CACHED_QUERIES = 1024
+_MAX_CACHED_CHARACTERS = 256
+"""Longer query strings are not cached, so that the cache is bounded in bytes, too."""
 
-def _not_bool_or_str(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError("Input should be a valid integer")
-    return value
-
-
-def _not_null(value: Any) -> Any:
-    if value is None:
-        raise ValueError("leave it out instead of null")
-    return value
-
-
-NOT_NULL = BeforeValidator(_not_null)  # a member that need not be there is documented without null
-
-# Strict integers would refuse 1.0, which JSON Schema allows; lax ones would take false and "1".
-JSON_INT = BeforeValidator(_not_bool_or_str)  # behind the bounds, which would be documented wrongly otherwise
-JsonInt = Annotated[int, Field(ge=0), JSON_INT]
-JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
-
-MOST = 2**16
-"""Items of any list in JSON, whatever the limits are set to: more are refused before they are looked at."""
-
-_Row = Annotated[list[JsonFloat], Field(min_length=1, max_length=MOST, fail_fast=True)]
-_Plane = Annotated[list[_Row], Field(min_length=1, max_length=MOST, fail_fast=True)]
-Vector = _Row
-Map = Annotated[list[_Plane], Field(min_length=1, max_length=MOST, fail_fast=True)]
-VECTOR, MAP = Tag("vector"), Tag("map")
-BRANCHES = frozenset({VECTOR.tag, MAP.tag})
-"""What a union's branches are called in the place of an error, which clients do not see."""
-OneLatent = TypeAliasType(
-    "OneLatent",
-    Annotated[
-        Annotated[Vector, VECTOR] | Annotated[Map, MAP],
-        Field(union_mode="left_to_right", description="A vector, or a map [c, h, w].", examples=[[0.5, -1.2]]),
-    ],
-)
-"""One of a request. A vector is tried first and costs no more than if there were no maps."""
-Latents = TypeAliasType(
-    "Latents",
-    Annotated[
-        Annotated[list[Vector], Field(min_length=1, max_length=MOST, fail_fast=True), VECTOR]
-        | Annotated[list[Map], Field(min_length=1, max_length=MOST, fail_fast=True), MAP],
-        Field(
-            union_mode="left_to_right",
-            description="Vectors, or maps [c, h, w], all of one shape.",
-            examples=[[[0.5, -1.2]]],
-        ),
-    ],
-)
-"""Those of a request, all vectors or all maps."""
 
 
 class Strict(BaseModel):
-    """A JSON body or a set of query parameters: what it does not name is refused."""
+    """A JSON object or a set of query parameters; unknown members are refused, and it is never changed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelQuery(Strict):
-    """Which model answers."""
+    """The model that answers."""
 
     model: str | None = Field(None, description="A model's name; the default model if absent.", examples=["mnist-2d"])
-    version: int | None = Field(None, ge=1, description="A version of it; the newest if absent.")
+    version: int | None = Field(None, ge=1, description="A version of the model; the newest if absent.")
 
 
-class PercentileQuery(BaseModel):
-    """Whether to say where latents lie."""
+class PercentileQuery(Strict):
+    """Whether the answer has the percentiles of its latents."""
 
     percentile: bool = Field(
         False, description="Also answer each latent's `latent_percentile`, 0 to 100: low is near the origin."
@@ -95,7 +47,7 @@ class PercentileQuery(BaseModel):
 
 
 class SeedQuery(ModelQuery):
-    """Which model answers, and the seed of its draws."""
+    """The model that answers, and the seed of its draws."""
 
     seed: Seed | None = Field(
         None,
@@ -103,97 +55,125 @@ class SeedQuery(ModelQuery):
     )
 
     def seed_or_new(self) -> int:
-        return secrets.randbelow(LARGEST_SEED + 1) if self.seed is None else self.seed
-
-
-def binary_body(media_type: str, description: str) -> dict[str, Any]:
-    """OpenAPI of a required binary request body."""
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
-    return {"requestBody": {"required": True, "description": description, "content": content}}
-
-
-NPY_IMAGES = binary_body(NPY, "uint8, or float in [0, 1]; [N, H, W] or [N, H, W, C] of the model's size.")
-NPY_LATENTS = binary_body(NPY, "float32 [N, *latent].")
-SAFETENSORS_IMAGES = binary_body(SAFETENSORS, "A tensor `images` as npy has it; others are not looked at.")
-SAFETENSORS_LATENTS = binary_body(SAFETENSORS, "A tensor `latents`, floats [N, *latent]; others are not looked at.")
-
-IMAGE_FILES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "title": "FilesRequest",
-                    "description": "Pictures, as uploaded files.",
-                    "type": "object",
-                    "required": ["images"],
-                    "properties": {
-                        "images": {
-                            "type": "array",  # bounds of its length would not compile in Go
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "PNG, JPEG, WebP or still GIF files; the field is repeated for each.",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
-
-logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it would log what is wrong with a form: the answer says
-
-
-class _Form(MultiPartParser):
-    """A form of at most `most` parts, which must end as it should: one that is cut off would lose its last part without
-    a word. Its files stay in memory, as the body is bounded."""
-
-    def __init__(self, request: Request, most: int, max_bytes: int) -> None:
-        super().__init__(request.headers, self._whole(request.stream()), max_files=most, max_fields=most)
-        self.spool_max_size = max_bytes
-        self._has_ended = False
-
-    def on_end(self) -> None:
-        self._has_ended = True
-
-    async def _whole(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        async for chunk in stream:
-            yield chunk
-        if not self._has_ended:
-            raise MultiPartException("cut off")
-
-
-async def image_files(request: Request, server: Server) -> list[bytes]:
-    """The contents of the repeated form field `images`."""
-    limit = server.limits.max_rows
-    try:
-        form = await _Form(request, limit, server.limits.max_body_bytes).parse()
-    except (MultiPartException, KeyError, UnicodeError) as error:
-        if "Too many" in str(getattr(error, "message", "")):
-            raise InvalidInput(f"1 to {limit} are allowed", "/images") from None
-        raise BadRequest("the body is not multipart/form-data") from None
-    try:
-        unknown = set(form) - {"images"}
-        files = form.getlist("images")
-        if unknown or not all(isinstance(file, UploadFile) for file in files):
-            raise InvalidInput("the form takes files in the field `images`, and nothing else", "/images")
-        check_count(len(files), limit, "/images")
-        return [await file.read() for file in files if isinstance(file, UploadFile)]
-    finally:
-        await form.close()
-
-
-ImageFiles = Annotated[list[bytes], Depends(image_files)]
-
-
-async def raw_body(request: Request, _: Server) -> bytes:
-    """The whole body."""
-    return await request.body()
-
-
-RawBody = Annotated[bytes, Depends(raw_body)]
+        """The seed of the request, or a random one."""
+        return secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed
 
 
 def check_count(count: int, limit: int, pointer: str) -> None:
-    """Refuse none and too many."""
+    """Check that there are 1 to `limit` items.
+
+    Raises:
+        InvalidInput: there are none, or too many.
+    """
     if not 1 <= count <= limit:
         raise InvalidInput(f"1 to {limit} are allowed", pointer)
+
+
+class ParsedQuery(NamedTuple):
+    """The parsed parameters of one request, by who declares them; None where nothing is declared."""
+
+    operation: Any
+    reader: Any = None
+    writer: Any = None
+
+
+class QueryParser:
+    """Parses a query string, and the parameters of a path, into the query models of one operation."""
+
+    def __init__(self, *models: type[BaseModel] | None, in_path: frozenset[str] = frozenset()) -> None:
+        """`models` are those of the operation, its reader and its writer; fields in `in_path` come from the path.
+
+        Raises:
+            TypeError: a field has a type that cannot be read from a query string, or two fields have the same name.
+        """
+        self._models, self._in_path = models, in_path
+        self._lists: dict[str, bool] = {}
+        """For each parameter of the query string: whether it is a list, which is given by repeating the parameter."""
+        for model in filter(None, models):
+            for name, field in model.model_fields.items():
+                if name in self._lists:
+                    raise TypeError(f"two query models have a field {name}")
+                self._lists[name] = _is_list(name, field.annotation)
+        if unknown := in_path - self._lists.keys():
+            raise TypeError(f"no query model has the path's parameter {', '.join(unknown)}")
+        for name in in_path:
+            del self._lists[name]
+        self._cached: Callable[[bytes], ParsedQuery] = lru_cache(_CACHED_QUERIES)(self._parse)
+
+    def parse(self, text: bytes, path: Mapping[str, str]) -> ParsedQuery:
+        """The query models for the query string `text` and the path's parameters `path`.
+
+        Models are shared between requests. If the operation has no query parameters, `text` is ignored.
+
+        Raises:
+            InvalidInput: an unknown parameter, or one that is given twice.
+            RequestValidationError: a value is missing or wrong.
+        """
+        if self._in_path:
+            return self._parse(text, path)
+        return self._cached(text) if len(text) <= _MAX_CACHED_CHARACTERS else self._parse(text)
+
+    def _parse(self, text: bytes, path: Mapping[str, str] | None = None) -> ParsedQuery:
+        values: dict[str, Any] = {**self._split(text), **(path or {})} if self._lists else dict(path or {})
+        parsed: list[BaseModel | None] = []
+        errors: list[Any] = []
+        for model in self._models:
+            if model is None:
+                parsed.append(None)
+                continue
+            try:
+                parsed.append(
+                    model.model_validate({name: values[name] for name in model.model_fields if name in values})
+                )
+            except ValidationError as error:
+                errors += listed(error)
+        if errors:
+            raise RequestValidationError([it | {"loc": (self._place(it["loc"]), *it["loc"])} for it in errors])
+        return ParsedQuery(*parsed)
+
+    def _place(self, location: tuple[int | str, ...]) -> str:
+        return "path" if location and location[0] in self._in_path else "query"
+
+    def _split(self, text: bytes) -> dict[str, str | list[str]]:
+        """The values of a query string by name, lists for the parameters that are lists."""
+        values: dict[str, Any] = {}
+        try:
+            pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        except ValueError:
+            raise InvalidInput("too many parameters", "/query") from None
+        for name, value in pairs:
+            if self._lists.get(name):
+                values.setdefault(name, []).append(value)
+            elif name in values:
+                raise InvalidInput("given more than once", f"/query/{name}" if name in self._lists else "/query")
+            else:
+                values[name] = value
+        if not values.keys() <= self._lists.keys():  # the known names are listed; the client's are not repeated
+            raise InvalidInput(f"an unknown parameter; there are {', '.join(self._lists)}", "/query")
+        return values
+
+
+def listed(error: ValidationError) -> list[Any]:
+    """The errors in pydantic's `error`, without the input; one error in their place if they are too many."""
+    if error.error_count() > _MAX_ERRORS:
+        return [{"type": "many", "loc": (), "msg": "wrong in too many places"}]
+    return list(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def _is_list(name: str, annotation: Any) -> bool:
+    """Whether a parameter of this type is a list of values.
+
+    Raises:
+        TypeError: the type is neither a scalar, nor a choice of strings, nor a list of those.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _is_list(name, inner[0])
+    if origin in (Union, UnionType):
+        lists = [_is_list(name, kind) for kind in inner]  # each of them is checked
+        return any(lists)
+    if origin is list and not _is_list(name, inner[0]):
+        return True
+    if origin is Literal or annotation in (str, int, float, bool, NoneType):
+        return False
+    raise TypeError(f"the parameter {name} cannot be read from a query string: its type is {annotation}")

@@ -1,4 +1,4 @@
-"""What the lifespan gives to every request: the models, the limits, what is shared."""
+"""The state that the lifespan gives to every request: the models, the limits, and what requests share."""
 
 from collections import Counter
 from concurrent.futures import Executor
@@ -7,13 +7,14 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
-from app.api.routing.disconnect import Departures
+from app.api.routing.disconnect import DisconnectWatcher
 from app.cache import Cache
+from app.observability.timing import Timing
 from app.vae.catalog import Catalog
 
 
 class Limits(Protocol):
-    """The bounds that requests are held to; the server's settings have them."""
+    """Limits of connections and requests; the server's settings have them."""
 
     @property
     def max_connections(self) -> int: ...
@@ -39,25 +40,31 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """The server, as an operation sees it."""
+    """What an operation may use of the server."""
 
     limits: Limits
     catalog: Catalog
     cache: Cache
-    departures: Departures
+    watcher: DisconnectWatcher
     decoding: Executor
-    """Threads in which requests' pictures are decoded; who is given up, waiting for one, leaves none behind."""
+    """Threads that decode images. Their number is bounded: cancelled requests do not leave more behind."""
     refused: Counter[str]
-    """How many requests were refused, by the reason: the slug of a problem, or what a connection did wrong."""
+    """Number of refused requests by reason: a problem's slug, or the fault of a connection."""
     connections: set[object]
-    """The open ones, as the server's protocol has them."""
+    """The open connections of the server's protocol."""
     workers: int
-    """Processes that serve; where there are others, none may change by itself what it serves."""
+    """Number of worker processes. If there are several, the models that one serves must not change alone."""
 
 
 def server_state(request: Request) -> State:
-    """The typed state of the server, from the lifespan."""
+    """The server's state, from the lifespan."""
     return cast(State, request.scope["state"]["server"])
 
 
+def request_timing(request: Request) -> Timing:
+    """The request's timing, from the request log."""
+    return cast(Timing, request.scope["vae.timing"])
+
+
 Server = Annotated[State, Depends(server_state)]
+RequestTiming = Annotated[Timing, Depends(request_timing)]

@@ -1,39 +1,18 @@
-"""Management: models are loaded, unloaded and reloaded while the server runs. There where there are admin keys."""
+"""Management: load, unload and reload models while the server runs. Only available if there are admin keys."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.middleware.access import check_admin
+from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.problems import documented
-from app.api.routing.state import Server, State, server_state
+from app.api.routing.state import Server
 from app.api.service.models import Name, VersionQuery
 from app.bundle.directory import Key
 from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unauthorized, UnknownModel
 
-_BEARER = HTTPBearer(
-    scheme_name="admin_key", description="VAE_ADMIN_KEY, or an admin key of VAE_KEYS_FILE.", auto_error=False
-)
-
-
-async def administered(request: Request, _: Annotated[Any, Security(_BEARER)]) -> State:
-    """The server, for who brings an admin key, and where no other process serves.
-
-    Raises:
-        Unauthorized, Forbidden: the request does not bring one.
-        Conflict: several workers serve, of which a request reaches one.
-    """
-    check_admin(request)
-    server = server_state(request)
-    if server.workers > 1:
-        raise Conflict("several workers serve, and a request reaches one: send SIGHUP to their supervisor instead")
-    return server
-
-
-# Of the router, so that it is asked before a query is looked at.
-router = APIRouter(tags=["manage"], dependencies=[Depends(administered)])
+router = APIRouter(tags=["manage"], dependencies=[ADMINISTRATION])
 
 _PROBLEMS = documented(Unauthorized, Forbidden, Conflict, BundleRefused)
 _OF_A_MODEL = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput)
@@ -48,31 +27,31 @@ class ModelVersion(BaseModel):
 
 
 class Loaded(BaseModel):
-    """What was asked for, and now answers."""
+    """The versions that the request asked for, now served."""
 
-    loaded: list[ModelVersion] = Field(description="Each version, ascending; what was there already is among them.")
+    loaded: list[ModelVersion] = Field(description="Each version, ascending, with those that were already served.")
 
 
 class Unloaded(BaseModel):
-    """What answers no more."""
+    """The versions that are no longer served."""
 
-    unloaded: list[ModelVersion] = Field(description="Each version, ascending; none, where it was unloaded before.")
+    unloaded: list[ModelVersion] = Field(description="Each version, ascending; empty if none was served.")
 
 
 class Reloaded(BaseModel):
-    """What is served now (`loaded` and `kept`), and what is not."""
+    """The versions that are served now (`loaded` and `kept`), and those that are not."""
 
-    loaded: list[ModelVersion] = Field(description="New in the models directory, or changed there.")
-    unloaded: list[ModelVersion] = Field(description="Gone from there.")
+    loaded: list[ModelVersion] = Field(description="New or changed in the models directory.")
+    unloaded: list[ModelVersion] = Field(description="Removed from the models directory.")
     kept: list[ModelVersion] = Field(description="Served as before.")
     refused: list[ModelVersion] = Field(
-        description="There, but broken, the log says how; what answered before, if anything did, is among `kept`."
+        description="Broken in the models directory; the log says how. A version that was served before is in `kept`."
     )
 
 
 @router.post("/models/reload", operation_id="reload_models", responses=_PROBLEMS)
 async def reload_models(server: Server) -> Reloaded:
-    """Serve what the models directory holds now, without a pause."""
+    """Serve the current content of the models directory, without a pause."""
     reloaded = await server.catalog.reload()
     return Reloaded(
         loaded=_versions(reloaded.loaded),
@@ -84,14 +63,14 @@ async def reload_models(server: Server) -> Reloaded:
 
 @router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_BUNDLE)
 async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
-    """Serve a model from the models directory, in one version or in all; what answers already goes on until then."""
+    """Load one version or all versions of a model; versions already served stay until they are replaced."""
     vaes = await server.catalog.load(name, query.version)
     return Loaded(loaded=_versions([Key(vae.manifest.name, vae.manifest.version) for vae in vaes]))
 
 
 @router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
 async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Unloaded:
-    """Serve a model no more, in one version or in all, until it is loaded again; accepted requests are answered."""
+    """Stop serving one version or all versions of a model; requests already accepted are answered."""
     return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
 
 

@@ -1,4 +1,4 @@
-"""`GET /models`: what is served, and how it is."""
+"""`GET /models`: the served models and their state."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from app.api.routing.problems import documented
 from app.api.routing.queries import Strict
-from app.api.routing.state import Server
+from app.api.routing.state import RequestTiming, Server
 from app.bundle.manifest import Manifest
 from app.errors import InvalidInput, UnknownModel
 from app.vae.catalog import Catalog
@@ -23,14 +23,14 @@ class ServedModel(BaseModel):
     version: int
     versions: list[int] = Field(description="Every version of this model, ascending.")
     default: bool = Field(description="Whether requests that name no model get this one.")
-    state: Literal["ready"] = Field(description="`ready`: it answers.")
+    state: Literal["ready"] = Field(description="`ready`: the model takes requests.")
     queued_rows: int = Field(description="Rows that wait for a slot now.")
-    execution_provider: Literal["cpu", "cuda"] = Field(description="Where ONNX Runtime runs it.")
+    execution_provider: Literal["cpu", "cuda"] = Field(description="ONNX Runtime's execution provider.")
     manifest: Manifest = Field(description="The bundle's manifest.")
 
 
 class ServedModels(BaseModel):
-    """Everything that is served."""
+    """All served models."""
 
     default: str = Field(description="The model of requests that name none.")
     queued_rows: int = Field(description="Rows that wait for a slot now, of all models.")
@@ -41,9 +41,9 @@ Name = Annotated[str, Path(description="A model's name.", examples=["mnist-2d"])
 
 
 class VersionQuery(Strict):
-    """Which version."""
+    """Which version of a model."""
 
-    version: int | None = Field(None, ge=1, description="The newest if absent.")
+    version: int | None = Field(None, ge=1, description="A version; the newest if absent.")
 
 
 @router.get("/models", operation_id="list_models")
@@ -58,9 +58,11 @@ async def list_models(server: Server) -> ServedModels:
 
 
 @router.get("/models/{name}", operation_id="get_model", responses=documented(UnknownModel, InvalidInput))
-async def get_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> ServedModel:
+async def get_model(
+    server: Server, timing: RequestTiming, name: Name, query: Annotated[VersionQuery, Query()]
+) -> ServedModel:
     """One model, with its manifest."""
-    return _describe(server.catalog, server.catalog.find(name, query.version))
+    return _describe(server.catalog, server.catalog.find(name, query.version).for_request(timing))
 
 
 def _describe(catalog: Catalog, vae: Vae) -> ServedModel:

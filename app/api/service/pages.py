@@ -1,10 +1,10 @@
-"""The explorer's page and the files of every page, as browsers are to take them."""
+"""The page of the explorer, and the static files of all pages."""
 
 from fastapi import Request, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-# By ourselves, because what the system's table says of `.js` decides whether a browser runs a module.
+# Not from the system's table of types: browsers run a module only if `.js` has this type.
 _MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 
 _POLICY = (
@@ -14,7 +14,7 @@ _POLICY = (
 
 
 class Assets(StaticFiles):
-    """Static files that a browser keeps and asks for again: an unchanged one costs a 304, a new release is seen."""
+    """Static files that browsers cache but revalidate, so that they notice a new release."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -25,19 +25,8 @@ class Assets(StaticFiles):
         return response
 
 
-def wants_page(request: Request) -> bool:
-    """Whether the request comes from a browser: its Accept names text/html."""
-    ranges = [item.strip().lower() for item in request.headers.get("accept", "").split(",")]
-    return any(item.partition(";")[0].strip() == "text/html" and not _is_refusal(item) for item in ranges)
-
-
-def _is_refusal(item: str) -> bool:
-    parameters = (part.strip() for part in item.split(";")[1:])
-    return any(part.startswith("q=") and part[2:].strip("0.") == "" for part in parameters)
-
-
 async def explorer(assets: Assets, request: Request) -> Response:
-    """The explorer's page."""
+    """The page of the explorer."""
     page = await assets.get_response("explorer/index.html", request.scope)
     page.headers.update({"Content-Security-Policy": _POLICY, "Vary": "Accept"})
     return page

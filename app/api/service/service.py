@@ -1,4 +1,4 @@
-"""The service itself: its name, its health, its documentation page."""
+"""The service itself: its name and links, its health, and its documentation page."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,15 +8,16 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from app import __version__
+from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
-from app.api.service.pages import Assets, explorer, wants_page
+from app.api.service.pages import Assets, explorer
 from app.errors import Overloaded
 
 STATIC = Path(__file__).parents[2] / "static"
 assets = Assets(directory=STATIC)
 
-# Swagger UI sets styles by script, and shows the pictures it receives.
+# Swagger UI sets styles by script, and shows the images it receives.
 _DOCS_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 )
@@ -25,7 +26,7 @@ router = APIRouter(tags=["service"])
 
 
 class Service(BaseModel):
-    """What this is, and where to go."""
+    """Name and version of the service, and links to its parts."""
 
     name: Literal["vaeserve"] = "vaeserve"
     version: str = __version__
@@ -38,7 +39,7 @@ class Service(BaseModel):
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """The state of the server."""
 
     status: Literal["live", "ready"]
 
@@ -46,7 +47,7 @@ class Health(BaseModel):
 @router.get("/", operation_id="service", response_model=Service)
 async def service(request: Request, response: Response) -> Service | Response:
     """Name, version and links of this service."""
-    if wants_page(request):  # not in the document: clients that are generated from it ask for JSON
+    if wants_page(request.scope):  # not in the OpenAPI document, because generated clients accept JSON
         return await explorer(assets, request)
     response.headers["Vary"] = "Accept"
     return Service()
@@ -54,18 +55,18 @@ async def service(request: Request, response: Response) -> Service | Response:
 
 @router.get("/health/live", operation_id="live")
 async def live() -> Health:
-    """The process answers."""
+    """The process is running."""
     return Health(status="live")
 
 
 @router.get("/health/ready", operation_id="ready", responses=documented(Overloaded))
 async def ready(server: Server) -> Health:
-    """Every model is loaded and the queue takes rows; 503 while the server stops."""
+    """Every model is loaded and the queue takes rows; 503 while the server is stopping."""
     server.catalog.check_ready()
     return Health(status="ready")
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs() -> FileResponse:
-    """The API's documentation, to try it in a browser; works offline."""
+    """The interactive documentation of the API; works offline."""
     return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_POLICY})

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2: one file a kind of call, and `graphs`, what it calls a model."""
+"""The Open Inference Protocol v2: one file per kind of call, and `graphs`, the protocol's models."""

@@ -1,4 +1,4 @@
-"""Content codings: gzip and deflate bodies inflated up to a limit, answers compressed where asked. Stdlib only."""
+"""Content-Encoding: decompress gzip and deflate bodies up to a limit, and compress responses."""
 
 import re
 import zlib
@@ -6,21 +6,20 @@ import zlib
 from app.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""zlib's names of the formats; `deflate` is its own (RFC 9110), not the bare stream."""
+"""The `wbits` of zlib for each content coding; `deflate` is the zlib format (RFC 9110), not a raw deflate stream."""
 _LEVEL = 1
-"""Three times as fast as zlib's default, for answers that are a tenth larger."""
+"""Compression level: three times as fast as zlib's default, with output that is a tenth larger."""
 
 _REFUSED = re.compile(r"q=0(\.0*)?")
 
 
 def inflate(content: bytes, coding: str, limit: int) -> bytes:
-    """What is in a body of this coding, which is `identity`, `gzip` or `deflate`; never more than `limit` bytes of it
-    are made.
+    """Decompress a body with the Content-Encoding `coding`: `identity`, `gzip` or `deflate`.
 
     Raises:
-        UnsupportedMediaType: another coding.
-        BadRequest: damaged, truncated, or followed by something else, be it another stream: millions fit into a body.
-        BodyTooLarge: more than `limit` bytes.
+        UnsupportedMediaType: `coding` is another one.
+        BadRequest: the body is damaged, truncated, or more than one stream: millions of them fit into a body.
+        BodyTooLarge: the decompressed body is larger than `limit` bytes; no more than that is ever produced.
     """
     if coding == "identity":
         return content
@@ -39,7 +38,10 @@ def inflate(content: bytes, coding: str, limit: int) -> bytes:
 
 
 def wanted_coding(accepted: str) -> str | None:
-    """The coding that an `Accept-Encoding` header asks for by name: gzip before deflate; None for neither."""
+    """The content coding that the header Accept-Encoding (`accepted`) allows: gzip, else deflate, else None.
+
+    A coding counts only if the header names it.
+    """
     named = set()
     for item in accepted.lower().replace(" ", "").split(","):
         name, _, weight = item.partition(";")
@@ -49,6 +51,6 @@ def wanted_coding(accepted: str) -> str | None:
 
 
 def compress(content: bytes, coding: str) -> bytes:
-    """An answer in a coding, `gzip` or `deflate`."""
+    """Compress a body with `coding`, `gzip` or `deflate`."""
     stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW[coding])
     return stream.compress(content) + stream.flush()

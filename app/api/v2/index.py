@@ -1,11 +1,11 @@
-"""`POST /v2/repository/index`: the graphs of every model that is served or lies in the models directory."""
+"""`POST /v2/repository/index`: the graphs of every model that is served or in the models directory."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, RootModel
 
-from app.api.routing.operation import parse_json
+from app.api.forms.bodies import parse_json
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.v2.graphs import GRAPHS, TAG
@@ -14,13 +14,13 @@ from app.errors import BadRequest, BodyTooLarge, InvalidInput
 router = APIRouter(prefix="/v2/repository", tags=[TAG])
 
 READ_PROBLEMS = documented(BadRequest, BodyTooLarge, InvalidInput)
-"""What a body can be answered with that is read by itself: clients send these without any Content-Type, or none."""
+"""OpenAPI of the errors of an optional JSON body. Its Content-Type is ignored, because clients send none."""
 
 
 class IndexRequest(BaseModel):
     """Which models to list."""
 
-    ready: bool = Field(False, strict=True, description="Only those that answer.")
+    ready: bool = Field(False, strict=True, description="Whether to list only models that are ready.")
 
 
 class IndexEntry(BaseModel):
@@ -29,7 +29,7 @@ class IndexEntry(BaseModel):
     name: str
     version: str
     state: Literal["READY", "LOADING", "UNAVAILABLE"]
-    reason: str = Field(description="Why it is not ready, or not as the models directory has it.")
+    reason: str = Field(description="Why it is not ready, or differs from the models directory.")
 
 
 class Index(RootModel[list[IndexEntry]]):
@@ -37,15 +37,15 @@ class Index(RootModel[list[IndexEntry]]):
 
 
 def optional_body(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI of a JSON body that may be left out."""
+    """OpenAPI of an optional JSON body."""
     return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 
 async def index_request(request: Request) -> IndexRequest:
-    """The body, if there is one.
+    """The body of the request, or the defaults if it has none.
 
     Raises:
-        BodyTooLarge, RequestValidationError: it is not one.
+        BodyTooLarge, RequestValidationError: the body is too large or invalid.
     """
     return parse_json(IndexRequest, await request.body() or b"{}")
 
@@ -54,7 +54,7 @@ async def index_request(request: Request) -> IndexRequest:
     "/index", operation_id="v2_repository_index", openapi_extra=optional_body(IndexRequest), responses=READ_PROBLEMS
 )
 async def repository_index(server: Server, asked: Annotated[IndexRequest, Depends(index_request)]) -> Index:
-    """Both graphs of every version of every model, and whether they answer."""
+    """Both graphs of every version of every model, and whether they are ready."""
     entries = [
         IndexEntry.model_validate(
             {"name": f"{it.name}.{kind}", "version": str(it.version), "state": it.state.upper(), "reason": it.reason}

@@ -1,62 +1,77 @@
 """`POST /v2/models/{name}/infer`: rows through one graph, in JSON or with the binary tensor extension."""
 
-from typing import Any
+from dataclasses import replace
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
 
-from app.api.routing.operation import Operation
-from app.api.routing.problems import BODY_ERRORS, documented
-from app.api.routing.state import Server, State
-from app.api.v2.graphs import TAG, GraphPath, VersionPath, find_graph
+from app.api.forms.writers import MODEL_HEADERS, header_entries
+from app.api.routing.operation import Operation, OperationRoute, Reader
+from app.api.routing.state import State
+from app.api.v2.graphs import TAG, GraphModel, GraphPath, VersionPath, find_graph
 from app.api.v2.reply import InferReply, reply
-from app.api.v2.request import InferRequest
+from app.api.v2.request import InferBody, InferRequest
+from app.vae.vae import Vae
 
-router = APIRouter(prefix="/v2", tags=[TAG], route_class=Operation)
-
-_HEADERS = {
-    "X-Model": ("The model that answered.", "string"),
-    "X-Version": ("Its version.", "integer"),
+_HEADERS = MODEL_HEADERS | {
     "Inference-Header-Content-Length": ("Bytes of JSON before the tensors of a binary answer.", "integer"),
 }
-_ANSWER = {
+_RESPONSE = {
     "description": "Outputs, in the order they were asked for; octet-stream where one of them is in binary.",
-    "headers": {name: {"description": text, "schema": {"type": kind}} for name, (text, kind) in _HEADERS.items()},
+    "headers": header_entries(_HEADERS),
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = documented(*BODY_ERRORS) | {200: _ANSWER}
 
 
-@router.post(
-    "/models/{name}/infer",
-    operation_id="v2_model_infer",
-    response_model=InferReply,
-    response_model_exclude_none=True,
-    responses=PROBLEMS,
-)
-async def infer(server: Server, name: GraphPath, body: InferRequest) -> Response:
+class NewestGraph(BaseModel):
+    """The parameters of a path that names a graph in its newest version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: GraphPath
+
+
+class GraphVersion(NewestGraph):
+    """The parameters of a path that names a graph in one version."""
+
+    version: VersionPath
+
+
+async def infer(server: State, vae: Vae, path: NewestGraph, body: InferRequest) -> Response:
     """Run rows through a graph, in its newest version.
 
     Instead of `data`, a tensor may have the parameter `binary_data_size`, and its little-endian bytes behind the JSON,
     whose length the header `Inference-Header-Content-Length` tells; outputs with `binary_data`, or all of them with
     `binary_data_output`, come back in the same way. Bodies may be in the content codings gzip or deflate.
     """
-    return await _infer(server, name, None, body)
-
-
-@router.post(
-    "/models/{name}/versions/{version}/infer",
-    operation_id="v2_model_version_infer",
-    response_model=InferReply,
-    response_model_exclude_none=True,
-    responses=PROBLEMS,
-)
-async def version_infer(server: Server, name: GraphPath, version: VersionPath, body: InferRequest) -> Response:
-    """As `v2_model_infer`, in this version."""
-    return await _infer(server, name, version, body)
-
-
-async def _infer(server: State, name: str, version: int | None, body: InferRequest) -> Response:
-    graph = find_graph(server.catalog, name, version)
+    graph = GraphModel(vae, "encoder" if path.name.endswith(".encoder") else "decoder")
     wanted = body.wanted(graph)
     rows = body.rows(graph, server.limits.max_rows)
     arrays = await graph.run(rows, list(wanted), body.seconds())
     return await reply(graph, body.id, {output: arrays[output] for output in wanted}, wanted, body.accepted)
+
+
+_NEWEST = Operation(
+    path="/v2/models/{name}/infer",
+    operation_id="v2_model_infer",
+    tag=TAG,
+    query=NewestGraph,
+    find=lambda catalog, timing, path: find_graph(catalog, timing, path.name).vae,
+    compute=infer,
+    reader=Reader(InferBody()),
+    answer=InferReply,
+    responses={200: _RESPONSE},
+)
+OPERATIONS = (
+    _NEWEST,
+    replace(
+        _NEWEST,
+        path="/v2/models/{name}/versions/{version}/infer",
+        operation_id="v2_model_version_infer",
+        query=GraphVersion,
+        find=lambda catalog, timing, path: find_graph(catalog, timing, path.name, path.version).vae,
+        description="As `v2_model_infer`, in this version.",
+    ),
+)
+
+router = APIRouter()
+router.routes += map(OperationRoute, OPERATIONS)

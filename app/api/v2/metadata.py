@@ -1,16 +1,16 @@
-"""`/v2/models/{name}`: whether a graph is ready, its tensors, and its configuration as Triton has one."""
+"""`/v2/models/{name}`: whether a graph is ready, its tensors, and its configuration in Triton's form."""
 
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import Server, State
+from app.api.routing.state import RequestTiming, Server, State
 from app.api.v2.graphs import (
     FIND_PROBLEMS,
     READY_PROBLEMS,
     TAG,
-    Graph,
+    GraphModel,
     GraphPath,
     VersionPath,
     datatype,
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v2", tags=[TAG])
 
 
 class ModelReady(BaseModel):
-    """That a graph takes requests."""
+    """The graph is ready."""
 
     name: str
     ready: Literal[True] = True
@@ -33,7 +33,7 @@ class TensorMetadata(BaseModel):
 
     name: str
     datatype: str = Field(description="UINT8 or FP32.")
-    shape: list[int] = Field(description="Sizes; -1 is the number of rows, and any size that will do.")
+    shape: list[int] = Field(description="Sizes; -1 for the number of rows and for any other variable size.")
 
 
 class ModelMetadata(BaseModel):
@@ -47,11 +47,11 @@ class ModelMetadata(BaseModel):
 
 
 class ConfigTensor(BaseModel):
-    """One input or output, as a Triton configuration has it."""
+    """One input or output of a Triton configuration."""
 
     name: str
     data_type: str = Field(description="TYPE_UINT8 or TYPE_FP32.")
-    dims: list[int] = Field(description="Sizes of one row; -1 where any will do.")
+    dims: list[int] = Field(description="Sizes of one row; -1 for a variable size.")
 
 
 class ModelConfig(BaseModel):
@@ -60,28 +60,30 @@ class ModelConfig(BaseModel):
     name: str
     platform: Literal["onnxruntime_onnx"] = "onnxruntime_onnx"
     backend: Literal["onnxruntime"] = "onnxruntime"
-    max_batch_size: int = Field(description="Most rows of one request.")
+    max_batch_size: int = Field(description="Maximum rows of one request.")
     input: list[ConfigTensor]
     output: list[ConfigTensor]
     default_model_filename: str
 
 
 @router.get("/models/{name}", operation_id="v2_model_metadata", responses=FIND_PROBLEMS)
-async def model_metadata(server: Server, name: GraphPath) -> ModelMetadata:
+async def model_metadata(server: Server, timing: RequestTiming, name: GraphPath) -> ModelMetadata:
     """Inputs and outputs of a graph, in its newest version."""
-    return _metadata(server, find_graph(server.catalog, name))
+    return _metadata(server, find_graph(server.catalog, timing, name))
 
 
 @router.get("/models/{name}/versions/{version}", operation_id="v2_model_version_metadata", responses=FIND_PROBLEMS)
-async def model_version_metadata(server: Server, name: GraphPath, version: VersionPath) -> ModelMetadata:
+async def model_version_metadata(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> ModelMetadata:
     """Inputs and outputs of a graph."""
-    return _metadata(server, find_graph(server.catalog, name, version))
+    return _metadata(server, find_graph(server.catalog, timing, name, version))
 
 
 @router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=FIND_PROBLEMS | READY_PROBLEMS)
-async def model_ready(server: Server, name: GraphPath) -> ModelReady:
+async def model_ready(server: Server, timing: RequestTiming, name: GraphPath) -> ModelReady:
     """The graph is loaded and takes rows."""
-    return _ready(server, find_graph(server.catalog, name))
+    return _ready(server, find_graph(server.catalog, timing, name))
 
 
 @router.get(
@@ -89,29 +91,33 @@ async def model_ready(server: Server, name: GraphPath) -> ModelReady:
     operation_id="v2_model_version_ready",
     responses=FIND_PROBLEMS | READY_PROBLEMS,
 )
-async def model_version_ready(server: Server, name: GraphPath, version: VersionPath) -> ModelReady:
+async def model_version_ready(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> ModelReady:
     """This version of the graph is loaded and takes rows."""
-    return _ready(server, find_graph(server.catalog, name, version))
+    return _ready(server, find_graph(server.catalog, timing, name, version))
 
 
 @router.get("/models/{name}/config", operation_id="v2_model_config", responses=FIND_PROBLEMS)
-async def model_config(server: Server, name: GraphPath) -> ModelConfig:
+async def model_config(server: Server, timing: RequestTiming, name: GraphPath) -> ModelConfig:
     """Triton's configuration of a graph, in its newest version."""
-    return _config(server, find_graph(server.catalog, name))
+    return _config(server, find_graph(server.catalog, timing, name))
 
 
 @router.get("/models/{name}/versions/{version}/config", operation_id="v2_model_version_config", responses=FIND_PROBLEMS)
-async def model_version_config(server: Server, name: GraphPath, version: VersionPath) -> ModelConfig:
+async def model_version_config(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> ModelConfig:
     """Triton's configuration of a graph."""
-    return _config(server, find_graph(server.catalog, name, version))
+    return _config(server, find_graph(server.catalog, timing, name, version))
 
 
-def _ready(server: State, graph: Graph) -> ModelReady:
+def _ready(server: State, graph: GraphModel) -> ModelReady:
     server.catalog.check_ready()
     return ModelReady(name=graph.name)
 
 
-def _metadata(server: State, graph: Graph) -> ModelMetadata:
+def _metadata(server: State, graph: GraphModel) -> ModelMetadata:
     inputs, outputs = (
         [TensorMetadata(name=name, datatype=datatype(it), shape=wire_shape(it)) for name, it in tensors.items()]
         for tensors in (graph.inputs, graph.outputs)
@@ -120,7 +126,7 @@ def _metadata(server: State, graph: Graph) -> ModelMetadata:
     return ModelMetadata(name=graph.name, versions=versions, inputs=inputs, outputs=outputs)
 
 
-def _config(server: State, graph: Graph) -> ModelConfig:
+def _config(server: State, graph: GraphModel) -> ModelConfig:
     inputs, outputs = (
         [ConfigTensor(name=name, data_type=f"TYPE_{datatype(it)}", dims=wire_shape(it)[1:]) for name, it in it.items()]
         for it in (graph.inputs, graph.outputs)

@@ -1,4 +1,4 @@
-"""What inference answers with: JSON, and in binary what was asked for in binary."""
+"""Inference responses: JSON, followed by the outputs that were asked for in binary."""
 
 import asyncio
 from typing import Any
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from app.api.forms.writers import stamp
-from app.api.routing.response import Raw
+from app.api.forms.writers import model_headers
+from app.api.routing.response import RawResponse
 from app.api.v2.content_encoding import compress
-from app.api.v2.graphs import Graph
+from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import NAMES, to_bytes
 from app.errors import InvalidInput
 
-_ONE_PACKET = 1024
-"""Answers of so many bytes gain nothing by compression,"""
+_PACKET_BYTES = 1024
+"""Maximum bytes of a response that is never compressed: it fits into one packet anyway."""
 _INLINE_BYTES = 65_536
-"""and outputs of so many are written in about the time that the hop to a thread takes."""
+"""Maximum bytes of outputs that are written on the event loop: moving to a thread would take as long."""
 
-_MOST_NUMBERS = 2**22
-"""Numbers that are written as JSON: hundreds of MB while they are."""
+_MAX_NUMBERS = 2**22
+"""Maximum numbers in a JSON response: writing them takes hundreds of MB."""
 
 
 class OutputTensor(BaseModel):
@@ -30,7 +30,7 @@ class OutputTensor(BaseModel):
     name: str
     datatype: str = Field(description="UINT8 or FP32.")
     shape: list[int]
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size`, in place of `data`.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size`, instead of `data`.")
     data: list[float] | None = Field(None, description="The numbers in row-major order, flat.")
 
 
@@ -39,40 +39,43 @@ class InferReply(BaseModel):
 
     model_name: str
     model_version: str
-    id: str | None = Field(None, description="The request's.")
+    id: str | None = Field(None, description="The `id` of the request.")
     outputs: list[OutputTensor]
 
 
 async def reply(
-    graph: Graph, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
+    graph: GraphModel, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
 ) -> Response:
-    """The answer of a graph's outputs, each in binary or not, in a content coding where it is large enough.
+    """The response with the outputs of a graph.
+
+    `binary` says of each output whether it is in binary. `coding` is the content coding of responses that are large
+    enough to be compressed, or None.
 
     Raises:
-        InvalidInput: more numbers than JSON is to hold.
+        InvalidInput: there are too many numbers for JSON.
     """
-    if sum(array.size for name, array in arrays.items() if not binary[name]) > _MOST_NUMBERS:
-        raise InvalidInput(f"more than {_MOST_NUMBERS} numbers for JSON: ask for them in binary", "/outputs")
+    if sum(array.size for name, array in arrays.items() if not binary[name]) > _MAX_NUMBERS:
+        raise InvalidInput(f"more than {_MAX_NUMBERS} numbers for JSON: ask for them in binary", "/outputs")
     if sum(array.nbytes for array in arrays.values()) <= _INLINE_BYTES:
         return _write(graph, id, arrays, binary, coding)
     return await asyncio.to_thread(_write, graph, id, arrays, binary, coding)
 
 
 def _write(
-    graph: Graph, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
+    graph: GraphModel, id: str | None, arrays: dict[str, NDArray[Any]], binary: dict[str, bool], coding: str | None
 ) -> Response:
     pieces = {name: to_bytes(array) for name, array in arrays.items() if binary[name]}
     tensors = [_describe(name, array, pieces.get(name)) for name, array in arrays.items()]
     named = {"model_name": graph.name, "model_version": graph.version} | ({} if id is None else {"id": id})
     content = head = to_json(named | {"outputs": tensors}, inf_nan_mode="null")
-    headers = stamp(graph.vae)
+    headers = model_headers(graph.vae)
     if pieces:
         headers.append((b"inference-header-content-length", b"%d" % len(head)))
         content = b"".join((head, *pieces.values()))
-    if coding is not None and len(content) > _ONE_PACKET:
+    if coding is not None and len(content) > _PACKET_BYTES:
         headers.append((b"content-encoding", coding.encode()))
         content = compress(content, coding)
-    return Raw.of(content, b"application/octet-stream" if pieces else b"application/json", headers)
+    return RawResponse.of(content, b"application/octet-stream" if pieces else b"application/json", headers)
 
 
 def _describe(name: str, array: NDArray[Any], piece: bytes | None) -> dict[str, Any]:

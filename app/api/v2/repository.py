@@ -1,14 +1,14 @@
-"""`/v2/repository/models/{name}`: models are loaded and unloaded. There only where an admin key is set."""
+"""`/v2/repository/models/{name}`: load and unload models. Only available if an admin key is set."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
-from app.api.routing.operation import parse_json
+from app.api.forms.bodies import parse_json
+from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
-from app.api.service.manage import administered
 from app.api.v2.graphs import GRAPHS, TAG
 from app.api.v2.index import optional_body
 from app.errors import (
@@ -23,8 +23,7 @@ from app.errors import (
 )
 from app.vae.catalog import Catalog
 
-# Of the router, so that it is asked before a body is looked at.
-router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[Depends(administered)])
+router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[ADMINISTRATION])
 
 _ERRORS = (BadRequest, Unauthorized, Forbidden, UnknownModel, Conflict, BodyTooLarge, InvalidInput)
 _UNLOAD_PROBLEMS = documented(*_ERRORS)
@@ -32,12 +31,15 @@ _LOAD_PROBLEMS = documented(*_ERRORS, BundleRefused)
 
 ModelPath = Annotated[
     str,
-    Path(description="A model's name, perhaps with `.encoder` or `.decoder`: both go together.", examples=["mnist-2d"]),
+    Path(
+        description="A model's name, or that of one of its graphs: both change together.",
+        examples=["mnist-2d"],
+    ),
 ]
 
 
 class ChangeRequest(BaseModel):
-    """How to load or unload; Triton's clients send it."""
+    """Options of loading and unloading, as Triton's clients send them."""
 
     parameters: dict[str, Any] = Field({}, description="`config` and files are refused; others are ignored.")
 
@@ -57,11 +59,11 @@ class RepositoryUnloaded(BaseModel):
 
 
 async def change_request(request: Request) -> ChangeRequest:
-    """The body, if there is one.
+    """The body of the request, or the defaults if it has none.
 
     Raises:
-        BodyTooLarge, RequestValidationError: it is not one.
-        InvalidInput: it brings a model of its own.
+        BodyTooLarge, RequestValidationError: the body is too large or invalid.
+        InvalidInput: the body contains a model.
     """
     asked = parse_json(ChangeRequest, await request.body() or b"{}")
     if any(name == "config" or name.startswith("file:") for name in asked.parameters):
@@ -79,7 +81,7 @@ Asked = Annotated[ChangeRequest, Depends(change_request)]
     responses=_LOAD_PROBLEMS,
 )
 async def repository_load(server: Server, name: ModelPath, _: Asked) -> RepositoryLoaded:
-    """Serve a model from the models directory, in every version; what answers already goes on until then."""
+    """Load all versions of a model; versions already served stay until they are replaced."""
     await server.catalog.load(_bundle_name(server.catalog, name))
     return RepositoryLoaded(name=name)
 
@@ -91,13 +93,13 @@ async def repository_load(server: Server, name: ModelPath, _: Asked) -> Reposito
     responses=_UNLOAD_PROBLEMS,
 )
 async def repository_unload(server: Server, name: ModelPath, _: Asked) -> RepositoryUnloaded:
-    """Serve a model no more, until it is loaded again; accepted requests are answered."""
+    """Stop serving a model; requests already accepted are answered."""
     await server.catalog.unload(_bundle_name(server.catalog, name))
     return RepositoryUnloaded(name=name)
 
 
 def _bundle_name(catalog: Catalog, name: str) -> str:
-    """The model's own name, of a name that may be a graph's."""
+    """Name of the model; `name` may be the name of one of its graphs."""
     model, _, kind = name.rpartition(".")
     known = {it.name for it in catalog.known()}
     return model if kind in GRAPHS and name not in known else name

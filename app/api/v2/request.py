@@ -1,36 +1,37 @@
-"""A request for inference: its JSON, what lies behind it, and what both say."""
+"""Inference requests: JSON, which binary tensors may follow."""
 
 import asyncio
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Request
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
 
+from app.api.forms.bodies import JsonBody, JsonInt, parse_json, read_bytes
+from app.api.forms.images import pixels_of_values
 from app.api.forms.latents import latents_of_values
-from app.api.forms.pictures import pixels_of_values
-from app.api.routing.operation import SelfReading, parse_json
-from app.api.routing.queries import JsonInt, check_count
+from app.api.routing.queries import check_count
 from app.api.routing.state import State
 from app.api.v2.content_encoding import inflate, wanted_coding
-from app.api.v2.graphs import Graph, all_graphs
+from app.api.v2.graphs import GraphModel, all_graphs
 from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 from app.errors import BodyTooLarge, InvalidInput
 
 _KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
 
-# The others pass, as the protocol asks, but are not kept: they may be large, and rows wait.
+# The protocol wants unknown parameters to be accepted. They are dropped: they may be large, and requests wait.
 Parameters = Annotated[
     dict[str, Any], AfterValidator(lambda given: {name: given[name] for name in given if name in _KNOWN})
 ]
 
-_BESIDE_DATA, _LONGEST_NUMBER = 2**16, 25
-"""Bytes: of all that is not data, and of a number with what parts it from the next."""
+_MAX_REST, _MAX_NUMBER = 2**16, 25
+"""Maximum bytes of JSON: of everything that is not data, and of one number with its separator."""
 _LENGTH = "inference-header-content-length"
 _EXAMPLE = {"name": "latent", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.2]}
 _TAKEN = {"encoder": list(DATATYPES), "decoder": [name for name in DATATYPES if name.startswith("FP")]}
-"""The data types that the graphs' inputs are sent as."""
+"""Data types that the input of each graph may have."""
 
 
 class InputTensor(BaseModel):
@@ -38,80 +39,59 @@ class InputTensor(BaseModel):
 
     name: str = Field(description="`image` for an encoder, `latent` for a decoder.")
     shape: list[JsonInt] = Field(
-        min_length=1, max_length=8, description="[N, C, H, W] or [N, *latent], of the model's sizes."
+        min_length=1, max_length=8, description="[N, C, H, W] or [N, *latent], with the sizes of the model."
     )
-    datatype: str = Field(
-        description="FP16, FP32 or FP64; for `image` also UINT8, which floats are in [0, 1] the same as."
-    )
-    parameters: Parameters | None = Field(None, description="`binary_data_size`, in place of `data`.")
+    datatype: str = Field(description="FP16, FP32 or FP64; for `image` also UINT8. Floats of an image are in [0, 1].")
+    parameters: Parameters | None = Field(None, description="`binary_data_size`, instead of `data`.")
     data: list[Any] | None = Field(None, description="The numbers in row-major order, flat or nested.")
 
 
 class WantedOutput(BaseModel):
-    """One output that is asked for."""
+    """One requested output."""
 
     name: str = Field(description="`mean` or `log_std`; `image`, or a parameter of the likelihood, such as `logits`.")
-    parameters: Parameters | None = Field(None, description="`binary_data`: whether it comes back in binary.")
+    parameters: Parameters | None = Field(None, description="`binary_data`: whether the output is returned in binary.")
 
 
-class InferRequest(SelfReading):
+class InferRequest(BaseModel):
     """Rows for one graph."""
 
-    id: str | None = Field(None, description="Comes back with the answer.")
+    id: str | None = Field(None, description="Repeated in the response.")
     parameters: Parameters | None = Field(
-        None, description="`binary_data_output`; `timeout`, the longest wait for a slot in microseconds; others pass."
+        None,
+        description="`binary_data_output`; `timeout`, the maximum microseconds to wait for a slot; others are ignored.",
     )
     inputs: list[InputTensor] = Field(min_length=1, max_length=16, examples=[[_EXAMPLE]])
     outputs: list[WantedOutput] | None = Field(
-        None, max_length=16, description="All that the encoder has, or `image`, if absent."
+        None, max_length=16, description="If absent, all outputs of the encoder, or `image` of the decoder."
     )
 
     _binary: memoryview = PrivateAttr()
     _accepted: str | None = PrivateAttr()
 
-    @classmethod
-    async def of_request(cls, request: Request, server: State) -> Self:
-        """The body of `request`, inflated, whatever its Content-Type: clients send any, and none.
-
-        Raises:
-            UnsupportedMediaType, BodyTooLarge, BadRequest, RequestValidationError: it cannot be read.
-        """
-        body, limit = await request.body(), server.limits.max_body_bytes
-        coding = request.headers.get("content-encoding", "identity").strip().lower()
-        if coding != "identity":  # a few bytes can hold millions
-            loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(server.decoding, inflate, body, coding, limit)
-        length = request.headers.get(_LENGTH)
-        head, binary = split_header(body, None if length is None else length.encode("latin-1"))
-        if len(head) > _longest_head(server):
-            raise BodyTooLarge("more JSON than the rows of one request can take")
-        read = parse_json(cls, bytes(head))
-        read._binary, read._accepted = binary, wanted_coding(request.headers.get("accept-encoding", ""))
-        return read
-
     @property
     def accepted(self) -> str | None:
-        """The content coding that the client asks the answer to be in."""
+        """The content coding of the response; None for none."""
         return self._accepted
 
     def seconds(self) -> float | None:
-        """The longest wait for a slot, as `timeout` says; None where it says nothing, or 0.
+        """Maximum wait for a slot in seconds; None if the parameter `timeout` is absent or 0.
 
         Raises:
-            InvalidInput: it is no whole number of 0 or more.
+            InvalidInput: `timeout` is not a whole number of 0 or more.
         """
         timeout = _whole(self.parameters, "timeout", "/parameters")
         return timeout / 1e6 if timeout else None
 
-    def wanted(self, graph: Graph) -> dict[str, bool]:
-        """The outputs that are asked for, and whether each is to come back in binary.
+    def wanted(self, graph: GraphModel) -> dict[str, bool]:
+        """The requested outputs, and whether each is returned in binary.
 
         Raises:
-            InvalidInput: one that the graph does not have, or twice, or a parameter of another type.
+            InvalidInput: the graph does not have an output, an output is named twice, or a parameter is invalid.
         """
         binary = _flag(self.parameters, "binary_data_output", "/parameters", default=False)
         if not self.outputs:
-            return dict.fromkeys(graph.usual, binary)
+            return dict.fromkeys(graph.default_outputs, binary)
         wanted: dict[str, bool] = {}
         for index, output in enumerate(self.outputs):
             if output.name not in graph.outputs or output.name in wanted:
@@ -119,12 +99,12 @@ class InferRequest(SelfReading):
             wanted[output.name] = _flag(output.parameters, "binary_data", f"/outputs/{index}/parameters", binary)
         return wanted
 
-    def rows(self, graph: Graph, limit: int) -> NDArray[Any]:
+    def rows(self, graph: GraphModel, limit: int) -> NDArray[Any]:
         """The graph's input: uint8 `[N, C, H, W]` or float32 `[N, *latent]`, N at most `limit`.
 
         Raises:
-            InvalidInput: not this one input, another shape or data type, or data that do not fit.
-            BadRequest: another number of bytes behind the JSON than the inputs say.
+            InvalidInput: the inputs are not the one of the graph, or its shape, data type or data are invalid.
+            BadRequest: the bytes after the JSON are not as many as the inputs say.
         """
         sizes = [_binary_size(tensor, f"/inputs/{index}") for index, tensor in enumerate(self.inputs)]
         pieces = split_tensors(self._binary, [size or 0 for size in sizes])
@@ -139,24 +119,52 @@ class InferRequest(SelfReading):
         return _rows(array, graph, limit)
 
 
-def _longest_head(server: State) -> int:
-    """Bytes of JSON that the largest input can take: parsed, a byte may become a list, which takes fifty. Where a model
-    takes any size, only how many values there are is bounded, when they are parsed."""
-    largest = [graph.most_values for graph in all_graphs(server.catalog)]
-    if None in largest:
+class InferBody:
+    """The body of an inference request. Its Content-Type is ignored, because clients send any type or none."""
+
+    openapi = JsonBody(InferRequest).openapi
+
+    async def read(self, scope: Scope, receive: Receive, server: State) -> InferRequest:
+        """Read the body, and decompress it.
+
+        Raises:
+            UnsupportedMediaType, BodyTooLarge, BadRequest, RequestValidationError: the body is not a valid request.
+        """
+        body, limit, headers = await read_bytes(receive), server.limits.max_body_bytes, Headers(scope=scope)
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":  # in a thread, because a few bytes may become millions
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(server.decoding, inflate, body, coding, limit)
+        length = headers.get(_LENGTH)
+        head, binary = split_header(body, None if length is None else length.encode("latin-1"))
+        if len(head) > _max_json_bytes(server):
+            raise BodyTooLarge("more JSON than the rows of one request can take")
+        read = parse_json(InferRequest, bytes(head))
+        read._binary, read._accepted = binary, wanted_coding(headers.get("accept-encoding", ""))
+        return read
+
+
+def _max_json_bytes(server: State) -> int:
+    """Maximum bytes of JSON, from the largest input that a model takes.
+
+    A parsed byte may become a list, which takes 50 bytes. If a model takes any size, only the number of values is
+    limited, when they are parsed.
+    """
+    sizes = [graph.max_values for graph in all_graphs(server.catalog)]
+    if None in sizes:
         return server.limits.max_body_bytes
-    return _BESIDE_DATA + _LONGEST_NUMBER * server.limits.max_rows * max(filter(None, largest))
+    return _MAX_REST + _MAX_NUMBER * server.limits.max_rows * max(filter(None, sizes))
 
 
 def _binary_size(tensor: InputTensor, pointer: str) -> int | None:
-    """Its bytes behind the JSON; None where it has `data`."""
+    """Bytes of a tensor after the JSON; None if it has `data`."""
     size = _whole(tensor.parameters, "binary_data_size", f"{pointer}/parameters")
     if (size is None) == (tensor.data is None):
         raise InvalidInput("must have either data or the parameter binary_data_size", pointer)
     return size
 
 
-def _check(tensor: InputTensor, graph: Graph, limit: int) -> None:
+def _check(tensor: InputTensor, graph: GraphModel, limit: int) -> None:
     if tensor.datatype not in _TAKEN[graph.kind]:
         raise InvalidInput(f"{graph.input} is sent as {', '.join(_TAKEN[graph.kind])}", "/inputs/0/datatype")
     check_count(tensor.shape[0], limit, "/inputs/0/shape/0")
@@ -172,7 +180,7 @@ def _pointer(size: int | None) -> str:
     return "/inputs/0/data" if size is None else "/inputs/0/parameters/binary_data_size"
 
 
-def _rows(array: NDArray[Any], graph: Graph, limit: int) -> NDArray[Any]:
+def _rows(array: NDArray[Any], graph: GraphModel, limit: int) -> NDArray[Any]:
     try:
         if graph.kind == "encoder":
             return np.ascontiguousarray(pixels_of_values(array))

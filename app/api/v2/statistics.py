@@ -1,38 +1,38 @@
-"""`/v2/models/stats`: statistics of graphs, as Triton has them."""
+"""`/v2/models/stats`: statistics of graphs, in Triton's form."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import Server
-from app.api.v2.graphs import FIND_PROBLEMS, TAG, Graph, GraphPath, VersionPath, all_graphs, find_graph
+from app.api.routing.state import RequestTiming, Server
+from app.api.v2.graphs import FIND_PROBLEMS, TAG, GraphModel, GraphPath, VersionPath, all_graphs, find_graph
 
 router = APIRouter(prefix="/v2", tags=[TAG])
 
 
 class Duration(BaseModel):
-    """How many requests, and nanoseconds that they took together."""
+    """A number of requests, and the nanoseconds that they took in total."""
 
     count: int
     ns: int
 
 
 class InferenceStatistics(BaseModel):
-    """What became of the requests of a graph."""
+    """Requests of a graph, by their result and by phase."""
 
     success: Duration
     fail: Duration
     queue: Duration = Field(description="Waiting for a slot.")
-    compute_infer: Duration = Field(description="From then until the last row was done.")
+    compute_infer: Duration = Field(description="From taking the first row until the last row was done.")
 
 
 class ModelStatistics(BaseModel):
-    """One version of one graph, since it was loaded, in the process that answers."""
+    """Statistics of one version of a graph since it was loaded, in one server process."""
 
     name: str
     version: str
-    last_inference: int = Field(description="Milliseconds since 1970; 0 if there was none.")
-    inference_count: int = Field(description="Rows.")
-    execution_count: int = Field(description="Batches.")
+    last_inference: int = Field(description="Time of the last success in milliseconds since 1970; 0 if there was none.")
+    inference_count: int = Field(description="Rows run.")
+    execution_count: int = Field(description="Batches run.")
     inference_stats: InferenceStatistics
 
 
@@ -44,40 +44,42 @@ class Statistics(BaseModel):
 
 @router.get("/models/stats", operation_id="v2_statistics")
 async def statistics(server: Server) -> Statistics:
-    """Statistics of every graph in every version, of this one server process: `/metrics` adds them up."""
+    """Statistics of every graph in every version, in one server process; `/metrics` sums over all processes."""
     return Statistics(model_stats=[_statistics(graph) for graph in all_graphs(server.catalog)])
 
 
 @router.get("/models/{name}/stats", operation_id="v2_model_statistics", responses=FIND_PROBLEMS)
-async def model_statistics(server: Server, name: GraphPath) -> Statistics:
-    """Statistics of every version of a graph, of this one server process."""
-    newest = find_graph(server.catalog, name)
+async def model_statistics(server: Server, timing: RequestTiming, name: GraphPath) -> Statistics:
+    """Statistics of every version of a graph, in one server process."""
+    newest = find_graph(server.catalog, timing, name)
     versions = server.catalog.versions(newest.vae.manifest.name)
-    graphs = [find_graph(server.catalog, name, version) for version in versions]
+    graphs = [find_graph(server.catalog, timing, name, version) for version in versions]
     return Statistics(model_stats=[_statistics(graph) for graph in graphs])
 
 
 @router.get(
     "/models/{name}/versions/{version}/stats", operation_id="v2_model_version_statistics", responses=FIND_PROBLEMS
 )
-async def model_version_statistics(server: Server, name: GraphPath, version: VersionPath) -> Statistics:
-    """Statistics of a graph, of this one server process."""
-    return Statistics(model_stats=[_statistics(find_graph(server.catalog, name, version))])
+async def model_version_statistics(
+    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
+) -> Statistics:
+    """Statistics of one version of a graph, in one server process."""
+    return Statistics(model_stats=[_statistics(find_graph(server.catalog, timing, name, version))])
 
 
-def _statistics(graph: Graph) -> ModelStatistics:
-    seen = graph.vae.graphs.statistics[graph.kind]
+def _statistics(graph: GraphModel) -> ModelStatistics:
+    counted = graph.vae.graphs.statistics[graph.kind]
     return ModelStatistics(
         name=graph.name,
         version=graph.version,
-        last_inference=int(1e3 * seen.last),
-        inference_count=seen.rows,
-        execution_count=seen.batches,
+        last_inference=int(1e3 * counted.last),
+        inference_count=counted.rows,
+        execution_count=counted.batches,
         inference_stats=InferenceStatistics(
-            success=_duration(seen.requests, seen.queue + seen.inference),
-            fail=_duration(seen.failures, seen.failing),
-            queue=_duration(seen.requests, seen.queue),
-            compute_infer=_duration(seen.requests, seen.inference),
+            success=_duration(counted.requests, counted.queue + counted.inference),
+            fail=_duration(counted.failures, counted.failing),
+            queue=_duration(counted.requests, counted.queue),
+            compute_infer=_duration(counted.requests, counted.inference),
         ),
     )
 

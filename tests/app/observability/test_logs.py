@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.observability.logs import JsonFormatter, TextFormatter
+from app.observability.logs import JsonFormatter, TextFormatter, trace_id_of
 from tests.conftest import MODELS, ROOT, Pixels, Start, base64_png, free_port, launch
 
+TRACE, PARENT = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "a-key-that-nobody-may-see"
 
@@ -150,3 +151,27 @@ def test_a_traceback_is_a_field_or_indented() -> None:
     entry = json.loads(JsonFormatter().format(made))
     assert entry["exception"].startswith("Traceback (most recent call last):\n")
     assert entry["message"] == "it failed"
+
+
+@pytest.mark.parametrize("header", [b"00-%b-%b-01", b"00-%b-%b-00", b"cc-%b-%b-01", b"cc-%b-%b-01-what-comes-later"])
+def test_a_traceparent_of_this_and_of_later_versions(header: bytes) -> None:
+    assert trace_id_of(header % (TRACE, PARENT)) == TRACE.decode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"00-%b-%b" % (TRACE, PARENT),
+        b"00-%b-%b-01-more" % (TRACE, PARENT),
+        b"cc-%b-%b-01more" % (TRACE, PARENT),
+        b"ff-%b-%b-01" % (TRACE, PARENT),
+        b"00-%b-%b-01" % (b"0" * 32, PARENT),
+        b"00-%b-%b-01" % (TRACE, b"0" * 16),
+        b"00-%b-%b-01" % (TRACE.upper(), PARENT),
+        b"00-%b-%b-01\n" % (TRACE, PARENT),
+        b"\xff" * 55,
+    ],
+)
+def test_an_invalid_traceparent_names_no_trace(header: bytes) -> None:
+    assert trace_id_of(header) is None

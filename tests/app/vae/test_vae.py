@@ -96,17 +96,17 @@ def test_a_graph_is_run_with_all_its_outputs_or_the_usual_ones() -> None:
         loaded = vae()
         latents = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
         usual, whole = (
-            await loaded.graphs.run("decoder", latents),
-            await loaded.graphs.run("decoder", latents, with_parameters=True),
+            await loaded.run_graph("decoder", latents),
+            await loaded.run_graph("decoder", latents, with_parameters=True),
         )
         assert (set(usual), set(whole)) == ({"image"}, {"image", "logits"})
         assert np.array_equal(usual["image"], whole["image"])
         assert np.array_equal(usual["image"][:, 0, :, :, None], await loaded.decode(latents))
-        encoded = await loaded.graphs.run("encoder", usual["image"])
+        encoded = await loaded.run_graph("encoder", usual["image"])
         assert np.array_equal(encoded["mean"], (await loaded.encode(await loaded.decode(latents))).mean)
         assert [it.rows for it in loaded.graphs.statistics.values()] == [10, 20]
         with pytest.raises(DeadlineExceeded):
-            await loaded.graphs.run("encoder", usual["image"], seconds=0)
+            await loaded.run_graph("encoder", usual["image"], seconds=0)
 
     asyncio.run(main())
 

@@ -1,45 +1,13 @@
-"""The forms of operations: one row a format; what the routes share; where latents lie."""
+"""What the forms of an operation share: the percentiles of latents."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from fastapi import APIRouter
 from starlette.testclient import TestClient
 
-from app.api.forms.route import offer
-from app.api.forms.writers import WRITERS, Result, Writer
-from app.api.operations.encode import EncodeQuery, EncodeResponse, _encode
-from app.api.routing.operation import Operation
-from app.api.routing.response import Raw
 from app.bundle.manifest import read_bundle
-from app.main import create_app
-from app.settings import Settings
-from app.vae.vae import Vae
 from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy
-
-
-def test_a_row_more_is_a_format_more(monkeypatch: pytest.MonkeyPatch, models_copy: Path, digits: Pixels) -> None:
-    async def write(vae: Vae, query: Any, result: Result, _: Any) -> Raw:
-        mean = result.arrays["mean"]
-        assert mean is not None
-        return Raw.of(",".join(map(str, mean[0])).encode(), b"text/csv")
-
-    monkeypatch.setitem(WRITERS, "csv", Writer(write, None, "as CSV", ("text/csv",), "The mean."))
-    router = APIRouter(route_class=Operation)
-    forms = {"/csv": ("json", "csv")}
-    offer(router, "/encode", _encode, query=EncodeQuery, reads="images", answer=EncodeResponse, forms=forms)
-    app = create_app(Settings(models_dir=models_copy))
-    app.router.routes += router.routes
-    with TestClient(app) as client:
-        answer = client.post("/encode/csv", json={"images": [base64_png(digits[0])]})
-        assert answer.headers["content-type"] == "text/csv"
-        assert len(answer.text.split(",")) == 2
-        operation = app.openapi()["paths"]["/encode/csv"]["post"]
-        assert operation["description"] == "Posterior mean and log standard deviation of each picture."
-        assert list(operation["responses"]["200"]["content"]) == ["text/csv"]
 
 
 def chi_square_2(latents: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 from safetensors.numpy import save
 from starlette.testclient import TestClient
 
-from app.api.forms.pictures import EXAMPLE_IMAGE
+from app.api.forms.images import EXAMPLE_IMAGE
 from app.api.routing.problems import kinds, urn
 from app.errors import InvalidInput, StartupError, UnknownModel, VaeError
 from app.main import create_app

@@ -12,7 +12,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.api.routing.disconnect import Departures
+from app.api.routing.disconnect import DisconnectWatcher
 from app.errors import DeadlineExceeded
 from app.main import create_app
 from app.settings import Settings
@@ -95,22 +95,22 @@ async def there() -> dict[str, str]:
 
 def test_who_ends_a_request_is_told_apart() -> None:
     async def run() -> None:
-        departures = Departures(seconds=0.1)
+        watcher = DisconnectWatcher(seconds=0.1)
         with pytest.raises(DeadlineExceeded):
-            await departures.attend(never(), there)
+            await watcher.watch(never(), there)
         with pytest.raises(ClientDisconnect):
-            await departures.attend(never(), gone)
+            await watcher.watch(never(), gone)
         with pytest.raises(HTTPException):
-            await departures.attend(never(), broken)
+            await watcher.watch(never(), broken)
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()
-        outer = asyncio.create_task(departures.attend(never(), there))
+        outer = asyncio.create_task(watcher.watch(never(), there))
         await asyncio.sleep(0.01)
         outer.cancel()
         with pytest.raises(asyncio.CancelledError):
             await outer
-        assert await departures.attend(asyncio.sleep(0, "quick"), gone) == "quick"
+        assert await watcher.watch(asyncio.sleep(0, "quick"), gone) == "quick"
         await asyncio.sleep(0.3)
         assert asyncio.all_tasks() == {task}
 
@@ -119,8 +119,8 @@ def test_who_ends_a_request_is_told_apart() -> None:
 
 def test_an_answer_in_time_is_left_alone() -> None:
     async def run() -> None:
-        departures = Departures(seconds=30)
-        answers = [departures.attend(asyncio.sleep(0.01 * n, n), there) for n in range(40)]
+        watcher = DisconnectWatcher(seconds=30)
+        answers = [watcher.watch(asyncio.sleep(0.01 * n, n), there) for n in range(40)]
         assert await asyncio.gather(*map(asyncio.create_task, answers)) == list(range(40))
         assert len(asyncio.all_tasks()) == 1
 

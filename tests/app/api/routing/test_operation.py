@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
-from app.api.routing.operation import Operation
+from app.api.routing.operation import OperationRoute
 from app.main import ROUTERS
 from tests.conftest import Pixels, base64_png, npy, png, pointers
 
@@ -17,7 +17,7 @@ BODY = {"latents": [[0.0, 0.0]]}
 
 def test_every_model_operation_is_one(client: TestClient) -> None:
     routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, APIRoute)]
-    ordinary = {route.path for route in routes if not isinstance(route, Operation)}
+    ordinary = {route.path for route in routes if not isinstance(route, OperationRoute)}
     assert ordinary == {"/", "/docs", "/health/live", "/health/ready", "/models", "/models/{name}"}
 
 

@@ -1,4 +1,4 @@
-"""Pictures and arrays of a request, as images of the model that is asked."""
+"""The images of a request, from image files or arrays to uint8 `[N, H, W, C]` as the model takes them."""
 
 import asyncio
 import binascii
@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, Field
 
-from app.api.routing.queries import MOST, Strict, check_count
+from app.api.forms.bodies import MAX_ITEMS
+from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import Limits, State
 from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.codecs.npy import read_npy
@@ -18,7 +19,7 @@ from app.codecs.safetensors import read_safetensors
 from app.errors import InvalidInput
 from app.vae.vae import Vae
 
-# An 8 x 8 grey PNG of a nought: any size is resized to the model's.
+# An 8 x 8 gray PNG of the digit 0; any size is resized to the model's.
 EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAIklEQVR42mNggAJG"
     "Bob/EIrh/38Ghv//GZhgUpgMJMVQAAARsgYFwKk0sQAAAABJRU5ErkJggg=="
@@ -27,40 +28,44 @@ EXAMPLE_IMAGE = (
 Base64Image = Annotated[str, Field(min_length=1, description="Base64 of a PNG, JPEG, WebP or still GIF.")]
 
 _INLINE_PIXELS = 16_384
-"""Plain pictures of so many pixels are read in less time than the hop to a thread and back takes under load."""
+"""Up to this many pixels, reading plain images costs less than handing them to a thread."""
 
 
-class PicturesRequest(Strict):
-    """Pictures."""
+class PicturesRequest(Strict):  # the name of its schema, which clients are generated from
+    """Images."""
 
     images: list[Base64Image] = Field(
         min_length=1,
-        max_length=MOST,
+        max_length=MAX_ITEMS,
         fail_fast=True,
-        description="Pictures; each may carry a `data:` prefix.",
+        description="Images; each may carry a `data:` prefix.",
         examples=[[EXAMPLE_IMAGE]],
     )
 
 
-class ReadingQuery(BaseModel):
-    """How pictures are read into a model's images."""
+class ReadingQuery(Strict):
+    """How image files are converted to the model's images."""
 
     background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] | None = Field(
         None,
         max_length=40,
-        description="Colour under transparent pixels: a CSS name, #rgb or #rrggbb. The model's `image.background` if"
-        " absent: that of most is black.",
+        description="Color under transparent pixels: a CSS name, #rgb or #rrggbb. The model's `image.background` if"
+        " absent, which is black for most models.",
     )
-    invert: bool = Field(False, description="For black on white, where the model learnt white on black.")
+    invert: bool = Field(
+        False, description="Invert the image: for black on white, if the model was trained on white on black."
+    )
     fit: Literal["stretch", "crop"] = Field(
         "stretch",
-        description="What becomes of a picture of another shape: all of it is stretched, or its middle kept. Models"
+        description="How an image of another shape is fitted: `stretch` keeps all of it, `crop` keeps its middle. Models"
         " of any size take the nearest lower multiple of their stride.",
     )
-    strict: bool = Field(False, description="Refuse another size or mode than the model's instead of converting.")
+    strict: bool = Field(
+        False, description="Refuse an image of another size or mode than the model's instead of converting it."
+    )
 
     def reading(self, vae: Vae, limits: Limits) -> Reading:
-        """For the images of `vae`."""
+        """The conversion to the images of `vae`."""
         size, stride = vae.geometry.size, vae.geometry.stride
         mode, background = vae.manifest.image.mode, self.background or vae.manifest.image.background
         crop = self.fit == "crop"
@@ -100,49 +105,49 @@ def _color(text: str) -> tuple[int, int, int]:
 
 
 async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: PicturesRequest) -> Pixels:
-    """Images `[N, H, W, C]` of base64 pictures.
+    """Images uint8 `[N, H, W, C]` of a JSON body with base64 image files.
 
     Raises:
-        InvalidInput: too many, or one that cannot be read; the pointer says which.
+        InvalidInput: there are too many images, or one cannot be read; the pointer says which.
     """
     check_count(len(body.images), server.limits.max_rows, "/images")
     return await images_of_files(server, vae, query, decode_base64(body.images))
 
 
 async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents: list[bytes]) -> Pixels:
-    """Images `[N, H, W, C]` of pictures.
+    """Images uint8 `[N, H, W, C]` of image files.
 
     Raises:
-        InvalidInput: one of them cannot be read; the pointer says which.
+        InvalidInput: an image cannot be read; the pointer says which.
     """
-    return await decode_pictures(server, contents, query.reading(vae, server.limits))
+    return await decode_images(server, contents, query.reading(vae, server.limits))
 
 
 async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
-    """uint8 `[N, H, W, C]` of an npy array.
+    """Images uint8 `[N, H, W, C]` of an npy array.
 
     Raises:
         BadRequest: not an npy file.
-        InvalidInput: as `images_of_values`.
+        InvalidInput: see `images_of_values`.
     """
     return images_of_values(read_npy(content), vae, server.limits.max_rows)
 
 
 async def images_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
-    """uint8 `[N, H, W, C]` of a safetensors file's `images`.
+    """Images uint8 `[N, H, W, C]` of the tensor `images` of a safetensors file.
 
     Raises:
         BadRequest: not a safetensors file.
-        InvalidInput: it has no such tensor, or as `images_of_values`.
+        InvalidInput: there is no such tensor, or see `images_of_values`.
     """
     return images_of_values(read_safetensors(content, "images"), vae, server.limits.max_rows)
 
 
 def images_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Pixels:
-    """uint8 `[N, H, W, C]` of an array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
+    """Images uint8 `[N, H, W, C]` of an array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Raises:
-        InvalidInput: another shape than the model's, too many rows, or floats that are not finite or out of range.
+        InvalidInput: the shape is not the model's, there are too many rows, or a float is not in [0, 1].
     """
     if array.ndim == 3:
         array = array[..., None]
@@ -152,10 +157,10 @@ def images_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Pixels:
 
 
 def pixels_of_values(array: NDArray[Any]) -> Pixels:
-    """uint8 pixels of an array, which is uint8 or float in [0, 1].
+    """Pixels as uint8 of an array of uint8, or of floats in [0, 1].
 
     Raises:
-        InvalidInput: floats that are not finite or out of range.
+        InvalidInput: a float is not in [0, 1].
     """
     if array.dtype == np.uint8:
         return array.astype(np.uint8, copy=False)
@@ -166,7 +171,11 @@ def pixels_of_values(array: NDArray[Any]) -> Pixels:
 
 
 def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
-    """Bytes of base64 texts, each perhaps a `data:` URL."""
+    """Bytes of base64 texts, each of which may be a `data:` URL.
+
+    Raises:
+        InvalidInput: a text is not base64; the pointer says which.
+    """
     contents = []
     for index, text in enumerate(texts):
         if text.startswith("data:"):
@@ -178,9 +187,14 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
     return contents
 
 
-async def decode_pictures(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
-    """Pixels `[N, H, W, C]` of pictures: at once where they are few and plain, else off the event loop, because a few
-    bytes can hold millions of pixels."""
+async def decode_images(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
+    """Images uint8 `[N, H, W, C]` of image files.
+
+    Few plain images are decoded at once, others in a thread: a few bytes can hold millions of pixels.
+
+    Raises:
+        InvalidInput: an image cannot be read; the pointer says which.
+    """
     pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
     if 0 < pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
         return images

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v2", tags=[TAG])
 
 
 class ServerMetadata(BaseModel):
-    """The server and the protocol's extensions that it has."""
+    """Name and version of the server, and the extensions of the protocol that it supports."""
 
     name: Literal["vaeserve"] = "vaeserve"
     version: str = __version__
@@ -21,13 +21,13 @@ class ServerMetadata(BaseModel):
 
 
 class Live(BaseModel):
-    """That the process answers."""
+    """The process is running."""
 
     live: Literal[True] = True
 
 
 class Ready(BaseModel):
-    """That requests are taken."""
+    """The server takes requests."""
 
     ready: Literal[True] = True
 
@@ -40,12 +40,12 @@ async def server_metadata() -> ServerMetadata:
 
 @router.get("/health/live", operation_id="v2_server_live")
 async def server_live() -> Live:
-    """The process answers."""
+    """The process is running."""
     return Live()
 
 
 @router.get("/health/ready", operation_id="v2_server_ready", responses=READY_PROBLEMS)
 async def server_ready(server: Server) -> Ready:
-    """Every model is loaded and the queue takes rows; 503 while the server stops."""
+    """Every model is loaded and the queue takes rows; 503 while the server is stopping."""
     server.catalog.check_ready()
     return Ready()

@@ -227,9 +227,9 @@ BY_CONNECTIONS = {
     "receive_seconds": "tests/live/test_connections.py::test_a_request_that_does_not_arrive_in_time_is_refused",
     "send_seconds": "tests/live/test_connections.py::test_a_client_that_does_not_read_its_answer_is_given_up",
     "request_seconds": "tests/app/api/routing/test_disconnect.py::test_a_request_past_its_deadline_is_answered",
-    "queue_seconds": "tests/app/api/middleware/test_body_limit.py::test_rows_that_wait_too_long_are_dropped",
-    "queue_rows": "tests/app/api/middleware/test_body_limit.py::test_rows_beyond_the_queue_are_refused",
-    "wait_seconds": "tests/app/api/middleware/test_body_limit.py::test_who_would_wait_too_long_is_refused",
+    "queue_seconds": "tests/app/api/middleware/test_exchange.py::test_rows_that_wait_too_long_are_dropped",
+    "queue_rows": "tests/app/api/middleware/test_exchange.py::test_rows_beyond_the_queue_are_refused",
+    "wait_seconds": "tests/app/api/middleware/test_exchange.py::test_who_would_wait_too_long_is_refused",
 }
 """The limits of connections and of time, and who breaks them."""
 

@@ -1,0 +1,255 @@
+"""Request bodies: how JSON, uploaded files and bytes are read from a request, and their OpenAPI entries."""
+
+import logging
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, Field, Tag, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+from typing_extensions import TypeAliasType
+
+from app.api.routing.operation import json_schema
+from app.api.routing.queries import check_count, listed
+from app.api.routing.state import State
+from app.errors import BadRequest, BodyTooLarge, InvalidInput, UnsupportedMediaType
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_ITEMS = 2**16
+"""Items of any list in JSON, whatever the settings allow: longer lists are refused before their items are parsed."""
+
+_SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES = 2**18, 2**17, 2**22
+"""Bytes of JSON that parse in a few milliseconds; lists and values of larger JSON, which parse in 0.1 s."""
+_JSON, _MULTIPART = "application/json", "multipart/form-data"
+
+
+def _not_bool_or_str(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise ValueError("Input should be a valid integer")
+    return value
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("leave it out instead of null")
+    return value
+
+
+NOT_NULL = BeforeValidator(_not_null)  # an optional member, documented without null
+
+# Strict integers would refuse 1.0, which JSON Schema allows; lax ones would take false and "1".
+JSON_INT = BeforeValidator(_not_bool_or_str)  # after the bounds, which would be documented wrongly otherwise
+JsonInt = Annotated[int, Field(ge=0), JSON_INT]
+JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+Vector = Annotated[list[JsonFloat], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+_Plane = Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+Map = Annotated[list[_Plane], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
+_VECTOR, _MAP = Tag("vector"), Tag("map")
+_BRANCHES = frozenset({_VECTOR.tag, _MAP.tag})
+"""Names of a union's branches in the location of a validation error; clients do not see them."""
+OneLatent = TypeAliasType(
+    "OneLatent",
+    Annotated[
+        Annotated[Vector, _VECTOR] | Annotated[Map, _MAP],
+        Field(union_mode="left_to_right", description="A vector, or a map [c, h, w].", examples=[[0.5, -1.2]]),
+    ],
+)
+"""A latent. A vector is tried first, and costs no more than if there were no maps."""
+Latents = TypeAliasType(
+    "Latents",
+    Annotated[
+        Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True), _VECTOR]
+        | Annotated[list[Map], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True), _MAP],
+        Field(
+            union_mode="left_to_right",
+            description="Vectors, or maps [c, h, w], all of one shape.",
+            examples=[[[0.5, -1.2]]],
+        ),
+    ],
+)
+"""Several latents, all vectors or all maps."""
+
+
+@dataclass(frozen=True)
+class JsonBody:
+    """A JSON body, parsed into `model`."""
+
+    model: type[BaseModel]
+
+    @property
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI entry of the request body."""
+        return {"required": True, "content": {_JSON: {"schema": json_schema(self.model)}}}
+
+    async def read(self, scope: Scope, receive: Receive, server: State) -> BaseModel:
+        """The body as an instance of `model`.
+
+        Raises:
+            UnsupportedMediaType: the Content-Type is not JSON.
+            BodyTooLarge, RequestValidationError: see `parse_json`.
+        """
+        _check_media_type(scope, _JSON)
+        return parse_json(self.model, await read_bytes(receive))
+
+
+@dataclass(frozen=True)
+class BytesBody:
+    """A binary body."""
+
+    media_type: str
+    description: str
+    takes_any_type: bool = False
+    """Whether Content-Type and Content-Encoding are ignored."""
+
+    @property
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI entry of the request body."""
+        content = {self.media_type: {"schema": {"type": "string", "format": "binary"}}}
+        return {"required": True, "description": self.description, "content": content}
+
+    async def read(self, scope: Scope, receive: Receive, server: State) -> bytes:
+        """The whole body.
+
+        Raises:
+            UnsupportedMediaType: the Content-Type is another.
+        """
+        if not self.takes_any_type:
+            _check_media_type(scope, self.media_type)
+        return await read_bytes(receive)
+
+
+class FilesBody:
+    """A form whose field `images` is repeated for each uploaded file."""
+
+    openapi: dict[str, Any] = {
+        "required": True,
+        "content": {
+            _MULTIPART: {
+                "schema": {
+                    "title": "FilesRequest",
+                    "description": "Images, as uploaded files.",
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {
+                        "images": {
+                            "type": "array",  # bounds of its length would not compile in Go
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "PNG, JPEG, WebP or still GIF files; the field is repeated for each.",
+                        }
+                    },
+                }
+            }
+        },
+    }
+
+    async def read(self, scope: Scope, receive: Receive, server: State) -> list[bytes]:
+        """The contents of the files.
+
+        Raises:
+            UnsupportedMediaType, BadRequest: the body is not a complete form.
+            InvalidInput: the form has no file, too many files, or another field.
+        """
+        _check_media_type(scope, _MULTIPART)
+        limit = server.limits.max_rows
+        try:
+            form = await _FormParser(Request(scope, receive), limit, server.limits.max_body_bytes).parse()
+        except (MultiPartException, KeyError, UnicodeError) as error:
+            if isinstance(error, MultiPartException) and "Too many" in error.message:
+                raise InvalidInput(f"1 to {limit} are allowed", "/images") from None
+            raise BadRequest("the body is not multipart/form-data") from None
+        try:
+            unknown = set(form) - {"images"}
+            files = form.getlist("images")
+            if unknown or not all(isinstance(file, UploadFile) for file in files):
+                raise InvalidInput("the form takes files in the field `images`, and nothing else", "/images")
+            check_count(len(files), limit, "/images")
+            return [await file.read() for file in files if isinstance(file, UploadFile)]
+        finally:
+            await form.close()
+
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings repeat what the response says
+
+
+class _FormParser(MultiPartParser):
+    """Parses a form of at most `max_parts` parts in memory, and refuses one that is cut off: it would lose a part."""
+
+    def __init__(self, request: Request, max_parts: int, max_bytes: int) -> None:
+        super().__init__(request.headers, self._until_end(request.stream()), max_files=max_parts, max_fields=max_parts)
+        self.spool_max_size = max_bytes  # files stay in memory: the body is bounded
+        self._has_ended = False
+
+    def on_end(self) -> None:
+        self._has_ended = True
+
+    async def _until_end(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        async for chunk in stream:
+            yield chunk
+        if not self._has_ended:
+            raise MultiPartException("cut off")
+
+
+async def read_bytes(receive: Receive) -> bytes:
+    """The whole body.
+
+    Raises:
+        ClientDisconnect: the client went away before its end.
+    """
+    chunks, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def parse_json(model: type[Model], content: bytes) -> Model:
+    """Parse JSON into `model`, unless parsing would block the event loop: counting brackets and commas does not.
+
+    Raises:
+        BodyTooLarge: more lists and objects, or more values, than any valid request has.
+        RequestValidationError: not JSON, or not what `model` takes.
+    """
+    if len(content) > _SMALL_JSON and (
+        content.count(b"[") + content.count(b"{") > _MAX_JSON_LISTS or content.count(b",") > _MAX_JSON_VALUES
+    ):
+        raise BodyTooLarge("more values than any request can have")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        errors = _without_branches(listed(error))
+        raise RequestValidationError([it | {"loc": ("body", *it["loc"])} for it in errors]) from None
+
+
+def _check_media_type(scope: Scope, expected: str) -> None:
+    headers = dict(scope["headers"])
+    given = headers.get(b"content-type", b"").decode("latin-1")
+    if given != expected and given.partition(";")[0].strip().lower() != expected:
+        raise UnsupportedMediaType(f"send Content-Type: {expected}")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("send the body without Content-Encoding")
+
+
+def _without_branches(errors: Iterable[Any]) -> list[Any]:
+    """Errors; of a union of vectors and maps only the one of the branch that came furthest, as if it were no union."""
+    found: dict[tuple[int | str, ...], Any] = {}
+    for error in errors:
+        place = error["loc"]
+        at = next((index for index, step in enumerate(place) if step in _BRANCHES), None)
+        if at is None or error["type"] == "extra_forbidden":
+            found[*place, error["type"]] = error
+            continue
+        union, rest = place[:at], place[at + 1 :]
+        before = found.get(union)
+        if before is None or rest > before["loc"][at:]:
+            found[union] = error | {"loc": (*union, *rest)}
+    return list(found.values())

@@ -1,0 +1,129 @@
+"""ASGI middleware that turns every exception into a problem document.
+
+pydantic's own fixed sentences say what is wrong with a value; the value itself is never repeated.
+"""
+
+import asyncio
+import logging
+import re
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.middleware.exchange import Exchange
+from app.api.routing.problems import FieldError, path_below_root, problem
+from app.errors import (
+    BadRequest,
+    BodyTooLarge,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    RateExceeded,
+    VaeError,
+)
+
+logger = logging.getLogger(__name__)
+
+_MAX_ERRORS = 16
+_EXPECTED = (VaeError, RequestValidationError, HTTPException)
+_BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}
+_ADVICE = {404: "openapi.json lists every path", 405: "the header Allow lists the methods of this path"}
+
+
+class ErrorResponses:
+    """ASGI middleware: answers an exception with a problem document, unless the response has already begun.
+
+    An unexpected exception is raised again after its response, so that the server logs the traceback.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:  # the server stops, and the time that requests have to finish is over
+            if "vae.leaves" in scope:  # in a cluster, it is the client that disconnected
+                raise
+            if not Exchange.of(scope).has_begun:
+                cast(asyncio.Task[object], asyncio.current_task()).uncancel()
+                await problem(Overloaded, "the server is stopping", scope=scope)(scope, receive, send)
+        except Exception as error:
+            if Exchange.of(scope).has_begun:
+                raise
+            await error_response(error, scope)(scope, receive, send)
+            if not isinstance(error, _EXPECTED):
+                raise
+
+
+def error_response(error: Exception, scope: Scope) -> JSONResponse:
+    """The response for an exception that was raised while the request of `scope` was handled."""
+    match error:
+        case InvalidInput():
+            return problem(type(error), errors=[FieldError(pointer=error.pointer, detail=error.detail)], scope=scope)
+        case VaeError(status=500):
+            scope["vae.error"] = error
+            logger.error("%s", error, exc_info=error)
+            return problem(type(error), scope=scope)
+        case VaeError():
+            response = problem(type(error), str(error) or None, scope=scope)
+            if isinstance(error, RateExceeded):
+                response.headers["Retry-After"] = str(error.retry_after)
+            return response
+        case RequestValidationError():
+            return _validation_response(error, scope)
+        case HTTPException():
+            return _http_response(error, scope)
+    return problem(VaeError, scope=scope)
+
+
+def _validation_response(error: RequestValidationError, scope: Scope) -> JSONResponse:
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return problem(BadRequest, "the body is not JSON", scope=scope)
+    return problem(InvalidInput, errors=[_field_error(item) for item in found[:_MAX_ERRORS]], scope=scope)
+
+
+def _field_error(item: dict[str, Any]) -> FieldError:
+    source, *path = item["loc"]
+    if source != "body":
+        path = [source, *path]
+    if item["type"] == "extra_forbidden":  # the last step is a name from the request, which is not repeated
+        return FieldError(pointer=_pointer(path[:-1]), detail="an unknown field or parameter")
+    return FieldError(pointer=_pointer(path), detail=item["msg"].removeprefix("Value error, "))
+
+
+def _pointer(path: list[str | int]) -> str:
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
+
+
+def _http_response(error: HTTPException, scope: Scope) -> JSONResponse:
+    status = error.status_code
+    detail = _ADVICE.get(status) if error.detail == HTTPStatus(status).phrase else error.detail
+    if status == 400:  # FastAPI's answer to text that is not UTF-8, nested too deep, ...
+        detail = "the body is not JSON"
+    response = problem(_BY_STATUS.get(status, VaeError), detail, scope=scope)
+    response.headers.update(error.headers or {})
+    if status == 405:  # Starlette lists only the methods of the first route at this path
+        response.headers["Allow"] = ", ".join(_methods(scope))
+    return response
+
+
+def _methods(scope: Scope) -> list[str]:
+    """Every method that the path of the request takes, by the OpenAPI document."""
+    path = path_below_root(scope)
+    methods = {
+        method.upper()
+        for pattern, operations in scope["app"].openapi()["paths"].items()
+        if re.fullmatch(re.sub("{[^}]*}", "[^/]+", pattern), path)
+        for method in operations
+    }
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
