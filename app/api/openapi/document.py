@@ -9,7 +9,16 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from app.api.middleware.access import OPEN
-from app.api.openapi.schemas import PREFIX, asked, is_named_object, plain, reachable, references, written
+from app.api.openapi.schemas import (
+    PREFIX,
+    PUBLISHED_NAMES,
+    asked,
+    is_named_object,
+    plain,
+    reachable,
+    references,
+    written,
+)
 from app.api.routing.operation import Operation
 from app.api.routing.problems import Problem, documented, problem_responses
 from app.errors import RateExceeded, Unauthorized
@@ -172,4 +181,5 @@ def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> Non
     for name, schema in schemas.items():
         nullable = name in nulls
         mended = asked(schema) if name in taken else written(schema, nullable=nullable)
-        schemas[name] = {"title": name} | plain(mended, nullable=nullable)
+        schemas[name] = {"title": PUBLISHED_NAMES.get(name, name)} | plain(mended, nullable=nullable)
+    openapi["components"]["schemas"] = {PUBLISHED_NAMES.get(name, name): schema for name, schema in schemas.items()}

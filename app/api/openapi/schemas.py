@@ -9,6 +9,8 @@ Schema = dict[str, Any]
 PREFIX = "#/components/schemas/"
 LIKE = "x-like"
 """Names the schema that stands in a schema's place: pydantic writes no reference to what it does not define."""
+PUBLISHED_NAMES = {"GraphFile": "Graph", "GraphFiles": "Graphs"}
+"""The names that clients know for schemas of classes with other names."""
 
 _NULL = {"type": "null"}
 
@@ -24,6 +26,8 @@ def plain(schema: Schema, *, nullable: bool) -> Schema:
         schema = _without_null(schema)
     if LIKE in schema:
         schema["$ref"] = PREFIX + schema.pop(LIKE)
+    if (name := schema.get("$ref", "").removeprefix(PREFIX)) in PUBLISHED_NAMES:
+        schema["$ref"] = PREFIX + PUBLISHED_NAMES[name]
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     if schema.get("type") == "integer":

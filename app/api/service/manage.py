@@ -10,7 +10,7 @@ from app.api.middleware.access import check_admin
 from app.api.routing.problems import documented
 from app.api.routing.state import Server, State, server_state
 from app.api.service.models import Name, VersionQuery
-from app.bundle.directory import Key
+from app.bundle.directory import ModelKey
 from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unauthorized, UnknownModel
 
 _BEARER = HTTPBearer(
@@ -86,7 +86,7 @@ async def reload_models(server: Server) -> Reloaded:
 async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
     """Serve a model from the models directory, in one version or in all; what answers already goes on until then."""
     vaes = await server.catalog.load(name, query.version)
-    return Loaded(loaded=_versions([Key(vae.manifest.name, vae.manifest.version) for vae in vaes]))
+    return Loaded(loaded=_versions([ModelKey(vae.manifest.name, vae.manifest.version) for vae in vaes]))
 
 
 @router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
@@ -95,5 +95,5 @@ async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery
     return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
 
 
-def _versions(keys: list[Key]) -> list[ModelVersion]:
+def _versions(keys: list[ModelKey]) -> list[ModelVersion]:
     return [ModelVersion(name=name, version=version) for name, version in keys]

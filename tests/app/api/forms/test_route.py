@@ -14,7 +14,7 @@ from app.api.forms.writers import WRITERS, Result, Writer
 from app.api.operations.encode import EncodeQuery, EncodeResponse, _encode
 from app.api.routing.operation import Operation
 from app.api.routing.response import Raw
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.main import create_app
 from app.settings import Settings
 from app.vae.vae import Vae
