@@ -14,7 +14,7 @@ from app import __version__
 from app.api.routing.queries import ModelQuery, SeedQuery
 from app.api.routing.response import Raw
 from app.api.routing.state import State
-from app.cache import Answer, Cache
+from app.cache import Cache, CachedResponse
 
 _UNSEEDED = b"no-store"
 _UNNAMED = b"no-cache"
@@ -71,7 +71,7 @@ class Freshness:
     def remember(self, response: Response) -> None:
         """Keep a computed answer, and mark it."""
         if self.etag is not None:
-            self.cache.put(self.etag, Answer(bytes(response.body), tuple(response.raw_headers)))
+            self.cache.put(self.etag, CachedResponse(bytes(response.body), tuple(response.raw_headers)))
         self._mark(response)
 
     def _mark(self, response: Response) -> None:

@@ -363,27 +363,6 @@ def test_who_sends_each_row_in_another_shape_waits_no_longer_than_others() -> No
     asyncio.run(main())
 
 
-def test_how_long_rows_would_wait_counts_the_turns_of_other_lanes() -> None:
-    def refused(batcher: Batcher, key: str) -> bool:
-        try:
-            check(batcher, key, 1)
-        except Overloaded:
-            return True
-        return False
-
-    async def main() -> None:
-        batcher, light = Batcher(slots=1, wait_seconds=3), Latency(base=1e-6, per_row=1e-3)
-        with hold(batcher, "light", 50, light), hold(batcher, "heavy", 10, SLOW):
-            assert refused(batcher, "light")  # five turns, behind each of which the heavy one's takes two seconds
-            assert refused(batcher, "heavy")
-            assert not refused(batcher, "idle")  # its turn comes after one of each
-        with hold(batcher, "light", 9, light), hold(batcher, "heavy", 10, SLOW):
-            assert not refused(batcher, "light")
-        await batcher.close()
-
-    asyncio.run(main())
-
-
 def test_how_long_rows_would_wait_follows_how_long_batches_take_now() -> None:
     async def main() -> None:
         batcher = Batcher(slots=1, wait_seconds=0.2)
@@ -477,33 +456,6 @@ def test_where_the_event_loop_is_late_a_slot_has_its_next_batch_already() -> Non
         await batcher.close()
 
     asyncio.run(main())
-
-
-def test_a_latency_is_fitted_and_inverted() -> None:
-    latency = Latency.fit({1: 0.0119, 2: 0.0139, 8: 0.0259})
-    assert latency.base == pytest.approx(0.0099)
-    assert latency.per_row == pytest.approx(0.002)
-    assert latency.seconds(5) == pytest.approx(0.0199)
-    assert [latency.rows(seconds) for seconds in (0, 0.0121, 0.0201)] == [1, 1, 5]
-    assert latency.efficient_rows == 45  # of which the base is a tenth
-    assert latency.thread_rows == 12  # of which it is three tenths
-
-
-@pytest.mark.parametrize("measured", [{1: 0.3, 2: 0.2, 8: 0.25}, {1: 1e-12, 8: 1e-12}, {1: 0.0, 8: 0.0}])
-def test_a_disturbed_measurement_gives_a_latency_that_one_can_live_with(measured: dict[int, float]) -> None:
-    latency = Latency.fit(measured)
-    assert latency.per_row >= max(measured[8] / 32, 1e-9)
-    assert latency.base > 0
-    assert 1 <= latency.efficient_rows < 10**9
-
-
-@given(st.floats(1e-6, 1e-1), st.floats(1e-6, 1e-1), st.floats(0, 10))
-def test_rows_fit_into_the_time_they_are_given(base: float, per_row: float, seconds: float) -> None:
-    latency = Latency(base, per_row)
-    count = latency.rows(seconds)
-    assert count == 1 or latency.seconds(count) <= seconds * (1 + 1e-9)
-    assert latency.seconds(count + 2) > seconds
-    assert base / latency.seconds(latency.efficient_rows) <= 0.1 + 1e-9
 
 
 def test_what_is_quick_runs_on_the_event_loop_and_what_is_not_in_a_slot() -> None:
@@ -825,7 +777,3 @@ def test_a_row_that_costs_more_than_a_batch_runs_alone() -> None:
         await batcher.close()
 
     asyncio.run(main())
-
-
-def test_latency_grows_with_the_rows_sizes() -> None:
-    assert Latency(0.5, 0.25).scaled(4).seconds(2) == 2.5
