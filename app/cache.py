@@ -10,7 +10,7 @@ _LARGEST = 10
 
 
 @dataclass(frozen=True)
-class Answer:
+class CachedResponse:
     """What is kept of a response: its body, and headers as ASGI has them."""
 
     body: bytes
@@ -28,12 +28,12 @@ class Cache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self.bytes = max_bytes, 0
         self.hits = self.misses = 0
-        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
+        self._answers: OrderedDict[bytes, CachedResponse] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, key: bytes) -> Answer | None:
+    def get(self, key: bytes) -> CachedResponse | None:
         """The answer that was put there, if it is still kept."""
         answer = self._answers.get(key)
         if answer is None:
@@ -43,7 +43,7 @@ class Cache:
             self._answers.move_to_end(key)
         return answer
 
-    def put(self, key: bytes, answer: Answer) -> None:
+    def put(self, key: bytes, answer: CachedResponse) -> None:
         """Keep an answer, unless it is too large a part of the cache."""
         if key in self._answers or _LARGEST * answer.size > self._max_bytes:
             return

@@ -29,6 +29,7 @@ from app.api.v2 import index, inference, metadata, repository, server, statistic
 from app.cache import Cache
 from app.errors import REFUSALS
 from app.inference.batcher import Batcher
+from app.inference.graphs import ServingOptions
 from app.inference.session import VERSION, execution_providers
 from app.metrics import Metrics
 from app.metrics.collectors import Sources
@@ -191,8 +192,10 @@ def _load(settings: Settings, batcher: Batcher) -> Catalog:
         batcher,
         names=settings.chosen_models,
         execution_providers=execution_providers(settings.execution_provider),
-        threads=settings.threads,
-        queue_seconds=settings.queue_seconds,
-        tile_side=settings.tile_side,
-        max_pixels=settings.max_pixels,
+        options=ServingOptions(
+            threads=settings.threads,
+            queue_seconds=settings.queue_seconds,
+            tile_side=settings.tile_side,
+            max_pixels=settings.max_pixels,
+        ),
     )

@@ -16,7 +16,7 @@ from PIL import Image
 from rich import print as show
 from rich.table import Table
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.codecs.images import Reading, read_images, read_plain_png, tile, write_image
 from bench.serving import LIGHT, ROOT, newest, png, processor
 from training.offline import Graphs

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_manifest, write_manifest
+from app.bundle.files import read_manifest, write_manifest
 from app.main import create_app
 from app.observability.logs import JsonFormatter
 from app.settings import Settings
@@ -135,7 +135,7 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
 def full(client: TestClient) -> AbstractContextManager[object]:
     """While it lasts, the queue of the client's application has no room."""
     batcher = client.app_state["server"].catalog.find().graphs._batcher
-    held: AbstractContextManager[object] = batcher.hold("others", batcher.queue_rows)
+    held: AbstractContextManager[object] = batcher.reserve(batcher.lane("others", lambda _: {}), batcher.queue_rows)
     return held
 
 

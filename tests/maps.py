@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import MANIFEST, Manifest, describe
+from app.bundle.files import describe
+from app.bundle.manifest import MANIFEST, Manifest
 from app.main import create_app
 from app.settings import Settings
 

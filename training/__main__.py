@@ -90,7 +90,7 @@ def evaluate(
     """Measure a bundle on the test images, and write what comes out into its manifest and card."""
     from rich import print as show
 
-    from app.bundle.manifest import read_manifest
+    from app.bundle.files import read_manifest
     from training.evaluate import evaluate, metric_table
 
     bundle = _bundle(target, models)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app.bundle import manifest as bundle
-from app.bundle.manifest import Bundle, Manifest
+from app import bundle
+from app.bundle.files import Bundle
+from app.bundle.manifest import Manifest
 from app.maths.gaussian import Floats, Mixture, Posterior, log_ratio
 from app.maths.likelihood import Doubles, Pixels, binarize, log_mean_exp, log_prob, threshold
 from training.atomic import whole

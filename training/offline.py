@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Bundle
+from app.bundle.files import Bundle
 from app.inference.session import ExecutionProvider, Session
 from app.maths.gaussian import Floats, Posterior
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle.manifest import MANIFEST, Bundle
+from app.bundle.files import Bundle
+from app.bundle.manifest import MANIFEST
 from app.errors import BundleError, InvalidInput
 from app.maths.bounds import Calibration
 from app.maths.gaussian import Floats, Mixture, Quantiles

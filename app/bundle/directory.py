@@ -4,18 +4,19 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from app.bundle.manifest import MANIFEST, Bundle, Manifest, read_bundle, read_manifest
+from app.bundle.files import Bundle, read_bundle, read_manifest
+from app.bundle.manifest import MANIFEST, Manifest
 from app.errors import BundleError
 
 
-class Key(NamedTuple):
+class ModelKey(NamedTuple):
     """One version of a model."""
 
     name: str
     version: int
 
 
-def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[Key, Path]:
+def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey, Path]:
     """The directories `<name>/<version>` of `models_dir`, ascending, of the models `names` alone if there are any; a
     version is a plain number, so that a bundle can be copied in as `3.part` and renamed to `3`. `models_dir` may be one
     bundle itself, whatever it is called.
@@ -27,14 +28,14 @@ def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[Key, Pat
         key = _key(read_manifest(models_dir))
         return {key: models_dir} if not names or key.name in names else {}
     found = {
-        Key(path.parent.name, int(path.name)): path
+        ModelKey(path.parent.name, int(path.name)): path
         for path in models_dir.glob("[!.]*/[1-9]*")
         if path.name.isascii() and path.name.isdigit() and path.is_dir() and (not names or path.parent.name in names)
     }
     return dict(sorted(found.items()))
 
 
-def read_found(key: Key, directory: Path) -> Bundle:
+def read_found(key: ModelKey, directory: Path) -> Bundle:
     """Read and verify the bundle of one of these directories.
 
     Raises:
@@ -46,5 +47,5 @@ def read_found(key: Key, directory: Path) -> Bundle:
     return bundle
 
 
-def _key(manifest: Manifest) -> Key:
-    return Key(manifest.name, manifest.version)
+def _key(manifest: Manifest) -> ModelKey:
+    return ModelKey(manifest.name, manifest.version)

@@ -1,7 +1,7 @@
 """ONNX Runtime: arrays in, arrays out. The only file that imports onnxruntime."""
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 # Before it is imported: it would send what it runs on and how to its makers, and keep a database for that in the home
 # directory. Whoever wants that sets 0.
@@ -9,9 +9,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
+from app.maths.arrays import Arrays
 
 ExecutionProvider = Literal["cpu", "cuda"]
 
@@ -20,7 +20,6 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan")
 """Operators as an ONNX file has them: field 4 of a node, its length, its text. Elsewhere these bytes do no harm."""
 
-Arrays = dict[str, NDArray[Any]]
 
 VERSION: str = ort.__version__
 """ONNX Runtime's."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[Any]]
+from app.maths.arrays import Arrays
 
-LEAST = 4
+MIN_CELLS = 4
 """Cells of a tile, so that a quarter of them is one."""
 
 
@@ -82,7 +82,7 @@ class Plan:
     @classmethod
     def of(cls, height: int, width: int, elements: int, longest: int) -> "Plan":
         """Of an array of so many elements a side, in tiles of at most `longest` of them, but four cells in any case."""
-        cells = max(LEAST, longest // elements)
+        cells = max(MIN_CELLS, longest // elements)
         return cls(Axis(height // elements, cells), Axis(width // elements, cells), elements)
 
     def cut(self, row: NDArray[Any], index: int) -> Iterator[NDArray[Any]]:

@@ -1,61 +1,86 @@
-"""The first runs of a bundle's graphs: they give what the manifest says, row by row, and how long that takes."""
-
-from collections.abc import Callable
-from typing import Literal
+"""The first runs of a bundle's graphs: their outputs are what the manifest says, row by row, and how long they take."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.bundle.geometry import Geometry
-from app.bundle.manifest import Manifest
 from app.errors import BundleError, InferenceFailed
-from app.inference.batcher import Latency, Run
-from app.inference.session import Arrays, Session
-from app.maths.gaussian import Floats
+from app.inference.lanes import Lane, Sessions
+from app.inference.latency import Latency
+from app.inference.session import Session
+from app.maths.arrays import Arrays
 
-Pixels = NDArray[np.uint8]
-Lane = Literal["encoder", "decoder", "parameters", "score", "explain"]
-"""What rows are run for; each has a lane of its own."""
-
-SIDE = 64
-"""Pixels a side, about, of images that graphs for any size are tried with."""
-TOLERANCE, LEVELS = 1e-3, 1
-"""Largest difference of a value in a batch from the value alone, absolute plus relative; and of a grey level."""
-REDUCED_TOLERANCE, REDUCED_LEVELS = 2e-2, 4
-"""Of graphs with smaller weights: a kernel of another batch size may round another way."""
+TRIAL_SIDE = 64
+"""Side, in pixels, of the images that graphs for any size are tried with; about, because of the stride."""
+MAX_DIFFERENCE, MAX_LEVELS = 1e-3, 1
+"""Largest difference of a row in a batch from the row alone: of floats absolute plus relative, of pixels in levels."""
+REDUCED_MAX_DIFFERENCE, REDUCED_MAX_LEVELS = 2e-2, 4
+"""The same for graphs with smaller weights: a kernel for another batch size may round in another way."""
 
 
 def trial_sizes(geometry: Geometry) -> list[tuple[int, int]]:
     """Heights and widths of the images that a model is tried with: its own or, of any size, a square and another."""
     if geometry.size is not None:
         return [geometry.size]
-    side = max(2, -(-SIDE // geometry.stride)) * geometry.stride
+    side = max(2, -(-TRIAL_SIDE // geometry.stride)) * geometry.stride
     return [(side, side), (side, side + side // 2 // geometry.stride * geometry.stride)]
 
 
-def check_graphs(
-    manifest: Manifest, geometry: Geometry, encoder: Session, decoder: Session, *, reduced: bool = False
-) -> None:
-    """Run each graph at each size, and compare what it gives with what the manifest says; `reduced` tells that it has
-    smaller weights, and rounds more.
+def check_graphs(sessions: Sessions, *, is_reduced: bool) -> None:
+    """Run each graph at each trial size, and compare its outputs with what the manifest says.
+
+    Graphs that are reduced have smaller weights and round more.
 
     Raises:
-        BundleError: it does not run, gives another tensor or, where any size will do, depends on its batch.
+        BundleError: a graph does not run, has another output or, if images may be of any size, a row's output depends
+            on its batch.
     """
+    geometry, encoder, decoder = sessions.geometry, sessions.encoder, sessions.decoder
     for height, width in trial_sizes(geometry):
         images = np.zeros((2, geometry.channels, height, width), np.uint8)
         latents = np.zeros((2, *geometry.latent_of(height, width)), np.float32)
-        outputs = dict.fromkeys(manifest.graphs.encoder.outputs, latents[:1])
+        outputs = dict.fromkeys(sessions.manifest.graphs.encoder.outputs, latents[:1])
         _check_shapes(encoder, {"image": images[:1]}, outputs)
         _check_shapes(decoder, {"latent": latents[:1]}, {"image": images[:1]})
         if geometry.size is None:
-            noise = np.random.default_rng(0)
-            pixels, draws = (
-                noise.integers(0, 256, images.shape, np.uint8),
-                noise.standard_normal(latents.shape, np.float32),
-            )
-            _check_rows(encoder, {"image": pixels}, list(outputs), reduced=reduced)
-            _check_rows(decoder, {"latent": draws}, ["image"], reduced=reduced)
+            generator = np.random.default_rng(0)
+            pixels = generator.integers(0, 256, images.shape, np.uint8)
+            draws = generator.standard_normal(latents.shape, np.float32)
+            _check_rows(encoder, {"image": pixels}, list(outputs), is_reduced=is_reduced)
+            _check_rows(decoder, {"latent": draws}, ["image"], is_reduced=is_reduced)
+
+
+def measure(sessions: Sessions) -> dict[Lane, Latency | None]:
+    """The latency of each lane, for rows of the first trial size.
+
+    A graph with a loop has none: how long it takes for zeros says nothing about other rows, so it must never run on the
+    event loop.
+
+    Raises:
+        BundleError: a graph does not run with several rows, or does not score.
+    """
+    geometry = sessions.geometry
+    height, width = trial_sizes(geometry)[0]
+    image = np.zeros((1, geometry.channels, height, width), np.uint8)
+    latent = np.zeros((1, *geometry.latent_of(height, width)), np.float32)
+    try:
+        encoder = Latency.measured(sessions.encode, image)
+        decoder = Latency.measured(sessions.decode, latent)
+        sessions.parameters(np.repeat(latent, 8, axis=0))
+    except InferenceFailed as error:
+        raise BundleError(
+            f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
+        ) from error
+    # The parameters of the likelihood, and the terms of each pixel, take no time that could be measured besides.
+    latencies: dict[Lane, Latency] = {"encoder": encoder, "decoder": decoder, "parameters": decoder}
+    if sessions.can_score:
+        try:
+            score = Latency.measured(sessions.score, np.zeros((1, latent.size + image.size), np.float32))
+        except (ValueError, InferenceFailed) as error:
+            name = sessions.decoder.name
+            raise BundleError(f"{name} does not score images of its manifest's likelihood") from error
+        latencies |= {"score": score, "explain": score}
+    has_loop = {lane: (sessions.encoder if lane == "encoder" else sessions.decoder).has_loop for lane in latencies}
+    return {lane: None if has_loop[lane] else latency for lane, latency in latencies.items()}
 
 
 def _check_shapes(session: Session, inputs: Arrays, expected: Arrays) -> None:
@@ -65,14 +90,15 @@ def _check_shapes(session: Session, inputs: Arrays, expected: Arrays) -> None:
             raise BundleError(f"{session.name} gives another `{name}` than its manifest says")
 
 
-def _check_rows(session: Session, inputs: Arrays, names: list[str], *, reduced: bool) -> None:
+def _check_rows(session: Session, inputs: Arrays, names: list[str], *, is_reduced: bool) -> None:
     """Refuse a graph whose rows depend on each other."""
-    tolerance, levels = (REDUCED_TOLERANCE, REDUCED_LEVELS) if reduced else (TOLERANCE, LEVELS)
+    limits = (REDUCED_MAX_DIFFERENCE, REDUCED_MAX_LEVELS) if is_reduced else (MAX_DIFFERENCE, MAX_LEVELS)
+    difference, levels = limits
     together = _run(session, inputs, names)
     alone = _run(session, {name: rows[:1] for name, rows in inputs.items()}, names)
     for name in names:
         first, own = together[name][:1].astype(np.float64), alone[name].astype(np.float64)
-        allowed = levels if alone[name].dtype == np.uint8 else tolerance * (1 + np.abs(own))
+        allowed = levels if alone[name].dtype == np.uint8 else difference * (1 + np.abs(own))
         if first.shape != own.shape or not (np.abs(first - own) <= allowed).all():
             raise BundleError(f"{session.name} gives another `{name}` of a row that is alone than in a batch")
 
@@ -84,33 +110,3 @@ def _run(session: Session, inputs: Arrays, names: list[str]) -> Arrays:
         raise BundleError(
             f"{session.name} does not run as its manifest says: {str(error.__cause__).splitlines()[0]}"
         ) from error
-
-
-def measure(
-    run: Callable[[Lane], Run], image: Pixels, latent: Floats, decoder: str, *, scores: bool
-) -> dict[Lane, Latency]:
-    """How long the graphs take for rows like `image` `[1, C, H, W]` and `latent` `[1, *latent]`; `run` gives what runs
-    each, `decoder` is that graph's name, and `scores` tells whether there is a likelihood of images.
-
-    Raises:
-        BundleError: a graph does not run with several rows, or does not score.
-    """
-    try:
-        latency: dict[Lane, Latency] = {
-            "encoder": Latency.measured(run("encoder"), image),
-            "decoder": Latency.measured(run("decoder"), latent),
-        }
-        run("parameters")(np.repeat(latent, 8, axis=0))
-    except InferenceFailed as error:
-        raise BundleError(
-            f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
-        ) from error
-    if scores:
-        explained = np.zeros((1, latent.size + image.size), np.float32)
-        try:
-            latency["score"] = Latency.measured(run("score"), explained)
-        except (ValueError, InferenceFailed) as error:
-            raise BundleError(f"{decoder} does not score images of its manifest's likelihood") from error
-    # What the graphs give besides takes no time that can be told from theirs.
-    latency["parameters"], latency["explain"] = latency["decoder"], latency.get("score", latency["decoder"])
-    return latency

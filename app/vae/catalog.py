@@ -6,11 +6,14 @@ A name from outside is never a path: it is looked up among what the models direc
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from app.bundle.directory import Key, find_bundles, read_found
-from app.bundle.manifest import MANIFEST, Bundle, read_manifest
+from app.bundle.directory import ModelKey, find_bundles, read_found
+from app.bundle.files import Bundle, read_manifest
+from app.bundle.manifest import MANIFEST
 from app.errors import (
     BundleError,
     BundleRefused,
@@ -21,9 +24,9 @@ from app.errors import (
     UnknownModel,
 )
 from app.inference.batcher import Batcher
+from app.inference.graphs import ServingOptions
 from app.inference.session import ExecutionProvider
-from app.vae.changes import Known, Reload
-from app.vae.vae import Vae
+from app.vae.vae import DEFAULT_OPTIONS, Vae
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,31 @@ Make = Callable[[Bundle], Vae]
 """Loads a bundle's graphs, on the execution provider chosen at start, and warms them up.
 
 Raises StartupError where it cannot be served."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A version of a model that is served or lies in the models directory."""
+
+    name: str
+    version: int
+    state: Literal["ready", "loading", "unavailable"]
+    reason: str
+    """Why it is not ready, or not as the directory has it; empty where there is nothing to say."""
+
+
+@dataclass(frozen=True)
+class Reload:
+    """What a reload came to: `loaded` and `kept` together are what is served now. Each ascending."""
+
+    loaded: list[ModelKey]
+    """New, or changed and replaced."""
+    unloaded: list[ModelKey]
+    """Gone from the directory."""
+    kept: list[ModelKey]
+    """Served as before."""
+    refused: list[ModelKey]
+    """In the directory, but broken; what answered before, if anything did, is among `kept`."""
 
 
 class Catalog:
@@ -54,16 +82,16 @@ class Catalog:
         Raises StartupError where `default` is not among several models."""
         self._batcher, self._models_dir, self._make, self._names = batcher, models_dir, make, names
         self._vaes: dict[str, dict[int, Vae]] = {}
-        self._serve({Key(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
+        self._serve({ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
             default = next(iter(self._vaes))
         if default not in self._vaes:
             raise StartupError(f"VAE_DEFAULT_MODEL is {default}, but the models are {', '.join(self._vaes)}")
         self.default = default
         self._changing = asyncio.Lock()
-        self._loading: set[Key] = set()
-        self._refused: set[Key] = set()
-        self._unloaded: set[Key] = set()
+        self._loading: set[ModelKey] = set()
+        self._refused: set[ModelKey] = set()
+        self._unloaded: set[ModelKey] = set()
         """What `unload` took out: `reload` leaves it out, until `load` takes it in or its directory is gone."""
         self.refusals = 0
         """How often a bundle, or the whole directory, was refused since the start."""
@@ -114,7 +142,7 @@ class Catalog:
             self._serve(self._served | vaes)
             return list(vaes.values())
 
-    async def unload(self, name: str, version: int | None = None) -> list[Key]:
+    async def unload(self, name: str, version: int | None = None) -> list[ModelKey]:
         """Serve `version` of `name` (every version if None) no more, and return what was served; requests that were
         accepted finish. `reload` leaves it out, until `load` takes it in again.
 
@@ -174,7 +202,7 @@ class Catalog:
         Raises:
             Overloaded: the server stops.
         """
-        if self._batcher.closed:
+        if self._batcher.is_closed:
             raise Overloaded("the server is stopping")
 
     async def close(self) -> None:
@@ -182,10 +210,10 @@ class Catalog:
         await self._batcher.close()
 
     @property
-    def _served(self) -> dict[Key, Vae]:
-        return {Key(name, version): vae for name, versions in self._vaes.items() for version, vae in versions.items()}
+    def _served(self) -> dict[ModelKey, Vae]:
+        return {ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in self}
 
-    def _serve(self, vaes: dict[Key, Vae]) -> None:
+    def _serve(self, vaes: dict[ModelKey, Vae]) -> None:
         """From now on these answer, and no others."""
         before, table = self._served, dict[str, dict[int, Vae]]()
         for key in sorted(vaes):
@@ -196,7 +224,7 @@ class Catalog:
             logger.info("unloaded %s version %s", *key)
         self._vaes = table
 
-    def _held(self) -> dict[Key, Path]:
+    def _held(self) -> dict[ModelKey, Path]:
         """What the models directory holds now; nothing, where it is one bundle whose manifest is broken."""
         try:
             return find_bundles(self._models_dir, self._names)
@@ -204,7 +232,7 @@ class Catalog:
             logger.error("refused: %s", error)
             return {}
 
-    async def _read(self, chosen: dict[Key, Path]) -> dict[Key, Vae]:
+    async def _read(self, chosen: dict[ModelKey, Path]) -> dict[ModelKey, Vae]:
         """The Vaes of bundles, ready to run, without those that are refused; what is unchanged is as it is served."""
         served = self._served
         self._loading = set(chosen)
@@ -220,7 +248,7 @@ class Catalog:
         self._refused = (self._refused - chosen.keys()) | refused
         return vaes
 
-    def _vae(self, key: Key, directory: Path, served: Vae | None) -> Vae | None:
+    def _vae(self, key: ModelKey, directory: Path, served: Vae | None) -> Vae | None:
         """What the bundle of a directory is to be served as; None where it cannot be. Runs in a thread."""
         try:
             if served is not None and read_manifest(directory).digest == served.digest:
@@ -232,7 +260,7 @@ class Catalog:
             logger.exception("refused: %s", directory)
         return None
 
-    def _describe(self, key: Key, is_served: bool, is_held: bool) -> Known:
+    def _describe(self, key: ModelKey, is_served: bool, is_held: bool) -> Known:
         if is_served:
             reason = "a change was refused: see the log" if key in self._refused else ""
             return Known(*key, "ready", reason if is_held else "gone from the models directory")
@@ -243,7 +271,7 @@ class Catalog:
         return Known(*key, "unavailable", "unloaded" if key in self._unloaded else "not loaded yet")
 
 
-def _is_meant(key: Key, name: str, version: int | None) -> bool:
+def _is_meant(key: ModelKey, name: str, version: int | None) -> bool:
     return key.name == name and version in (None, key.version)
 
 
@@ -253,11 +281,8 @@ def load_catalog(
     batcher: Batcher,
     *,
     execution_providers: list[ExecutionProvider],
-    threads: int,
-    queue_seconds: float = 30,
+    options: ServingOptions = DEFAULT_OPTIONS,
     names: Collection[str] = (),
-    tile_side: int = 512,
-    max_pixels: int = 2**24,
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, of the models `names` alone if there are any, on the first
     execution provider that all of them run on.
@@ -272,15 +297,7 @@ def load_catalog(
         raise BundleError(_what_it_holds(models_dir.absolute()))
     for provider in execution_providers:
         try:
-            make = partial(
-                Vae,
-                batcher=batcher,
-                execution_provider=provider,
-                threads=threads,
-                queue_seconds=queue_seconds,
-                tile_side=tile_side,
-                max_pixels=max_pixels,
-            )
+            make = partial(Vae, batcher=batcher, options=replace(options, execution_provider=provider))
             vaes = [_made(make, bundle) for bundle in bundles]
         except ExecutionProviderError as error:
             if provider == execution_providers[-1]:

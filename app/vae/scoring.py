@@ -38,7 +38,7 @@ class Scoring:
             InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
         """
         how = self._how_to_binarize(how)
-        most = self.graphs.most(*images.shape[1:3])
+        most = self.graphs.max_queued_rows(*images.shape[1:3])
         lane: Lane = "explain" if explain else "score"
         with self.graphs.reserve(self.work, lane, min(k * len(images), most)) as work:
             rows = self._binarized(planes(images), how, seed)
@@ -72,7 +72,7 @@ class Scoring:
         count, k, _ = latents.shape
         flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
         height, width, channels = self.graphs.geometry.image_shape
-        most = self.graphs.most(height, width)
+        most = self.graphs.max_queued_rows(height, width)
         for first in range(0, len(flat), most):
             drawn = flat[first : first + most]
             images = np.arange(first, first + len(drawn)) // k

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bundle.arrays import Tables
-from app.bundle.manifest import Bundle, Manifest
+from app.bundle.files import Bundle
+from app.bundle.manifest import Manifest
 from app.errors import InvalidInput
 from app.inference.batcher import Batcher, Work
-from app.inference.graphs import GraphName, Graphs, Lane, planes
+from app.inference.graphs import GraphName, Graphs, Lane, ServingOptions, planes
 from app.inference.offload import computed
-from app.inference.session import Arrays, ExecutionProvider
 from app.maths import gaussian
+from app.maths.arrays import Arrays
 from app.maths.bounds import Binarize, Scores
 from app.maths.gaussian import Floats, Posterior, Quantiles, squared_norm
 from app.maths.likelihood import Doubles
@@ -32,6 +33,9 @@ PREDICTIVE_DRAWS = 32
 """Decoded draws that the posterior predictive averages."""
 
 
+DEFAULT_OPTIONS = ServingOptions()
+
+
 class Vae:
     """Encoder and decoder of one bundle, ready to run.
 
@@ -43,32 +47,20 @@ class Vae:
         self,
         bundle: Bundle,
         batcher: Batcher,
-        *,
-        execution_provider: ExecutionProvider = "cpu",
-        threads: int = 1,
-        queue_seconds: float = 30,
-        tile_side: int = 512,
-        max_pixels: int = 2**24,
+        options: ServingOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Load both graphs and run each once; see `Graphs`. One request makes images of `max_pixels` at most, together.
+        """Load both graphs and run each once; see `Graphs`.
 
         Raises:
             BundleError: a graph or an array is not what the manifest says, or cannot be served.
             ExecutionProviderError: a graph fell back to another provider.
         """
         self.manifest: Manifest = bundle.manifest
-        self.execution_provider = execution_provider
+        self.execution_provider = options.execution_provider
         self.digest = self.manifest.digest
-        self.graphs = Graphs(
-            bundle,
-            batcher,
-            execution_provider=execution_provider,
-            threads=threads,
-            queue_seconds=queue_seconds,
-            tile_side=tile_side,
-        )
+        self.graphs = Graphs(bundle, batcher, options)
         self.geometry = self.graphs.geometry
-        self.tables, self._max_pixels = Tables.of(bundle), max_pixels
+        self.tables, self._max_pixels = Tables.of(bundle), options.max_pixels
         self._work = Work()
 
     def for_request(self, timing: Timing) -> "Vae":
@@ -172,7 +164,7 @@ class Vae:
         Raises:
             InvalidInput: draws are asked for, and this model's encoder is deterministic.
         """
-        most = self.graphs.most(*images.shape[1:3])
+        most = self.graphs.max_queued_rows(*images.shape[1:3])
         rows = min(len(images) * PREDICTIVE_DRAWS, most) if mode == "predictive" else len(images)
         with self._reserved("decoder", rows, images.shape[1:3]) as vae:
             posterior = await vae.encode(images)

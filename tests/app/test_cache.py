@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache import Answer, Cache
+from app.cache import Cache, CachedResponse
 
 
-def answer(size: int) -> Answer:
-    return Answer(b"x" * size, ((b"content-type", b"image/png"),))
+def answer(size: int) -> CachedResponse:
+    return CachedResponse(b"x" * size, ((b"content-type", b"image/png"),))
 
 
 def test_what_was_put_is_got_until_others_need_the_room() -> None:

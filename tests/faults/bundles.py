@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from app.bundle.manifest import Graph, Graphs, Image, Latent, Manifest, Tensor, Training, describe, write_manifest
+from app.bundle.files import describe, write_manifest
+from app.bundle.manifest import GraphFile, GraphFiles, Image, Latent, Manifest, Tensor, Training
 
 SIZE = 8
 Fault = Literal["raises", "gives NaN", "takes long"]
@@ -32,7 +33,7 @@ def put_faulty_bundle(models: Path, fault: Fault, name: str = "faulty") -> Path:
     """Write a bundle with one fault into a models directory."""
     directory = models / name / "1"
     directory.mkdir(parents=True)
-    graphs = Graphs(
+    graphs = GraphFiles(
         encoder=_written(directory / "encoder.onnx", _encoder(fault), {"image": PIXELS}, ("mean", "log_std"), LATENT),
         decoder=_written(directory / "decoder.onnx", _decoder(), {"latent": LATENT}, ("image",), PIXELS),
     )
@@ -52,10 +53,12 @@ def put_faulty_bundle(models: Path, fault: Fault, name: str = "faulty") -> Path:
     return directory
 
 
-def _written(path: Path, model: ModelProto, inputs: dict[str, Tensor], names: tuple[str, ...], like: Tensor) -> Graph:
+def _written(
+    path: Path, model: ModelProto, inputs: dict[str, Tensor], names: tuple[str, ...], like: Tensor
+) -> GraphFile:
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
-    return Graph(**describe(path), inputs=inputs, outputs=dict.fromkeys(names, like))
+    return GraphFile(**describe(path), inputs=inputs, outputs=dict.fromkeys(names, like))
 
 
 def _encoder(fault: Fault) -> ModelProto:

@@ -23,7 +23,7 @@ Call = tuple[str, str, dict[str, Any], bytes | dict[str, Any] | None]
 
 @pytest.fixture(scope="module")
 def vaes() -> list[Vae]:
-    return list(load_catalog(MODELS, "mnist", Batcher(), execution_providers=["cpu"], threads=1))
+    return list(load_catalog(MODELS, "mnist", Batcher(), execution_providers=["cpu"]))
 
 
 @pytest.mark.parametrize("graph", ["encoder", "decoder", "score"])
@@ -39,9 +39,9 @@ def test_a_row_has_the_same_bits_in_any_batch(vaes: list[Vae], digits: Pixels, g
             images = generator.integers(0, 256, (256, 3, *(vae.geometry.size or ())), np.uint8)
         pixels = (images > 127).reshape(256, -1).astype(np.float32)
         run, rows = {
-            "encoder": (vae.graphs._run_encoder, images),
-            "decoder": (vae.graphs._run_decoder, latents),
-            "score": (vae.graphs._run_score, np.concatenate([latents, pixels], axis=1)),
+            "encoder": (vae.graphs.sessions.encode, images),
+            "decoder": (vae.graphs.sessions.decode, latents),
+            "score": (vae.graphs.sessions.score, np.concatenate([latents, pixels], axis=1)),
         }[graph]
         whole = run(rows)
         for size in (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 100, 128, 255):

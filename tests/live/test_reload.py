@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_manifest, write_array, write_manifest
+from app.bundle.files import read_manifest, write_array, write_manifest
 from tests import pages
 from tests.conftest import ROOT, Pixels, Start, base64_png, damage, put_bundle
 from tests.live.test_workers import children, sharing, until

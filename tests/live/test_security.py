@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import describe, read_bundle, read_manifest, write_manifest
+from app.bundle.files import describe, read_bundle, read_manifest, write_manifest
 from app.errors import BundleError
 from tests.conftest import ROOT
 from tests.repo.test_docs import anchors, defined

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle.manifest import Manifest, read_bundle
+from app.bundle.files import read_bundle
+from app.bundle.manifest import Manifest
 from tests.conftest import ROOT, Pixels, Start, png
 from tests.pages import aimed, blocks, commands
 from tests.training.test_cli import OPTIONS

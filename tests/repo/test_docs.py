@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.stats import multivariate_normal
 
-from app.bundle.manifest import read_manifest
+from app.bundle.files import read_manifest
 from app.errors import BundleError
 from app.maths.likelihood import PARAMETERS
 from tests.conftest import MODELS, ROOT, Start

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from app.bundle import manifest as bundle
+from app import bundle
 from app.bundle.manifest import Manifest
 
 TRAIN_IMAGES, TEST_IMAGES = 40, 60

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle.manifest import read_manifest
+from app.bundle.files import read_manifest
 from tests.conftest import ROOT
 from tests.training.conftest import Workshop, copy_of, write_recipe
 from training.__main__ import MENDABLE, app, main

@@ -18,7 +18,7 @@ from torch.distributions import Bernoulli, Independent, Normal
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from app.bundle.manifest import read_bundle, read_manifest
+from app.bundle.files import read_bundle, read_manifest
 from app.errors import BundleError
 from app.maths.gaussian import Posterior, normal_draws, standard_normal
 from app.maths.likelihood import binarize

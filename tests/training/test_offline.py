@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.conftest import Workshop

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle.manifest import Manifest, read_bundle, read_manifest
+from app.bundle.files import read_bundle, read_manifest
+from app.bundle.manifest import Manifest
 from app.maths.likelihood import binarize
 from tests.conftest import MODELS, Pixels
 from tests.training.test_recipe import SHIPPED

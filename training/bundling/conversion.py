@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.bundle.manifest import Bundle
+from app.bundle.files import Bundle
 from app.inference.session import Session
 from app.maths.gaussian import Posterior
 from training.fit.likelihood import Likelihood

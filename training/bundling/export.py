@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.bundle import manifest as bundle
-from app.bundle.manifest import Array, Graph, Manifest
+from app import bundle
+from app.bundle.manifest import Array, GraphFile, Manifest
 from app.maths.gaussian import Floats
 from training.atomic import whole
 from training.bundling.aggregate import fit_mixture
@@ -145,8 +145,8 @@ def describe(
     )
 
 
-def _graph(path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> Graph:
-    return Graph.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
+def _graph(path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> GraphFile:
+    return GraphFile.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
 
 
 def _recipe_path(recipe: Recipe) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.bundle.manifest import Manifest, read_manifest
+from app.bundle.files import read_manifest
+from app.bundle.manifest import Manifest
 from training.card.captions import captions
 from training.card.metrics import metric_rows
 from training.card.reduced import add_reduced_section, change_in_words, reduced_section, speed_in_words

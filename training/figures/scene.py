@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bundle import manifest as bundle
+from app import bundle
 from app.bundle.manifest import Manifest
 from app.errors import BundleError
 from app.maths.gaussian import Floats, Mixture, Posterior

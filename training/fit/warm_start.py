@@ -7,7 +7,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from training.fit.module import VaeModule
 from training.recipe import RecipeError
 from training.reducing.halves import HALF

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bundle.manifest import Manifest, read_manifest
+from app.bundle.files import read_manifest
+from app.bundle.manifest import Manifest
 from app.codecs.images import Pixels, tile, write_image
 from training.importing.checks.roundtrip import RoundTrip
 from training.importing.options import Answers

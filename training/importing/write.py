@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx
 
-from app.bundle import manifest as bundle
-from app.bundle.manifest import Graph, Manifest, Tensor
+from app import bundle
+from app.bundle.manifest import GraphFile, Manifest, Tensor
 from app.errors import BundleError
 from app.inference.session import Session
 from training.atomic import whole
@@ -72,10 +72,10 @@ def write_bundle(
         bundle.read_bundle(directory)
 
 
-def _write(path: Path, wrapped: Wrapped) -> Graph:
+def _write(path: Path, wrapped: Wrapped) -> GraphFile:
     model, inputs, outputs = wrapped
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return Graph.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
+    return GraphFile.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
 
 
 def _load(graph: bytes, name: str) -> Session:
@@ -112,7 +112,7 @@ def _metrics(trip: RoundTrip, latents: Latents) -> dict[str, Any]:
 
 
 def _describe(
-    label: Label, answers: Answers, latents: Latents, graphs: dict[str, Graph], metrics: dict[str, Any]
+    label: Label, answers: Answers, latents: Latents, graphs: dict[str, GraphFile], metrics: dict[str, Any]
 ) -> Manifest:
     has_logits = "logits" in graphs["decoder"].outputs
     return Manifest.model_validate(

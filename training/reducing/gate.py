@@ -6,7 +6,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from app.bundle.manifest import Bundle, File, Graph, Reduced
+from app.bundle.files import Bundle
+from app.bundle.manifest import File, GraphFile, Reduced
 from app.errors import ExecutionProviderError, InferenceFailed
 from app.inference.session import ExecutionProvider, execution_providers
 from training.offline import Graphs
@@ -81,7 +82,7 @@ def serialized(model: ModelProto) -> bytes:
     return content
 
 
-def _file(file: Graph, precision: Precision, content: bytes | None) -> File:
+def _file(file: GraphFile, precision: Precision, content: bytes | None) -> File:
     """A graph's file, of other content if there is any, under a name of its own if the other one stays."""
     if content is None:
         return File(file=file.file, sha256=file.sha256)

@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from app.bundle import manifest as bundle
-from app.bundle.manifest import Bundle, File, Manifest, Reduced
+from app import bundle
+from app.bundle.files import Bundle
+from app.bundle.manifest import File, Manifest, Reduced
 from app.maths.gaussian import Floats, sample_prior
 from training.atomic import whole
 from training.card import add_reduced_section, write_card

@@ -9,7 +9,16 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from app.api.middleware.access import OPEN
-from app.api.openapi.schemas import PREFIX, is_named_object, of_request, of_response, plain, reachable, references
+from app.api.openapi.schemas import (
+    PREFIX,
+    PUBLISHED_NAMES,
+    is_named_object,
+    of_request,
+    of_response,
+    plain,
+    reachable,
+    references,
+)
 from app.api.routing.operation import OperationRoute
 from app.api.routing.problems import Problem, documented, problem_responses
 from app.errors import RateExceeded, Unauthorized
@@ -178,4 +187,5 @@ def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> Non
     for name, schema in schemas.items():
         nullable = name in nullables
         simplified = of_request(schema) if name in requested else of_response(schema, nullable=nullable)
-        schemas[name] = {"title": name} | plain(simplified, nullable=nullable)
+        schemas[name] = {"title": PUBLISHED_NAMES.get(name, name)} | plain(simplified, nullable=nullable)
+    openapi["components"]["schemas"] = {PUBLISHED_NAMES.get(name, name): schema for name, schema in schemas.items()}

@@ -9,6 +9,8 @@ from app.api.routing.operation import LIKE
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
+PUBLISHED_NAMES = {"GraphFile": "Graph", "GraphFiles": "Graphs"}
+"""Schema names that clients know, by the name of the class that has another one."""
 
 _NULL = {"type": "null"}
 
@@ -25,6 +27,8 @@ def plain(schema: Schema, *, nullable: bool) -> Schema:
         schema = _without_null(schema)
     if LIKE in schema:
         schema["$ref"] = PREFIX + schema.pop(LIKE)
+    if (name := schema.get("$ref", "").removeprefix(PREFIX)) in PUBLISHED_NAMES:
+        schema["$ref"] = PREFIX + PUBLISHED_NAMES[name]
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     if schema.get("type") == "integer":

@@ -14,7 +14,7 @@ from starlette.types import Scope
 from app import __version__
 from app.api.routing.queries import ModelQuery, ParsedQuery, SeedQuery
 from app.api.routing.response import RawResponse
-from app.cache import Answer, Cache
+from app.cache import Cache, CachedResponse
 from app.vae.vae import Vae
 
 _UNSEEDED = b"no-store"
@@ -71,7 +71,7 @@ class CachePolicy:
     def store(self, response: Response) -> None:
         """Put a computed response into the cache, and add the headers of this policy to it."""
         if self.etag is not None:
-            self.cache.put(self.etag, Answer(bytes(response.body), tuple(response.raw_headers)))
+            self.cache.put(self.etag, CachedResponse(bytes(response.body), tuple(response.raw_headers)))
         self._add_headers(response)
 
     def _add_headers(self, response: Response) -> None:

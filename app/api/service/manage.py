@@ -9,7 +9,7 @@ from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.service.models import Name, VersionQuery
-from app.bundle.directory import Key
+from app.bundle.directory import ModelKey
 from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unauthorized, UnknownModel
 
 router = APIRouter(tags=["manage"], dependencies=[ADMINISTRATION])
@@ -65,7 +65,7 @@ async def reload_models(server: Server) -> Reloaded:
 async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
     """Load one version or all versions of a model; versions already served stay until they are replaced."""
     vaes = await server.catalog.load(name, query.version)
-    return Loaded(loaded=_versions([Key(vae.manifest.name, vae.manifest.version) for vae in vaes]))
+    return Loaded(loaded=_versions([ModelKey(vae.manifest.name, vae.manifest.version) for vae in vaes]))
 
 
 @router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
@@ -74,5 +74,5 @@ async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery
     return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
 
 
-def _versions(keys: list[Key]) -> list[ModelVersion]:
+def _versions(keys: list[ModelKey]) -> list[ModelVersion]:
     return [ModelVersion(name=name, version=version) for name, version in keys]

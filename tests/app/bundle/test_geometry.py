@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from app.bundle.files import read_manifest
 from app.bundle.geometry import Geometry
-from app.bundle.manifest import read_manifest
 from app.errors import BundleError, InvalidInput
 from tests.maps import write_maps
 

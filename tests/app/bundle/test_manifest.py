@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.bundle.manifest import describe, read_bundle, read_manifest, write_array, write_manifest
+from app.bundle.files import describe, read_bundle, read_manifest, write_array, write_manifest
 from app.errors import BundleError
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, InvalidInput, Overloaded
-from app.inference.batcher import Arrays, Batcher, Latency
+from app.inference.admission import Reservation
+from app.inference.batcher import Batcher, Work
+from app.inference.latency import Latency, RunRows
+from app.maths.arrays import Arrays
 from app.observability.timing import Statistics, Timing
 
 Rows = NDArray[np.float32]
@@ -43,6 +47,32 @@ class Gate:
         return double(batch)
 
 
+async def submit(
+    batcher: Batcher,
+    key: Hashable,
+    run: RunRows,
+    batch: NDArray[Any],
+    *,
+    timing: Timing | None = None,
+    reservation: Reservation | None = None,
+    deadline: float | None = None,
+    **lane: Any,
+) -> Arrays:
+    """Submit rows of a lane that is described for them alone."""
+    work = Work(timing, reservation)
+    return await batcher.submit(batcher.lane(key, run, **lane), batch, work, deadline=deadline)
+
+
+def check(batcher: Batcher, key: Hashable, count: int, cost: int = 1) -> None:
+    batcher.check_admission(batcher.lane(key, double, cost=cost), count)
+
+
+def hold(
+    batcher: Batcher, key: Hashable, count: int, latency: Latency | None = None, cost: int = 1
+) -> AbstractContextManager[Reservation]:
+    return batcher.reserve(batcher.lane(key, double, latency=latency, cost=cost), count)
+
+
 async def started(gate: Gate, count: int = 1) -> None:
     """Wait until the gate has seen `count` batches."""
     while len(gate.batches) < count:  # noqa: ASYNC110 (the gate lives in a thread)
@@ -52,7 +82,7 @@ async def started(gate: Gate, count: int = 1) -> None:
 def test_a_lone_request_is_answered() -> None:
     async def main() -> None:
         batcher = Batcher()
-        answer = await batcher.submit("k", double, rows(1, 2, 3))
+        answer = await submit(batcher, "k", double, rows(1, 2, 3))
         assert answer["double"].tolist() == [2, 4, 6]
         await batcher.close()
 
@@ -62,9 +92,9 @@ def test_a_lone_request_is_answered() -> None:
 def test_a_backlog_becomes_one_batch() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=8), Gate()
-        first = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        first = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i))) for i in range(1, 5)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i))) for i in range(1, 5)]
         await asyncio.sleep(0)
         gate.open.set()
         answers = await asyncio.gather(first, *tasks)
@@ -78,7 +108,7 @@ def test_a_backlog_becomes_one_batch() -> None:
 def test_keys_do_not_mix() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1), Gate()
-        tasks = [asyncio.create_task(batcher.submit(key, gate, rows(i))) for i, key in enumerate("abab")]
+        tasks = [asyncio.create_task(submit(batcher, key, gate, rows(i))) for i, key in enumerate("abab")]
         await started(gate)
         gate.open.set()
         await asyncio.gather(*tasks)
@@ -91,9 +121,9 @@ def test_keys_do_not_mix() -> None:
 def test_a_large_request_is_split_and_takes_turns() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=4), Gate()
-        large = asyncio.create_task(batcher.submit("k", gate, rows(*range(12))))
+        large = asyncio.create_task(submit(batcher, "k", gate, rows(*range(12))))
         await started(gate)
-        small = asyncio.create_task(batcher.submit("k", gate, rows(100)))
+        small = asyncio.create_task(submit(batcher, "k", gate, rows(100)))
         await asyncio.sleep(0)
         gate.open.set()
         assert (await small)["double"].tolist() == [200]
@@ -109,10 +139,10 @@ def test_a_large_request_is_split_and_takes_turns() -> None:
 def test_lanes_take_turns_in_one_slot() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=2), Gate()
-        bulk = asyncio.create_task(batcher.submit("bulk", gate, rows(*range(12))))
+        bulk = asyncio.create_task(submit(batcher, "bulk", gate, rows(*range(12))))
         await started(gate)
-        others = [asyncio.create_task(batcher.submit(key, gate, rows(100 + i))) for i, key in enumerate("abc")]
-        more = asyncio.create_task(batcher.submit("bulk", gate, rows(200, 201)))
+        others = [asyncio.create_task(submit(batcher, key, gate, rows(100 + i))) for i, key in enumerate("abc")]
+        more = asyncio.create_task(submit(batcher, "bulk", gate, rows(200, 201)))
         await asyncio.sleep(0)
         gate.open.set()
         await asyncio.gather(*others)
@@ -129,7 +159,7 @@ def test_a_lane_that_had_an_idle_slot_at_once_has_had_its_turn() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=3, batch_seconds=10), Gate()
         latency = Latency(base=1e-3, per_row=1e-3)
         keys = ["bulk", "small", *["bulk"] * 8]
-        tasks = [asyncio.create_task(batcher.submit(k, gate, rows(i), latency=latency)) for i, k in enumerate(keys)]
+        tasks = [asyncio.create_task(submit(batcher, k, gate, rows(i), latency=latency)) for i, k in enumerate(keys)]
         await started(gate)
         gate.open.set()
         await asyncio.gather(*tasks)
@@ -144,7 +174,7 @@ def test_rows_of_several_shapes_take_turns_within_the_turns_of_their_lane() -> N
         batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
 
         def many(key: str, width: int, count: int) -> asyncio.Task[Arrays]:
-            return asyncio.create_task(batcher.submit(key, gate, np.full((count, width), width, np.float32)))
+            return asyncio.create_task(submit(batcher, key, gate, np.full((count, width), width, np.float32)))
 
         tasks = [many("sizes", 1, 4)]
         await started(gate)
@@ -161,7 +191,7 @@ def test_rows_of_several_shapes_take_turns_within_the_turns_of_their_lane() -> N
 def test_slots_run_at_once() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=2, batch_rows=1), Gate()
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i))) for i in range(3)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i))) for i in range(3)]
         await started(gate, 2)
         assert batcher.queued_rows == 1
         gate.open.set()
@@ -174,13 +204,13 @@ def test_slots_run_at_once() -> None:
 def test_the_queue_is_bounded_in_rows_and_refuses_at_once() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=1, queue_rows=3), Gate()
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        waiting = asyncio.create_task(batcher.submit("k", gate, rows(1, 2)))
+        waiting = asyncio.create_task(submit(batcher, "k", gate, rows(1, 2)))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="full"):
-            await batcher.submit("k", gate, rows(3, 4))
-        fitting = asyncio.create_task(batcher.submit("k", gate, rows(5)))
+            await submit(batcher, "k", gate, rows(3, 4))
+        fitting = asyncio.create_task(submit(batcher, "k", gate, rows(5)))
         await asyncio.sleep(0)
         assert batcher.counters.refused_rows == 2
         gate.open.set()
@@ -195,12 +225,12 @@ def test_rows_that_no_queue_could_hold_are_a_mistake_of_who_sends_them() -> None
         batcher = Batcher(queue_rows=8)
         for rows_, cost in ((9, 1), (1, 9), (3, 3)):
             with pytest.raises(InvalidInput, match=r"9 rows .* 8"):
-                batcher.check_room("k", rows_, cost)
+                check(batcher, "k", rows_, cost)
             with pytest.raises(InvalidInput, match=r"9 rows .* 8"):
-                await batcher.submit("k", double, rows(*range(rows_)), cost=cost)
+                await submit(batcher, "k", double, rows(*range(rows_)), cost=cost)
         assert batcher.counters.refused_rows == 0
-        with batcher.hold("k", 4, cost=2), pytest.raises(Overloaded):
-            batcher.check_room("k", 1)
+        with hold(batcher, "k", 4, cost=2), pytest.raises(Overloaded):
+            check(batcher, "k", 1)
         await batcher.close()
 
     asyncio.run(main())
@@ -209,9 +239,9 @@ def test_rows_that_no_queue_could_hold_are_a_mistake_of_who_sends_them() -> None
 def test_cancelled_rows_are_dropped_and_harm_no_neighbour() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1), Gate()
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i))) for i in (1, 2, 3)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i))) for i in (1, 2, 3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         running.cancel()  # its rows are in a slot already
@@ -230,9 +260,9 @@ def test_cancelled_rows_are_dropped_and_harm_no_neighbour() -> None:
 def test_overdue_rows_are_dropped_with_an_error() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1), Gate()
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        late = asyncio.create_task(batcher.submit("k", gate, rows(1), deadline=time.monotonic() + 0.01))
+        late = asyncio.create_task(submit(batcher, "k", gate, rows(1), deadline=time.monotonic() + 0.01))
         await asyncio.sleep(0.03)
         gate.open.set()
         with pytest.raises(DeadlineExceeded):
@@ -247,9 +277,9 @@ def test_overdue_rows_are_dropped_with_an_error() -> None:
 def test_a_failing_batch_is_run_once_more_by_request() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1), Gate(fail=lambda batch: bool((batch == 2).any()))
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i))) for i in (1, 2, 3)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i))) for i in (1, 2, 3)]
         await asyncio.sleep(0)
         gate.open.set()
         good, bad, also_good = await asyncio.gather(*tasks, return_exceptions=True)
@@ -268,7 +298,7 @@ def test_a_run_that_answers_other_rows_than_it_was_given_is_an_error() -> None:
     async def main() -> None:
         batcher = Batcher()
         with pytest.raises(RuntimeError, match="number of rows"):
-            await batcher.submit("k", lambda batch: {"double": batch[:1]}, rows(1, 2))
+            await submit(batcher, "k", lambda batch: {"double": batch[:1]}, rows(1, 2))
         await batcher.close()
 
     asyncio.run(main())
@@ -277,12 +307,12 @@ def test_a_run_that_answers_other_rows_than_it_was_given_is_an_error() -> None:
 def test_closing_drains_what_was_accepted_and_refuses_the_rest() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i))) for i in range(3)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i))) for i in range(3)]
         await started(gate)
         closing = asyncio.create_task(batcher.close())
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="stopping"):
-            await batcher.submit("k", gate, rows(9))
+            await submit(batcher, "k", gate, rows(9))
         gate.open.set()
         answers = await asyncio.gather(*tasks)
         assert [answer["double"].tolist() for answer in answers] == [[0], [2], [4]]
@@ -300,13 +330,13 @@ SLOW = Latency(base=1.0, per_row=1.0)
 def test_rows_that_would_wait_too_long_are_refused_but_other_lanes_are_not() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, wait_seconds=3), Gate()
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0), latency=SLOW))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0), latency=SLOW))
         await started(gate)
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i), latency=SLOW)) for i in (1, 2)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i), latency=SLOW)) for i in (1, 2)]
         await asyncio.sleep(0)  # the second waits two seconds, for one row and what a batch costs besides
         with pytest.raises(Overloaded, match="full"):
-            await batcher.submit("k", gate, rows(3), latency=SLOW)
-        tasks.append(asyncio.create_task(batcher.submit("other", gate, rows(4), latency=SLOW)))
+            await submit(batcher, "k", gate, rows(3), latency=SLOW)
+        tasks.append(asyncio.create_task(submit(batcher, "other", gate, rows(4), latency=SLOW)))
         await asyncio.sleep(0)
         assert batcher.queued_rows == 3
         gate.open.set()
@@ -320,35 +350,14 @@ def test_who_sends_each_row_in_another_shape_waits_no_longer_than_others() -> No
     async def main() -> None:
         batcher, gate = Batcher(slots=1, wait_seconds=7), Gate()
         sizes = [np.zeros((1, width), np.float32) for width in range(1, 7)]
-        tasks = [asyncio.create_task(batcher.submit("k", gate, sizes[0], latency=SLOW))]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, sizes[0], latency=SLOW))]
         await started(gate)
-        tasks += [asyncio.create_task(batcher.submit("k", gate, size, latency=SLOW)) for size in sizes[1:5]]
+        tasks += [asyncio.create_task(submit(batcher, "k", gate, size, latency=SLOW)) for size in sizes[1:5]]
         await asyncio.sleep(0)  # four of them wait, two seconds each
         with pytest.raises(Overloaded, match="full"):
-            await batcher.submit("k", gate, sizes[5], latency=SLOW)
+            await submit(batcher, "k", gate, sizes[5], latency=SLOW)
         gate.open.set()
         await asyncio.gather(*tasks)
-        await batcher.close()
-
-    asyncio.run(main())
-
-
-def test_how_long_rows_would_wait_counts_the_turns_of_other_lanes() -> None:
-    def refused(batcher: Batcher, key: str) -> bool:
-        try:
-            batcher.check_room(key, 1)
-        except Overloaded:
-            return True
-        return False
-
-    async def main() -> None:
-        batcher, light = Batcher(slots=1, wait_seconds=3), Latency(base=1e-6, per_row=1e-3)
-        with batcher.hold("light", 50, light), batcher.hold("heavy", 10, SLOW):
-            assert refused(batcher, "light")  # five turns, behind each of which the heavy one's takes two seconds
-            assert refused(batcher, "heavy")
-            assert not refused(batcher, "idle")  # its turn comes after one of each
-        with batcher.hold("light", 9, light), batcher.hold("heavy", 10, SLOW):
-            assert not refused(batcher, "light")
         await batcher.close()
 
     asyncio.run(main())
@@ -365,16 +374,16 @@ def test_how_long_rows_would_wait_follows_how_long_batches_take_now() -> None:
 
         def refused(count: int) -> bool:
             """Whether one row more than so many is."""
-            with batcher.hold("k", count, latency):
+            with hold(batcher, "k", count, latency):
                 try:
-                    batcher.check_room("k", 1)
+                    check(batcher, "k", 1)
                 except Overloaded:
                     return True
                 return False
 
         assert not refused(100)  # of which each takes a thousandth and something
         for _ in range(30):
-            await batcher.submit("k", slowly, rows(1), latency=latency)
+            await submit(batcher, "k", slowly, rows(1), latency=latency)
         assert refused(100)
         assert not refused(3)
         await batcher.close()
@@ -385,26 +394,26 @@ def test_how_long_rows_would_wait_follows_how_long_batches_take_now() -> None:
 def test_who_holds_a_place_is_let_in_and_who_comes_behind_is_not() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=1, queue_rows=4), Gate()
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        with batcher.hold("k", 3) as place:
+        with hold(batcher, "k", 3) as place:
             with pytest.raises(Overloaded):
-                await batcher.submit("k", gate, rows(1, 2))
-            first = asyncio.create_task(batcher.submit("another", gate, rows(3, 4), place=place))
+                await submit(batcher, "k", gate, rows(1, 2))
+            first = asyncio.create_task(submit(batcher, "another", gate, rows(3, 4), reservation=place))
             await asyncio.sleep(0)  # what it needs before keeps its place
-            second = asyncio.create_task(batcher.submit("k", gate, rows(5, 6, 7), place=place))
+            second = asyncio.create_task(submit(batcher, "k", gate, rows(5, 6, 7), reservation=place))
             await asyncio.sleep(0)
-            third = asyncio.create_task(batcher.submit("k", gate, rows(8), place=place))
+            third = asyncio.create_task(submit(batcher, "k", gate, rows(8), reservation=place))
             await asyncio.sleep(0)
             assert batcher.queued_rows == 6
             gate.open.set()
             await asyncio.gather(running, first, second, third)
-        with batcher.hold("k", 4):
+        with hold(batcher, "k", 4):
             pass
-        batcher.check_room("k", 4)  # nothing is left of it
+        check(batcher, "k", 4)  # nothing is left of it
         await batcher.close()
         with pytest.raises(Overloaded, match="stopping"):
-            await batcher.submit("k", gate, rows(1), place=place)
+            await submit(batcher, "k", gate, rows(1), reservation=place)
 
     asyncio.run(main())
 
@@ -412,15 +421,15 @@ def test_who_holds_a_place_is_let_in_and_who_comes_behind_is_not() -> None:
 def test_cancelled_rows_make_room_at_once() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=1, queue_rows=2), Gate()
-        running = asyncio.create_task(batcher.submit("k", gate, rows(0)))
+        running = asyncio.create_task(submit(batcher, "k", gate, rows(0)))
         await started(gate)
-        gone = asyncio.create_task(batcher.submit("k", gate, rows(1, 2)))
+        gone = asyncio.create_task(submit(batcher, "k", gate, rows(1, 2)))
         await asyncio.sleep(0)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
         assert (batcher.queued_rows, batcher.counters.dropped_rows) == (0, 2)
-        batcher.check_room("k", 2)
+        check(batcher, "k", 2)
         gate.open.set()
         await running
         assert gate.batches == [[0]]
@@ -433,13 +442,13 @@ def test_where_the_event_loop_is_late_a_slot_has_its_next_batch_already() -> Non
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
         for number in range(10):
-            task = asyncio.create_task(batcher.submit("k", gate, rows(number)))
+            task = asyncio.create_task(submit(batcher, "k", gate, rows(number)))
             await started(gate, number + 1)
             gate.open.set()
             time.sleep(0.03)  # noqa: ASYNC251 (nothing else runs meanwhile)
             gate.open.clear()
             await task
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(100 + i))) for i in range(3)]
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(100 + i))) for i in range(3)]
         await started(gate, 11)
         assert batcher.queued_rows == 1  # and not two
         gate.open.set()
@@ -447,33 +456,6 @@ def test_where_the_event_loop_is_late_a_slot_has_its_next_batch_already() -> Non
         await batcher.close()
 
     asyncio.run(main())
-
-
-def test_a_latency_is_fitted_and_inverted() -> None:
-    latency = Latency.fit({1: 0.0119, 2: 0.0139, 8: 0.0259})
-    assert latency.base == pytest.approx(0.0099)
-    assert latency.per_row == pytest.approx(0.002)
-    assert latency.seconds(5) == pytest.approx(0.0199)
-    assert [latency.rows(seconds) for seconds in (0, 0.0121, 0.0201)] == [1, 1, 5]
-    assert latency.enough == 45  # of which the base is a tenth
-    assert latency.worth_a_thread == 12  # of which it is three tenths
-
-
-@pytest.mark.parametrize("measured", [{1: 0.3, 2: 0.2, 8: 0.25}, {1: 1e-12, 8: 1e-12}, {1: 0.0, 8: 0.0}])
-def test_a_disturbed_measurement_gives_a_latency_that_one_can_live_with(measured: dict[int, float]) -> None:
-    latency = Latency.fit(measured)
-    assert latency.per_row >= max(measured[8] / 32, 1e-9)
-    assert latency.base > 0
-    assert 1 <= latency.enough < 10**9
-
-
-@given(st.floats(1e-6, 1e-1), st.floats(1e-6, 1e-1), st.floats(0, 10))
-def test_rows_fit_into_the_time_they_are_given(base: float, per_row: float, seconds: float) -> None:
-    latency = Latency(base, per_row)
-    count = latency.rows(seconds)
-    assert count == 1 or latency.seconds(count) <= seconds * (1 + 1e-9)
-    assert latency.seconds(count + 2) > seconds
-    assert base / latency.seconds(latency.enough) <= 0.1 + 1e-9
 
 
 def test_what_is_quick_runs_on_the_event_loop_and_what_is_not_in_a_slot() -> None:
@@ -485,9 +467,9 @@ def test_what_is_quick_runs_on_the_event_loop_and_what_is_not_in_a_slot() -> Non
             ran.append(threading.get_ident())
             return double(batch)
 
-        await batcher.submit("quick", run, rows(1), latency=QUICK)
-        await batcher.submit("slow", run, rows(1), latency=SLOW)
-        await batcher.submit("unknown", run, rows(1))
+        await submit(batcher, "quick", run, rows(1), latency=QUICK)
+        await submit(batcher, "slow", run, rows(1), latency=SLOW)
+        await submit(batcher, "unknown", run, rows(1))
         assert [thread == threading.get_ident() for thread in ran] == [True, False, False]
         await batcher.close()
 
@@ -497,9 +479,9 @@ def test_what_is_quick_runs_on_the_event_loop_and_what_is_not_in_a_slot() -> Non
 def test_quick_rows_wait_for_no_slot() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1), Gate()
-        held = asyncio.create_task(batcher.submit("slow", gate, rows(0), latency=SLOW))
+        held = asyncio.create_task(submit(batcher, "slow", gate, rows(0), latency=SLOW))
         await started(gate)
-        answer = await asyncio.wait_for(batcher.submit("quick", double, rows(7), latency=QUICK), 5)
+        answer = await asyncio.wait_for(submit(batcher, "quick", double, rows(7), latency=QUICK), 5)
         assert answer["double"].tolist() == [14]
         gate.open.set()
         await held
@@ -512,7 +494,7 @@ def test_a_backlog_is_spread_over_free_slots_but_in_batches_that_are_worth_a_cal
     async def main(latency: Latency, expected: list[int]) -> None:
         batcher, gate = Batcher(slots=2, batch_rows=64, batch_seconds=1000), Gate()
         gate.open.set()
-        await batcher.submit("k", gate, rows(*range(20)), latency=latency)
+        await submit(batcher, "k", gate, rows(*range(20)), latency=latency)
         assert sorted(map(len, gate.batches), reverse=True) == expected
         await batcher.close()
 
@@ -525,7 +507,7 @@ def test_a_batch_takes_no_longer_than_those_behind_it_should_wait() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=64, batch_seconds=0.05), Gate()
         gate.open.set()
-        await batcher.submit("k", gate, rows(*range(20)), latency=Latency(base=1e-4, per_row=0.01))
+        await submit(batcher, "k", gate, rows(*range(20)), latency=Latency(base=1e-4, per_row=0.01))
         assert max(map(len, gate.batches)) == 4
         await batcher.close()
 
@@ -536,8 +518,8 @@ def test_an_idle_slot_takes_a_batch_while_requests_still_arrive() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=64), Gate()
         latency = Latency(base=1e-3, per_row=1e-3)
-        assert latency.worth_a_thread == 3
-        tasks = [asyncio.create_task(batcher.submit("k", gate, rows(i), latency=latency)) for i in range(5)]
+        assert latency.thread_rows == 3
+        tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i), latency=latency)) for i in range(5)]
         await started(gate)
         assert gate.batches == [[0, 1, 2]]  # and not five: it did not wait for the others
         gate.open.set()
@@ -566,8 +548,8 @@ def test_whatever_is_raised_reaches_the_request_and_ends_nothing_else(
             return double(batch)
 
         with pytest.raises(MemoryError if raised is MemoryError else RuntimeError):
-            await asyncio.wait_for(batcher.submit("k", run, rows(-1), latency=latency), 5)
-        answer = await asyncio.wait_for(batcher.submit("k", run, rows(1), latency=latency), 5)
+            await asyncio.wait_for(submit(batcher, "k", run, rows(-1), latency=latency), 5)
+        answer = await asyncio.wait_for(submit(batcher, "k", run, rows(1), latency=latency), 5)
         assert answer["double"].tolist() == [2]
         await asyncio.wait_for(batcher.close(), 5)
 
@@ -584,7 +566,7 @@ def test_pieces_that_do_not_fit_together_are_an_error() -> None:
             return {"odd": np.zeros((len(batch), calls))}
 
         with pytest.raises(ValueError, match="concatenat"):
-            await asyncio.wait_for(batcher.submit("k", run, rows(1, 2, 3, 4)), 5)
+            await asyncio.wait_for(submit(batcher, "k", run, rows(1, 2, 3, 4)), 5)
         await asyncio.wait_for(batcher.close(), 5)
 
     asyncio.run(main())
@@ -602,7 +584,7 @@ def test_a_system_without_threads_is_noticed_at_the_start(monkeypatch: pytest.Mo
 def test_no_rows_are_no_request() -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match="no rows"):
-            await Batcher().submit("k", double, rows())
+            await submit(Batcher(), "k", double, rows())
 
     asyncio.run(main())
 
@@ -611,9 +593,9 @@ def test_waiting_rows_are_known_by_owner() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=1), Gate()
         one, other = object(), object()
-        tasks = [asyncio.create_task(batcher.submit((one, "encoder"), gate, rows(1, 2, 3)))]
+        tasks = [asyncio.create_task(submit(batcher, (one, "encoder"), gate, rows(1, 2, 3)))]
         await started(gate)
-        tasks += [asyncio.create_task(batcher.submit((other, "decoder"), gate, rows(4)))]
+        tasks += [asyncio.create_task(submit(batcher, (other, "decoder"), gate, rows(4)))]
         await asyncio.sleep(0)
         assert (batcher.queued_rows_of(one), batcher.queued_rows_of(other), batcher.queued_rows) == (2, 1, 3)
         gate.open.set()
@@ -632,13 +614,13 @@ def test_where_the_time_went_is_added_up() -> None:
             time.sleep(0.03)
             return double(batch)
 
-        first = asyncio.create_task(batcher.submit("a", slowly, rows(1)))
+        first = asyncio.create_task(submit(batcher, "a", slowly, rows(1)))
         await asyncio.sleep(0.005)
-        await batcher.submit("b", slowly, rows(1), timing=timing)
+        await submit(batcher, "b", slowly, rows(1), timing=timing)
         assert timing.queue > 0.01
         assert timing.inference > 0.025
         before = timing.inference
-        await batcher.submit("b", slowly, rows(1), timing=timing)
+        await submit(batcher, "b", slowly, rows(1), timing=timing)
         assert timing.inference > before + 0.025
         await first
         await batcher.close()
@@ -684,7 +666,7 @@ def test_every_request_ends_and_gets_its_own_rows(
             sent.append(-values if wanted["fails"] else values)
             deadline = time.monotonic() - 1 if wanted["overdue"] else None
             key = wanted["key"], wanted["latency"]
-            submitted = batcher.submit(key, run, sent[-1], latency=wanted["latency"], deadline=deadline)
+            submitted = submit(batcher, key, run, sent[-1], latency=wanted["latency"], deadline=deadline)
             tasks.append(asyncio.create_task(submitted))
             for _ in range(wanted["pause"]):
                 await asyncio.sleep(0)
@@ -722,15 +704,15 @@ def test_statistics_tell_what_became_of_requests() -> None:
     async def main() -> None:
         gate, seen = Gate(lambda batch: 9 in batch), Statistics()
         batcher = Batcher(queue_rows=5)
-        first = asyncio.ensure_future(batcher.submit("k", gate, rows(1), statistics=seen))
+        first = asyncio.ensure_future(submit(batcher, "k", gate, rows(1), statistics=seen))
         await started(gate)
-        waiting = [batcher.submit("k", gate, rows(*it), statistics=seen) for it in ((2, 3), (9,))]
-        late = batcher.submit("k", gate, rows(4), statistics=seen, deadline=time.monotonic())
-        gone = asyncio.ensure_future(batcher.submit("k", gate, rows(5), statistics=seen))
+        waiting = [submit(batcher, "k", gate, rows(*it), statistics=seen) for it in ((2, 3), (9,))]
+        late = submit(batcher, "k", gate, rows(4), statistics=seen, deadline=time.monotonic())
+        gone = asyncio.ensure_future(submit(batcher, "k", gate, rows(5), statistics=seen))
         others = asyncio.gather(*waiting, late, return_exceptions=True)
         await asyncio.sleep(0.01)
         with pytest.raises(Overloaded):
-            await batcher.submit("k", gate, rows(6), statistics=seen)
+            await submit(batcher, "k", gate, rows(6), statistics=seen)
         gone.cancel()
         gate.open.set()
         await asyncio.gather(first, others)
@@ -747,18 +729,18 @@ def test_statistics_tell_what_became_of_requests() -> None:
 def test_a_costly_row_counts_as_several() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=6, queue_rows=8), Gate()
-        running = asyncio.create_task(batcher.submit("large", gate, rows(0), cost=3))
+        running = asyncio.create_task(submit(batcher, "large", gate, rows(0), cost=3))
         await started(gate)
-        large = asyncio.create_task(batcher.submit("large", gate, rows(1, 2), cost=3))
-        small = asyncio.create_task(batcher.submit("small", gate, rows(3, 4)))
+        large = asyncio.create_task(submit(batcher, "large", gate, rows(1, 2), cost=3))
+        small = asyncio.create_task(submit(batcher, "small", gate, rows(3, 4)))
         await asyncio.sleep(0)
         assert batcher.queued_rows == 4
         with pytest.raises(Overloaded, match="full"):
-            await batcher.submit("small", gate, rows(5))
+            await submit(batcher, "small", gate, rows(5))
         gate.open.set()
         await asyncio.gather(running, large, small)
         assert gate.batches == [[0], [1, 2], [3, 4]]
-        again = [batcher.submit("large", gate, rows(value), cost=4) for value in (6, 7)]
+        again = [submit(batcher, "large", gate, rows(value), cost=4) for value in (6, 7)]
         await asyncio.gather(*again)
         assert gate.batches[3:] == [[6], [7]]
         await batcher.close()
@@ -769,13 +751,13 @@ def test_a_costly_row_counts_as_several() -> None:
 def test_abandoned_costly_rows_make_room() -> None:
     async def main() -> None:
         batcher, gate = Batcher(slots=1, batch_rows=6, queue_rows=8), Gate()
-        running = asyncio.create_task(batcher.submit("large", gate, rows(0), cost=3))
+        running = asyncio.create_task(submit(batcher, "large", gate, rows(0), cost=3))
         await started(gate)
-        gone = asyncio.create_task(batcher.submit("large", gate, rows(1, 2), cost=3))
+        gone = asyncio.create_task(submit(batcher, "large", gate, rows(1, 2), cost=3))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(batcher.submit("large", gate, rows(3, 4), cost=3))
+        waiting = asyncio.create_task(submit(batcher, "large", gate, rows(3, 4), cost=3))
         await asyncio.sleep(0)
         gate.open.set()
         assert (await waiting)["double"].tolist() == [6, 8]
@@ -789,13 +771,9 @@ def test_a_row_that_costs_more_than_a_batch_runs_alone() -> None:
     async def main() -> None:
         batcher = Batcher(slots=1, batch_rows=4)
         latency = Latency(1e-9, 1e-9)
-        answers = [batcher.submit("k", double, rows(value), cost=10, latency=latency) for value in (1, 2)]
+        answers = [submit(batcher, "k", double, rows(value), cost=10, latency=latency) for value in (1, 2)]
         assert [it["double"].tolist() for it in await asyncio.gather(*answers)] == [[2], [4]]
         assert batcher.counters.batches == 2
         await batcher.close()
 
     asyncio.run(main())
-
-
-def test_latency_grows_with_the_rows_sizes() -> None:
-    assert Latency(0.5, 0.25).scaled(4).seconds(2) == 2.5

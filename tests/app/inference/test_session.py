@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
 from app.inference.session import Session, execution_providers
 from tests.conftest import MODELS, ROOT
@@ -84,7 +84,7 @@ def test_a_graph_reads_no_file_of_its_own(location: str, tmp_path: Path, monkeyp
 def test_nothing_is_told_to_the_makers_of_onnx_runtime(tmp_path: Path) -> None:
     """It would keep what it has to tell in a database in the home directory."""
     program = (
-        "from pathlib import Path; from app.bundle.manifest import read_bundle; "
+        "from pathlib import Path; from app.bundle.files import read_bundle; "
         "from app.inference.session import Session; "
         "Session(read_bundle(Path('models/mnist-2d/1')).decoder, name='decoder')"
     )

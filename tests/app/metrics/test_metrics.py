@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.testclient import TestClient
 
 from app import __version__
 from app.errors import InferenceFailed
+from app.inference.latency import Latency
 from app.inference.session import VERSION
 from tests.conftest import MODELS, Pixels, Start, base64_png, damage, put_bundle
 from tests.live.test_workers import until
@@ -109,7 +111,7 @@ def test_failures_are_no_refusals(make_client: Callable[..., TestClient]) -> Non
         def run(self, *_: object) -> None:
             raise InferenceFailed("decoder failed")
 
-    client.app_state["server"].catalog.find().graphs._decoder = Broken()
+    client.app_state["server"].catalog.find().graphs.sessions.decoder = Broken()
     assert client.get("/sample").status_code == 500
     samples = scrape(client)
     assert samples["vae_failed_batches_total"] == 1
@@ -120,7 +122,7 @@ def test_failures_are_no_refusals(make_client: Callable[..., TestClient]) -> Non
 def test_overdue_rows_count_as_having_waited(make_client: Callable[..., TestClient]) -> None:
     client = make_client(slots=1, queue_seconds=0.2, cache_bytes=0)
     graphs, release = client.app_state["server"].catalog.find().graphs, threading.Event()
-    decoder = graphs._decoder
+    decoder = graphs.sessions.decoder
 
     class Slow:
         inputs, outputs, name = decoder.inputs, decoder.outputs, decoder.name
@@ -129,8 +131,8 @@ def test_overdue_rows_count_as_having_waited(make_client: Callable[..., TestClie
             release.wait(60)
             return decoder.run(*arguments)
 
-    graphs._decoder = Slow()
-    graphs.latency["decoder"] = type(graphs.latency["decoder"])(1.0, 1.0)  # too slow for the event loop
+    graphs.sessions.decoder = Slow()
+    graphs.lanes["decoder"] = replace(graphs.lanes["decoder"], latency=Latency(1.0, 1.0))  # too slow for the event loop
     threads = [threading.Thread(target=client.get, args=["/sample?n=1"]) for _ in range(3)]
     for thread in threads:
         thread.start()

@@ -118,7 +118,7 @@ def test_errors_are_recorded(traced: Traced) -> None:
         def run(self, *_: object) -> None:
             raise InferenceFailed("decoder failed")
 
-    client.app_state["server"].catalog.find().graphs._decoder = Broken()
+    client.app_state["server"].catalog.find().graphs.sessions.decoder = Broken()
     assert client.get("/sample?n=1").status_code == 500
     span = request_span(exporter)
     assert span.status.status_code is StatusCode.ERROR

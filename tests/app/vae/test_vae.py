@@ -7,7 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Bundle, read_bundle
+from app.bundle.files import Bundle, read_bundle
 from app.errors import DeadlineExceeded, InvalidInput
 from app.inference.batcher import Batcher
 from app.maths.gaussian import Posterior

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.bundle.manifest import Bundle, Manifest, read_bundle, read_manifest
+from app.bundle.files import Bundle, read_bundle, read_manifest
+from app.bundle.manifest import Manifest
 from app.inference.session import Session
 from tests.conftest import MODELS, ROOT, Pixels, png
 from tests.training.conftest import MORE, TINY, Workshop, copy_of, tiny_recipe

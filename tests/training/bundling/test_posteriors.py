@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from tests.conftest import MODELS, Pixels
 from tests.training.conftest import TRAIN_IMAGES, Workshop, copy_of
 from training.bundling.posteriors import directions, posteriors

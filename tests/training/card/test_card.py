@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.bundle.manifest import read_manifest
+from app.bundle.files import read_manifest
 from app.errors import BundleError
 from tests.training.conftest import TINY, Workshop, copy_of
 from tests.training.linear import Linear

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.bundle.manifest import Manifest, read_manifest
+from app.bundle.files import read_manifest
+from app.bundle.manifest import Manifest
 from tests.training.linear import Linear
 from training.card import metric_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.bundle.manifest import read_manifest, write_manifest
+from app.bundle.files import read_manifest, write_manifest
 from tests.conftest import ROOT
 from tests.training.conftest import TINY, Workshop
 from tests.training.linear import EPOCHS, Linear

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.maths import gaussian
 from tests.training.conftest import Workshop
 from tests.training.linear import Linear

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.errors import BundleError
 from tests.training.conftest import Workshop, copy_of
 from tests.training.linear import TEST_IMAGES, Linear

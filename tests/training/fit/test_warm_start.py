@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from app.bundle.manifest import describe, read_bundle, write_manifest
+from app.bundle.files import describe, read_bundle, write_manifest
 from app.errors import BundleError
 from tests.conftest import Pixels
 from tests.training.conftest import Workshop, copy_of, tiny_recipe

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from app.bundle.manifest import Bundle, read_bundle
+from app.bundle.files import Bundle, read_bundle
 from tests.conftest import Pixels
 from training.importing.bring import Imported, Label, import_model
 from training.importing.options import Options

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bundle.manifest import read_manifest
+from app.bundle.files import read_manifest
 from tests.conftest import ROOT
 from tests.training.importing.foreign import Linear, save
 from training.importing.questions import ask

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from app.bundle.manifest import Bundle, read_bundle
+from app.bundle.files import Bundle, read_bundle
 from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import bring

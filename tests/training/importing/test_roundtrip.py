@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.bundle.manifest import read_manifest
+from app.bundle.files import read_manifest
 from tests.conftest import DATA, Pixels
 from tests.training.importing.foreign import LATENT, Linear, bring, read, save
 from training.importing.checks.probe import PATIENCE_SECONDS, Latents

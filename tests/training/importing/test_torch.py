@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from app.bundle.manifest import Bundle, read_bundle
+from app.bundle.files import Bundle, read_bundle
 from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing import nets

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from app.bundle.manifest import Reduced, describe, read_bundle, read_manifest, write_manifest
+from app.bundle.files import describe, read_bundle, read_manifest, write_manifest
+from app.bundle.manifest import Reduced
 from app.errors import CommandError
 from tests.conftest import MODELS, Pixels
 from tests.maps import client_of, write_maps

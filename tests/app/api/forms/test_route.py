@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy
 
 

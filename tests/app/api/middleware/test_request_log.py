@@ -67,7 +67,7 @@ def test_a_failure_that_was_thought_of_does_so_too(
         def run(self, *_: object) -> None:
             raise InferenceFailed("decoder failed")
 
-    client.app_state["server"].catalog.find().graphs._decoder = Broken()
+    client.app_state["server"].catalog.find().graphs.sessions.decoder = Broken()
     client.get("/sample?n=1", headers={"X-Request-ID": "that-one"})
     failure, line = [line for line in logged() if line.get("request_id") == "that-one"]
     assert (failure["message"], failure["logger"]) == ("decoder failed", "app.api.routing.problems")

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.codecs.npy import NPY
 from app.errors import Overloaded
+from app.inference.admission import Reservation
 from app.inference.batcher import Batcher
+from app.inference.graphs import ServingOptions
 from app.maths import gaussian
 from app.vae.vae import Vae
 from tests.conftest import base64_png, from_base64, load_npy, load_npz, npy, png, pointers
@@ -289,20 +292,25 @@ def test_room_for_all_that_a_request_needs_of_pictures_of_any_size_is_held_befor
 
     async def main() -> None:
         batcher = Batcher(slots=1, queue_rows=8)
-        vae = Vae(bundle, batcher, tile_side=64)
+        vae = Vae(bundle, batcher, ServingOptions(tile_side=64))
+        others_lane = batcher.lane("others", lambda _: {})
+
+        def hold(rows: int) -> AbstractContextManager[Reservation]:
+            return batcher.reserve(others_lane, rows)
+
         small, tiled = noise(64, 64, 5), noise(64 * 3, 64 * 6)  # of 4 rows of 8 tiles
         for images, others in ((small, 4), (tiled, 1)):
-            with batcher.hold("others", others), pytest.raises(Overloaded):
+            with hold(others), pytest.raises(Overloaded):
                 await vae.reconstruct(images, "mean", 0)
         assert batcher.counters.rows == 0
-        with batcher.hold("others", 7), pytest.raises(Overloaded):
+        with hold(7), pytest.raises(Overloaded):
             await vae.encode(tiled)
         assert batcher.counters.rows == 0
         for work in (vae.encode(tiled), vae.decode(means(tiled))):
             task = asyncio.create_task(work)
             while not batcher.counters.rows:  # noqa: ASYNC110 (a slot is waited for)
                 await asyncio.sleep(0)
-            with batcher.hold("others", 8 - batcher.queued_rows):  # who was let in is not refused midway
+            with hold(8 - batcher.queued_rows):  # who was let in is not refused midway
                 await task
             batcher.counters.rows = 0
         await batcher.close()

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.bundle.manifest import describe
+from app.bundle.files import describe
 from app.codecs.npy import NPY
 from tests.conftest import load_npy, load_npz, npy, servers
 from tests.maps import write_manifest

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from tests.conftest import MODELS, Pixels, base64_png, from_base64, pointers
 
 MEANS = read_bundle(MODELS / "mnist-2d" / "2").arrays["label_means"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_manifest, write_manifest
+from app.bundle.files import read_manifest, write_manifest
 from tests.conftest import Pixels, base64_png, pointers
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_manifest, write_manifest
+from app.bundle.files import read_manifest, write_manifest
 from tests.conftest import Pixels, load_npy, load_npz, npy, png, pointers
 
 with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from app.maths.bounds import Calibration
 from app.maths.bounds import score as scores_of
 from app.maths.gaussian import Posterior

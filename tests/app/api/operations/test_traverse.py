@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from app.bundle.manifest import read_bundle
+from app.bundle.files import read_bundle
 from tests.conftest import MODELS, from_base64, pointers
 
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app import __version__
-from app.bundle.manifest import read_manifest
+from app.bundle.files import read_manifest
 from tests.conftest import MODELS, Pixels, base64_png, full
 
 JSON = {"Content-Type": "application/json"}
@@ -239,7 +239,7 @@ def test_a_model_that_fails_is_an_internal_error(make_client: Callable[..., Test
         def run(self, *_: object) -> None:
             raise InferenceFailed("decoder failed")
 
-    client.app_state["server"].catalog.find().graphs._decoder = Broken()
+    client.app_state["server"].catalog.find().graphs.sessions.decoder = Broken()
     body = problem(client.get("/sample"), 500, "inference-failed")
     assert "detail" not in body
     assert "decoder failed" in caplog.text

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.bundle.manifest import Manifest, read_manifest
+from app.bundle.files import read_manifest
+from app.bundle.manifest import Manifest
 from app.maths.likelihood import PARAMETERS
 from tests.conftest import MODELS, Pixels, Start, load_npy, load_npz, npy
 

@@ -1,0 +1,109 @@
+"""Reads, verifies and writes the files of a bundle.
+
+`read_bundle` checks everything before anything is used; the bytes that were hashed are the bytes that are returned, so
+that a file changed in between cannot slip through.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from app.bundle.manifest import FORMAT, MANIFEST, Array, Manifest, Provider
+from app.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle, read and verified."""
+
+    manifest: Manifest
+    encoder: bytes
+    decoder: bytes
+    arrays: dict[str, NDArray[Any]]
+    reduced: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def graphs_of(self, provider: Provider) -> tuple[bytes, bytes]:
+        """Encoder and decoder that an execution provider takes."""
+        return self.reduced.get(provider, (self.encoder, self.decoder))
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and validate `directory/manifest.json`.
+
+    Raises:
+        BundleError: it is missing, not JSON, of an unknown format, or breaks the contract; the message names the file.
+    """
+    path = directory / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(map(str, wrong["loc"])) or "document"
+        if place == "format":
+            raise BundleError(f"{path} has an unknown format; this server reads format {FORMAT}") from error
+        raise BundleError(f"{path} is not a valid manifest: {place}: {wrong['msg']}") from error
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read a bundle and verify every file that its manifest names.
+
+    Raises:
+        BundleError: the manifest or a file is missing, or a file has another hash; the message names the file.
+    """
+    manifest = read_manifest(directory)
+    content = {name: _read_verified(directory / name, sha256) for name, sha256 in manifest.files.items()}
+    arrays = {name: _read_array(directory, array, content[array.file]) for name, array in manifest.arrays.items()}
+    graphs = manifest.graphs
+    reduced = {
+        provider: (content[pair.encoder.file], content[pair.decoder.file])
+        for provider, pair in manifest.reduced.items()
+    }
+    return Bundle(manifest, content[graphs.encoder.file], content[graphs.decoder.file], arrays, reduced)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `directory/manifest.json` so that a reader sees the old or the new one, never half of one."""
+    temporary = directory / f".{MANIFEST}"
+    temporary.write_text(manifest.model_dump_json(indent=2) + "\n")
+    temporary.replace(directory / MANIFEST)
+
+
+def write_array(directory: Path, name: str, array: NDArray[Any]) -> Array:
+    """Write `directory/name.npy` and return its entry for the manifest."""
+    path = directory / f"{name}.npy"
+    np.save(path, array, allow_pickle=False)
+    return Array.model_validate(describe(path) | {"dtype": str(array.dtype), "shape": array.shape})
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Name and sha256 of a file, as the manifest holds them."""
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise BundleError(f"{path} does not have the sha256 that {MANIFEST} says")
+    return content
+
+
+def _read_array(directory: Path, entry: Array, content: bytes) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # the header is a Python literal: its parser raises many things
+        raise BundleError(f"{directory / entry.file} is not an npy file") from error
+    if array.dtype != entry.dtype or array.shape != entry.shape:
+        raise BundleError(f"{directory / entry.file} is not the {entry.dtype} array of {MANIFEST}")
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,149 @@
+"""Admission: whether the queue has room for rows, by their number and by how long they would wait.
+
+It counts the rows that wait and the rows that requests have reserved room for. It knows numbers only: no arrays, no
+threads, no event loop.
+"""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from app.errors import InvalidInput, Overloaded
+
+LATEST_BATCH_WEIGHT = 0.1
+"""Weight of the latest batch in a moving average over batches."""
+MAX_SLOWDOWN = 10.0
+"""Largest slowdown that one batch counts as: a process that was suspended soon runs at its old speed again."""
+
+
+class RowWeight(NamedTuple):
+    """What one row counts in the queue and in a batch."""
+
+    cost: int
+    """Rows that it counts as; more than 1 for large images."""
+    max_batch_rows: int
+    """Rows like it that make the largest batch."""
+    seconds: float
+    """Its share of the time that the largest batch occupies a slot; 0 if unknown."""
+
+
+@dataclass(eq=False)
+class Reservation:
+    """Room in the queue for `rows` of `key`, which a request is going to submit."""
+
+    key: Hashable
+    weight: RowWeight
+    rows: int
+
+
+@dataclass(eq=False)
+class _Load:
+    """The sum of the rows of one key that wait or are reserved."""
+
+    cost: int = 0
+    """Rows, each counted by its cost."""
+    batches: float = 0.0
+    """Batches that the rows make."""
+    seconds: float = 0.0
+    """Seconds that these batches occupy one slot."""
+
+
+class Admission:
+    """Decides which rows are admitted to the queue of `slots` slots.
+
+    At most `max_rows` may wait, each counted by its cost. Rows whose predicted wait exceeds `max_wait_seconds` are
+    refused.
+    """
+
+    def __init__(self, slots: int, max_rows: int, max_wait_seconds: float = math.inf) -> None:
+        self._slots, self.max_rows, self._max_wait_seconds = slots, max_rows, max_wait_seconds
+        self._loads: dict[Hashable, _Load] = {}
+        self._cost = 0
+        self._slowdown = 1.0
+        """Moving average of the time that batches take now, divided by the time measured at warm-up."""
+        self.is_closed = False
+        """Whether all rows are refused, because the server is stopping."""
+        self.refused_rows = 0
+        """Rows refused since the start."""
+
+    def check(self, key: Hashable, weight: RowWeight, rows: int) -> None:
+        """Raise if there is no room now for `rows` of `key`.
+
+        Raises:
+            InvalidInput: there never is room for that many rows.
+            Overloaded: the queue is full, the rows would wait too long, or the server is stopping.
+        """
+        cost = rows * weight.cost
+        if cost > self.max_rows:
+            words = f"this needs {cost} rows of the queue at once, which holds {self.max_rows}: ask for less"
+            raise InvalidInput(words)
+        is_full = self._cost + cost > self.max_rows or self.predicted_wait(key) > self._max_wait_seconds
+        if self.is_closed or is_full:
+            self.refused_rows += rows
+            raise Overloaded("the server is stopping" if self.is_closed else "the queue is full")
+
+    def admit(self, key: Hashable, weight: RowWeight, rows: int, reservation: Reservation | None = None) -> None:
+        """Add `rows` of `key` to the queue; rows of a request with a reservation are always admitted.
+
+        The reservation is used up only by rows of its own key: what the request runs before keeps its room.
+
+        Raises:
+            InvalidInput, Overloaded: as `check` does.
+        """
+        if reservation is None or self.is_closed:
+            self.check(key, weight, rows)
+        elif reservation.key == key:
+            self.release(reservation, rows)
+        self._add(key, weight, rows)
+
+    def leave(self, key: Hashable, weight: RowWeight, rows: int) -> None:
+        """Take `rows` of `key` out of the queue: they were taken into a batch, or dropped."""
+        self._add(key, weight, -rows)
+
+    def reserve(self, key: Hashable, weight: RowWeight, rows: int) -> Reservation:
+        """Reserve room for `rows` of `key`, until it is released or used up.
+
+        Raises:
+            InvalidInput, Overloaded: as `check` does.
+        """
+        self.check(key, weight, rows)
+        self._add(key, weight, rows)
+        return Reservation(key, weight, rows)
+
+    def release(self, reservation: Reservation, rows: int) -> None:
+        """Give back the room for `rows`, or for what is left of the reservation."""
+        if rows := min(rows, reservation.rows):
+            reservation.rows -= rows
+            self._add(reservation.key, reservation.weight, -rows)
+
+    def observe(self, slowdown: float) -> None:
+        """A batch took `slowdown` times as long as its graph's latency says."""
+        self._slowdown += LATEST_BATCH_WEIGHT * (min(slowdown, MAX_SLOWDOWN) - self._slowdown)
+
+    def predicted_wait(self, key: Hashable) -> float:
+        """About how many seconds rows of `key` would wait that arrived now.
+
+        All rows of the key are before them, of any shape. The keys take turns, so that each other key runs as many
+        batches meanwhile as this key, or fewer if it has fewer.
+        """
+        own = self._loads.get(key)
+        if own is None:
+            return 0.0
+        seconds = own.seconds
+        if len(self._loads) > 1:
+            seconds = sum(load.seconds * min(1.0, own.batches / load.batches) for load in self._loads.values())
+        return self._slowdown * seconds / self._slots
+
+    def _add(self, key: Hashable, weight: RowWeight, rows: int) -> None:
+        """Count `rows` more of `key`, or fewer if negative."""
+        cost = rows * weight.cost
+        self._cost += cost
+        load = self._loads.get(key)
+        if load is None:
+            load = self._loads[key] = _Load()
+        load.cost += cost
+        load.batches += rows / weight.max_batch_rows
+        load.seconds += rows * weight.seconds
+        if not load.cost:
+            del self._loads[key]

@@ -1,0 +1,89 @@
+"""Runs one batch of pieces, and hands the outputs back to the jobs that they belong to."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from app.inference.latency import RunRows
+from app.inference.queue import Job, Piece
+from app.maths.arrays import Arrays
+
+
+class Ran(NamedTuple):
+    """Pieces that ran together."""
+
+    pieces: list[Piece]
+    outcome: Arrays | Exception
+    """Outputs of all their rows, or what was raised."""
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces."""
+        return sum(piece.stop - piece.start for piece in self.pieces)
+
+
+def run_batch(run: RunRows, pieces: list[Piece]) -> tuple[bool, list[Ran]]:
+    """Run pieces as one batch; if that fails, once more one by one, so that an error reaches only its owner.
+
+    Returns whether the batch failed, and the outcome of all pieces.
+    """
+    began = time.monotonic()
+    try:
+        return False, [Ran(pieces, _outputs(run, pieces), time.monotonic() - began)]
+    except BaseException:
+        return True, [_run_alone(run, piece) for piece in pieces]
+
+
+def deliver(ran: Ran) -> None:
+    """Hand outputs, or the error, to the jobs, and resolve the futures of those that have all. Event loop only."""
+    first, batch_rows = 0, ran.rows
+    for piece in ran.pieces:
+        job, count = piece.job, piece.stop - piece.start
+        if isinstance(ran.outcome, Exception):
+            if not job.future.done():
+                job.future.set_exception(ran.outcome)
+            continue
+        job.pieces[piece.start] = {name: output[first : first + count] for name, output in ran.outcome.items()}
+        first += count
+        job.done += count
+        job.max_batch_rows = max(job.max_batch_rows, batch_rows)
+        if job.done == len(job.rows) and not job.future.done():
+            _resolve(job)
+
+
+def _outputs(run: RunRows, pieces: list[Piece]) -> Arrays:
+    rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
+    outputs = run(rows)
+    if any(len(output) != len(rows) for output in outputs.values()):
+        raise RuntimeError("a graph returned a different number of rows than it was given")
+    return outputs
+
+
+def _run_alone(run: RunRows, piece: Piece) -> Ran:
+    began = time.monotonic()
+    outcome: Arrays | Exception
+    try:
+        outcome = _outputs(run, [piece])
+    except StopIteration as error:  # a future does not accept it
+        outcome = RuntimeError(repr(error))
+    except Exception as error:
+        outcome = error
+    except BaseException as error:  # it would end the slot's thread, or the event loop
+        outcome = RuntimeError(repr(error))
+    return Ran([piece], outcome, time.monotonic() - began)
+
+
+def _resolve(job: Job) -> None:
+    try:
+        job.future.set_result(_joined(job.pieces))
+    except Exception as error:  # no memory, or pieces whose shapes differ
+        job.future.set_exception(error)
+
+
+def _joined(pieces: dict[int, Arrays]) -> Arrays:
+    if len(pieces) == 1:
+        return next(iter(pieces.values()))
+    ordered = [pieces[start] for start in sorted(pieces)]
+    return {name: np.concatenate([piece[name] for piece in ordered]) for name in ordered[0]}

@@ -1,0 +1,173 @@
+"""The queue of rows: keys take turns (round robin), and the jobs of one key and shape share each batch fairly.
+
+It holds jobs and cuts batches from them. It starts nothing and waits for nothing: no threads, no event loop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from app.inference.admission import RowWeight
+from app.inference.latency import Latency, RunRows
+from app.maths.arrays import Arrays
+from app.observability.timing import Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class LaneSpec:
+    """What rows are queued for: the graph that runs them, and what they cost. Made once and reused."""
+
+    key: Hashable
+    """Rows of one key take turns with those of others; rows of one key and shape share batches."""
+    run: RunRows
+    latency: Latency | None
+    """The latency of `run`; None if unknown, and then its batches always run in a slot."""
+    weight: RowWeight
+    statistics: Statistics | None = None
+    """Where the outcome of the requests is counted."""
+
+
+@dataclass(eq=False)
+class Job:
+    """The rows of one request in one graph, and what became of them so far."""
+
+    rows: NDArray[Any]
+    future: asyncio.Future[Arrays]
+    deadline: float | None
+    """Time by `time.monotonic()` after which rows that still wait are dropped; None: they wait."""
+    submitted: float
+    """Time by `time.monotonic()`."""
+    began: float = 0.0
+    """When the first rows were taken, by `time.monotonic()`; 0 if none were."""
+    taken: int = 0
+    """Rows that no longer wait."""
+    done: int = 0
+    """Rows whose outputs are in `pieces`."""
+    max_batch_rows: int = 0
+    """Rows of the largest batch that some of the job's rows were in; 0 if none ran."""
+    pieces: dict[int, Arrays] = field(default_factory=dict)
+    """Outputs by the index of their first row."""
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that still wait."""
+        return len(self.rows) - self.taken
+
+
+class Piece(NamedTuple):
+    """Rows `start` to `stop` of a job, which go into one batch."""
+
+    job: Job
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """The rows `[stop - start, ...]`."""
+        return self.job.rows[self.start : self.stop]
+
+
+@dataclass(eq=False)
+class QueuedLane:
+    """The waiting jobs of one key whose rows have one shape, in the order of their turns."""
+
+    spec: LaneSpec
+    shape: tuple[int, ...]
+    jobs: deque[Job] = field(default_factory=deque)
+    waiting_rows: int = 0
+
+
+class RowQueue:
+    """The lanes with waiting rows, in the order of their turns: by key, then by shape."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Hashable, dict[tuple[int, ...], QueuedLane]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return sum(lane.waiting_rows for lanes in self._lanes.values() for lane in lanes.values())
+
+    def rows_of(self, owner: object) -> int:
+        """Rows that wait with a key `(owner, ...)`."""
+        owned = [lanes for key, lanes in self._lanes.items() if isinstance(key, tuple) and key[0] is owner]
+        return sum(lane.waiting_rows for lanes in owned for lane in lanes.values())
+
+    def turns(self) -> list[QueuedLane]:
+        """The lane whose turn it is, of each key, in the order of the keys' turns."""
+        return [next(iter(lanes.values())) for lanes in self._lanes.values()]
+
+    def add(self, spec: LaneSpec, job: Job) -> QueuedLane:
+        """Queue a job last in its lane."""
+        shape = job.rows.shape[1:]
+        lanes = self._lanes.setdefault(spec.key, {})
+        lane = lanes.get(shape)
+        if lane is None:
+            lane = lanes[shape] = QueuedLane(spec, shape)
+        lane.jobs.append(job)
+        lane.waiting_rows += len(job.rows)
+        return lane
+
+    def remove(self, lane: QueuedLane, job: Job) -> int:
+        """Drop what waits of a job; returns how many rows that were."""
+        lane.jobs.remove(job)
+        dropped = _drop(lane, job)
+        if not lane.jobs:
+            lanes = self._lanes[lane.spec.key]
+            del lanes[lane.shape]
+            if not lanes:
+                del self._lanes[lane.spec.key]
+        return dropped
+
+    def take(self, lane: QueuedLane, max_rows: int, now: float) -> tuple[list[Piece], list[tuple[Job, int]]]:
+        """Cut a batch of at most `max_rows` from the jobs at the head of a lane, one piece a job; that was the turn of
+        the lane and of its key.
+
+        The rows are shared max-min fairly: small jobs go whole, and what they leave goes to the large ones.
+        (Bertsekas and Gallager, Data Networks, section 6.5.2.)
+
+        Returns the pieces, and the jobs that were dropped with the rows that they still had waiting: those whose future
+        is done, or whose deadline is before `now`.
+        """
+        dropped: list[tuple[Job, int]] = []
+        window: list[Job] = []
+        while lane.jobs and len(window) < max_rows:
+            job = lane.jobs.popleft()
+            if job.future.done() or (job.deadline is not None and now > job.deadline):
+                dropped.append((job, _drop(lane, job)))
+            else:
+                window.append(job)
+        pieces = []
+        by_size = sorted(window, key=lambda job: job.waiting_rows)
+        for sharers, job in zip(range(len(window), 0, -1), by_size, strict=True):
+            count = min(job.waiting_rows, max_rows // sharers)
+            pieces.append(Piece(job, job.taken, job.taken + count))
+            job.taken += count
+            lane.waiting_rows -= count
+            max_rows -= count
+        lane.jobs.extendleft(job for job in reversed(window) if job.waiting_rows)
+        self._requeue(lane)
+        return pieces, dropped
+
+    def _requeue(self, lane: QueuedLane) -> None:
+        """Put a lane behind the others of its key, and its key behind the other keys; out, if nothing is left."""
+        lanes = self._lanes.pop(lane.spec.key)
+        del lanes[lane.shape]
+        if lane.jobs:
+            lanes[lane.shape] = lane
+        if lanes:
+            self._lanes[lane.spec.key] = lanes
+
+
+def _drop(lane: QueuedLane, job: Job) -> int:
+    dropped = job.waiting_rows
+    lane.waiting_rows -= dropped
+    job.taken = len(job.rows)
+    return dropped

@@ -1,0 +1,12 @@
+"""Types of numpy arrays that the whole code shares."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+"""Arrays by name: the inputs or outputs of a graph."""
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]

@@ -1,0 +1,115 @@
+"""The queue of rows: turns, fair shares and dropped jobs, without threads and without an event loop."""
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.inference.admission import RowWeight
+from app.inference.queue import Job, LaneSpec, QueuedLane, RowQueue
+
+Taken = list[tuple[int, int, int]]
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def lane(key: object) -> LaneSpec:
+    return LaneSpec(key, lambda _: {}, None, RowWeight(1, 32, 0))  # type: ignore[arg-type]
+
+
+def job(
+    loop: asyncio.AbstractEventLoop, number: int, rows: int, *, width: int = 1, deadline: float | None = None
+) -> Job:
+    """A job whose rows say whose they are."""
+    return Job(np.full((rows, width), number, np.float32), loop.create_future(), deadline, submitted=0.0)
+
+
+def take(queue: RowQueue, queued: QueuedLane, rows: int, now: float = 0.0) -> Taken:
+    """The pieces of a batch, as number of the job, start and stop."""
+    return [(int(piece.rows[0, 0]), piece.start, piece.stop) for piece in queue.take(queued, rows, now)[0]]
+
+
+def test_jobs_of_one_key_and_shape_share_a_batch(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    lanes = {id(queue.add(spec, job(loop, number, 2))) for number in range(3)}
+    assert len(lanes) == 1
+    [queued] = queue.turns()
+    assert take(queue, queued, 8) == [(0, 0, 2), (1, 0, 2), (2, 0, 2)]
+    assert not queue
+    assert queue.rows == 0
+
+
+def test_a_batch_is_shared_max_min_fairly(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    for number, rows in enumerate((20, 1, 20)):
+        queued = queue.add(spec, job(loop, number, rows))
+    assert sorted(take(queue, queued, 9)) == [(0, 0, 4), (1, 0, 1), (2, 0, 4)]
+    assert (queue.rows, queued.waiting_rows) == (32, 32)
+    assert sorted(take(queue, queued, 9)) == [(0, 4, 8), (2, 4, 9)]
+
+
+def test_keys_take_turns_and_within_them_shapes(loop: asyncio.AbstractEventLoop) -> None:
+    queue, sizes, other = RowQueue(), lane("sizes"), lane("other")
+    for number, width in ((1, 1), (2, 2), (3, 3)):
+        queue.add(sizes, job(loop, number, 2, width=width))
+    queue.add(other, job(loop, 9, 3))
+    order = []
+    while queue:
+        order.append(take(queue, queue.turns()[0], 1)[0][0])
+    assert order == [1, 9, 2, 9, 3, 9, 1, 2, 3]
+
+
+def test_jobs_that_nobody_waits_for_are_dropped(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    gone, late, wanted = job(loop, 1, 2), job(loop, 2, 3, deadline=5.0), job(loop, 3, 1, deadline=7.0)
+    for each in (gone, late, wanted):
+        queued = queue.add(spec, each)
+    gone.future.cancel()
+    pieces, dropped = queue.take(queued, 1, now=6.0)
+    assert [piece.job for piece in pieces] == [wanted]
+    assert dropped == [(gone, 2), (late, 3)]
+    assert gone.waiting_rows == late.waiting_rows == queued.waiting_rows == 0
+    assert not queue
+
+
+def test_a_removed_job_leaves_the_others_and_the_last_one_its_lane(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    first, second = job(loop, 1, 4), job(loop, 2, 1)
+    for each in (first, second):
+        queued = queue.add(spec, each)
+    assert sorted(take(queue, queued, 2)) == [(1, 0, 1), (2, 0, 1)]
+    assert queue.remove(queued, first) == 3
+    assert not queue
+    assert first.waiting_rows == 0
+
+
+def test_rows_are_counted_by_the_owner_of_their_key(loop: asyncio.AbstractEventLoop) -> None:
+    queue, one, other = RowQueue(), object(), object()
+    for key, rows in (((one, "a"), 1), ((one, "b"), 2), ((other, "a"), 4), ("loose", 8)):
+        queue.add(lane(key), job(loop, 0, rows))
+    assert (queue.rows_of(one), queue.rows_of(other), queue.rows) == (3, 4, 15)
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12), room=st.integers(1, 16))
+def test_every_row_is_taken_once_and_in_order(loop: asyncio.AbstractEventLoop, sizes: list[int], room: int) -> None:
+    queue, spec, seen = RowQueue(), lane("k"), [0] * len(sizes)
+    for number, rows in enumerate(sizes):
+        queue.add(spec, job(loop, number, rows))
+    while queue:
+        taken = take(queue, queue.turns()[0], room)
+        counts = [stop - start for _, start, stop in taken]
+        assert 0 < sum(counts) <= room
+        unfinished = [stop - start for number, start, stop in taken if stop < sizes[number]]
+        assert not unfinished or min(unfinished) >= max(counts) - 1  # nobody who wants more gets less than another
+        for number, start, stop in taken:
+            assert start == seen[number]
+            seen[number] = stop
+    assert seen == sizes
