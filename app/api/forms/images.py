@@ -57,8 +57,8 @@ class ReadingQuery(Strict):
     )
     fit: Literal["stretch", "crop"] = Field(
         "stretch",
-        description="How an image of another shape is fitted: `stretch` keeps all of it, `crop` keeps its middle. Models"
-        " of any size take the nearest lower multiple of their stride.",
+        description="How an image of another shape fits: `stretch` keeps all of it, `crop` keeps its middle."
+        " Models of any size take the nearest lower multiple of their stride.",
     )
     strict: bool = Field(
         False, description="Refuse an image of another size or mode than the model's instead of converting it."
