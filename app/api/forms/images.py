@@ -57,7 +57,7 @@ class ReadingQuery(Strict):
     )
     fit: Literal["stretch", "crop"] = Field(
         "stretch",
-        description="How an image of another shape is fitted: `stretch` keeps all of it, `crop` keeps its middle."
+        description="How an image of another shape fits: `stretch` keeps all of it, `crop` keeps its middle."
         " Models of any size take the nearest lower multiple of their stride.",
     )
     strict: bool = Field(
