@@ -53,11 +53,11 @@ class ErrorResponses:
         except asyncio.CancelledError:  # the server stops, and the time that requests have to finish is over
             if "vae.leaves" in scope:  # in a cluster, it is the client that disconnected
                 raise
-            if not Exchange.of(scope).has_begun:
+            if Exchange.of(scope).status is None:
                 cast(asyncio.Task[object], asyncio.current_task()).uncancel()
                 await problem(Overloaded, "the server is stopping", scope=scope)(scope, receive, send)
         except Exception as error:
-            if Exchange.of(scope).has_begun:
+            if Exchange.of(scope).status is not None:
                 raise
             await error_response(error, scope)(scope, receive, send)
             if not isinstance(error, _EXPECTED):

@@ -12,13 +12,15 @@ Hook = Callable[[Message], Awaitable[None]]
 class Exchange:
     """One request and its response. The middleware inside finds it in the scope and adds its hooks."""
 
-    __slots__ = ("_max_body_bytes", "_receive", "_scope", "_send", "bytes_in", "bytes_out", "hooks", "method", "status")
+    __slots__ = ("_headers", "_limit", "_receive", "_send", "bytes_in", "bytes_out", "hooks", "method", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
-        self._max_body_bytes = max_body_bytes
+        self._receive, self._send = receive, send
+        self._headers = scope["headers"]  # not the scope, which refers to this object: cycles have to be collected
+        self._limit = max_body_bytes
         self.method: str = scope.get("vae.method", scope["method"])
         self.status: int | None = None
+        """Status of the response; None until it begins."""
         self.bytes_in = self.bytes_out = 0
         self.hooks: list[Hook] = []
         """Called when the response begins, last to first: the innermost middleware's first."""
@@ -29,11 +31,6 @@ class Exchange:
         exchange: Exchange = scope["vae.exchange"]
         return exchange
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the response has begun."""
-        return self.status is not None
-
     async def receive(self) -> Message:
         """The next message from the client.
 
@@ -41,7 +38,7 @@ class Exchange:
             HTTPException: the body is larger than allowed, by its announced or its received length.
         """
         if self.bytes_in == 0:  # before anything is read, so that a client that waits for 100 Continue sends no body
-            for name, value in self._scope["headers"]:
+            for name, value in self._headers:
                 if name == b"content-length":
                     self._check(int(value))
         message = await self._receive()
@@ -50,9 +47,9 @@ class Exchange:
         return message
 
     def _check(self, size: int) -> None:
-        if size > self._max_body_bytes:
+        if size > self._limit:
             # The rest of the body is not read, so the connection cannot be used again.
-            raise HTTPException(413, f"at most {self._max_body_bytes} bytes", headers={"Connection": "close"})
+            raise HTTPException(413, f"at most {self._limit} bytes", headers={"Connection": "close"})
 
     async def send(self, message: Message) -> None:
         """Pass a message to the client; without the body, if the method is HEAD."""

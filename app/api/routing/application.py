@@ -24,7 +24,8 @@ class Application(FastAPI):
         self._routed = AsyncExitStackMiddleware(self.router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        scope["app"] = self
+        if scope["type"] != "http":  # the lifespan
             await self.router(scope, receive, send)
             return
         if scope["method"] == "HEAD":
@@ -32,7 +33,6 @@ class Application(FastAPI):
         operation = self._operations.get((scope["method"], path_below_root(scope))) or self._matching(scope)
         if operation is not None:
             scope["route"] = operation
-        scope["app"] = self
         if self.middleware_stack is None:
             self.middleware_stack = self.build_middleware_stack()
         await self.middleware_stack(scope, receive, send)

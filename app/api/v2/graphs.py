@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Path
+from fastapi import Depends, Path
 from numpy.typing import NDArray
 
 from app.api.routing.problems import documented
-from app.api.routing.state import RequestTiming
+from app.api.routing.state import RequestTiming, Server
 from app.bundle.manifest import Tensor
 from app.codecs.tensors import NAMES
 from app.errors import InvalidInput, Overloaded, UnknownModel
@@ -108,6 +108,20 @@ def find_graph(catalog: Catalog, timing: RequestTiming, name: str, version: int 
     if kind not in GRAPHS:
         raise UnknownModel("models end in .encoder or .decoder; POST /v2/repository/index lists them")
     return GraphModel(catalog.find(model, version).for_request(timing), kind)
+
+
+async def _newest_graph(server: Server, timing: RequestTiming, name: GraphPath) -> GraphModel:
+    return find_graph(server.catalog, timing, name)
+
+
+async def _graph_version(server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath) -> GraphModel:
+    return find_graph(server.catalog, timing, name, version)
+
+
+NewestGraph = Annotated[GraphModel, Depends(_newest_graph)]
+"""Of an endpoint: the graph that the path names, in its newest version."""
+GraphVersion = Annotated[GraphModel, Depends(_graph_version)]
+"""Of an endpoint: the graph that the path names, in the version that it names."""
 
 
 def all_graphs(catalog: Catalog) -> Iterator[GraphModel]:

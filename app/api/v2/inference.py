@@ -22,7 +22,7 @@ _RESPONSE = {
 }
 
 
-class NewestGraph(BaseModel):
+class GraphParameters(BaseModel):
     """The parameters of a path that names a graph in its newest version."""
 
     model_config = ConfigDict(frozen=True)
@@ -30,13 +30,13 @@ class NewestGraph(BaseModel):
     name: GraphPath
 
 
-class GraphVersion(NewestGraph):
+class GraphVersionParameters(GraphParameters):
     """The parameters of a path that names a graph in one version."""
 
     version: VersionPath
 
 
-async def infer(server: State, vae: Vae, path: NewestGraph, body: InferRequest) -> Response:
+async def infer(server: State, vae: Vae, path: GraphParameters, body: InferRequest) -> Response:
     """Run rows through a graph, in its newest version.
 
     Instead of `data`, a tensor may have the parameter `binary_data_size`, and its little-endian bytes behind the JSON,
@@ -54,7 +54,7 @@ _NEWEST = Operation(
     path="/v2/models/{name}/infer",
     operation_id="v2_model_infer",
     tag=TAG,
-    query=NewestGraph,
+    query=GraphParameters,
     find=lambda catalog, timing, path: find_graph(catalog, timing, path.name).vae,
     compute=infer,
     reader=Reader(InferBody()),
@@ -67,7 +67,7 @@ OPERATIONS = (
         _NEWEST,
         path="/v2/models/{name}/versions/{version}/infer",
         operation_id="v2_model_version_infer",
-        query=GraphVersion,
+        query=GraphVersionParameters,
         find=lambda catalog, timing, path: find_graph(catalog, timing, path.name, path.version).vae,
         description="As `v2_model_infer`, in this version.",
     ),

@@ -5,18 +5,19 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import RequestTiming, Server, State
+from app.api.routing.state import Server, State
 from app.api.v2.graphs import (
     FIND_PROBLEMS,
     READY_PROBLEMS,
     TAG,
     GraphModel,
-    GraphPath,
-    VersionPath,
+    GraphVersion,
+    NewestGraph,
     datatype,
-    find_graph,
     wire_shape,
 )
+
+_READY_PROBLEMS = FIND_PROBLEMS | READY_PROBLEMS
 
 router = APIRouter(prefix="/v2", tags=[TAG])
 
@@ -67,49 +68,39 @@ class ModelConfig(BaseModel):
 
 
 @router.get("/models/{name}", operation_id="v2_model_metadata", responses=FIND_PROBLEMS)
-async def model_metadata(server: Server, timing: RequestTiming, name: GraphPath) -> ModelMetadata:
+async def model_metadata(server: Server, graph: NewestGraph) -> ModelMetadata:
     """Inputs and outputs of a graph, in its newest version."""
-    return _metadata(server, find_graph(server.catalog, timing, name))
+    return _metadata(server, graph)
 
 
 @router.get("/models/{name}/versions/{version}", operation_id="v2_model_version_metadata", responses=FIND_PROBLEMS)
-async def model_version_metadata(
-    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
-) -> ModelMetadata:
+async def model_version_metadata(server: Server, graph: GraphVersion) -> ModelMetadata:
     """Inputs and outputs of a graph."""
-    return _metadata(server, find_graph(server.catalog, timing, name, version))
+    return _metadata(server, graph)
 
 
-@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=FIND_PROBLEMS | READY_PROBLEMS)
-async def model_ready(server: Server, timing: RequestTiming, name: GraphPath) -> ModelReady:
+@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=_READY_PROBLEMS)
+async def model_ready(server: Server, graph: NewestGraph) -> ModelReady:
     """The graph is loaded and takes rows."""
-    return _ready(server, find_graph(server.catalog, timing, name))
+    return _ready(server, graph)
 
 
-@router.get(
-    "/models/{name}/versions/{version}/ready",
-    operation_id="v2_model_version_ready",
-    responses=FIND_PROBLEMS | READY_PROBLEMS,
-)
-async def model_version_ready(
-    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
-) -> ModelReady:
+@router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_READY_PROBLEMS)
+async def model_version_ready(server: Server, graph: GraphVersion) -> ModelReady:
     """This version of the graph is loaded and takes rows."""
-    return _ready(server, find_graph(server.catalog, timing, name, version))
+    return _ready(server, graph)
 
 
 @router.get("/models/{name}/config", operation_id="v2_model_config", responses=FIND_PROBLEMS)
-async def model_config(server: Server, timing: RequestTiming, name: GraphPath) -> ModelConfig:
+async def model_config(server: Server, graph: NewestGraph) -> ModelConfig:
     """Triton's configuration of a graph, in its newest version."""
-    return _config(server, find_graph(server.catalog, timing, name))
+    return _config(server, graph)
 
 
 @router.get("/models/{name}/versions/{version}/config", operation_id="v2_model_version_config", responses=FIND_PROBLEMS)
-async def model_version_config(
-    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
-) -> ModelConfig:
+async def model_version_config(server: Server, graph: GraphVersion) -> ModelConfig:
     """Triton's configuration of a graph."""
-    return _config(server, find_graph(server.catalog, timing, name, version))
+    return _config(server, graph)
 
 
 def _ready(server: State, graph: GraphModel) -> ModelReady:

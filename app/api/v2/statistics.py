@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import RequestTiming, Server
-from app.api.v2.graphs import FIND_PROBLEMS, TAG, GraphModel, GraphPath, VersionPath, all_graphs, find_graph
+from app.api.routing.state import Server
+from app.api.v2.graphs import FIND_PROBLEMS, TAG, GraphModel, GraphVersion, NewestGraph, all_graphs
 
 router = APIRouter(prefix="/v2", tags=[TAG])
 
@@ -49,22 +49,19 @@ async def statistics(server: Server) -> Statistics:
 
 
 @router.get("/models/{name}/stats", operation_id="v2_model_statistics", responses=FIND_PROBLEMS)
-async def model_statistics(server: Server, timing: RequestTiming, name: GraphPath) -> Statistics:
+async def model_statistics(server: Server, graph: NewestGraph) -> Statistics:
     """Statistics of every version of a graph, in one server process."""
-    newest = find_graph(server.catalog, timing, name)
-    versions = server.catalog.versions(newest.vae.manifest.name)
-    graphs = [find_graph(server.catalog, timing, name, version) for version in versions]
-    return Statistics(model_stats=[_statistics(graph) for graph in graphs])
+    model = graph.vae.manifest.name
+    vaes = [server.catalog.find(model, version) for version in server.catalog.versions(model)]
+    return Statistics(model_stats=[_statistics(GraphModel(vae, graph.kind)) for vae in vaes])
 
 
 @router.get(
     "/models/{name}/versions/{version}/stats", operation_id="v2_model_version_statistics", responses=FIND_PROBLEMS
 )
-async def model_version_statistics(
-    server: Server, timing: RequestTiming, name: GraphPath, version: VersionPath
-) -> Statistics:
+async def model_version_statistics(graph: GraphVersion) -> Statistics:
     """Statistics of one version of a graph, in one server process."""
-    return Statistics(model_stats=[_statistics(find_graph(server.catalog, timing, name, version))])
+    return Statistics(model_stats=[_statistics(graph)])
 
 
 def _statistics(graph: GraphModel) -> ModelStatistics:

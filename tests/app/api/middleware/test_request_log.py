@@ -70,7 +70,7 @@ def test_a_failure_that_was_thought_of_does_so_too(
     client.app_state["server"].catalog.find().graphs.sessions.decoder = Broken()
     client.get("/sample?n=1", headers={"X-Request-ID": "that-one"})
     failure, line = [line for line in logged() if line.get("request_id") == "that-one"]
-    assert (failure["message"], failure["logger"]) == ("decoder failed", "app.api.routing.problems")
+    assert (failure["message"], failure["logger"]) == ("decoder failed", "app.api.middleware.errors")
     assert failure["exception"].endswith("app.errors.InferenceFailed: decoder failed")
     assert (line["level"], line["problem"], line["status"]) == ("error", "inference-failed", 500)
 
