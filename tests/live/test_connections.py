@@ -172,7 +172,7 @@ def test_file_descriptors_are_made_room_for(hard: int, expected: str) -> None:
     program = (
         f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, {hard}))\n"
         "import logging; logging.basicConfig()\n"
-        "from app.server.descriptors import make_room; make_room(1000); print(r.getrlimit(r.RLIMIT_NOFILE))"
+        "from app.server.sockets import raise_file_limit; raise_file_limit(1000); print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert expected in done.stdout + done.stderr

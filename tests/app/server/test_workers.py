@@ -8,7 +8,7 @@ import uvicorn
 from uvicorn.supervisors.multiprocess import SIGNALS
 
 from app.errors import BundleError
-from app.server.supervisor import Supervisor
+from app.server.workers import Supervisor
 
 
 @pytest.fixture

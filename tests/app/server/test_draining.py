@@ -11,8 +11,8 @@ import uvicorn
 import uvloop
 
 from app.security.tls import server_context
+from app.server.draining import DrainingServer
 from app.server.protocol import Protocol
-from app.server.run import Server
 from app.settings import Settings
 from tests.connections import Answer, Gate, answers, application, get
 from tests.live.test_tls import issue, trusting
@@ -20,12 +20,12 @@ from tests.live.test_tls import issue, trusting
 COUNT = 20
 
 
-def server(**options: object) -> Server:
+def server(**options: object) -> DrainingServer:
     """A server of an application that answers what it is sent, ready to start."""
     app = application(Gate(Settings()))
     config = uvicorn.Config(app, http=Protocol, ws="none", log_config=None, timeout_graceful_shutdown=20, **options)  # type: ignore[arg-type]
     config.load()
-    made = Server(config)
+    made = DrainingServer(config)
     made.lifespan = config.lifespan_class(config)
     return made
 
