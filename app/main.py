@@ -144,7 +144,7 @@ def keys_of(settings: Settings) -> Keys:
     """
     return Keys(
         api=_secret(settings.api_key),
-        several=_secret(settings.api_keys),
+        entries=_secret(settings.api_keys),
         admin=_secret(settings.admin_key),
         file=settings.keys_file,
     )

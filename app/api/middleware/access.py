@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.routing.problems import answer
 from app.api.service.pages import wants_page
 from app.errors import Forbidden, RateExceeded, Unauthorized, VaeError
-from app.security.keys import Key, Keys, check_caller
+from app.security.keys import ApiKey, Keys, check_caller
 from app.security.rates import Allowance, Rate, Rates, network
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
@@ -34,14 +34,14 @@ class Access:
         try:
             caller = self._identify(scope)
             allowance = self._rates.take(*_counted(scope, caller))
-            if allowance is not None and allowance.refused is not None:
-                raise RateExceeded("more requests than this caller may send in the time", allowance.refused)
+            if allowance is not None and allowance.retry_after is not None:
+                raise RateExceeded("more requests than this caller may send in the time", allowance.retry_after)
         except VaeError as error:
             await answer(error, Request(scope))(scope, receive, _marking(send, allowance))
         else:
             await self.app(scope, receive, _marking(send, allowance))
 
-    def _identify(self, scope: Scope) -> Key | None:
+    def _identify(self, scope: Scope) -> ApiKey | None:
         """The request's key, noted in its scope; raises Unauthorized where one is needed and there is none."""
         caller = self._keys.caller(scope["headers"])
         if self._asks:
@@ -58,7 +58,7 @@ def check_admin(request: Request) -> None:
         Unauthorized: it brings no key that the server knows.
         Forbidden: it brings one that is no admin key.
     """
-    caller: Key | None = request.scope.get("vae.caller")
+    caller: ApiKey | None = request.scope.get("vae.caller")
     if caller is None:
         raise Unauthorized("send Authorization: Bearer with an admin key")
     if not caller.is_admin:
@@ -71,7 +71,7 @@ def _is_open(scope: Scope) -> bool:
     return is_page or path in OPEN or path.startswith(OPEN_BELOW)
 
 
-def _counted(scope: Scope, caller: Key | None) -> tuple[str, Rate | None]:
+def _counted(scope: Scope, caller: ApiKey | None) -> tuple[str, Rate | None]:
     """Who a request is counted for, and the rate of its own: its key's name, or else its address."""
     if caller is not None:
         return f"key {caller.name}", caller.rate

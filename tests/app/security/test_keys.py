@@ -42,7 +42,7 @@ def test_a_key_opens(value: str) -> None:
     ],
 )
 def test_anything_else_does_not(value: str) -> None:
-    for keys in (Keys(api=KEY, admin=KEY, several=f"web:{KEY}"), Keys()):
+    for keys in (Keys(api=KEY, admin=KEY, entries=f"web:{KEY}"), Keys()):
         assert name_of(keys, value) is None
         assert keys.caller([]) is None
 
@@ -53,7 +53,7 @@ def test_the_first_of_several_headers_counts() -> None:
 
 
 def test_every_key_has_its_name_and_only_admin_keys_are_such() -> None:
-    keys = Keys(api="the-key-of-everybody", several=f"web:{KEY}, batch:sha256:{'0' * 64}", admin=OTHER)
+    keys = Keys(api="the-key-of-everybody", entries=f"web:{KEY}, batch:sha256:{'0' * 64}", admin=OTHER)
     assert [name_of(keys, f"Bearer {key}") for key in (KEY, OTHER, "the-key-of-everybody")] == [
         "web",
         "admin",
@@ -113,7 +113,7 @@ def test_a_made_key_fits_its_entry_and_is_nowhere_in_it() -> None:
 @pytest.fixture
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that are looked at each time."""
-    monkeypatch.setattr(auth, "_LOOK_SECONDS", -1)
+    monkeypatch.setattr(auth, "_CHECK_SECONDS", -1)
 
 
 def names(file: KeysFile) -> list[str]:

@@ -20,18 +20,22 @@ def test_one_too_many_is_told_when_to_come_back() -> None:
     assert [left(counted.take("a")) for _ in range(3)] == [[2], [1], [0]]
     refused = counted.take("a")
     assert refused is not None
-    assert 58 <= (refused.refused or 0) <= 60
+    assert 58 <= (refused.retry_after or 0) <= 60
     assert left(counted.take("b")) == [2]
 
 
 def test_a_window_begins_anew_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     counted, now = Rates(read_rate("2/minute")), 1000.0
     monkeypatch.setattr(rates.time, "time", lambda: now)
-    assert [allowance and allowance.refused for allowance in (counted.take("a") for _ in range(3))] == [None, None, 60]
+    assert [allowance and allowance.retry_after for allowance in (counted.take("a") for _ in range(3))] == [
+        None,
+        None,
+        60,
+    ]
     now += 59.5
     again = counted.take("a")
     assert again is not None
-    assert again.refused == 1  # and whoever waits that long gets through
+    assert again.retry_after == 1  # and whoever waits that long gets through
     now += 1
     assert left(counted.take("a")) == [1]
 
@@ -42,7 +46,7 @@ def test_several_limits_hold_together() -> None:
     counted.take("a")
     refused = counted.take("a")
     assert refused is not None
-    assert refused.refused == 1
+    assert refused.retry_after == 1
 
 
 def test_a_callers_own_rate_goes_before_the_servers() -> None:
@@ -91,7 +95,7 @@ def _take(folder: Path, times: int) -> int:
     """How many of so many requests go through."""
     counted = Rates(read_rate("100/hour"), folder)
     allowances = [counted.take("a") for _ in range(times)]
-    return sum(allowance is not None and allowance.refused is None for allowance in allowances)
+    return sum(allowance is not None and allowance.retry_after is None for allowance in allowances)
 
 
 def test_processes_count_together(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_refusal_says_what_to_send_and_repeats_nothing(client: TestClient) -> 
     assert missing.headers["www-authenticate"] == "Bearer"
     assert problem(missing, 401, "unauthorized")["detail"] == "send Authorization: Bearer"
     wrong = client.get("/models", headers={"Authorization": "Bearer a-wrong-key-of-16"})
-    assert problem(wrong, 401, "unauthorized")["detail"] == "this key is none of the server's"
+    assert problem(wrong, 401, "unauthorized")["detail"] == "this key is unknown to the server"
     assert "a-wrong-key" not in wrong.text
     assert problem(client.get("/v2/models/mnist/ready"), 401, "unauthorized")["error"]
 
