@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from app.cluster.fan_out import Models
 from app.cluster.ingress import ingress
-from app.cluster.messages import Answer, Request, answered
+from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 from app.errors import Overloaded, VaeError
 from app.main import create_app
 from app.settings import Settings
@@ -28,13 +28,13 @@ class InProcess:
     app: FastAPI
     state: Mapping[str, Any]
     replicas: list[str]
-    asked: list[Request] = field(default_factory=list)
+    asked: list[ReplicaRequest] = field(default_factory=list)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: ReplicaRequest) -> ReplicaResponse:
         self.asked.append(request)
-        return await answered(self.app, request, self.state)
+        return await call_app(self.app, request, self.state)
 
-    async def ask_all(self, request: Request, seconds: float) -> list[Answer]:
+    async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
         return [replace(await self.ask(request), replica=name) for name in self.replicas]
 
 
@@ -44,22 +44,22 @@ class Broken:
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    async def ask(self, _: Request) -> Answer:
+    async def ask(self, _: ReplicaRequest) -> ReplicaResponse:
         if self._error is not None:
             raise self._error
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def ask_all(self, _: Request, seconds: float) -> list[Answer]:
+    async def ask_all(self, _: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
         return []
 
 
-def asked(method: str, target: str, body: bytes = b"", **headers: str) -> Request:
+def asked(method: str, target: str, body: bytes = b"", **headers: str) -> ReplicaRequest:
     """A request as the ingress gets it."""
     path, _, query = target.partition("?")
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     sized = [(b"content-length", b"%d" % len(body)), *pairs]
-    return Request({"method": method, "path": path, "query_string": query.encode(), "headers": sized}, body)
+    return ReplicaRequest({"method": method, "path": path, "query_string": query.encode(), "headers": sized}, body)
 
 
 async def entered(stack: AsyncExitStack, **settings: Any) -> tuple[FastAPI, Mapping[str, Any]]:
@@ -80,21 +80,21 @@ class Cluster:
         }
         self._plain = runner.run(entered(stack, models=",".join(NAMES)))
 
-    def ask(self, *request: Any, **headers: str) -> Answer:
+    def ask(self, *request: Any, **headers: str) -> ReplicaResponse:
         """The ingress's answer."""
         for model in self.models.values():
             model.asked.clear()
         return self.ask_of(self.models, asked(*request, **headers))
 
-    def ask_of(self, models: Models, request: Request, seconds: float = 60) -> Answer:
+    def ask_of(self, models: Models, request: ReplicaRequest, seconds: float = 60) -> ReplicaResponse:
         """The answer of an ingress to these models."""
         app = ingress(models, "mnist", seconds=seconds, max_body_bytes=1000)
-        return self._runner.run(answered(app, request, {}))
+        return self._runner.run(call_app(app, request, {}))
 
-    def plain(self, *request: Any) -> Answer:
+    def plain(self, *request: Any) -> ReplicaResponse:
         """What the server of both models answers."""
         app, state = self._plain
-        return self._runner.run(answered(app, asked(*request), state))
+        return self._runner.run(call_app(app, asked(*request), state))
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +208,8 @@ def test_a_body_over_the_limit_reaches_no_model(cluster: Cluster) -> None:
 
 def test_rays_own_header_is_left_to_ray(cluster: Cluster) -> None:
     class Naming(Broken):
-        async def ask(self, _: Request) -> Answer:
-            return Answer(200, [(b"X-Request-Id", b"1"), (b"a", b"b")], b"")
+        async def ask(self, _: ReplicaRequest) -> ReplicaResponse:
+            return ReplicaResponse(200, [(b"X-Request-Id", b"1"), (b"a", b"b")], b"")
 
     answer = cluster.ask_of({"mnist": Naming()}, asked("GET", "/sample"))
     assert answer.headers[0] == (b"a", b"b")

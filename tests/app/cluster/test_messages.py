@@ -7,18 +7,18 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from app.cluster.messages import Answer, Request, answered
+from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 
 SCOPE = {"method": "GET", "path": "/vae/models", "root_path": "/vae", "query_string": b"", "headers": []}
 
 
-def received(scope: Scope, *messages: Message) -> Request:
+def received(scope: Scope, *messages: Message) -> ReplicaRequest:
     inbox = list(messages)
 
     async def receive() -> Message:
         return inbox.pop(0)
 
-    return asyncio.run(Request.received({"type": "http", **scope}, receive))
+    return asyncio.run(ReplicaRequest.read({"type": "http", **scope}, receive))
 
 
 def test_a_request_brings_its_whole_body_and_no_more_of_its_scope_than_travels() -> None:
@@ -36,14 +36,14 @@ def test_a_client_that_goes_away_is_no_request() -> None:
 
 def test_head_is_asked_as_get_and_forms_of_the_answer_are_not_asked_for() -> None:
     headers = [(b"accept", b"text/html"), (b"accept-encoding", b"gzip"), (b"authorization", b"Bearer key")]
-    request = Request(SCOPE | {"method": "HEAD", "headers": headers}, b"body").as_get()
+    request = ReplicaRequest(SCOPE | {"method": "HEAD", "headers": headers}, b"body").as_get()
     assert (request.scope["method"], request.body) == ("GET", b"body")
     assert request.scope["headers"] == [(b"authorization", b"Bearer key")]
 
 
 def test_an_answer_with_another_body_has_its_length() -> None:
-    answer = Answer(200, [(b"content-length", b"1"), (b"a", b"b")], b"x", "me").with_body(b"four")
-    assert answer == Answer(200, [(b"content-length", b"4"), (b"a", b"b")], b"four", "me")
+    answer = ReplicaResponse(200, [(b"content-length", b"1"), (b"a", b"b")], b"x", "me").with_body(b"four")
+    assert answer == ReplicaResponse(200, [(b"content-length", b"4"), (b"a", b"b")], b"four", "me")
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +54,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def test_an_application_is_asked() -> None:
-    answer = asyncio.run(answered(echo, Request(SCOPE, b"abc"), {"more": b"d"}))
-    assert answer == Answer(201, [(b"a", b"b")], b"abcd")
+    answer = asyncio.run(call_app(echo, ReplicaRequest(SCOPE, b"abc"), {"more": b"d"}))
+    assert answer == ReplicaResponse(201, [(b"a", b"b")], b"abcd")
 
 
 def failing(after: int) -> Any:
@@ -77,11 +77,11 @@ def failing(after: int) -> Any:
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_what_fails_before_the_end_of_its_answer_has_none(after: int) -> None:
     with pytest.raises(ValueError, match="broken"):
-        asyncio.run(answered(failing(after), Request(SCOPE), {}))
+        asyncio.run(call_app(failing(after), ReplicaRequest(SCOPE), {}))
 
 
 def test_what_fails_behind_its_answer_is_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    assert asyncio.run(answered(failing(3), Request(SCOPE), {})).body == b"ab"
+    assert asyncio.run(call_app(failing(3), ReplicaRequest(SCOPE), {})).body == b"ab"
     assert "broken" in caplog.text
 
 
@@ -91,7 +91,7 @@ def test_an_application_that_waits_for_a_departure_can_be_cancelled() -> None:
         await receive()
 
     async def cancelled() -> None:
-        task = asyncio.create_task(answered(wait, Request(SCOPE), {}))
+        task = asyncio.create_task(call_app(wait, ReplicaRequest(SCOPE), {}))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -6,11 +6,11 @@ import json
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
-from app.cluster.messages import Answer, Request, answered
+from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 from app.cluster.proxy import middlewares
 
 
-def through(inner: Response | None, path: str = "/sample") -> Answer:
+def through(inner: Response | None, path: str = "/sample") -> ReplicaResponse:
     """The answer of a proxy that says this, or nothing."""
     (middleware,) = middlewares()
 
@@ -18,8 +18,8 @@ def through(inner: Response | None, path: str = "/sample") -> Answer:
         if inner is not None:
             await inner(*connection)  # type: ignore[arg-type]
 
-    request = Request({"method": "GET", "path": path, "query_string": b"", "headers": []})
-    return asyncio.run(answered(middleware.cls(proxy, *middleware.args, **middleware.kwargs), request, {}))
+    request = ReplicaRequest({"method": "GET", "path": path, "query_string": b"", "headers": []})
+    return asyncio.run(call_app(middleware.cls(proxy, *middleware.args, **middleware.kwargs), request, {}))
 
 
 @pytest.mark.parametrize(
