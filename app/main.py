@@ -119,7 +119,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing:
     rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(problems.Problems)
-    if settings.asks_for_keys or keys or rates:
+    if settings.asks_for_keys or keys or settings.rate_limit:
         app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
     app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
     if settings.cors_origins:

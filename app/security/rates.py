@@ -80,10 +80,6 @@ class Rates:
         self._path = ":memory:" if folder is None else str(folder / FILE)
         self._until_sweep = _SWEEP
 
-    def __bool__(self) -> bool:
-        """Whether there is a rate for callers without one of their own."""
-        return self._rate is not None
-
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
         """Count one request of `caller` against `rate` or the server's rate.
 

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -183,18 +183,16 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _shared_folder(processes: int) -> Iterator[str]:
+def _shared_folder(processes: int) -> TemporaryDirectory[str]:
     """Make a temporary directory in which the processes add up their metrics."""
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(TemporaryDirectory(prefix="vaeserve-"))
-            check_room(Path(folder), processes)
-        except OSError as error:
-            raise StartupError(
-                f"VAE_WORKERS above 1 needs room in a temporary directory, which TMPDIR may name: {error}"
-            ) from None
-        yield folder
+    try:
+        folder = TemporaryDirectory(prefix="vaeserve-")
+        check_room(Path(folder.name), processes)
+    except OSError as error:
+        raise StartupError(
+            f"VAE_WORKERS above 1 needs room in a temporary directory, which TMPDIR may name: {error}"
+        ) from None
+    return folder
 
 
 def _tune_garbage_collector() -> None:

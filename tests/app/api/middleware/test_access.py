@@ -164,7 +164,7 @@ def test_who_asks_for_keys(make_client: Make, tmp_path: Path) -> None:
 def test_a_file_of_keys_is_rotated_without_a_restart(
     make_client: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_LOOK_SECONDS", -1)
+    monkeypatch.setattr(auth, "_CHECK_SECONDS", -1)
     keys = tmp_path / "keys"
     keys.write_text(f"web:{KEY}\n")
     client = make_client(keys_file=keys)
