@@ -1,4 +1,4 @@
-"""The way into the cluster, before models that answer in this process."""
+"""The ingress of the cluster, with models that run in this process."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ NAMES = ["mnist", "mnist-2d"]
 
 @dataclass
 class InProcess:
-    """One model's replicas: an application of this process, which counts as several."""
+    """The replicas of one model: one application in this process, which stands for all of them."""
 
     app: FastAPI
     state: Mapping[str, Any]
@@ -39,7 +39,7 @@ class InProcess:
 
 
 class Broken:
-    """Replicas that do not answer."""
+    """Replicas that fail or never respond."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -63,7 +63,7 @@ def asked(method: str, target: str, body: bytes = b"", **headers: str) -> Replic
 
 
 async def entered(stack: AsyncExitStack, **settings: Any) -> tuple[FastAPI, Mapping[str, Any]]:
-    """A started application and what its lifespan gave."""
+    """A started application and the state of its lifespan."""
     app = create_app(Settings(models_dir=MODELS, **settings))
     started: Any = app.router.lifespan_context(app)
     return app, await stack.enter_async_context(started)
@@ -81,18 +81,18 @@ class Cluster:
         self._plain = runner.run(entered(stack, models=",".join(NAMES)))
 
     def ask(self, *request: Any, **headers: str) -> ReplicaResponse:
-        """The ingress's answer."""
+        """The response of the ingress."""
         for model in self.models.values():
             model.asked.clear()
         return self.ask_of(self.models, asked(*request, **headers))
 
     def ask_of(self, models: Models, request: ReplicaRequest, seconds: float = 60) -> ReplicaResponse:
-        """The answer of an ingress to these models."""
+        """The response of an ingress of these models."""
         app = ingress(models, "mnist", seconds=seconds, max_body_bytes=1000)
         return self._runner.run(call_app(app, request, {}))
 
     def plain(self, *request: Any) -> ReplicaResponse:
-        """What the server of both models answers."""
+        """The response of the server of both models."""
         app, state = self._plain
         return self._runner.run(call_app(app, asked(*request), state))
 
@@ -116,7 +116,7 @@ def cluster() -> Iterator[Cluster]:
         ("/nowhere", "mnist"),
     ],
 )
-def test_one_model_is_asked_and_what_it_says_is_the_answer(cluster: Cluster, target: str, name: str) -> None:
+def test_a_request_goes_to_one_model_and_its_response_is_returned(cluster: Cluster, target: str, name: str) -> None:
     answer, plain = cluster.ask("GET", target), cluster.plain("GET", target)
     assert [it for it, model in cluster.models.items() if model.asked] == [name]
     assert (answer.status, answer.body) == (plain.status, plain.body)
@@ -153,7 +153,7 @@ def test_statistics_are_of_every_graph(cluster: Cluster) -> None:
     assert counted[0] == counted[1]
 
 
-def test_that_the_ingress_lives_is_no_models_word(cluster: Cluster) -> None:
+def test_liveness_is_answered_by_the_ingress_itself(cluster: Cluster) -> None:
     cluster.ask("GET", "/health/live")
     assert not any(model.asked for model in cluster.models.values())
 
@@ -194,7 +194,7 @@ def test_failures_are_problem_documents(cluster: Cluster, error: VaeError, statu
     assert b"replica failed" not in answer.body
 
 
-def test_what_is_not_answered_in_time_is_given_up(cluster: Cluster) -> None:
+def test_a_request_without_a_response_in_time_gets_504(cluster: Cluster) -> None:
     answer = cluster.ask_of({"mnist": Broken()}, asked("GET", "/sample"), seconds=0.05)
     assert (answer.status, json.loads(answer.body)["detail"]) == (504, "no answer in time")
 

@@ -1,4 +1,4 @@
-"""What Ray's proxy says by itself becomes a problem document, and nothing else does."""
+"""The errors of Ray's own proxy become problem documents; other responses stay as they are."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from app.cluster.proxy import middlewares
 
 
 def through(inner: Response | None, path: str = "/sample") -> ReplicaResponse:
-    """The answer of a proxy that says this, or nothing."""
+    """The response of a proxy that sends `inner`, or nothing."""
     (middleware,) = middlewares()
 
     async def proxy(*connection: object) -> None:
@@ -32,7 +32,7 @@ def through(inner: Response | None, path: str = "/sample") -> ReplicaResponse:
         (PlainTextResponse("Path not found", 404), 404),
     ],
 )
-def test_the_proxys_own_words_are_replaced(inner: Response | None, status: int) -> None:
+def test_the_proxys_own_errors_are_replaced(inner: Response | None, status: int) -> None:
     answer = through(inner)
     headers = dict(answer.headers)
     assert (answer.status, headers[b"content-type"]) == (status, b"application/problem+json")

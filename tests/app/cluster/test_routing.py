@@ -1,4 +1,4 @@
-"""Which model a request is for."""
+"""Which model a request names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rates: what a caller may send in a time, told in headers, and counted for all processes together."""
+"""Rate limits: counted for each caller, shared between processes, reported in headers."""
 
 import multiprocessing
 import sqlite3
@@ -15,7 +15,7 @@ def left(allowance: rates.Allowance | None) -> list[int]:
     return [remaining for _, remaining, _ in allowance.windows]
 
 
-def test_one_too_many_is_told_when_to_come_back() -> None:
+def test_a_request_over_the_limit_gets_a_time_to_wait() -> None:
     counted = Rates(read_rate("3/minute"))
     assert [left(counted.take("a")) for _ in range(3)] == [[2], [1], [0]]
     refused = counted.take("a")
@@ -35,7 +35,7 @@ def test_a_window_begins_anew_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -
     now += 59.5
     again = counted.take("a")
     assert again is not None
-    assert again.retry_after == 1  # and whoever waits that long gets through
+    assert again.retry_after == 1  # a caller that waits that long is allowed
     now += 1
     assert left(counted.take("a")) == [1]
 
@@ -73,7 +73,7 @@ def test_the_headers_are_those_of_the_drafts() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "fast", "10", "10/eon", "0/minute", "-1/minute", "10/minute;", "1/second;x"])
-def test_what_is_no_rate(text: str) -> None:
+def test_malformed_rates_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a rate is such as 600/minute"):
         read_rate(text)
 
@@ -87,12 +87,12 @@ def test_what_is_no_rate(text: str) -> None:
         ("a socket", "a socket"),
     ],
 )
-def test_who_is_counted_as_one(host: str, counted: str) -> None:
+def test_an_ipv6_network_counts_as_one_caller(host: str, counted: str) -> None:
     assert network(host) == counted
 
 
 def _take(folder: Path, times: int) -> int:
-    """How many of so many requests go through."""
+    """How many of these requests are allowed."""
     counted = Rates(read_rate("100/hour"), folder)
     allowances = [counted.take("a") for _ in range(times)]
     return sum(allowance is not None and allowance.retry_after is None for allowance in allowances)
@@ -115,7 +115,7 @@ def test_windows_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest
     database.close()
 
 
-def test_what_cannot_be_counted_is_answered_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_that_cannot_be_counted_is_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counted = Rates(read_rate("1/hour"), tmp_path)
     counted.take("b")
     with sqlite3.connect(tmp_path / rates.FILE) as database:
@@ -125,9 +125,7 @@ def test_what_cannot_be_counted_is_answered_all_the_same(tmp_path: Path, caplog:
     assert "a request is not counted" in caplog.text
 
 
-def test_without_a_place_for_counts_requests_are_answered_all_the_same(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_requests_are_allowed_if_the_counts_cannot_be_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counted = Rates(read_rate("1/hour"), tmp_path / "none")
     assert [counted.take("a") for _ in range(3)] == [None] * 3
     assert "a request is not counted" in caplog.text
