@@ -212,10 +212,9 @@ class Protocol(HttpToolsProtocol):
         if size > self._limits.max_header_bytes:
             self._stop_parsing(*self._headers_too_large())
 
-    def _stop_parsing(self, *refusal: *Refusal) -> None:
+    def _stop_parsing(self, error: type[VaeError], detail: str, reason: str) -> None:
         """Raise in a callback of the parser, whereupon uvicorn calls `send_400_response`."""
-        self._parse_refusal = refusal
-        error, detail, _ = refusal
+        self._parse_refusal = error, detail, reason
         raise error(detail)
 
     def _refuse(self, error: type[VaeError], detail: str, reason: str) -> None:

@@ -165,7 +165,7 @@ def _exit(settings: Settings, error: StartupError) -> NoReturn:
 
 
 def _uvicorn_options(settings: Settings) -> dict[str, Any]:
-    has_tls = settings.tls_certificate is not None
+    certificate, key = settings.tls_certificate, settings.tls_key
     return {
         "host": settings.host,
         "port": settings.port,
@@ -176,7 +176,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
         "server_header": False,
         "http": Protocol,
         "forwarded_allow_ips": settings.trusted_proxies,
-        "ssl_context_factory": partial(server_context, settings.tls_certificate, settings.tls_key) if has_tls else None,
+        "ssl_context_factory": None if certificate is None else partial(server_context, certificate, key),
         "ws": "none",  # a WebSocket would leave the protocol and its limits
         "log_config": None,  # `logs.configure` has configured every logger
         "access_log": False,  # the request log is the application's
