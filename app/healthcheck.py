@@ -1,7 +1,8 @@
-"""`python -m app.healthcheck`: whether the server of this container is ready. Its exit status is 0 if it is, else 1.
+"""`python -m app.healthcheck`: exit with status 0 if the server in this container is ready, else with 1.
 
-Asks over loopback as `VAE_HOST`, `VAE_PORT` and `VAE_TLS_CERTIFICATE` say. Stdlib only and not even the settings: it is
-started every few seconds, and importing them would take longer than the question.
+Sends one request over loopback, to the address in `VAE_HOST` and `VAE_PORT`, with TLS if `VAE_TLS_CERTIFICATE` is set.
+Imports the standard library only: it runs every few seconds, and importing the settings would take longer than the
+request.
 """
 
 import os
@@ -10,17 +11,17 @@ import sys
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 TIMEOUT = 4
-"""Seconds that the server has to answer; less than the time that the container's check is given."""
+"""Maximum seconds to wait for the server; less than the timeout of the HEALTHCHECK in the Dockerfile."""
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-"""Where a server that listens on every address is asked."""
+"""The loopback addresses of servers that listen on all addresses."""
 
 
 def main() -> None:
-    """Ask once; says why where the answer is no."""
+    """Send the request; print the reason if the server is not ready."""
     host = os.environ.get("VAE_HOST", "127.0.0.1")
     connection = _connection(_LOOPBACK.get(host, host), int(os.environ.get("VAE_PORT", "8000")))
     try:
-        connection.request("GET", "/health/ready")  # without VAE_ROOT_PATH, which the proxy takes off
+        connection.request("GET", "/health/ready")  # without VAE_ROOT_PATH, which the proxy strips
         status = connection.getresponse().status
     except (OSError, HTTPException) as error:
         sys.exit(f"no answer: {error}")
@@ -29,11 +30,11 @@ def main() -> None:
 
 
 def _connection(host: str, port: int) -> HTTPConnection:
-    """A connection to be made; unlike urllib's, it asks no proxy that the environment names."""
+    """Return a connection, not yet open; unlike urllib, it ignores proxies in the environment."""
     if not os.environ.get("VAE_TLS_CERTIFICATE"):
         return HTTPConnection(host, port, timeout=TIMEOUT)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # the certificate is of the public name, and who answers on loopback is known
+    context.check_hostname = False  # the certificate names the public host
     context.verify_mode = ssl.CERT_NONE
     return HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
 

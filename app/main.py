@@ -1,19 +1,19 @@
-"""`create_app(settings)`: composition and lifespan, nothing else."""
+"""`create_app(settings)`: compose the application from its parts."""
 
 import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app import __version__
-from app.api import operations
+from app.api import MANAGEMENT, ROUTERS, V2_ROUTERS
 from app.api.middleware.access import Access
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchanges
@@ -24,8 +24,7 @@ from app.api.routing import problems
 from app.api.routing.application import Application
 from app.api.routing.disconnect import DisconnectWatcher
 from app.api.routing.state import State
-from app.api.service import manage, models, service
-from app.api.v2 import index, inference, metadata, repository, server, statistics
+from app.api.service import service
 from app.cache import Cache
 from app.errors import REFUSALS
 from app.inference.batcher import Batcher
@@ -36,7 +35,6 @@ from app.metrics.collectors import Sources
 from app.metrics.processes import shared_folder
 from app.security.keys import Keys
 from app.security.rates import Rates, read_rate
-from app.server.reload import reloads_on_hangup
 from app.settings import Settings
 from app.vae.catalog import Catalog, load_catalog
 
@@ -45,30 +43,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROUTERS = (operations, models, service)
-V2_ROUTERS = (server, statistics, metadata, inference, index)
-"""The Open Inference Protocol; `/v2/models/stats` is looked at before `/v2/models/{name}`."""
-MANAGEMENT = (manage, repository)
-"""What there is only where there are admin keys, and a request reaches all that serves."""
-
-
-def check_models(settings: Settings) -> None:
-    """Load every model, and let go of them.
-
-    Raises:
-        StartupError: a bundle or a setting is wrong; one sentence for the operator.
-    """
-    _load(settings, Batcher())
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]
 
 
 def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed: bool = True) -> FastAPI:
-    """The application, with every model loaded; its requests are traced where there is a `tracing`.
+    """Create the application, with every model loaded.
 
-    Where it is not `managed` there are no management routes, whatever keys there are: others serve the same models, and
-    it does not know of them.
+    Requests are traced if `tracing` is given. Without `managed` there are no management routes, whatever keys there
+    are: for a process that shares its models with others.
 
     Raises:
-        StartupError: a bundle or a setting is wrong; one sentence for the operator.
+        StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.
     """
     metrics = Metrics()
     batcher = Batcher(
@@ -80,17 +65,40 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         wait_seconds=settings.wait_seconds,
     )
     catalog = _load(settings, batcher)
-    sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=_refusals(), connections=set())
-    metrics.read_from(sources, _build(catalog))
-    keys = keys_of(settings)
-    rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
+    refused = Counter({kind.slug: 0 for kind in problems.kinds() if kind.status in REFUSALS})
+    sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=refused, connections=set())
+    metrics.read_from(sources, _build_info(catalog))
+    app = Application(
+        title="vaeserve",
+        version=__version__,
+        summary="Encode, decode, sample and interpolate with variational autoencoders.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=_lifespan(settings, sources, tracing),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to any host that the client names
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own sees few of our requests
+    )
+    for module in (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if managed and settings.has_management else ())):
+        app.router.routes += module.router.routes  # `include_router` would match every request twice
+    app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
+    app.mount("/static", service.assets)
+    problems.install(app)
+    _add_middleware(app, settings, metrics, tracing)
+    openapi.install(app)
+    return app
+
+
+def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -> Lifespan:
+    """Return the lifespan that gives the typed state to every request, and closes everything at the end."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         decoding = ThreadPoolExecutor(settings.slot_count, thread_name_prefix="decoding")
         state = State(
             limits=settings,
-            catalog=catalog,
+            catalog=sources.catalog,
             cache=sources.cache,
             watcher=DisconnectWatcher(settings.request_seconds),
             decoding=decoding,
@@ -98,32 +106,20 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
             connections=sources.connections,
             workers=settings.workers,
         )
-        with reloads_on_hangup(catalog) if settings.workers == 1 else nullcontext():
-            yield {"server": state}
-        await catalog.close()
+        yield {"server": state}
+        await sources.catalog.close()
         decoding.shutdown(wait=False, cancel_futures=True)
         if tracing is not None:
             await tracing.close()
 
-    app = Application(
-        title="vaeserve",
-        version=__version__,
-        summary="Encode, decode, sample and interpolate with variational autoencoders.",
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        lifespan=lifespan,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,  # the redirect would go to whatever host the client named
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own sees few of our requests
-    )
-    routers = (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if managed and settings.has_management else ()))
-    for module in routers:
-        app.router.routes += module.router.routes  # included, they would be looked up twice a request
-    app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
-    app.mount("/static", service.assets)
-    # Starlette puts each before the ones added earlier: the innermost comes first here.
-    if settings.asks_for_keys or keys or rates:
+    return lifespan
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing: "Tracing | None") -> None:
+    """Add the middleware, innermost first."""
+    keys = keys_of(settings)
+    rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
+    if settings.asks_for_keys or keys or settings.rate_limit:
         app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
     app.add_middleware(ErrorResponses)
     app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
@@ -131,19 +127,26 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
     app.add_middleware(Exchanges, max_body_bytes=settings.max_body_bytes)
-    openapi.install(app)
-    return app
+
+
+def check_models(settings: Settings) -> None:
+    """Load every model, and discard it.
+
+    Raises:
+        StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.
+    """
+    _load(settings, Batcher())
 
 
 def keys_of(settings: Settings) -> Keys:
-    """The keys that callers may bring.
+    """Return the keys that the server accepts.
 
     Raises:
-        StartupError: an entry is none, or the file cannot be read.
+        StartupError: an entry is malformed, or the keys file cannot be read.
     """
     return Keys(
         api=_secret(settings.api_key),
-        several=_secret(settings.api_keys),
+        entries=_secret(settings.api_keys),
         admin=_secret(settings.admin_key),
         file=settings.keys_file,
     )
@@ -154,7 +157,10 @@ def _secret(value: SecretStr | None) -> str | None:
 
 
 def tracing_from_environment() -> "Tracing | None":
-    """Spans that go where the standard OTEL_* variables say; None where they say nothing, or the extra is missing."""
+    """Return an exporter of spans as the OTEL_* variables describe it; None without them or without the extra `otel`.
+
+    OpenTelemetry is imported only if a variable asks for it.
+    """
     endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     is_off = (
         os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
@@ -169,17 +175,11 @@ def tracing_from_environment() -> "Tracing | None":
     return tracing.exported()
 
 
-def _refusals() -> Counter[str]:
-    """None yet, of each kind."""
-    return Counter({kind.slug: 0 for kind in problems.kinds() if kind.status in REFUSALS})
-
-
-def _build(catalog: Catalog) -> dict[str, str]:
-    """What is running."""
-    provider = catalog.find().execution_provider
+def _build_info(catalog: Catalog) -> dict[str, str]:
+    """Return the versions of what is running, for the metric `vae_build_info`."""
     return {
         "version": __version__,
-        "execution_provider": provider,
+        "execution_provider": catalog.find().execution_provider,
         "onnxruntime": VERSION,
         "python": platform.python_version(),
     }

@@ -1,4 +1,4 @@
-"""Settings: `VAE_*` variables, read once at start-up and passed in. The README lists every one of them."""
+"""The server's settings: `VAE_*` environment variables, read once at start-up and passed in."""
 
 import os
 import re
@@ -11,12 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import StartupError
 from app.security.rates import read_rate
 
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-def _key_or_none(key: SecretStr | None) -> SecretStr | None:
-    """A key that a header can carry as it is; an empty one is none."""
+def _check_key(key: SecretStr | None) -> SecretStr | None:
+    """Check that a header can carry the key; an empty key counts as none."""
     if key is None or not key.get_secret_value():
         return None
     if not re.fullmatch("[!-~]{16,}", key.get_secret_value()):
@@ -24,141 +21,151 @@ def _key_or_none(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
-def _without_end(path: str) -> str:
-    """A path prefix as ASGI has it: it begins with a slash and does not end with one."""
+def _check_path_prefix(path: str) -> str:
+    """Return the prefix as ASGI expects it: with a slash at its beginning and none at its end."""
     path = path.rstrip("/")
     if path and not re.fullmatch("(/[^/?#\\s]+)+", path):
-        raise ValueError("a path such as /vae")
+        raise ValueError("a path prefix is such as /vae")
     return path
 
 
-def _rate_or_empty(rate: str) -> str:
+def _check_rate(rate: str) -> str:
+    """Check that a rate can be parsed, unless it is empty."""
     if rate:
         read_rate(rate)
     return rate
 
 
-def _origins(text: str) -> str:
-    """Origins as browsers send them."""
+def _check_origins(text: str) -> str:
+    """Check origins, which browsers send without a path."""
     for origin in filter(None, text.split(",")):
         if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin.strip()):
             raise ValueError("an origin is such as https://example.org, without a path")
     return text
 
 
-Key = Annotated[SecretStr | None, AfterValidator(_key_or_none)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Secret = Annotated[SecretStr | None, AfterValidator(_check_key)]
 File = Annotated[Path | None, BeforeValidator(lambda path: path or None)]
-"""An empty path is none, as compose files pass on what is not set; it would be the working directory."""
+"""A path, or None for the empty string, which compose files pass for a variable that is not set."""
 
-_ELSEWHERE = {"VAE_DATA_DIR", "VAE_URL"}  # read by `python -m training` and by the command line
+_OTHER_VARIABLES = {"VAE_DATA_DIR", "VAE_URL"}
+"""Variables of `python -m training` and of the command line."""
 
 
 class Settings(BaseSettings):
-    """The settings of one server. Field `host` is the variable `VAE_HOST`, and so on."""
+    """The settings of one server. The field `host` is the variable `VAE_HOST`, and so on."""
 
     model_config = SettingsConfigDict(env_prefix="VAE_", frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port to listen on; 0 takes a free one.")
-    root_path: Annotated[str, AfterValidator(_without_end)] = Field(
+    root_path: Annotated[str, AfterValidator(_check_path_prefix)] = Field(
         "", description="Path prefix that a reverse proxy strips, such as `/vae`."
     )
-    workers: Positive = Field(1, description="Server processes.")
+    workers: Positive = Field(1, description="Number of server processes.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
-        "info", description="Least level logged."
+        "info", description="Lowest level that is logged."
     )
-    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
-    shutdown_seconds: Positive = Field(30, description="Time that accepted requests get to end after SIGTERM.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: `text` for people, `json` for one JSON object a line."
+    )
+    shutdown_seconds: Positive = Field(
+        30, description="Seconds that running requests have to finish after SIGTERM; then they get 503."
+    )
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, `<name>/<version>/manifest.json`.")
-    models: str = Field(
-        "", description="Names of the models to serve, comma between them; all of the directory if empty."
-    )
+    models: str = Field("", description="Names of the models to serve, separated by commas; empty serves all of them.")
     default_model: str = Field(
-        "mnist", description="Model of a request that names none; a lone model needs no setting."
+        "mnist", description="Model for requests that name none; not needed if there is only one model."
     )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where ONNX Runtime runs: `auto` takes CUDA where it is there; `cuda` insists."
+        "auto",
+        description="Where ONNX Runtime runs: `auto` takes CUDA if it is usable, else the CPU; `cuda` requires CUDA.",
     )
     slots: Annotated[int, Field(ge=0)] = Field(
-        0, description="Batches that a worker runs at once; 0 shares out the CPUs."
+        0, description="Batches that each worker runs at once; 0 divides the CPUs by workers and threads."
     )
-    threads: Positive = Field(1, description="ONNX Runtime threads a slot.")
-    queue_seconds: Seconds = Field(30, description="Longest wait for a slot; then 504.")
+    threads: Positive = Field(1, description="ONNX Runtime threads of each slot.")
+    queue_seconds: Seconds = Field(30, description="Maximum seconds that rows wait for a slot; then 504.")
     wait_seconds: Seconds = Field(
-        2,
-        description="Longest wait that a request is let in for, by measured latency; beyond it requests are refused"
-        " with 503.",
+        2, description="Reject requests with 503 if their predicted wait for a slot exceeds this many seconds."
     )
-    batch_rows: Positive = Field(512, description="Most rows in one batch; measured latency sets it lower.")
+    batch_rows: Positive = Field(512, description="Maximum rows of one batch; measured latency may lower it.")
     batch_seconds: Seconds = Field(
-        0.01, description="About the longest time that one batch may take, by the latency measured at start-up."
+        0.01, description="Target for the duration of one batch, in seconds, by the latency measured at start-up."
     )
     queue_rows: Positive = Field(
         4096,
-        description="Most rows waiting; beyond it requests are refused with 503, and with 422 those that need more at"
-        " once. An image of more than 64 KiB counts as several rows, in a batch, too.",
+        description="Maximum rows that wait for a slot; above it requests are rejected with 503, and with 422 if a"
+        " request alone needs more. An image of more than 64 KiB counts as several rows, in a batch, too.",
     )
     tile_side: Annotated[int, Field(ge=64, le=8192)] = Field(
         512,
-        description="Longest side, in pixels, that goes through a model of any size at once; larger images and their"
-        " latents go through in overlapping tiles.",
+        description="Maximum side, in pixels, that a model of any size runs in one piece; larger images and their"
+        " latents are split into overlapping tiles.",
     )
 
     auth: Literal["auto", "keys", "none"] = Field(
-        "auto", description="Whether requests need a key: `auto` asks for one where there are any beside the admin key."
+        "auto", description="Whether requests need a key: `auto` requires one if any key but the admin key is set."
     )
-    api_key: Key = Field(None, description="The one key of all callers, 16 characters or more.")
+    api_key: Secret = Field(None, description="A key that all callers share, of 16 characters or more.")
     api_keys: SecretStr | None = Field(
         None, description="Several keys with names for the log: `web:KEY,batch:KEY`, or `web:sha256:HASH`."
     )
     keys_file: File = Field(
-        None, description="File of keys, one a line; it is read again when it changes. `vaeserve key` writes it."
+        None, description="File of keys, one a line, read again when it changes; `vaeserve key` writes it."
     )
-    admin_key: Key = Field(
+    admin_key: Secret = Field(
         None,
-        description="Key that opens the management routes, too; without one, and without a keys file, there are none.",
+        description="Key that also opens the management routes; these exist only with an admin key or a keys file.",
     )
-    rate_limit: Annotated[str, AfterValidator(_rate_or_empty)] = Field(
+    rate_limit: Annotated[str, AfterValidator(_check_rate)] = Field(
         "",
-        description="Requests that a key, or without keys an address, may send: `600/minute`, `20/second;600/minute`.",
+        description="Maximum requests of each key or, without keys, of each address: `600/minute`,"
+        " `20/second;600/minute`.",
     )
-    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
-        "", description="Origins whose pages may use the server, between commas, or `*`; without, their own alone."
+    cors_origins: Annotated[str, AfterValidator(_check_origins)] = Field(
+        "",
+        description="Origins whose pages may use the server, separated by commas, or `*`; empty means its own only.",
     )
-    tls_certificate: File = Field(None, description="Certificate chain, PEM: the server then speaks HTTPS alone.")
-    tls_key: File = Field(None, description="The certificate's private key, PEM, where it is in a file of its own.")
+    tls_certificate: File = Field(None, description="Certificate chain in PEM; the server then speaks only HTTPS.")
+    tls_key: File = Field(None, description="Private key of the certificate in PEM, if it is in a file of its own.")
     trusted_proxies: str = Field(
-        "127.0.0.1", description="Addresses of proxies whose X-Forwarded-For and -Proto are believed, between commas."
+        "127.0.0.1",
+        description="Addresses of proxies whose X-Forwarded-For and -Proto headers are trusted, separated by commas.",
     )
 
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
-        32 * 2**20, description="Memory for answers that need not be computed again; 0 keeps none."
+        32 * 2**20, description="Maximum bytes of cached responses in memory; 0 turns the cache off."
     )
     max_connections: Positive = Field(
-        1000, description="Most open connections of a worker; beyond it a new one is refused with 503."
+        1000, description="Maximum open connections of each worker; further ones are refused with 503."
     )
     max_header_bytes: Positive = Field(
-        32 * 2**10, description="Largest request line and headers; they are stopped while they stream."
+        32 * 2**10, description="Maximum bytes of a request line and its headers, checked while they arrive; then 431."
     )
     receive_seconds: Seconds = Field(
-        60, description="Longest time for a request to arrive, and for a new connection to send one; then 408."
+        60, description="Maximum seconds for a request to arrive, and for a new connection to send one; then 408."
     )
     request_seconds: Seconds = Field(
-        60, description="Longest time to answer a request that has arrived; then 504, and its work is dropped."
+        60, description="Maximum seconds to answer a request that has arrived; then 504, and its work is cancelled."
     )
     send_seconds: Seconds = Field(
-        60, description="Longest time that a client may leave an answer unread; then its connection is closed."
+        60, description="Maximum seconds that a client may leave a response unread; then its connection is closed."
     )
-    max_rows: Positive = Field(256, description="Most images or latents in one request, and most samples.")
-    max_draws: Positive = Field(32_768, description="Most draws of one `/score`: its `k` times its images.")
-    max_steps: Annotated[int, Field(ge=2)] = Field(64, description="Most interpolation steps between two points.")
-    max_manifold: Positive = Field(32, description="Most pictures along one side of the manifold.")
-    max_body_bytes: Positive = Field(32 * 2**20, description="Largest request body; it is stopped while it streams.")
+    max_rows: Positive = Field(256, description="Maximum images, latents or samples of one request.")
+    max_draws: Positive = Field(32_768, description="Maximum draws of one `/score`: its `k` times its images.")
+    max_steps: Annotated[int, Field(ge=2)] = Field(64, description="Maximum interpolation steps between two points.")
+    max_manifold: Positive = Field(32, description="Maximum images along one side of the manifold.")
+    max_body_bytes: Positive = Field(
+        32 * 2**20, description="Maximum bytes of a request body, checked while it arrives; then 413."
+    )
     max_pixels: Positive = Field(
         2**24,
-        description="Most pixels in the received pictures of a request, checked before they are decoded, and in the"
-        " images that it makes.",
+        description="Maximum pixels of all images that a request sends, checked before they are decoded, and of all"
+        " images that it generates.",
     )
 
     @property
@@ -170,28 +177,28 @@ class Settings(BaseSettings):
 
     @property
     def has_management(self) -> bool:
-        """Whether there are management routes: where there are admin keys, or may be."""
+        """Whether there are management routes: if there is an admin key, or a keys file, which may hold one."""
         return self.admin_key is not None or self.keys_file is not None
 
     @property
     def chosen_models(self) -> frozenset[str]:
-        """The names in `models`; none, if all are to be served."""
+        """The names in `models`; empty if all models are served."""
         return frozenset(filter(None, (name.strip() for name in self.models.split(","))))
 
     @property
     def slot_count(self) -> int:
-        """Slots of each worker, so that workers x slots x threads do not exceed the CPUs that they may use."""
+        """Slots of each worker. By default, workers x slots x threads do not exceed the CPUs of the process."""
         return self.slots or max(1, available_cpus() // (self.workers * self.threads))
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use: its affinity, bounded by its cgroup's quota."""
+    """Return the CPUs that this process may use: those of its affinity, bounded by the quota of its cgroup."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, int(_cgroup_quota() or affinity)))
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs' worth of time that the container's cgroup allows (v2, then v1); None without a limit."""
+    """Return the container's CPU quota in CPUs, from cgroup v2 or v1; None without a limit."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
@@ -199,12 +206,12 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
             quota = (root / "cpu/cpu.cfs_quota_us").read_text()
             period = (root / "cpu/cpu.cfs_period_us").read_text()
         return float(quota) / float(period) if float(quota) > 0 else None
-    except (OSError, ValueError):  # no such files, or the quota "max"
+    except (OSError, ValueError):  # no such files, or the quota is "max"
         return None
 
 
 def read_settings(**given: Any) -> Settings:
-    """Settings as they are given, the others from the environment.
+    """Return the settings: those of `given`, and the others from the environment.
 
     Raises:
         StartupError: a value is out of range or of the wrong type; the message names the variable.
@@ -217,6 +224,6 @@ def read_settings(**given: Any) -> Settings:
 
 
 def unknown_variables() -> list[str]:
-    """`VAE_*` variables of the environment that no setting reads: most likely misspelt."""
-    known = {f"VAE_{name.upper()}" for name in Settings.model_fields} | _ELSEWHERE
+    """Return the `VAE_*` variables of the environment that no setting reads; they are probably misspelt."""
+    known = {f"VAE_{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
     return sorted(name for name in os.environ if name.upper().startswith("VAE_") and name.upper() not in known)

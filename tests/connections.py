@@ -54,14 +54,14 @@ class Served:
 
 
 @contextmanager
-def served(app: ASGIApp, *, send_buffer: int | None = None, lifespan: str = "on") -> Iterator[Served]:
+def served(app: ASGIApp, *, send_buffer: int | None = None) -> Iterator[Served]:
     """`app` behind the protocol, on a free port."""
     with socket.socket() as listening:
         if send_buffer is not None:  # inherited by what is accepted
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        options: dict[str, Any] = {"http": Protocol, "ws": "none", "lifespan": lifespan, "log_config": None}
+        options: dict[str, Any] = {"http": Protocol, "ws": "none", "log_config": None}
         server = uvicorn.Server(uvicorn.Config(app, **options, access_log=False, timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()

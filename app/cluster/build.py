@@ -1,4 +1,4 @@
-"""What Ray Serve deploys, of the arguments in its config file."""
+"""Build the Ray Serve application from the arguments in its config file."""
 
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,16 @@ from app.errors import StartupError
 from app.settings import read_settings
 
 INGRESS = "Ingress"
-"""A deployment that no model can be called like: their names have small letters."""
+"""The name of the ingress's deployment; no model can have it, because their names are in lower case."""
 _MODEL_OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 64,
     "max_queued_requests": 256,
     "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 16},
     "graceful_shutdown_timeout_s": 40,
 }
-"""Ray's options of a model's deployment. A replica batches what it works on, so it wants many requests at once."""
+"""Ray's options of a model's deployment. A replica batches its requests, so it needs many at once."""
 _INGRESS_OPTIONS: dict[str, Any] = {
-    "max_ongoing_requests": 4096,  # the models' own bounds refuse before, with a problem document
+    "max_ongoing_requests": 4096,  # the models' own limits are lower, and refuse with a problem document
     "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 64},
     "ray_actor_options": {"num_cpus": 0.25},
     "graceful_shutdown_timeout_s": 40,
@@ -32,23 +32,25 @@ _INGRESS_OPTIONS: dict[str, Any] = {
 
 
 class Arguments(BaseModel, extra="forbid"):
-    """`args` of the application in the config file; `deployments` has Ray's own options of each model, by its name."""
+    """`args` of the application in the config file, beside Ray's own options of each model under `deployments`."""
 
-    models_dir: Path = Field(Path("models"), description="Directory of bundles, at the same place on every node.")
-    default_model: str = Field("mnist", description="Model of a request that names none.")
-    models: list[str] = Field([], description="Which to serve; all of the directory if empty.")
+    models_dir: Path = Field(Path("models"), description="Directory of bundles, at the same path on every node.")
+    default_model: str = Field("mnist", description="Model for requests that name none.")
+    models: list[str] = Field([], description="Names of the models to serve; empty serves all of them.")
     settings: dict[str, Any] = Field(
-        {}, description="Of every replica: `VAE_*` settings in small letters, without VAE_."
+        {}, description="Settings of every replica: `VAE_*` variables in lower case, without VAE_."
     )
-    settings_of: dict[str, dict[str, Any]] = Field({}, description="Of one model's replicas, by its name.")
-    request_seconds: float = Field(60, gt=0, description="Longest time from a request's head to its answer; then 504.")
+    settings_of: dict[str, dict[str, Any]] = Field({}, description="Settings of one model's replicas, by its name.")
+    request_seconds: float = Field(
+        60, gt=0, description="Maximum seconds from a request to its complete response; then 504."
+    )
 
 
 def build(arguments: Arguments) -> Application:
-    """The application: an ingress, and a deployment for each model of the directory, called as the model is.
+    """Return the application: an ingress, and for each model a deployment with the model's name.
 
     Raises:
-        StartupError: the arguments do not fit one another, or the models directory.
+        StartupError: the arguments contradict each other or the models directory.
     """
     models_dir = arguments.models_dir.absolute()
     held = {key.name for key in find_bundles(models_dir)}
@@ -59,18 +61,18 @@ def build(arguments: Arguments) -> Application:
     replicas = [_model(name, arguments, models_dir) for name in names]
     max_body_bytes = read_settings(**arguments.settings).max_body_bytes
 
-    def way_in() -> ASGIApp:  # called in the ingress's own process
+    def make_ingress() -> ASGIApp:  # called in the process of the ingress
         handles = {name: Replicas(serve.get_deployment_handle(name)) for name in names}
         return ingress(
             handles, arguments.default_model, seconds=arguments.request_seconds, max_body_bytes=max_body_bytes
         )
 
-    return serve.deployment(serve.ingress(way_in)(), name=INGRESS, **_INGRESS_OPTIONS).bind(*replicas)
+    return serve.deployment(serve.ingress(make_ingress)(), name=INGRESS, **_INGRESS_OPTIONS).bind(*replicas)
 
 
 def _model(name: str, arguments: Arguments, models_dir: Path) -> Application:
-    """The deployment of one model."""
+    """Return the deployment of one model."""
     own = {"models_dir": models_dir, "models": name, "default_model": name, "workers": 1}
     settings = arguments.settings | arguments.settings_of.get(name, {}) | own
-    read_settings(**settings)  # what is wrong with them is told here, rather than by every replica
+    read_settings(**settings)  # raises now, rather than in every replica
     return serve.deployment(Replica, name=name, **_MODEL_OPTIONS).bind(settings)

@@ -1,7 +1,7 @@
-"""What Ray's own proxy answers, in problem documents: that nothing is deployed, that an ingress died or did not answer.
+"""Problem documents in place of the errors of Ray's own proxy: nothing deployed, an ingress that died or timed out.
 
-Ray asks `middlewares` for what to put around each of its proxies, where the variable
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it; deploy/ray/serve.yaml sets it.
+Ray calls `middlewares` for each of its proxies if the variable RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it;
+deploy/ray/serve.yaml sets it.
 """
 
 from starlette.middleware import Middleware
@@ -11,43 +11,43 @@ from app.api.routing.problems import problem
 from app.errors import DeadlineExceeded, NotFound, Overloaded, VaeError
 
 _PROBLEMS: dict[int, type[VaeError]] = {404: NotFound, 408: DeadlineExceeded, 500: Overloaded, 503: Overloaded}
-_RAYS_TYPE = b"text/plain"
-"""Of the proxy's own answers, and of no refusal of ours."""
-_RAYS_PATHS = "/-/"
-"""What the proxy says of itself to load balancers."""
+_RAY_CONTENT_TYPE = b"text/plain"
+"""The content type of the proxy's own responses, which no error of the application has."""
+_RAY_PATHS = "/-/"
+"""Paths on which the proxy reports its own health to load balancers."""
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray puts around a proxy."""
+    """Return the middleware for a proxy."""
     return [Middleware(ProxyProblems)]
 
 
 class ProxyProblems:
-    """ASGI middleware: a problem document in place of an answer of the proxy's own, or of none."""
+    """ASGI middleware: sends a problem document in place of an error of the proxy itself, or of no response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(_RAYS_PATHS):
+        if scope["type"] != "http" or scope["path"].startswith(_RAY_PATHS):
             await self.app(scope, receive, send)
             return
-        error: type[VaeError] | None = Overloaded  # where nothing is answered, an ingress died
+        error: type[VaeError] | None = Overloaded  # an ingress that dies sends nothing
 
-        async def told(message: Message) -> None:
+        async def send_unless_error(message: Message) -> None:
             nonlocal error
             if message["type"] == "http.response.start":
                 error = _problem_of(message)
             if error is None:
                 await send(message)
 
-        await self.app(scope, receive, told)
+        await self.app(scope, receive, send_unless_error)
         if error is not None:
             await problem(error, scope=scope)(scope, receive, send)
 
 
 def _problem_of(start: Message) -> type[VaeError] | None:
-    """What an answer of the proxy's own means; None of any other."""
+    """Return the problem that replaces a response of the proxy itself; None for any other response."""
     types = [value for name, value in start["headers"] if name == b"content-type"]
-    is_rays = bool(types) and types[0].startswith(_RAYS_TYPE)
-    return _PROBLEMS.get(start["status"]) if is_rays else None
+    is_ray = bool(types) and types[0].startswith(_RAY_CONTENT_TYPE)
+    return _PROBLEMS.get(start["status"]) if is_ray else None

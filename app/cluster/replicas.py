@@ -1,4 +1,4 @@
-"""The replicas of one model: one process each, and how the ingress calls them."""
+"""The replicas of one model, each in its own process, and the handle through which the ingress calls them."""
 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
@@ -10,23 +10,23 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from app.cluster.messages import Answer, Request, answered
+from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 from app.errors import Overloaded, VaeError
 from app.main import create_app
 from app.settings import read_settings
 
 
 class Replica:
-    """One process of a deployment: the whole application, on one model.
+    """One process of a deployment: the whole application, with one model.
 
-    What it serves changes with the deployment alone, so that its replicas agree.
+    The model changes only with the deployment, so that all replicas serve the same.
     """
 
     async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]  # Ray awaits it
         """`settings` are fields of `Settings`; the others come from the environment.
 
         Raises:
-            StartupError: a setting or a bundle is wrong; it stands in the deployment's status.
+            StartupError: a setting or a bundle is wrong; Ray shows the message in the deployment's status.
         """
         slots = int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
         self._app = create_app(read_settings(**{"slots": max(1, slots)} | settings), managed=False)
@@ -35,46 +35,46 @@ class Replica:
         started: AbstractAsyncContextManager[Any] = self._app.router.lifespan_context(self._app)
         self._state: dict[str, Any] = await self._lifespan.enter_async_context(started)
 
-    async def answer(self, request: Request) -> Answer:
-        """The application's answer."""
-        return replace(await answered(self._app, request, self._state), replica=self._name)
+    async def respond(self, request: ReplicaRequest) -> ReplicaResponse:
+        """Return the application's response."""
+        return replace(await call_app(self._app, request, self._state), replica=self._name)
 
     async def __del__(self) -> None:
-        """Ray calls it when every request has ended."""
+        """Close the application; Ray calls this after the last request."""
         await self._lifespan.aclose()
 
 
 class Replicas:
-    """All replicas of one model, wherever they are."""
+    """All replicas of one model, on any node."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def ask(self, request: Request) -> Answer:
-        """The answer of one of them, the least busy of two.
+    async def ask(self, request: ReplicaRequest) -> ReplicaResponse:
+        """Return the response of one replica, the less busy of two that Ray picks.
 
         Raises:
-            Overloaded: too many requests wait, or the replica died while it worked on this one.
+            Overloaded: too many requests wait, or the replica died before it responded.
         """
         try:
-            answer: Answer = await self._handle.answer.remote(request)
+            response: ReplicaResponse = await self._handle.respond.remote(request)
         except BackPressureError:
             raise Overloaded("too many requests wait for this model") from None
         except RayTaskError as error:
             raise VaeError("a replica failed") from error
         except (RayError, RayServeException) as error:
             raise Overloaded("the process that worked on this request is gone; send it again") from error
-        return answer
+        return response
 
-    async def ask_all(self, request: Request, seconds: float) -> list[Answer]:
-        """The answers of all of them, but for those that are just dying; no bound refuses these.
+    async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
+        """Return the responses of all replicas but those that are ending; Ray's queue limits do not apply.
 
         Raises:
-            Overloaded: one of them is there and does not answer in time.
+            Overloaded: a replica did not respond within `seconds`.
         """
-        answers = self._handle.broadcast("answer", request)
+        responses = self._handle.broadcast("respond", request)
         try:
-            found = await answers.results_async(timeout_s=seconds, return_exceptions=True)
+            found = await responses.results_async(timeout_s=seconds, return_exceptions=True)
         except TimeoutError:
             raise Overloaded("not every replica answers") from None
-        return [answer for answer in found if isinstance(answer, Answer)]
+        return [response for response in found if isinstance(response, ReplicaResponse)]

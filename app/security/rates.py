@@ -1,7 +1,7 @@
-"""Rates: how many requests a caller may send in a time, counted in fixed windows, by the `limits` library.
+"""Rate limits: how many requests a caller may send, counted in fixed windows that begin with its first request.
 
-A window begins with a caller's first request. The counts lie in SQLite: in memory, or for several processes in a file
-that they share; the library's own storage in memory is one process's.
+The library `limits` parses the rates. The counts are in SQLite: in memory or, for several processes, in a shared file.
+The storage of `limits` itself cannot be shared between processes without a server.
 """
 
 import logging
@@ -14,52 +14,51 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from limits import RateLimitItem, parse_many
-from limits.storage import Storage
-from limits.strategies import FixedWindowRateLimiter
 
 logger = logging.getLogger(__name__)
 
 Rate = tuple[RateLimitItem, ...]
-"""Limits that hold together, such as 20 a second and 600 a minute."""
+"""Limits that all hold, such as 20 a second and 600 a minute."""
 
 FILE = "rates.sqlite"
 _SWEEP = 4096
-"""Requests after which windows that are over are forgotten."""
+"""Requests after which expired windows are deleted."""
 _BUSY_SECONDS = 0.05
-"""Longest time that the event loop may wait for another process's count."""
-_COUNT = """INSERT INTO windows VALUES (?1, ?2, ?3) ON CONFLICT (caller) DO UPDATE SET
-    count = iif(expires <= ?4, 0, count) + ?2, expires = iif(expires <= ?4, ?3, expires) RETURNING count"""
+"""Maximum time that the event loop waits while another process counts."""
+_TABLE = "CREATE TABLE IF NOT EXISTS windows (caller TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
+_COUNT = """INSERT INTO windows VALUES (?1, 1, ?2) ON CONFLICT (caller) DO UPDATE SET
+    count = iif(expires <= ?3, 0, count) + 1, expires = iif(expires <= ?3, ?2, expires) RETURNING count, expires"""
 
 
 def read_rate(text: str) -> Rate:
-    """Limits such as `600/minute` or `20/second;600/minute`.
+    """Parse limits such as `600/minute` or `20/second;600/minute`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a rate.
     """
     try:
-        items = tuple(parse_many(text))
+        limits = tuple(parse_many(text))
     except ValueError:
-        items = ()
-    if not items or any(item.amount < 1 for item in items):
+        limits = ()
+    if not limits or any(limit.amount < 1 for limit in limits):
         raise ValueError("a rate is such as 600/minute, or 20/second;600/minute")
-    return items
+    return limits
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a caller has left."""
+    """What a caller may still send after a request was counted."""
 
     windows: tuple[tuple[RateLimitItem, int, int], ...]
-    """Of each limit: itself, requests left, and seconds until they are all there again."""
-    refused: int | None = None
-    """Seconds to wait before another try, where the request is one too many."""
+    """Each limit with the requests left and the seconds until its window ends."""
+    retry_after: int | None = None
+    """Seconds to wait before the next try if this request exceeds a limit, else None."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Of the answer: `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10, and the three
-        fields of its earlier versions, which most clients read, of the limit that is nearest."""
-        named = [(f'"{item.amount}/{item.get_expiry()}s"', item, left, reset) for item, left, reset in self.windows]
-        policy = ", ".join(f"{name};q={item.amount};w={item.get_expiry()}" for name, item, _, _ in named)
+        """Return the response headers of draft-ietf-httpapi-ratelimit-headers-10 and, for the limit nearest to its end,
+        the three headers of the earlier drafts, which most clients read."""
+        named = [(f'"{limit.amount}/{limit.get_expiry()}s"', limit, left, reset) for limit, left, reset in self.windows]
+        policy = ", ".join(f"{name};q={limit.amount};w={limit.get_expiry()}" for name, limit, _, _ in named)
         state = ", ".join(f"{name};r={left};t={reset}" for name, _, left, reset in named)
         nearest, left, reset = min(self.windows, key=lambda window: (window[1], -window[2]))
         fields = {
@@ -73,46 +72,58 @@ class Allowance:
 
 
 class Rates:
-    """The rates of a server's callers."""
+    """Counts the requests of each caller against its rate."""
 
     def __init__(self, rate: Rate | None, folder: Path | None = None) -> None:
-        """`rate` is that of callers who have none of their own; `folder` is shared by all processes of the server, if
-        there are several."""
+        """`rate` is for callers without a rate of their own; `folder` is shared by the processes of one server."""
         self._rate = rate
         self._path = ":memory:" if folder is None else str(folder / FILE)
-
-    def __bool__(self) -> bool:
-        """Whether callers have one who have none of their own."""
-        return self._rate is not None
+        self._until_sweep = _SWEEP
 
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
-        """Count one request of a caller; None where it has no limit, or where it cannot be counted: a rate is no
-        reason to answer nobody."""
-        items = rate or self._rate
-        if items is None:
+        """Count one request of `caller` against `rate` or the server's rate.
+
+        Returns None if the caller has no limit. A request that cannot be counted is allowed, so None then, too.
+        """
+        limits, now = rate or self._rate, time.time()
+        if limits is None:
             return None
         try:
-            within = [self._limiter.hit(item, caller) for item in items]
-            windows = tuple((item, *self._left(item, caller)) for item in items)
+            counts = [self._count(limit, caller, now) for limit in limits]
         except sqlite3.Error as error:
             logger.warning("a request is not counted: %s", error)
             return None
-        waits = [reset for is_within, (_, _, reset) in zip(within, windows, strict=True) if not is_within]
+        windows = tuple(
+            (limit, max(0, limit.amount - count), max(1, math.ceil(expires - now)))
+            for limit, (count, expires) in zip(limits, counts, strict=True)
+        )
+        waits = [reset for (limit, _, reset), (count, _) in zip(windows, counts, strict=True) if count > limit.amount]
         return Allowance(windows, max(waits, default=None))
 
-    @cached_property
-    def _limiter(self) -> FixedWindowRateLimiter:
-        """There from the first request that has a rate: a full disk is no reason not to start."""
-        return FixedWindowRateLimiter(_Windows(self._path))
+    def _count(self, limit: RateLimitItem, caller: str, now: float) -> tuple[int, float]:
+        """Return the requests in the caller's window, with this one, and when the window ends."""
+        self._until_sweep -= 1
+        if self._until_sweep == 0:
+            self._until_sweep = _SWEEP
+            self._database.execute("DELETE FROM windows WHERE expires <= ?", (now,))
+        count, expires = self._database.execute(
+            _COUNT, (limit.key_for(caller), now + limit.get_expiry(), now)
+        ).fetchone()
+        return count, expires
 
-    def _left(self, item: RateLimitItem, caller: str) -> tuple[int, int]:
-        stats = self._limiter.get_window_stats(item, caller)
-        return stats.remaining, max(1, math.ceil(stats.reset_time - time.time()))
+    @cached_property
+    def _database(self) -> sqlite3.Connection:
+        """Opened for the first request that has a rate: a full disk must not stop the start."""
+        database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        # Counts need not survive a crash.
+        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE):
+            database.execute(statement)
+        return database
 
 
 @lru_cache(4096)
 def network(host: str) -> str:
-    """Who is counted as one without a key: an address, or of IPv6 the /64 that a caller has to itself."""
+    """Return the address by which a caller without a key is counted; for IPv6 its /64, which belongs to one caller."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -120,53 +131,3 @@ def network(host: str) -> str:
     if isinstance(address, IPv6Address):
         return str(address.ipv4_mapped or f"{IPv6Address(int(address) >> 64 << 64)}/64")
     return str(address)
-
-
-class _Windows(Storage):
-    """Counts in SQLite, as the library wants them."""
-
-    STORAGE_SCHEME = None
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        for statement in (
-            "PRAGMA journal_mode = OFF",  # counts need not outlive a crash
-            "PRAGMA synchronous = OFF",
-            "CREATE TABLE IF NOT EXISTS windows (caller TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID",
-        ):
-            self._database.execute(statement)
-        self._until_sweep = _SWEEP
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        return sqlite3.Error
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        now = time.time()
-        self._until_sweep -= 1
-        if self._until_sweep == 0:
-            self._until_sweep = _SWEEP
-            self._database.execute("DELETE FROM windows WHERE expires <= ?", (now,))
-        return int(self._database.execute(_COUNT, (key, amount, now + expiry, now)).fetchone()[0])
-
-    def get(self, key: str) -> int:
-        return int(self._window(key)[0])
-
-    def get_expiry(self, key: str) -> float:
-        return self._window(key)[1]
-
-    def check(self) -> bool:
-        return bool(self._database.execute("SELECT 1").fetchone())
-
-    def reset(self) -> int:
-        return self._database.execute("DELETE FROM windows").rowcount
-
-    def clear(self, key: str) -> None:
-        self._database.execute("DELETE FROM windows WHERE caller = ?", (key,))
-
-    def _window(self, key: str) -> tuple[int, float]:
-        """The count, and when it begins anew; of a window that is over, or was never, nothing and now."""
-        now = time.time()
-        found = self._database.execute("SELECT count, expires FROM windows WHERE caller = ?", (key,)).fetchone()
-        return found if found and found[1] > now else (0, now)

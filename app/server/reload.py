@@ -1,11 +1,8 @@
-"""SIGHUP to a lone server process: it takes in what has changed in the models directory, and goes on."""
+"""SIGHUP to a server without workers: reload the models directory and keep serving."""
 
 import asyncio
 import logging
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.errors import BundleRefused
 from app.vae.catalog import Catalog
@@ -13,29 +10,22 @@ from app.vae.catalog import Catalog
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def reloads_on_hangup(catalog: Catalog) -> Iterator[None]:
-    """While it lasts, SIGHUP reloads the catalog of the running event loop; where the loop is not the main thread's,
-    which alone can listen to signals, nothing changes."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGHUP"):
-        yield
+def reload_on_hangup(catalog: Catalog) -> None:
+    """From now on, reload `catalog` in the running event loop whenever SIGHUP comes; for the main thread only."""
+    if not hasattr(signal, "SIGHUP"):
         return
-    loop, reloading = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
-    def hang_up() -> None:
+    def start_reload() -> None:
         task = loop.create_task(_reload(catalog))
-        reloading.add(task)  # the loop itself would let go of it
-        task.add_done_callback(reloading.discard)
+        reloads.add(task)  # the loop holds only a weak reference
+        task.add_done_callback(reloads.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
-    try:
-        yield
-    finally:
-        ignore_hangups()  # what is stopping is neither reloaded nor killed
+    loop.add_signal_handler(signal.SIGHUP, start_reload)
 
 
 def ignore_hangups() -> None:
-    """From now on SIGHUP does nothing; left alone, it would end the process."""
+    """From now on, ignore SIGHUP, which would end the process by default."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 

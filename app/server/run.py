@@ -1,46 +1,204 @@
-"""uvicorn's server, but for its end: whoever has connected by then is let in and answered.
+"""Start the server from its settings: one process, or a supervisor with worker processes."""
 
-uvicorn closes its sockets as they are. Whoever has connected, but waits to be accepted, would be reset, perhaps with a
-request on its way.
-"""
-
-import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from socket import socket
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 import uvicorn
+from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
+
+from app.errors import StartupError
+from app.main import check_models, create_app, keys_of, tracing_from_environment
+from app.metrics.collectors import BUNDLE_REFUSALS
+from app.metrics.processes import FOLDER, check_room, shared_counter
+from app.observability import logs
+from app.security.tls import Certificate, server_context
+from app.server.draining import DrainingServer
+from app.server.protocol import Protocol
+from app.server.reload import ignore_hangups, reload_on_hangup
+from app.server.sockets import bind, is_loopback, listen, raise_file_limit, url_of
+from app.server.workers import GRACE_SECONDS, Supervisor, stop_with_supervisor
+from app.settings import Settings, read_settings, unknown_variables
+
+logger = logging.getLogger("app")
 
 
-class Server(uvicorn.Server):
-    """A server in one process; others may listen on its sockets, too."""
+def serve() -> None:
+    """Serve until a signal stops the process.
 
-    handshake_seconds = 1.0
-    """Longest time that those who are let in last have to agree on TLS."""
+    Raises:
+        StartupError: a setting or a bundle is wrong.
+    """
+    settings = read_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    for name in unknown_variables():
+        logger.warning("%s is set, but there is no such setting", name)
+    ignore_hangups()  # until the models are loaded
+    try:
+        raise_file_limit(settings.max_connections)
+        sockets = bind(settings.host, settings.port)
+        _check_access(settings)
+        _warn_if_open(settings)
+        if settings.workers == 1:
+            _serve_alone(settings, sockets)
+        else:
+            _serve_with_workers(settings, sockets)
+    except StartupError as error:
+        if settings.log_format == "text":
+            raise
+        _exit(settings, error)
+
+
+def app_from_environment() -> Starlette:
+    """Create the application of a worker process; if that fails, exit with one sentence."""
+    ignore_hangups()  # the supervisor handles them
+    settings = read_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    stop_with_supervisor(settings.shutdown_seconds)
+    try:
+        app = create_app(settings, tracing_from_environment())
+    except StartupError as error:  # something has changed since the supervisor checked it
+        _exit(settings, error)
+    _tune_garbage_collector()
+    return app
+
+
+class SingleServer(DrainingServer):
+    """The server of a process without a supervisor: does what the supervisor does for a worker.
+
+    Extends uvicorn because that neither logs the URL of sockets it is given nor ends when a thread hangs.
+    """
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start to listen, and to reload on SIGHUP.
+
+        Raises:
+            StartupError: another server has taken the port since it was bound.
+        """
+        assert sockets is not None
+        listen(sockets)
+        await super().startup(sockets)
+        reload_on_hangup(self.lifespan.state["server"].catalog)
+        _log_url(self.config.host, sockets, is_tls=self.config.is_ssl)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Let in who waits at the door, close it, and answer everyone."""
-        last = [connection for listening in sockets or [] for connection in _waiting(listening)]
-        for server in self.servers:
-            server.close()
-        admitted = asyncio.gather(*map(self._admit, last), return_exceptions=True)  # some may be gone already
-        with suppress(TimeoutError):
-            await asyncio.wait_for(admitted, self.handshake_seconds)
+        """Drain; kill the process if that takes too long, because a graph hangs for example."""
+        ignore_hangups()
+        limit = threading.Timer((self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS, _kill)
+        limit.daemon = True  # never cancelled: after the drain, Python itself waits for threads that hang
+        limit.start()
         await super().shutdown(sockets)
 
-    async def _admit(self, connection: socket) -> None:
-        """Begin a connection as uvicorn does."""
-        config, state = self.config, self.lifespan.state
-        protocol = config.http_protocol_class(config=config, server_state=self.server_state, app_state=state)  # type: ignore[call-arg]
-        connection.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: protocol, connection, ssl=config.ssl)
+
+def _kill() -> None:
+    logger.error("the server does not stop: it is killed")
+    os._exit(128 + signal.SIGTERM)
 
 
-def _waiting(listening: socket) -> list[socket]:
-    """The connections that wait to be accepted."""
-    listening.setblocking(False)
-    found = []
-    with suppress(OSError):  # nobody waits any more
-        while True:
-            found.append(listening.accept()[0])
-    return found
+def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
+    app = create_app(settings, tracing_from_environment())
+    _tune_garbage_collector()
+    server = SingleServer(uvicorn.Config(app, **_uvicorn_options(settings)))
+    with suppress(KeyboardInterrupt):
+        server.run(sockets)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
+    """Check that the models can be served, then start workers, each of which loads its own."""
+    check_models(settings)
+    _log_url(settings.host, sockets, is_tls=settings.tls_certificate is not None)
+    with _shared_folder(settings.workers + 1) as os.environ[FOLDER]:
+        config = uvicorn.Config("app.server.run:app_from_environment", factory=True, **_uvicorn_options(settings))
+        check = partial(_check_restart, settings, shared_counter(*BUNDLE_REFUSALS))
+        Supervisor(config, sockets, check).run()
+
+
+def _log_url(host: str, sockets: list[socket], *, is_tls: bool) -> None:
+    logger.info("answering on %s (Press CTRL+C to quit)", url_of(host, sockets, is_tls=is_tls))
+
+
+def _check_restart(settings: Settings, count_refusal: Callable[[], None]) -> None:
+    """Raise StartupError if a new worker could not start; call `count_refusal` if a bundle is the reason."""
+    _check_access(settings)
+    try:
+        check_models(settings)
+    except StartupError:
+        count_refusal()
+        raise
+
+
+def _check_access(settings: Settings) -> None:
+    """Raise StartupError if the keys or the certificate cannot be used."""
+    keys_of(settings)
+    if settings.tls_certificate is not None:
+        Certificate(settings.tls_certificate, settings.tls_key)
+    elif settings.tls_key is not None:
+        raise StartupError("VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not")
+
+
+def _warn_if_open(settings: Settings) -> None:
+    """Log a warning if other machines can reach the server and need no key."""
+    if not settings.asks_for_keys and not is_loopback(settings.host):
+        admin = "" if settings.admin_key is None else "; VAE_ADMIN_KEY guards the management routes alone"
+        logger.warning("no keys are asked for: whoever reaches %s may use the models%s", settings.host, admin)
+
+
+def _exit(settings: Settings, error: StartupError) -> NoReturn:
+    """Exit with one sentence, in the format of the log."""
+    if settings.log_format == "text":
+        sys.exit(f"error: {error}")
+    logger.critical("%s", error)
+    sys.exit(1)
+
+
+def _uvicorn_options(settings: Settings) -> dict[str, Any]:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+        "log_level": settings.log_level,
+        "root_path": settings.root_path,
+        "timeout_graceful_shutdown": settings.shutdown_seconds,
+        "server_header": False,
+        "http": Protocol,
+        "forwarded_allow_ips": settings.trusted_proxies,
+        "ssl_context_factory": None if certificate is None else partial(server_context, certificate, key),
+        "ws": "none",  # a WebSocket would leave the protocol and its limits
+        "log_config": None,  # `logs.configure` has configured every logger
+        "access_log": False,  # the request log is the application's
+    }
+
+
+def _shared_folder(processes: int) -> TemporaryDirectory[str]:
+    """Make a temporary directory in which the processes add up their metrics."""
+    try:
+        folder = TemporaryDirectory(prefix="vaeserve-")
+        check_room(Path(folder.name), processes)
+    except OSError as error:
+        raise StartupError(
+            f"VAE_WORKERS above 1 needs room in a temporary directory, which TMPDIR may name: {error}"
+        ) from None
+    return folder
+
+
+def _tune_garbage_collector() -> None:
+    """Exclude the loaded models from garbage collection and collect less often.
+
+    Requests leave hardly any reference cycles, and looking for them took 4 % of a small request's time.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -1,44 +1,46 @@
-"""The transport below uvicorn's protocol: the head of an answer leaves together with its body, and an answer that comes
-while the client is still sending reaches it."""
+"""The transport below uvicorn's protocol: joins the head of a response to its body, closes gently, detects stalls."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 _HEAD = b"HTTP/1.1 "
 _INTERIM = b"HTTP/1.1 1"
-"""100 Continue: the client waits for it, and nothing follows."""
-_SMALL = 65_536
-"""Bytes up to which copying is cheaper than a list of two pieces."""
-
-_LEAST_TAKEN = 65_536
-"""Bytes of an answer that a client takes in its time, or it does not read at all: one byte a second is no reading."""
+"""100 Continue, which the client waits for before anything can follow."""
+_MAX_COPIED_BYTES = 65_536
+"""Up to this size, copying a body is cheaper than writing a list of two buffers."""
+_MIN_READ_BYTES = 65_536
+"""A client that reads less than this in its time counts as stalled."""
 
 
 class JoiningTransport:
-    """A transport that keeps the head of an answer for what follows it in the same turn of the event loop."""
+    """A transport that holds the head of a response back for what follows in the same turn of the event loop.
+
+    uvicorn writes head and body separately: two system calls, two packets, and a client that is woken twice.
+    """
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_close: Callable[[], None]
     ) -> None:
-        """`on_close` is called when it is to be closed, and chooses how: `finish` or `linger`."""
+        """`on_close` is called by `close` and must call `finish` or `linger`."""
         self._transport, self._loop, self._head, self._on_close = transport, loop, b"", on_close
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.abort = transport.abort
 
     def write(self, data: bytes) -> None:
-        """Write `data`, or keep it if it is a head."""
+        """Write `data`, or hold it back if it is a head."""
         head, self._head = self._head, b""
         if not head and data.startswith(_HEAD) and not data.startswith(_INTERIM):
             self._head = data
-            self._loop.call_soon(self._flush)  # nothing may follow: to HEAD, for one
-        elif len(data) <= _SMALL:
+            self._loop.call_soon(self._flush)  # a response to HEAD, for one, has no body
+        elif len(data) <= _MAX_COPIED_BYTES:
             self._transport.write(head + data)
         else:
             self._transport.writelines((head, data))
 
     def close(self) -> None:
-        """Write what is kept, and close."""
+        """Write what is held back, and close."""
         self._flush()
         if not self.is_closing():
             self._on_close()
@@ -48,9 +50,9 @@ class JoiningTransport:
         self._transport.close()
 
     def linger(self, seconds: float) -> None:
-        """Say that nothing more comes, and close after so long, or when the client does.
+        """Close the sending side now, and the connection when the client closes it or after `seconds`.
 
-        Closed at once, a connection on which something still arrives would be reset, and the answer lost with it.
+        The kernel resets a connection that is closed while data arrives, and the client would lose the response.
         """
         self.is_closing = lambda: True
         if self._transport.can_write_eof():
@@ -62,12 +64,9 @@ class JoiningTransport:
         if head and not self.is_closing():
             self._transport.write(head)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
-
-class Reader:
-    """Whether a client reads what is written to it: `on_stall` is called where it does not."""
+class StallDetector:
+    """Calls `on_stall` if the client reads less than 64 KiB of the write buffer in `seconds`."""
 
     def __init__(
         self,
@@ -76,26 +75,25 @@ class Reader:
         seconds: float,
         on_stall: Callable[[], None],
     ) -> None:
-        """It is to take some of an answer in every so many `seconds` that it is watched."""
         self._transport, self._loop, self._seconds, self._on_stall = transport, loop, seconds, on_stall
         self._timer: asyncio.TimerHandle | None = None
-        self._unread = 0
+        self._buffered = 0
 
-    def watch(self) -> None:
-        """From now on, until everything is written, or `relax` is called."""
-        self._unread = self._transport.get_write_buffer_size()
-        if self._timer is None and self._unread:
+    def start(self) -> None:
+        """Watch until the write buffer is empty or `stop` is called."""
+        self._buffered = self._transport.get_write_buffer_size()
+        if self._timer is None and self._buffered:
             self._timer = self._loop.call_later(self._seconds, self._check)
 
-    def relax(self) -> None:
-        """It has read enough."""
+    def stop(self) -> None:
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _check(self) -> None:
-        self._timer, before = None, self._unread
-        self.watch()
-        if self._unread and before - self._unread < _LEAST_TAKEN:
-            self.relax()
+        self._timer, before = None, self._buffered
+        self.start()
+        if self._buffered and before - self._buffered < _MIN_READ_BYTES:
+            self.stop()
             self._on_stall()

@@ -1,4 +1,4 @@
-"""The container's check, as the container runs it: a process of its own that asks a live server."""
+"""The health check of the container, in a process of its own, against a live server."""
 
 import os
 import subprocess

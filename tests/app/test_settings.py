@@ -97,6 +97,6 @@ def test_a_path_prefix_does_not_end_with_a_slash(given: str, meant: str) -> None
 
 
 @pytest.mark.parametrize("given", ["vae", "/a b", "/a?b", "http://x"])
-def test_what_is_no_path_prefix_is_refused(given: str) -> None:
+def test_a_malformed_path_prefix_is_refused(given: str) -> None:
     with pytest.raises(ValidationError):
         Settings(root_path=given)

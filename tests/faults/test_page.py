@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from app.server.supervisor import LONGEST_PAUSE
-from app.server.worker import GRACE_SECONDS
+from app.server.workers import GRACE_SECONDS, MAX_DELAY_SECONDS
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.repo.test_docs import rows
@@ -41,5 +40,5 @@ def test_numbers_are_as_they_are_said() -> None:
     for name in re.findall(r"`VAE_(\w+)` \(", PAGE):
         assert f"`VAE_{name}` ({Settings.model_fields[name.lower()].default})" in PAGE
     assert f"{GRACE_SECONDS:g} s after that" in PAGE
-    assert f"up to {LONGEST_PAUSE:g} s" in PAGE
+    assert f"up to {MAX_DELAY_SECONDS:g} s" in PAGE
     assert "Retry-After: 1" in PAGE

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from app.settings import Settings
 from tests.conftest import MODELS, ROOT, Start
@@ -172,7 +171,7 @@ def test_file_descriptors_are_made_room_for(hard: int, expected: str) -> None:
     program = (
         f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, {hard}))\n"
         "import logging; logging.basicConfig()\n"
-        "from app.server.descriptors import make_room; make_room(1000); print(r.getrlimit(r.RLIMIT_NOFILE))"
+        "from app.server.sockets import raise_file_limit; raise_file_limit(1000); print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert expected in done.stdout + done.stderr
@@ -321,20 +320,6 @@ def test_a_wish_for_a_websocket_is_answered_as_any_request(start: Start) -> None
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
         connection.sendall(get("/nope", *offer))
         assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
-
-
-def test_an_application_without_our_state_is_held_to_the_defaults() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
-
-    with served(app, lifespan="off") as server:
-        with server.connect() as connection:
-            connection.sendall(get("/", "Connection: close"))
-            assert [answer.status for answer in answers(connection)] == [204]
-        with server.connect() as connection:
-            send(connection, get("/", "X: " + "x" * 40_000))
-            refused(connection, 431, "headers-too-large")
 
 
 def test_problems_on_the_wire_are_those_of_the_document() -> None:

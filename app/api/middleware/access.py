@@ -9,7 +9,7 @@ from app.api.middleware.exchange import Exchange
 from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import path_below_root
 from app.errors import RateExceeded
-from app.security.keys import Key, Keys, check_caller
+from app.security.keys import ApiKey, Keys, check_caller
 from app.security.rates import Rate, Rates, network
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
@@ -33,7 +33,7 @@ class Access:
             self._take(scope, self._identify(scope))
         await self.app(scope, receive, send)
 
-    def _identify(self, scope: Scope) -> Key | None:
+    def _identify(self, scope: Scope) -> ApiKey | None:
         """The request's key, noted in its scope; raises Unauthorized if one is required and missing."""
         caller = self._keys.caller(scope["headers"])
         if self._asks:
@@ -53,8 +53,8 @@ class Access:
             start["headers"] += headers
 
         Exchange.of(scope).hooks.append(mark)
-        if allowance.refused is not None:
-            raise RateExceeded("more requests than this caller may send in the time", allowance.refused)
+        if allowance.retry_after is not None:
+            raise RateExceeded("more requests than this caller may send in the time", allowance.retry_after)
 
 
 def _is_open(scope: Scope) -> bool:
@@ -63,7 +63,7 @@ def _is_open(scope: Scope) -> bool:
     return is_page or path in OPEN or path.startswith(OPEN_BELOW)
 
 
-def _counted(scope: Scope, caller: Key | None) -> tuple[str, Rate | None]:
+def _counted(scope: Scope, caller: ApiKey | None) -> tuple[str, Rate | None]:
     """The name that a request is counted under, and the rate of that caller: a key's name, or else an address."""
     if caller is not None:
         return f"key {caller.name}", caller.rate

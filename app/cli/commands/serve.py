@@ -46,7 +46,7 @@ def serve(
     lists them. An option here goes before its variable.
     """
     options = dict(locals())
-    from app.__main__ import serve
+    from app.server.run import serve
 
     os.environ |= {f"VAE_{name.upper()}": str(value) for name, value in options.items() if value is not None}
     serve()

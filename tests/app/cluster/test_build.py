@@ -1,4 +1,4 @@
-"""What Ray Serve is told to deploy: the arguments, and the shipped config file."""
+"""The Ray Serve application: its arguments, and the shipped config file."""
 
 import importlib.util
 import os
@@ -43,7 +43,7 @@ def test_a_directory_of_models_is_an_application() -> None:
         {"settings_of": {"mnist": {"queue_rows": 0}}},
     ],
 )
-def test_what_does_not_fit_the_directory_is_refused(wrong: dict[str, Any]) -> None:
+def test_arguments_that_contradict_the_directory_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(StartupError, match=r"is not among the models|VAE_"):
         build(Arguments(models_dir=MODELS, **wrong))
 
@@ -53,7 +53,7 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
         build(Arguments(models_dir=tmp_path))
 
 
-def test_an_argument_that_is_none_is_refused() -> None:
+def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises(ValidationError, match="model_dir"):
         Arguments.model_validate({"model_dir": "models"})
 

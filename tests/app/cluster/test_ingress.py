@@ -1,4 +1,4 @@
-"""The way into the cluster, before models that answer in this process."""
+"""The ingress of the cluster, with models that run in this process."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from app.cluster.fan_out import Models
 from app.cluster.ingress import ingress
-from app.cluster.messages import Answer, Request, answered
+from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 from app.errors import Overloaded, VaeError
 from app.main import create_app
 from app.settings import Settings
@@ -23,47 +23,47 @@ NAMES = ["mnist", "mnist-2d"]
 
 @dataclass
 class InProcess:
-    """One model's replicas: an application of this process, which counts as several."""
+    """The replicas of one model: one application in this process, which stands for all of them."""
 
     app: FastAPI
     state: Mapping[str, Any]
     replicas: list[str]
-    asked: list[Request] = field(default_factory=list)
+    asked: list[ReplicaRequest] = field(default_factory=list)
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: ReplicaRequest) -> ReplicaResponse:
         self.asked.append(request)
-        return await answered(self.app, request, self.state)
+        return await call_app(self.app, request, self.state)
 
-    async def ask_all(self, request: Request, seconds: float) -> list[Answer]:
+    async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
         return [replace(await self.ask(request), replica=name) for name in self.replicas]
 
 
 class Broken:
-    """Replicas that do not answer."""
+    """Replicas that fail or never respond."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    async def ask(self, _: Request) -> Answer:
+    async def ask(self, _: ReplicaRequest) -> ReplicaResponse:
         if self._error is not None:
             raise self._error
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def ask_all(self, _: Request, seconds: float) -> list[Answer]:
+    async def ask_all(self, _: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
         return []
 
 
-def asked(method: str, target: str, body: bytes = b"", **headers: str) -> Request:
+def asked(method: str, target: str, body: bytes = b"", **headers: str) -> ReplicaRequest:
     """A request as the ingress gets it."""
     path, _, query = target.partition("?")
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     sized = [(b"content-length", b"%d" % len(body)), *pairs]
-    return Request({"method": method, "path": path, "query_string": query.encode(), "headers": sized}, body)
+    return ReplicaRequest({"method": method, "path": path, "query_string": query.encode(), "headers": sized}, body)
 
 
 async def entered(stack: AsyncExitStack, **settings: Any) -> tuple[FastAPI, Mapping[str, Any]]:
-    """A started application and what its lifespan gave."""
+    """A started application and the state of its lifespan."""
     app = create_app(Settings(models_dir=MODELS, **settings))
     started: Any = app.router.lifespan_context(app)
     return app, await stack.enter_async_context(started)
@@ -80,21 +80,21 @@ class Cluster:
         }
         self._plain = runner.run(entered(stack, models=",".join(NAMES)))
 
-    def ask(self, *request: Any, **headers: str) -> Answer:
-        """The ingress's answer."""
+    def ask(self, *request: Any, **headers: str) -> ReplicaResponse:
+        """The response of the ingress."""
         for model in self.models.values():
             model.asked.clear()
         return self.ask_of(self.models, asked(*request, **headers))
 
-    def ask_of(self, models: Models, request: Request, seconds: float = 60) -> Answer:
-        """The answer of an ingress to these models."""
+    def ask_of(self, models: Models, request: ReplicaRequest, seconds: float = 60) -> ReplicaResponse:
+        """The response of an ingress of these models."""
         app = ingress(models, "mnist", seconds=seconds, max_body_bytes=1000)
-        return self._runner.run(answered(app, request, {}))
+        return self._runner.run(call_app(app, request, {}))
 
-    def plain(self, *request: Any) -> Answer:
-        """What the server of both models answers."""
+    def plain(self, *request: Any) -> ReplicaResponse:
+        """The response of the server of both models."""
         app, state = self._plain
-        return self._runner.run(answered(app, asked(*request), state))
+        return self._runner.run(call_app(app, asked(*request), state))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def cluster() -> Iterator[Cluster]:
         ("/nowhere", "mnist"),
     ],
 )
-def test_one_model_is_asked_and_what_it_says_is_the_answer(cluster: Cluster, target: str, name: str) -> None:
+def test_a_request_goes_to_one_model_and_its_response_is_returned(cluster: Cluster, target: str, name: str) -> None:
     answer, plain = cluster.ask("GET", target), cluster.plain("GET", target)
     assert [it for it, model in cluster.models.items() if model.asked] == [name]
     assert (answer.status, answer.body) == (plain.status, plain.body)
@@ -153,7 +153,7 @@ def test_statistics_are_of_every_graph(cluster: Cluster) -> None:
     assert counted[0] == counted[1]
 
 
-def test_that_the_ingress_lives_is_no_models_word(cluster: Cluster) -> None:
+def test_liveness_is_answered_by_the_ingress_itself(cluster: Cluster) -> None:
     cluster.ask("GET", "/health/live")
     assert not any(model.asked for model in cluster.models.values())
 
@@ -194,7 +194,7 @@ def test_failures_are_problem_documents(cluster: Cluster, error: VaeError, statu
     assert b"replica failed" not in answer.body
 
 
-def test_what_is_not_answered_in_time_is_given_up(cluster: Cluster) -> None:
+def test_a_request_without_a_response_in_time_gets_504(cluster: Cluster) -> None:
     answer = cluster.ask_of({"mnist": Broken()}, asked("GET", "/sample"), seconds=0.05)
     assert (answer.status, json.loads(answer.body)["detail"]) == (504, "no answer in time")
 
@@ -208,8 +208,8 @@ def test_a_body_over_the_limit_reaches_no_model(cluster: Cluster) -> None:
 
 def test_rays_own_header_is_left_to_ray(cluster: Cluster) -> None:
     class Naming(Broken):
-        async def ask(self, _: Request) -> Answer:
-            return Answer(200, [(b"X-Request-Id", b"1"), (b"a", b"b")], b"")
+        async def ask(self, _: ReplicaRequest) -> ReplicaResponse:
+            return ReplicaResponse(200, [(b"X-Request-Id", b"1"), (b"a", b"b")], b"")
 
     answer = cluster.ask_of({"mnist": Naming()}, asked("GET", "/sample"))
     assert answer.headers[0] == (b"a", b"b")

@@ -1,4 +1,4 @@
-"""What Ray's proxy says by itself becomes a problem document, and nothing else does."""
+"""The errors of Ray's own proxy become problem documents; other responses stay as they are."""
 
 import asyncio
 import json
@@ -6,20 +6,20 @@ import json
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
-from app.cluster.messages import Answer, Request, answered
+from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 from app.cluster.proxy import middlewares
 
 
-def through(inner: Response | None, path: str = "/sample") -> Answer:
-    """The answer of a proxy that says this, or nothing."""
+def through(inner: Response | None, path: str = "/sample") -> ReplicaResponse:
+    """The response of a proxy that sends `inner`, or nothing."""
     (middleware,) = middlewares()
 
     async def proxy(*connection: object) -> None:
         if inner is not None:
             await inner(*connection)  # type: ignore[arg-type]
 
-    request = Request({"method": "GET", "path": path, "query_string": b"", "headers": []})
-    return asyncio.run(answered(middleware.cls(proxy, *middleware.args, **middleware.kwargs), request, {}))
+    request = ReplicaRequest({"method": "GET", "path": path, "query_string": b"", "headers": []})
+    return asyncio.run(call_app(middleware.cls(proxy, *middleware.args, **middleware.kwargs), request, {}))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def through(inner: Response | None, path: str = "/sample") -> Answer:
         (PlainTextResponse("Path not found", 404), 404),
     ],
 )
-def test_the_proxys_own_words_are_replaced(inner: Response | None, status: int) -> None:
+def test_the_proxys_own_errors_are_replaced(inner: Response | None, status: int) -> None:
     answer = through(inner)
     headers = dict(answer.headers)
     assert (answer.status, headers[b"content-type"]) == (status, b"application/problem+json")

@@ -1,8 +1,8 @@
-"""Which model a request is for."""
+"""Which model a request names."""
 
 import pytest
 
-from app.cluster.messages import Request
+from app.cluster.messages import ReplicaRequest
 from app.cluster.routing import model_of
 
 
@@ -28,4 +28,4 @@ from app.cluster.routing import model_of
 )
 def test_the_path_names_a_model_or_the_query_does(path: str, query: bytes, name: str | None) -> None:
     root = "/vae" if path.startswith("/vae") else ""
-    assert model_of(Request({"path": path, "root_path": root, "query_string": query})) == name
+    assert model_of(ReplicaRequest({"path": path, "root_path": root, "query_string": query})) == name

@@ -1,4 +1,4 @@
-"""Keys: which requests bring one, and where the server has them from."""
+"""API keys: which requests carry a known one, and where the server reads them."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ def name_of(keys: Keys, value: str) -> str | None:
 
 
 @pytest.mark.parametrize("value", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER   {KEY} "])
-def test_a_key_opens(value: str) -> None:
+def test_a_known_key_is_accepted(value: str) -> None:
     assert name_of(Keys(api=KEY), value) == "default"
 
 
@@ -41,8 +41,8 @@ def test_a_key_opens(value: str) -> None:
         f"Bearer web:{KEY}",
     ],
 )
-def test_anything_else_does_not(value: str) -> None:
-    for keys in (Keys(api=KEY, admin=KEY, several=f"web:{KEY}"), Keys()):
+def test_anything_else_is_not_accepted(value: str) -> None:
+    for keys in (Keys(api=KEY, admin=KEY, entries=f"web:{KEY}"), Keys()):
         assert name_of(keys, value) is None
         assert keys.caller([]) is None
 
@@ -53,7 +53,7 @@ def test_the_first_of_several_headers_counts() -> None:
 
 
 def test_every_key_has_its_name_and_only_admin_keys_are_such() -> None:
-    keys = Keys(api="the-key-of-everybody", several=f"web:{KEY}, batch:sha256:{'0' * 64}", admin=OTHER)
+    keys = Keys(api="the-key-of-everybody", entries=f"web:{KEY}, batch:sha256:{'0' * 64}", admin=OTHER)
     assert [name_of(keys, f"Bearer {key}") for key in (KEY, OTHER, "the-key-of-everybody")] == [
         "web",
         "admin",
@@ -94,13 +94,13 @@ def test_entries() -> None:
         f"wéb:{KEY}",
     ],
 )
-def test_what_is_no_entry_is_told_by_its_line_and_not_repeated(line: str) -> None:
+def test_a_malformed_entry_is_reported_by_its_line_without_its_content(line: str) -> None:
     with pytest.raises(StartupError, match=r"^keys, line 2: ") as refused:
         read_keys(f"# first\n{line}\n", "keys")
     assert KEY not in str(refused.value)
 
 
-def test_a_made_key_fits_its_entry_and_is_nowhere_in_it() -> None:
+def test_a_new_key_matches_its_entry_which_does_not_contain_it() -> None:
     key = new_key()
     entry = entry_of("web", key, is_admin=True)
     assert key not in entry
@@ -112,8 +112,8 @@ def test_a_made_key_fits_its_entry_and_is_nowhere_in_it() -> None:
 
 @pytest.fixture
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that are looked at each time."""
-    monkeypatch.setattr(auth, "_LOOK_SECONDS", -1)
+    """Keys files are checked for changes at each request."""
+    monkeypatch.setattr(auth, "_CHECK_SECONDS", -1)
 
 
 def names(file: KeysFile) -> list[str]:
@@ -138,7 +138,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.usefixtures("prompt")
-def test_a_broken_or_missing_file_changes_nothing_and_is_told_once(
+def test_a_broken_or_missing_file_changes_nothing_and_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "keys"
@@ -152,7 +152,7 @@ def test_a_broken_or_missing_file_changes_nothing_and_is_told_once(
     assert names(file) == ["again"]
 
 
-def test_between_two_looks_the_file_is_left_alone(tmp_path: Path) -> None:
+def test_between_two_checks_the_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"web:{KEY}\n")
     file = KeysFile(path)

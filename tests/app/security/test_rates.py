@@ -1,4 +1,4 @@
-"""Rates: what a caller may send in a time, told in headers, and counted for all processes together."""
+"""Rate limits: counted for each caller, shared between processes, reported in headers."""
 
 import multiprocessing
 import sqlite3
@@ -15,23 +15,27 @@ def left(allowance: rates.Allowance | None) -> list[int]:
     return [remaining for _, remaining, _ in allowance.windows]
 
 
-def test_one_too_many_is_told_when_to_come_back() -> None:
+def test_a_request_over_the_limit_gets_a_time_to_wait() -> None:
     counted = Rates(read_rate("3/minute"))
     assert [left(counted.take("a")) for _ in range(3)] == [[2], [1], [0]]
     refused = counted.take("a")
     assert refused is not None
-    assert 58 <= (refused.refused or 0) <= 60
+    assert 58 <= (refused.retry_after or 0) <= 60
     assert left(counted.take("b")) == [2]
 
 
 def test_a_window_begins_anew_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     counted, now = Rates(read_rate("2/minute")), 1000.0
     monkeypatch.setattr(rates.time, "time", lambda: now)
-    assert [allowance and allowance.refused for allowance in (counted.take("a") for _ in range(3))] == [None, None, 60]
+    assert [allowance and allowance.retry_after for allowance in (counted.take("a") for _ in range(3))] == [
+        None,
+        None,
+        60,
+    ]
     now += 59.5
     again = counted.take("a")
     assert again is not None
-    assert again.refused == 1  # and whoever waits that long gets through
+    assert again.retry_after == 1  # a caller that waits that long is allowed
     now += 1
     assert left(counted.take("a")) == [1]
 
@@ -42,7 +46,7 @@ def test_several_limits_hold_together() -> None:
     counted.take("a")
     refused = counted.take("a")
     assert refused is not None
-    assert refused.refused == 1
+    assert refused.retry_after == 1
 
 
 def test_a_callers_own_rate_goes_before_the_servers() -> None:
@@ -69,7 +73,7 @@ def test_the_headers_are_those_of_the_drafts() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "fast", "10", "10/eon", "0/minute", "-1/minute", "10/minute;", "1/second;x"])
-def test_what_is_no_rate(text: str) -> None:
+def test_malformed_rates_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a rate is such as 600/minute"):
         read_rate(text)
 
@@ -83,15 +87,15 @@ def test_what_is_no_rate(text: str) -> None:
         ("a socket", "a socket"),
     ],
 )
-def test_who_is_counted_as_one(host: str, counted: str) -> None:
+def test_an_ipv6_network_counts_as_one_caller(host: str, counted: str) -> None:
     assert network(host) == counted
 
 
 def _take(folder: Path, times: int) -> int:
-    """How many of so many requests go through."""
+    """How many of these requests are allowed."""
     counted = Rates(read_rate("100/hour"), folder)
     allowances = [counted.take("a") for _ in range(times)]
-    return sum(allowance is not None and allowance.refused is None for allowance in allowances)
+    return sum(allowance is not None and allowance.retry_after is None for allowance in allowances)
 
 
 def test_processes_count_together(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_windows_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest
     database.close()
 
 
-def test_what_cannot_be_counted_is_answered_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_that_cannot_be_counted_is_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counted = Rates(read_rate("1/hour"), tmp_path)
     counted.take("b")
     with sqlite3.connect(tmp_path / rates.FILE) as database:
@@ -121,9 +125,7 @@ def test_what_cannot_be_counted_is_answered_all_the_same(tmp_path: Path, caplog:
     assert "a request is not counted" in caplog.text
 
 
-def test_without_a_place_for_counts_requests_are_answered_all_the_same(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_requests_are_allowed_if_the_counts_cannot_be_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counted = Rates(read_rate("1/hour"), tmp_path / "none")
     assert [counted.take("a") for _ in range(3)] == [None] * 3
     assert "a request is not counted" in caplog.text

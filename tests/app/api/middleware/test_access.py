@@ -105,7 +105,7 @@ def test_a_refusal_says_what_to_send_and_repeats_nothing(client: TestClient) -> 
     assert missing.headers["www-authenticate"] == "Bearer"
     assert problem(missing, 401, "unauthorized")["detail"] == "send Authorization: Bearer"
     wrong = client.get("/models", headers={"Authorization": "Bearer a-wrong-key-of-16"})
-    assert problem(wrong, 401, "unauthorized")["detail"] == "this key is none of the server's"
+    assert problem(wrong, 401, "unauthorized")["detail"] == "this key is unknown to the server"
     assert "a-wrong-key" not in wrong.text
     assert problem(client.get("/v2/models/mnist/ready"), 401, "unauthorized")["error"]
 
@@ -164,7 +164,7 @@ def test_who_asks_for_keys(make_client: Make, tmp_path: Path) -> None:
 def test_a_file_of_keys_is_rotated_without_a_restart(
     make_client: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_LOOK_SECONDS", -1)
+    monkeypatch.setattr(auth, "_CHECK_SECONDS", -1)
     keys = tmp_path / "keys"
     keys.write_text(f"web:{KEY}\n")
     client = make_client(keys_file=keys)

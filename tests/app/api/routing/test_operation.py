@@ -8,8 +8,8 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
+from app.api import ROUTERS
 from app.api.routing.operation import OperationRoute
-from app.main import ROUTERS
 from tests.conftest import Pixels, base64_png, npy, png, pointers
 
 BODY = {"latents": [[0.0, 0.0]]}

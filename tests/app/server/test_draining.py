@@ -1,4 +1,4 @@
-"""The end of a server: nobody who has connected is turned away, however late the server hears of it."""
+"""A stopping server answers the connections in its backlog."""
 
 import asyncio
 import socket
@@ -11,8 +11,8 @@ import uvicorn
 import uvloop
 
 from app.security.tls import server_context
+from app.server.draining import DrainingServer
 from app.server.protocol import Protocol
-from app.server.run import Server
 from app.settings import Settings
 from tests.connections import Answer, Gate, answers, application, get
 from tests.live.test_tls import issue, trusting
@@ -20,42 +20,44 @@ from tests.live.test_tls import issue, trusting
 COUNT = 20
 
 
-def server(**options: object) -> Server:
-    """A server of an application that answers what it is sent, ready to start."""
+def server(**options: object) -> DrainingServer:
+    """A server that is ready to start, of an application that echoes."""
     app = application(Gate(Settings()))
     config = uvicorn.Config(app, http=Protocol, ws="none", log_config=None, timeout_graceful_shutdown=20, **options)  # type: ignore[arg-type]
     config.load()
-    made = Server(config)
+    made = DrainingServer(config)
     made.lifespan = config.lifespan_class(config)
     return made
 
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0), backlog=COUNT) as door:
-        yield door
+    with socket.create_server(("127.0.0.1", 0), backlog=COUNT) as listener:
+        yield listener
 
 
-def connected(door: socket.socket) -> socket.socket:
-    return socket.create_connection(door.getsockname(), timeout=20)
+def connected(listener: socket.socket) -> socket.socket:
+    return socket.create_connection(listener.getsockname(), timeout=20)
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_whoever_has_connected_when_the_server_stops_is_answered(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    async def stop_with_clients_at_the_door() -> list[socket.socket]:
+def test_a_stopping_server_answers_its_backlog(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def stop_with_a_backlog() -> list[socket.socket]:
         stopping = server()
-        await stopping.startup([door])
-        clients = [connected(door) for _ in range(COUNT)]  # the event loop has no time to accept them
+        await stopping.startup([listener])
+        clients = [connected(listener) for _ in range(COUNT)]  # the event loop has no time to accept them
         for client in clients:
             client.sendall(get("/bytes/5"))
         clients.pop().close()
-        await stopping.shutdown([door])
+        await stopping.shutdown([listener])
         return clients
 
-    with listening() as door:
-        address = door.getsockname()
+    with listening() as listener:
+        address = listener.getsockname()
         with asyncio.Runner(loop_factory=loop) as runner:
-            clients = runner.run(stop_with_clients_at_the_door())
+            clients = runner.run(stop_with_a_backlog())
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, timeout=20)
     for client in clients:
@@ -63,7 +65,7 @@ def test_whoever_has_connected_when_the_server_stops_is_answered(loop: Callable[
             assert [(answer.status, answer.body) for answer in answers(client)] == [(200, b"xxxxx")]
 
 
-def test_who_speaks_tls_is_answered_and_who_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
+def test_tls_clients_in_the_backlog_are_answered_and_silent_ones_are_not_waited_for(tmp_path: Path) -> None:
     chain, key = issue(tmp_path)
 
     def ask(client: socket.socket) -> list[Answer]:
@@ -74,10 +76,10 @@ def test_who_speaks_tls_is_answered_and_who_says_nothing_is_not_waited_for(tmp_p
     async def stop(client: Callable[[socket.socket], list[Answer]], seconds: float) -> list[Answer]:
         stopping = server(ssl_context_factory=lambda *_: server_context(chain, key))
         stopping.handshake_seconds = seconds
-        with listening() as door:
-            await stopping.startup([door])
-            asking = asyncio.create_task(asyncio.to_thread(client, connected(door)))
-            await stopping.shutdown([door])
+        with listening() as listener:
+            await stopping.startup([listener])
+            asking = asyncio.create_task(asyncio.to_thread(client, connected(listener)))
+            await stopping.shutdown([listener])
             return await asking
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

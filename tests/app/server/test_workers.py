@@ -1,4 +1,4 @@
-"""What the supervisor does with a check that fails: nothing, and it lives on."""
+"""A supervisor whose check fails on SIGHUP changes nothing and goes on."""
 
 import signal
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ import uvicorn
 from uvicorn.supervisors.multiprocess import SIGNALS
 
 from app.errors import BundleError
-from app.server.supervisor import Supervisor
+from app.server.workers import Supervisor
 
 
 @pytest.fixture
 def _signals() -> Iterator[None]:
-    """Puts back what a supervisor takes over when it is made."""
+    """Restores the signal handlers that a new supervisor replaces."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():

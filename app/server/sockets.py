@@ -1,0 +1,122 @@
+"""The server's listening sockets, and the limit of open files that bounds its connections."""
+
+import errno
+import ipaddress
+import logging
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+from app.errors import StartupError
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Maximum connections that wait to be accepted, for each socket."""
+_UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""Errors of an address that this machine does not have: `localhost` may resolve to IPv6 where there is none."""
+_OTHER_FILES = 256
+"""Files open beside the connections: models, event loop, libraries, and connections that are being refused."""
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind one socket to each address of `host`, without listening yet; port 0 takes a free port, the same for all.
+
+    Bound before the models are loaded, a port that is in use is reported at once.
+
+    Raises:
+        StartupError: the port is in use, or this machine has no address of that host.
+    """
+    sockets: list[socket.socket] = []
+    unavailable = OSError(errno.EADDRNOTAVAIL, "no such address")
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
+        for family, (name, _, *scope) in addresses:
+            free = sockets[0].getsockname()[1] if sockets else 0
+            try:
+                sockets.append(_bind_address(family, (name, port or free, *scope), ipv6_only=len(addresses) > 1))
+            except OSError as error:
+                if error.errno not in _UNAVAILABLE:
+                    raise
+                unavailable = error
+        if not sockets:
+            raise unavailable
+    except (OSError, UnicodeError) as error:
+        for bound in sockets:
+            bound.close()
+        raise _listen_error(host, port, error) from error
+    return sockets
+
+
+def _bind_address(family: int, address: tuple[Any, ...], *, ipv6_only: bool) -> socket.socket:
+    """Bind a socket; `ipv6_only` keeps an IPv6 socket from taking IPv4 too, which has a socket of its own then."""
+    with ExitStack() as on_error:
+        bound = on_error.enter_context(socket.socket(family))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ipv6_only and family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+        on_error.pop_all()
+    return bound
+
+
+def listen(sockets: list[socket.socket]) -> None:
+    """Start to accept connections.
+
+    Raises:
+        StartupError: another server has started to listen on the port since it was bound.
+    """
+    for bound in sockets:
+        try:
+            bound.listen(BACKLOG)
+        except OSError as error:
+            host, port, *_ = bound.getsockname()
+            raise _listen_error(host, port, error) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def url_of(host: str, sockets: list[socket.socket], *, is_tls: bool) -> str:
+    """Return the server's URL."""
+    shown = f"[{host}]" if ":" in host else host or "*"
+    return f"{'https' if is_tls else 'http'}://{shown}:{sockets[0].getsockname()[1]}"
+
+
+def raise_file_limit(connections: int) -> None:
+    """Raise the soft limit of open files of this process and its children to what `connections` need.
+
+    Logs a warning if the system does not allow it.
+    """
+    if resource is None:
+        return
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    except (OSError, ValueError):  # macOS refuses more than its own maximum, whatever the hard limit is
+        limit = soft
+    if limit < wanted:
+        message = "VAE_MAX_CONNECTIONS is %s, but this process may open %s files: set it to %s, or raise `ulimit -n`"
+        logger.warning(message, connections, limit, max(1, limit - _OTHER_FILES))
+
+
+def _listen_error(host: str, port: int, error: OSError | UnicodeError) -> StartupError:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return StartupError(f"port {port} is taken; set VAE_PORT or --port")
+    reason = (isinstance(error, OSError) and error.strerror) or "no such host"
+    return StartupError(f"VAE_HOST {host} and VAE_PORT {port} cannot be listened on: {reason}")
