@@ -42,7 +42,7 @@ class Access:
             scope["vae.key"], scope["vae.caller"] = caller.name, caller
         return caller
 
-    def _take(self, scope: Scope, caller: Key | None) -> None:
+    def _take(self, scope: Scope, caller: ApiKey | None) -> None:
         """Count the request, and add what its caller has left to the response; raises RateExceeded."""
         allowance = self._rates.take(*_counted(scope, caller))
         if allowance is None:
