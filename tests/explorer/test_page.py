@@ -42,14 +42,14 @@ def test_it_is_light_and_the_map_is_there_soon(visit: Visit, address: str) -> No
 def test_every_file_of_the_page_is_served_as_what_it_is(address: str) -> None:
     folder = ROOT / "app/static/explorer"
     kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
-    for path in folder.iterdir():
+    for path in folder.rglob("*.*"):
         if path.suffix in kinds:
-            answer = httpx2.get(f"{address}/static/explorer/{path.name}")
+            answer = httpx2.get(f"{address}/static/explorer/{path.relative_to(folder)}")
             assert (answer.status_code, answer.headers["content-type"]) == (200, kinds[path.suffix]), path
 
 
 def test_nothing_of_the_page_is_elsewhere() -> None:
-    for path in (ROOT / "app/static/explorer").iterdir():
+    for path in (ROOT / "app/static/explorer").rglob("*.*"):
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/", "")
         assert "http://" not in text, path
         assert "https://" not in text, path

@@ -21,12 +21,12 @@
  * - `app.addPosterior(mean, logStd)` and `app.onPosterior(listener)`: the map shows it as an ellipse; null takes it away.
  */
 
-import { makeShown } from "./code.js";
-import { makeSend } from "./http.js";
-import { makeKey } from "./key.js";
-import { latest } from "./latest.js";
-import { mountLinks } from "./links.js";
-import { makeRecovery } from "./recovery.js";
+import { makeShown } from "./page/code.js";
+import { makeSend } from "./page/http.js";
+import { makeKey } from "./page/key.js";
+import { latest } from "./page/latest.js";
+import { mountLinks } from "./page/links.js";
+import { makeRecovery } from "./page/recovery.js";
 
 const find = (id) => document.getElementById(id);
 

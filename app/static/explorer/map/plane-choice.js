@@ -1,6 +1,6 @@
 /** Which plane is seen: two dimensions, or the two principal axes. */
 
-import { element, figure } from "./dom.js";
+import { element, figure } from "../shared/dom.js";
 
 /** `onChoose(text)` gets what the address keeps: "axes", or two dimensions. */
 export function makePlaneChoice(root, onChoose) {

@@ -1,6 +1,6 @@
 /** The elements of the map's panel. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 
 const LAYERS = [["both", "Both"], ["dots", "Dots"], ["pictures", "Pictures"]];
 

@@ -1,6 +1,6 @@
 /** Sliders for the dimensions of a latent, those of highest KL first. */
 
-import { element, figure } from "./dom.js";
+import { element, figure } from "../shared/dom.js";
 
 const FIRST = 8;
 const REACH = 4; // standard deviations of the prior

@@ -1,6 +1,6 @@
 /** Cards of what is served, with what was measured. */
 
-import { element, figure } from "./dom.js";
+import { element, figure } from "../shared/dom.js";
 
 const LIKELIHOODS = { bernoulli: "Bernoulli", gaussian: "Gaussian", discretized_logistic: "discretized logistic" };
 

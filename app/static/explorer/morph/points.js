@@ -1,7 +1,7 @@
 /** The points of a morph, in an order that can be changed, and in the address: "c3;0.5,-1.2" is class 3, then a latent. */
 
-import { button } from "./controls.js";
-import { element } from "./dom.js";
+import { button } from "../shared/controls.js";
+import { element } from "../shared/dom.js";
 
 export const MOST = 16;
 

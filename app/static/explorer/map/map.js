@@ -2,17 +2,17 @@
 
 import { Backdrop } from "./backdrop.js";
 import { Chart } from "./chart.js";
-import { figure } from "./dom.js";
-import { Dots } from "./dots.js";
+import { figure } from "../shared/dom.js";
+import { Dots } from "../shared/dots.js";
 import { listen } from "./gestures.js";
 import { makeLegend } from "./legend.js";
 import { Lens, paint } from "./lens.js";
 import { Means } from "./means.js";
-import { buildMap } from "./map-page.js";
+import { buildMap } from "./page.js";
 import { makePinned } from "./pinned.js";
 import { makePlaneChoice } from "./plane-choice.js";
 import { makeSliders } from "./sliders.js";
-import { View } from "./view.js";
+import { View } from "../shared/view.js";
 
 const STEP = 12; // pixels that an arrow key moves
 const FAST = 60;

@@ -1,12 +1,12 @@
 /** Draw a picture: where it lies, what the model makes of it, how strange it finds it, and where. */
 
-import { button, fileButton, onModelWhenNear } from "./controls.js";
-import { element, figure } from "./dom.js";
-import { makeHeat } from "./heat.js";
-import { asLearnt, base64Of } from "./ink.js";
+import { button, fileButton, onModelWhenNear } from "../shared/controls.js";
+import { element, figure } from "../shared/dom.js";
+import { makeHeat } from "./heat-map.js";
+import { asLearnt, base64Of } from "./strokes.js";
 import { Pad } from "./pad.js";
-import { address, bitmapOf, middleOf } from "./pictures.js";
-import { Scatter } from "./scatter.js";
+import { address, bitmapOf, middleOf } from "../shared/images.js";
+import { Scatter } from "../shared/scatter.js";
 
 const DRAWS = { k: 16, seed: 1 };
 const EXAMPLES = { n: 6, seed: 11, temperature: 0.7 };

@@ -1,6 +1,6 @@
 /** One way through the points: its strip, and one step of it large. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 
 const NARROWEST = 46; // pixels of a picture of the strip
 const FEWEST = 6;

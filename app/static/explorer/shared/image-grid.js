@@ -1,7 +1,7 @@
 /** A wall of pictures, one stop of the Tab key: arrows move in it, Enter or a click chooses. */
 
 import { element } from "./dom.js";
-import { address } from "./pictures.js";
+import { address } from "./images.js";
 
 const JUMPS = { ArrowLeft: () => -1, ArrowRight: () => 1, ArrowUp: (columns) => -columns, ArrowDown: (columns) => columns };
 

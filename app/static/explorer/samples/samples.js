@@ -1,8 +1,8 @@
 /** A wall of samples: of the prior, of the aggregated posterior, or both side by side. */
 
-import { button, makeRange, makeSegments, onModelWhenNear } from "./controls.js";
-import { element } from "./dom.js";
-import { Wall } from "./wall.js";
+import { button, makeRange, makeSegments, onModelWhenNear } from "../shared/controls.js";
+import { element } from "../shared/dom.js";
+import { Wall } from "../shared/image-grid.js";
 
 const SOURCES = [["prior", "Prior"], ["aggregate", "Aggregated posterior"], ["both", "Both"]];
 const COUNTS = [16, 36, 64];

@@ -1,7 +1,7 @@
 /** What each pixel adds to -log p(x|z), in colour over the digit. */
 
-import { element, figure } from "./dom.js";
-import { greys } from "./pictures.js";
+import { element, figure } from "../shared/dom.js";
+import { greys } from "../shared/images.js";
 
 const STOPS = [[20, 14, 54], [106, 23, 110], [203, 66, 81], [247, 142, 60], [252, 255, 164]]; // dark to bright, for all eyes
 const FADE = 0.25; // below this share of the range, the digit is seen through the colour

@@ -1,9 +1,9 @@
 /** An autoencoder without and with a prior, side by side: where real digits lie, and what draws from N(0, I) become. */
 
-import { button, whenNear } from "./controls.js";
-import { element, figure } from "./dom.js";
-import { Scatter } from "./scatter.js";
-import { Wall } from "./wall.js";
+import { button, whenNear } from "../shared/controls.js";
+import { element, figure } from "../shared/dom.js";
+import { Scatter } from "../shared/scatter.js";
+import { Wall } from "../shared/image-grid.js";
 
 const PREFERRED = ["digits-ae", "mnist-2d"];
 const DRAWS = 25;

@@ -1,6 +1,6 @@
 /** A decoded picture on a canvas of its own pixels, enlarged by the style sheet; on the map it follows the pointer. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 
 const GAP = 18; // pixels between the pointer and the lens
 

@@ -1,6 +1,6 @@
 /** The pinned latent: its picture, what it is, and the same in words for who cannot see it. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 import { paint } from "./lens.js";
 
 const SILENCE = 350; // milliseconds of rest before something is said

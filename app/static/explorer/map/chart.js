@@ -1,6 +1,6 @@
 /** The map's three canvases: the manifold, the dots over it, and over them what is pinned. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 
 const RADIUS = 2.4; // of a dot, in pixels of the page
 

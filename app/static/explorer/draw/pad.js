@@ -1,7 +1,7 @@
 /** The pad: a drawing made with mouse, pen, finger or keys. */
 
-import { element } from "./dom.js";
-import { paintDrawing, resolution } from "./ink.js";
+import { element } from "../shared/dom.js";
+import { paintDrawing, resolution } from "./strokes.js";
 
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STEP = 0.03; // of the pad, that an arrow key moves the pen

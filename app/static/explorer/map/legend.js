@@ -1,6 +1,6 @@
 /** The classes and their colours; the one that is pointed at or pressed stands out on the map. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 
 /** `makeLegend(root, onShow)`: `set(model)` fills it, `onShow(label)` is called with a class or null. */
 export function makeLegend(root, onShow) {

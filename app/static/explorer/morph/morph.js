@@ -1,9 +1,9 @@
 /** Walk from point to point: straight (lerp) beside along the sphere (slerp), step by step or moving, and save it. */
 
-import { button, fileButton, makeRange, makeSegments, onModelWhenNear } from "./controls.js";
-import { element } from "./dom.js";
+import { button, fileButton, makeRange, makeSegments, onModelWhenNear } from "../shared/controls.js";
+import { element } from "../shared/dom.js";
 import { Path } from "./path.js";
-import { dataUrl, save } from "./pictures.js";
+import { dataUrl, save } from "../shared/images.js";
 import { asked, makeList, MOST, ofClass, ofLatent, read, write } from "./points.js";
 
 const STEPS = 16; // pictures from each point to the next, both included

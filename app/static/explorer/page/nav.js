@@ -1,6 +1,6 @@
 /** The bar: which section is being read, and which model is looked at. */
 
-import { element } from "./dom.js";
+import { element } from "../shared/dom.js";
 
 /** Fill the choice of models, and mark the section's link while one scrolls. */
 export function mountNav(app) {
