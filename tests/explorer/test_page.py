@@ -173,8 +173,8 @@ def test_the_code_behind_a_picture_makes_that_picture(visit: Visit, tmp_path: An
     for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert np.array_equal(grey((tmp_path / "picture.png").read_bytes()), shown), shlex.join(command)
-        (tmp_path / "picture.png").unlink()
+        assert np.array_equal(grey((tmp_path / "image.png").read_bytes()), shown), shlex.join(command)
+        (tmp_path / "image.png").unlink()
 
 
 def test_another_model_is_chosen(visit: Visit) -> None:

@@ -1,4 +1,4 @@
-/** The page: reads the models, makes `app`, mounts the panels. A panel that fails leaves the others alone. */
+/** Starts the page: reads the models, makes `app`, mounts the panels. If one panel fails, the others still work. */
 
 import { makeApp } from "./app.js";
 import * as contrast from "./contrast/contrast.js";

@@ -1,9 +1,9 @@
-/** An autoencoder without and with a prior, side by side: where real digits lie, and what draws from N(0, I) become. */
+/** A plain autoencoder beside a VAE: the latents of real digits, and decoded draws from N(0, I). */
 
 import { button, whenNear } from "../shared/controls.js";
 import { element, figure } from "../shared/dom.js";
 import { Scatter } from "../shared/scatter.js";
-import { Wall } from "../shared/image-grid.js";
+import { ImageGrid } from "../shared/image-grid.js";
 
 const PREFERRED = ["digits-ae", "mnist-2d"];
 const DRAWS = 25;
@@ -11,11 +11,11 @@ const RADIUS = 2.448; // of the circle that holds 95 % of N(0, I) on a plane: sq
 
 const ABSENT = "This server does not have both a plain autoencoder and a VAE of two latent dimensions to compare.";
 
-/** A plain autoencoder and a VAE of two dimensions, whose pictures are as large; null where one is missing.
+/** A plain autoencoder and a VAE of two latent dimensions and the same image size; null if one is missing.
  *
- * Of several versions the one that is numbered as the autoencoder: digits-ae 1 is the net of mnist-2d 1, not of 2.
+ * Of several versions of the VAE, the one with the autoencoder's number: digits-ae 1 has the net of mnist-2d 1, not of 2.
  */
-export function pair(models) {
+function findPair(models) {
   const isVae = ({ manifest }) => "log_std" in manifest.graphs.encoder.outputs;
   const isPreferred = ({ name }) => Number(PREFERRED.includes(name));
   const size = ({ manifest: { image } }) => `${image.width} x ${image.height}`;
@@ -26,19 +26,19 @@ export function pair(models) {
   return vaes.length ? [plain, first.find(({ version }) => version === plain.version) ?? first[0]] : null;
 }
 
-/** How many of these pairs are in the circle, in per cent. */
+/** Percentage of the points in the circle. */
 const share = (mean) => (100 * mean.filter(([x, y]) => Math.hypot(x, y) <= RADIUS).length) / mean.length;
 
 class Side {
   constructor(app, title, { name, version, manifest: { image } }) {
     Object.assign(this, { app, image, query: { model: name, version } });
     this.scatter = new Scatter(`${title}: real digits on its map, and the circle that holds 95 % of the prior`);
-    this.wall = new Wall(`${title}, sample`, (i) => this.#choose(i));
-    this.wall.reserve(DRAWS, image);
+    this.grid = new ImageGrid(`${title}, sample`, (i) => this.#choose(i));
+    this.grid.reserve(DRAWS, image);
     this.share = element("p", { className: "small hushed share" });
     const heading = element("h3", {}, title, element("span", { className: "hushed" }, ` ${name} ${version}`));
     const map = element("figure", { className: "shown" }, this.scatter.root, element("figcaption", {}, this.share));
-    const samples = element("figure", { className: "shown" }, this.wall.root, element("figcaption", {}, "Decoded draws of the prior"));
+    const samples = element("figure", { className: "shown" }, this.grid.root, element("figcaption", {}, "Decoded draws of the prior"));
     this.root = element("div", { className: "side-of" }, heading, map, samples);
   }
 
@@ -50,20 +50,20 @@ class Side {
   }
 
   async samples(seed) {
-    this.drawn = await this.app.ask("sample", { query: { ...this.query, n: DRAWS, seed }, element: this.wall.root });
-    this.wall.show(this.drawn.images, this.image);
+    this.drawn = await this.app.ask("sample", { query: { ...this.query, n: DRAWS, seed }, element: this.grid.root });
+    this.grid.show(this.drawn.images, this.image);
     this.scatter.mark({ crosses: [] });
   }
 
-  /** Show on the scatter where a sample was drawn. */
+  /** Mark the latent of a sample on the scatter. */
   #choose(index) {
-    this.wall.mark(index);
+    this.grid.mark(index);
     this.scatter.mark({ crosses: [this.drawn.latents[index]] });
   }
 }
 
 export function mount(root, app) {
-  const both = pair(app.models.models);
+  const both = findPair(app.models.models);
   if (!both) {
     root.append(element("p", { className: "hushed" }, ABSENT));
     return;
@@ -72,8 +72,8 @@ export function mount(root, app) {
   const words = element(
     "p",
     { className: "see" },
-    "The plain autoencoder lays digits out wherever they fit, far out of the circle too, so many draws land where no digit is, and decode to broken shapes. ",
-    "The VAE was pulled towards the prior while it learnt: nearly all its digits lie in the circle, and more of its draws decode to a digit.",
+    "The plain autoencoder puts digits anywhere, also far outside the circle, so many draws land where no digit is and decode to broken shapes. ",
+    "Training pulled the VAE towards the prior: nearly all its digits lie in the circle, and more of its draws decode to a digit.",
   );
   let seed = 1;
   const draw = app.latest(async () => {

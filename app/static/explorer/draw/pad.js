@@ -1,17 +1,17 @@
-/** The pad: a drawing made with mouse, pen, finger or keys. */
+/** The drawing pad, for mouse, pen, finger or keys. */
 
 import { element } from "../shared/dom.js";
 import { paintDrawing, resolution } from "./strokes.js";
 
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const STEP = 0.03; // of the pad, that an arrow key moves the pen
+const STEP = 0.03; // share of the pad that an arrow key moves the pen
 
-const LABEL = "Drawing pad. Arrows move the pen, Space puts it down and lifts it, Control Z takes back, Delete clears.";
+const LABEL = "Drawing pad. Arrows move the pen, Space puts it down and lifts it, Control Z undoes, Delete clears.";
 
 const within = (value) => Math.min(Math.max(value, 0), 1);
 
 export class Pad {
-  /** `onChange()` is called whenever the drawing changes, `say(words)` when the pen is put down or lifted by a key. */
+  /** `onChange()` is called when the drawing changes, `say(text)` when a key puts the pen down or lifts it. */
   constructor(onChange, say) {
     Object.assign(this, { onChange, say });
     [this.strokes, this.start, this.pen, this.isDown, this.pointer] = [[], null, [0.5, 0.5], false, null];
@@ -27,7 +27,7 @@ export class Pad {
     return !this.start && !this.strokes.length;
   }
 
-  /** Of a model's pictures. */
+  /** Take the size and background of a model's images. */
   fit(model) {
     [this.canvas.width, this.canvas.height] = resolution(model);
     if (model.paper !== this.paper) [this.strokes, this.start, this.paper] = [[], null, model.paper];
@@ -40,7 +40,7 @@ export class Pad {
     this.#changed();
   }
 
-  /** Take the last stroke back, or, where there is none, what it started from. */
+  /** Remove the last stroke; without strokes, the start image. */
   undo() {
     if (!this.strokes.pop()) this.start = null;
     this.isDown = false;
@@ -65,9 +65,9 @@ export class Pad {
     return [within((event.clientX - left) / width), within((event.clientY - top) / height)];
   }
 
-  /** Begin a stroke. */
-  #put(point) {
-    this.strokes.push({ colour: this.ink, points: [point] });
+  /** Start a stroke at a point. */
+  #startStroke(point) {
+    this.strokes.push({ color: this.ink, points: [point] });
   }
 
   #begin(event) {
@@ -76,7 +76,7 @@ export class Pad {
     this.canvas.setPointerCapture(event.pointerId);
     this.cursor.hidden = true;
     this.isDown = false;
-    this.#put(this.#at(event));
+    this.#startStroke(this.#at(event));
     this.#changed();
   }
 
@@ -112,7 +112,7 @@ export class Pad {
 
   #toggle() {
     this.isDown = !this.isDown;
-    if (this.isDown) this.#put(this.pen);
+    if (this.isDown) this.#startStroke(this.pen);
     this.say(this.isDown ? "Pen down" : "Pen lifted");
     this.#changed();
   }

@@ -1,21 +1,21 @@
-/** Strokes as a picture of what the model learnt: on its paper, as wide as MNIST's, and of digits in the middle as there. */
+/** Strokes as an image like the training images: on their background, as wide as MNIST's, digits centered as in MNIST. */
 
-const LEARNT = 28; // pixels of an MNIST picture, whose digits fill a box of 20
-const BOX = 20 / LEARNT;
-const WIDTH = 2.6 / LEARNT; // of a stroke
-const SCALE = 10; // pixels of a drawing for one of the model's
+const MNIST_SIZE = 28; // pixels of an MNIST image; its digits fill a box of 20
+const BOX = 20 / MNIST_SIZE;
+const WIDTH = 2.6 / MNIST_SIZE; // of a stroke
+const SCALE = 10; // pixels of the drawing per pixel of the model
 
 export const resolution = ({ width, height }) => [width * SCALE, height * SCALE];
 
-/** Draw strokes, each a `colour` and `points` [x, y] in [0, 1], smooth, moved by `transform` {scale, x, y} which leaves
- * their width alone. */
+/** Draw smooth strokes, each with a `color` and `points` [x, y] in [0, 1]. The transform {scale, x, y} moves the points and
+ * keeps the width of the strokes. */
 function stroke(context, strokes, width, height, { scale, x, y }) {
   context.lineWidth = WIDTH * Math.min(width, height);
   context.lineCap = context.lineJoin = "round";
   const at = ([left, top]) => [(left * scale + x) * width, (top * scale + y) * height];
-  for (const { colour, points: line } of strokes) {
+  for (const { color, points: line } of strokes) {
     const points = line.map(at);
-    context.strokeStyle = colour;
+    context.strokeStyle = color;
     context.beginPath();
     context.moveTo(...points[0]);
     for (let i = 1; i < points.length - 1; i++) {
@@ -27,7 +27,7 @@ function stroke(context, strokes, width, height, { scale, x, y }) {
   }
 }
 
-/** Draw a drawing, `{paper, strokes, start}` with a bitmap to start from or null, on all of a canvas. */
+/** Draw `{paper, strokes, start}` on the whole canvas; `start` is the bitmap under the strokes, or null. */
 export function paintDrawing(canvas, { paper, strokes, start }, transform = { scale: 1, x: 0, y: 0 }) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -38,7 +38,7 @@ export function paintDrawing(canvas, { paper, strokes, start }, transform = { sc
   stroke(context, strokes, width, height, transform);
 }
 
-/** The box and the centre of mass of the ink on a canvas, in [0, 1]; null where there is none. */
+/** Size of the bounding box and center of mass of the ink on a canvas, in [0, 1]; null without ink. */
 function measure(canvas) {
   const { width, height } = canvas;
   const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
@@ -51,28 +51,28 @@ function measure(canvas) {
     [mass, across, down] = [mass + ink, across + ink * (x + 0.5), down + ink * (y + 0.5)];
   }
   if (!mass) return null;
-  return { size: [(right - left) / width, (bottom - top) / height], centre: [across / mass / width, down / mass / height] };
+  return { size: [(right - left) / width, (bottom - top) / height], center: [across / mass / width, down / mass / height] };
 }
 
-/** The transform that makes the ink's longer side that of MNIST's box, and puts its centre of mass in the middle. */
-function centring(canvas, drawing) {
+/** The transform that scales the ink to MNIST's box and moves its center of mass to the middle, as MNIST was made. */
+function centering(canvas, drawing) {
   paintDrawing(canvas, drawing);
   const first = measure(canvas);
   if (!first) return undefined;
   const longest = Math.max(...first.size) - WIDTH;
   const scale = Math.min(longest > 0.02 ? (BOX - WIDTH) / longest : 1, 3);
-  const middle = (centre) => (part, i) => 0.5 - centre[i] * part;
-  const [x, y] = [scale, scale].map(middle(first.centre));
+  const middle = (center) => (part, i) => 0.5 - center[i] * part;
+  const [x, y] = [scale, scale].map(middle(first.center));
   paintDrawing(canvas, drawing, { scale, x, y });
   const again = measure(canvas);
-  return again ? { scale, x: x + 0.5 - again.centre[0], y: y + 0.5 - again.centre[1] } : undefined;
+  return again ? { scale, x: x + 0.5 - again.center[0], y: y + 0.5 - again.center[1] } : undefined;
 }
 
-/** A canvas with the picture that the model is given. A start without strokes has its place already. */
-export function asLearnt(drawing, model, isCentred) {
+/** A canvas with the image for the model. A `start` without strokes is not centered: it comes from the model or a file. */
+export function preprocess(drawing, model, isCenterd) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = resolution(model);
-  const transform = isCentred && drawing.strokes.length ? centring(canvas, drawing) : undefined;
+  const transform = isCenterd && drawing.strokes.length ? centering(canvas, drawing) : undefined;
   paintDrawing(canvas, drawing, transform);
   return canvas;
 }

@@ -1,36 +1,36 @@
-/** The manifold behind the dots: a grid of decoded latents that fills what is seen. */
+/** The backdrop of the map: a grid of decoded latents that fills the view behind the dots. */
 
-const MOST = 256; // pictures in one request; a server may be set to take fewer
-const FEWEST = 16;
-const PAUSE = 120; // milliseconds without a change before it is asked for
+const MAX_LATENTS = 256; // in one request; halved if the server allows fewer
+const MIN_LATENTS = 16;
+const PAUSE = 120; // milliseconds without a change before a request
 
 export class Backdrop {
-  /** `onChange()` is called when there is something new to draw. */
+  /** `onChange()` is called when the backdrop must be drawn again. */
   constructor(app, onChange) {
-    Object.assign(this, { onChange, picture: null, timer: 0, generation: 0, most: MOST });
+    Object.assign(this, { onChange, grid: null, timer: 0, generation: 0, limit: MAX_LATENTS });
     this.ask = app.latest(async (view, latentAt, generation) => {
-      const grid = makeGrid(view, latentAt, this.most);
+      const grid = makeGrid(view, latentAt, this.limit);
       const { latents, columns } = grid;
-      const picture = await app.picture("decode/image", { body: { latents }, query: { columns } }).catch((error) => {
-        if (error.status !== 422 || this.most <= FEWEST) throw error;
-        this.most /= 2;
+      const image = await app.image("decode/image", { body: { latents }, query: { columns } }).catch((error) => {
+        if (error.status !== 422 || this.limit <= MIN_LATENTS) throw error;
+        this.limit /= 2;
       });
       if (generation !== this.generation) return;
-      if (!picture) return this.refresh(view, latentAt);
-      this.picture = { ...grid, image: faded(picture.bitmap) };
+      if (!image) return this.refresh(view, latentAt);
+      this.grid = { ...grid, image: adapted(image.bitmap) };
       onChange();
     });
   }
 
-  /** Forget what is there. */
+  /** Remove the grid. */
   clear() {
     clearTimeout(this.timer);
     this.generation++;
-    this.picture = null;
+    this.grid = null;
     this.onChange();
   }
 
-  /** Ask for the grid of what `view` shows, once it rests; `latentAt(u, v)` is the latent of a point of the plane. */
+  /** Request the grid for `view` once the view rests; `latentAt(u, v)` is the latent at a point of the plane. */
   refresh(view, latentAt) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
@@ -39,10 +39,10 @@ export class Backdrop {
     }, PAUSE);
   }
 
-  /** Draw it where it lies in the plane. */
+  /** Draw the grid at its place in the plane. */
   draw(context, view, ratio) {
-    if (!this.picture) return;
-    const { left, top, right, bottom, image } = this.picture;
+    if (!this.grid) return;
+    const { left, top, right, bottom, image } = this.grid;
     const [x0, y0] = view.toPixels(left, top).map((value) => value * ratio);
     const [x1, y1] = view.toPixels(right, bottom).map((value) => value * ratio);
     context.globalAlpha = Number(getComputedStyle(document.documentElement).getPropertyValue("--backdrop")) || 0.5;
@@ -52,13 +52,13 @@ export class Backdrop {
   }
 }
 
-/** Square cells over the view, `most` of them, each with the latent of its middle. */
-function makeGrid(view, latentAt, most) {
+/** Square cells over the view, at most `limit`, each with the latent at its center. */
+function makeGrid(view, latentAt, limit) {
   const rowsOf = (columns) => Math.ceil((view.height * columns) / view.width);
-  let columns = Math.max(1, Math.floor(Math.sqrt((most * view.width) / view.height)));
-  while (columns > 1 && columns * rowsOf(columns) > most) columns--;
+  let columns = Math.max(1, Math.floor(Math.sqrt((limit * view.width) / view.height)));
+  while (columns > 1 && columns * rowsOf(columns) > limit) columns--;
   const cell = view.width / columns;
-  const rows = Math.min(rowsOf(columns), Math.floor(most / columns));
+  const rows = Math.min(rowsOf(columns), Math.floor(limit / columns));
   const edge = (view.height - rows * cell) / 2;
   const latents = [];
   for (let row = 0; row < rows; row++) {
@@ -71,8 +71,8 @@ function makeGrid(view, latentAt, most) {
   return { latents, columns, left, top, right, bottom };
 }
 
-/** The picture for any theme: dark on light where the page is light. */
-function faded(bitmap) {
+/** The image for the current theme: inverted, dark on light, on a light page. */
+function adapted(bitmap) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   const context = canvas.getContext("2d");

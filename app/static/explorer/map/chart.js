@@ -1,8 +1,8 @@
-/** The map's three canvases: the manifold, the dots over it, and over them what is pinned. */
+/** The map's three canvases, one over the other: the backdrop, the dots, and the marks (pin, cursor, ellipses). */
 
 import { element } from "../shared/dom.js";
 
-const RADIUS = 2.4; // of a dot, in pixels of the page
+const RADIUS = 2.4; // of a dot, in CSS pixels
 
 export class Chart {
   /** `parts`: {view, dots, backdrop}; `marks()` -> {pin: [u, v], cursor: [u, v] or null, ellipses: [{mean, covariance}]}. */
@@ -14,7 +14,7 @@ export class Chart {
     [this.isStale, this.frame, this.ratio] = [true, 0, 1];
   }
 
-  /** Take the size of the stage, and the colours of now. */
+  /** Take the size of the stage and the current colors. */
   measure(stage) {
     const { clientWidth: width, clientHeight: height } = stage;
     this.ratio = Math.min(window.devicePixelRatio || 1, 2);
@@ -25,7 +25,7 @@ export class Chart {
     this.repaint();
   }
 
-  /** Draw everything in the colours of now. */
+  /** Draw everything in the current colors. */
   repaint() {
     this.dots.paint(this.classes, RADIUS * this.ratio);
     const style = getComputedStyle(document.documentElement);
@@ -33,7 +33,7 @@ export class Chart {
     this.redraw();
   }
 
-  /** Draw in the next frame: everything, or the marks alone. */
+  /** Draw everything, or only the marks, in the next animation frame. */
   redraw(isAll = true) {
     this.isStale ||= isAll;
     this.frame ||= requestAnimationFrame(() => {
@@ -82,8 +82,8 @@ export class Chart {
 
   #ring(context, point, radius, width) {
     const [x, y] = this.view.toPixels(...point);
-    for (const [colour, line] of [[this.paper, width + 3], [this.accent, width]]) {
-      context.strokeStyle = colour;
+    for (const [color, line] of [[this.paper, width + 3], [this.accent, width]]) {
+      context.strokeStyle = color;
       context.lineWidth = line;
       context.beginPath();
       context.arc(x, y, radius, 0, 2 * Math.PI);

@@ -1,6 +1,6 @@
-/** Mouse, touch and keys on the map, as what is meant: hover, leave, pin, pan, zoom, step. Pixels are the element's. */
+/** Mouse, touch and key events on the map as gestures: hover, leave, pin, pan, zoom, step; in pixels of the element. */
 
-const DRAG = 5; // pixels that a press may move and still be a click
+const DRAG = 5; // pixels that the pointer may move during a click
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const KEYS = { "+": 1.25, "=": 1.25, "-": 0.8, _: 0.8 };
 
@@ -24,20 +24,20 @@ export function listen(target, on) {
     try {
       target.setPointerCapture(event.pointerId);
     } catch {
-      // The pointer is gone already.
+      // The pointer has already been released.
     }
     if (event.pointerType === "touch") on.hover(...pressed);
   });
 
   target.addEventListener("pointermove", (event) => {
     const [x, y] = at(event);
-    hasMoved ||= Boolean(event.movementX || event.movementY); // not so where the page scrolled under a still pointer
+    hasMoved ||= Boolean(event.movementX || event.movementY); // false if the page scrolled under a still pointer
     const before = down.get(event.pointerId);
     if (!before) return on.hover(x, y);
     down.set(event.pointerId, [x, y]);
     if (down.size > 1) return pinch(event.pointerId, before, [x, y]);
     isDrag ||= Math.hypot(x - pressed[0], y - pressed[1]) > DRAG;
-    if (event.pointerType === "touch") on.hover(x, y); // one finger looks, two move
+    if (event.pointerType === "touch") on.hover(x, y); // one finger hovers, two fingers pan
     else if (isDrag) on.pan(x - before[0], y - before[1]);
     return undefined;
   });

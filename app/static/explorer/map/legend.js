@@ -1,8 +1,8 @@
-/** The classes and their colours; the one that is pointed at or pressed stands out on the map. */
+/** The legend: classes and their colors; the class under the pointer, or the pressed one, is highlighted on the map. */
 
 import { element } from "../shared/dom.js";
 
-/** `makeLegend(root, onShow)`: `set(model)` fills it, `onShow(label)` is called with a class or null. */
+/** `makeLegend(root, onShow)`: `set(model)` fills the legend; `onShow(label)` is called with a class to highlight, or null. */
 export function makeLegend(root, onShow) {
   let pressed = null;
 

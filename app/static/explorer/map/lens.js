@@ -1,4 +1,4 @@
-/** A decoded picture on a canvas of its own pixels, enlarged by the style sheet; on the map it follows the pointer. */
+/** The lens: the decoded image at the pointer, which it follows over the map; the style sheet enlarges it. */
 
 import { element } from "../shared/dom.js";
 
@@ -20,7 +20,7 @@ export class Lens {
     this.root = element("div", { className: "lens", hidden: true, attributes: { "aria-hidden": "true" } }, this.canvas, this.caption);
   }
 
-  /** Beside this pixel of a stage of this width; above it, unless there is no room. */
+  /** Place the lens beside the pixel (x, y) of a stage of this width, above it if there is room. */
   move(x, y, width) {
     this.root.hidden = false;
     const { offsetWidth, offsetHeight } = this.root;

@@ -1,4 +1,4 @@
-/** The map: posterior means of held-out pictures on a plane of the latent space, which is decoded where one points. */
+/** The map: posterior means of held-out images on a plane of the latent space; the latent at the pointer is decoded. */
 
 import { Backdrop } from "./backdrop.js";
 import { Chart } from "./chart.js";
@@ -14,8 +14,8 @@ import { makePlaneChoice } from "./plane-choice.js";
 import { makeSliders } from "./sliders.js";
 import { View } from "../shared/view.js";
 
-const STEP = 12; // pixels that an arrow key moves
-const FAST = 60;
+const STEP = 12; // pixels per arrow key
+const FAST_STEP = 60; // with Shift
 
 const rounded = (latent) => latent.map((value) => +value.toFixed(4));
 
@@ -42,7 +42,7 @@ class LatentMap {
     this.#listen();
   }
 
-  /** Where the pin is: the latent of the address, or the origin. */
+  /** The pinned latent: that of the page's address, or the origin. */
   get z() {
     const given = (this.app.state.get("z") ?? "").split(",").map(Number);
     const { d } = this.model;
@@ -75,7 +75,7 @@ class LatentMap {
       pin: (x, y) => this.#pinAt(view.toPlane(x, y)),
       pan: (dx, dy) => (view.pan(dx, dy), moved()),
       zoom: (factor, x, y) => view.zoom(factor, x, y) && (moved(), true),
-      step: (dx, dy, isFast) => this.#step(dx * (isFast ? FAST : STEP), dy * (isFast ? FAST : STEP)),
+      step: (dx, dy, isFast) => this.#step(dx * (isFast ? FAST_STEP : STEP), dy * (isFast ? FAST_STEP : STEP)),
       confirm: () => this.cursor && this.#pinAt(this.cursor),
       reset: () => (view.reset(), moved()),
     });
@@ -104,7 +104,7 @@ class LatentMap {
     });
   }
 
-  /** Read the dots of the plane that is chosen, and show them. */
+  /** Read the posterior means on the chosen plane and show them. */
   async #load(model) {
     const dims = this.dims;
     const { plane, pairs, labels } = await this.means.on(model, dims, this.page.stage);
@@ -124,7 +124,7 @@ class LatentMap {
     performance.mark("map");
   }
 
-  /** What there is to choose from, before anything is read, so that nothing moves afterwards. */
+  /** Fill the controls before anything is read, so that nothing moves afterwards. */
   #fill() {
     const { model, page, dims } = this;
     this.chart.classes = model.labels;
@@ -151,7 +151,7 @@ class LatentMap {
     if (!this.plane || this.model !== this.app.model) return;
     const z = this.z;
     this.sliders.show(z);
-    this.pinned.show(z, this.#words(z));
+    this.pinned.show(z, this.#describe(z));
     this.chart.redraw(false);
     if (this.model.d > 2) this.#refreshBackdrop();
   }
@@ -162,7 +162,7 @@ class LatentMap {
     this.lens.move(x, y, this.view.width);
   }
 
-  /** Move the cursor by pixels, from the pin at first; what leaves the view is followed. */
+  /** Move the cursor by pixels, from the pin at first; the view follows it. */
   #step(dx, dy) {
     if (!this.plane) return;
     const { view } = this;
@@ -174,7 +174,7 @@ class LatentMap {
     const point = view.toPlane(left + right, top + down);
     this.#look(point);
     this.lens.move(left + right, top + down, view.width);
-    this.pinned.say(this.#words(this.#latentAt(...point)));
+    this.pinned.say(this.#describe(this.#latentAt(...point)));
   }
 
   #look([u, v]) {
@@ -188,7 +188,7 @@ class LatentMap {
 
   async #decode(latent, since) {
     const { model } = this;
-    const { bitmap } = await this.app.picture("decode/image", { query: { latent } });
+    const { bitmap } = await this.app.image("decode/image", { query: { latent } });
     if (model !== this.model) return bitmap.close();
     paint(this.lens.canvas, bitmap);
     const detail = { latent, milliseconds: performance.now() - since };
@@ -211,13 +211,13 @@ class LatentMap {
     return nearest < 0 ? null : this.dots.labels[nearest];
   }
 
-  #words(latent) {
+  #describe(latent) {
     const [u, v] = this.plane.project(latent);
     const label = this.#classAt(u, v);
     return { names: this.plane.names, values: [u, v].map((value) => figure(value)), label };
   }
 
-  /** Pin the latent, in all dimensions, of the dot that is nearest to the pin. */
+  /** Pin the posterior mean, in all dimensions, whose dot is nearest to the pin. */
   async #toNearest() {
     const index = this.dots.nearest(...this.plane.project(this.z));
     const { mean } = await this.means.all(this.model);
@@ -226,7 +226,7 @@ class LatentMap {
 
   #layers() {
     const chosen = this.page.layers.find(({ checked }) => checked).value;
-    this.chart.hasDots = chosen !== "pictures";
+    this.chart.hasDots = chosen !== "images";
     if (chosen === "dots") this.backdrop.clear();
     this.chart.redraw();
     this.#refreshBackdrop();

@@ -1,4 +1,4 @@
-/** The posterior means of held-out pictures: on a plane, and in all dimensions. */
+/** The posterior means of held-out images: on a plane, and in all dimensions. */
 
 import { Plane, principalAxes } from "./plane.js";
 
@@ -7,7 +7,7 @@ export class Means {
     Object.assign(this, { app, model: null, whole: null, axes: null });
   }
 
-  /** `{mean, labels}` in all dimensions of a model; read once, which may be megabytes. */
+  /** `{mean, labels}` of a model in all dimensions; read once, because it may be megabytes. */
   all(model) {
     if (model !== this.model || !this.whole) {
       const whole = this.app.ask("posteriors", { query: { space: "latent" } });
@@ -17,7 +17,7 @@ export class Means {
     return this.whole;
   }
 
-  /** On the plane that the address names: `{plane, pairs, labels}`; the request's code goes to `element`. */
+  /** `{plane, pairs, labels}` on the plane `dims`; `element` gets the request's code button. */
   async on(model, dims, element) {
     if (dims === "axes") {
       const { mean, labels } = await this.all(model);

@@ -1,14 +1,14 @@
-/** The elements of the map's panel. */
+/** The DOM elements of the map's panel. */
 
 import { element } from "../shared/dom.js";
 
-const LAYERS = [["both", "Both"], ["dots", "Dots"], ["pictures", "Pictures"]];
+const LAYERS = [["both", "Both"], ["dots", "Dots"], ["images", "Images"]];
 
 const button = (text, properties = {}) => element("button", { type: "button", ...properties }, text);
 
 const icon = (text, label) => button(text, { className: "icon", title: label, attributes: { "aria-label": label } });
 
-/** Build them in `root`; the stage holds `lens` and what is put before it. */
+/** Build the elements in `root`; the stage contains `lens`, and the map puts its canvases before it. */
 export function buildMap(root, lens) {
   const [closer, farther, home] = [icon("+", "Zoom in"), icon("−", "Zoom out"), icon("⤢", "Show all")];
   const across = element("span", { className: "axis across", attributes: { "aria-hidden": "true" } });
@@ -28,7 +28,7 @@ export function buildMap(root, lens) {
   const digit = element("canvas", { className: "digit", width: 28, height: 28, attributes: { role: "img" } });
   const figure = element("figure", { className: "figure pinned" }, digit);
   const readout = element("dl", { className: "readout" });
-  const nearest = button("Nearest dot", { title: "Pin the latent of the picture that is nearest to the pin" });
+  const nearest = button("Nearest dot", { title: "Pin the latent of the image that is nearest to the pin" });
   const morph = button("Add to morph");
   const actions = element("div", { className: "controls" }, nearest, morph);
   const others = element("p", { className: "hushed small" }, "The map is a plane through the pin. These move the pin off it.");

@@ -1,8 +1,8 @@
-/** Which plane is seen: two dimensions, or the two principal axes. */
+/** The choice of the map's plane: two latent dimensions, or the two principal axes. */
 
 import { element, figure } from "../shared/dom.js";
 
-/** `onChoose(text)` gets what the address keeps: "axes", or two dimensions. */
+/** `onChoose(text)` is called with the value for the page's address: "axes", or two dimensions such as "3,7". */
 export function makePlaneChoice(root, onChoose) {
   const across = element("select");
   const up = element("select");
@@ -23,7 +23,7 @@ export function makePlaneChoice(root, onChoose) {
   up.onchange = () => choose(up, across);
 
   return {
-    /** The dimensions of a model, by KL, and what is chosen. */
+    /** Fill the choice with the dimensions of a model, by KL, and select `chosen`. */
     set({ d, order, manifest }, chosen) {
       root.hidden = d <= 2;
       const kl = manifest.metrics.kl_per_dimension;

@@ -5,7 +5,7 @@ const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
 const unit = (d, i) => Array.from({ length: d }, (_, j) => Number(i === j));
 
 export class Plane {
-  /** `axes` are two orthonormal vectors of `d` values; `names` say what they are. */
+  /** `axes` are two orthonormal vectors of `d` values; `names` are their titles. */
   constructor(axes, names) {
     Object.assign(this, { axes, names });
   }
@@ -18,12 +18,12 @@ export class Plane {
     return new Plane(axes, ["axis 1", "axis 2"]);
   }
 
-  /** Where a latent lies on the plane. */
+  /** The coordinates [u, v] of a latent's projection on the plane. */
   project(latent) {
     return this.axes.map((axis) => dot(axis, latent));
   }
 
-  /** `latent` moved within the plane to (u, v): what is across the plane stays. */
+  /** `latent` moved parallel to the plane so that it projects to (u, v). */
   put(latent, [u, v]) {
     const [now, above] = this.project(latent);
     const [first, second] = this.axes;
@@ -40,25 +40,25 @@ export class Plane {
   }
 }
 
-/** The `count` directions in which the rows of `means` vary most, by power iteration; unit vectors, the widest first. */
+/** The first `count` principal axes of the rows of `means`, by power iteration; unit vectors. */
 export function principalAxes(means, count = 2) {
   const d = means[0].length;
-  const centre = unit(d, -1).map((_, i) => means.reduce((sum, row) => sum + row[i], 0) / means.length);
+  const center = unit(d, -1).map((_, i) => means.reduce((sum, row) => sum + row[i], 0) / means.length);
   const covariance = Array.from({ length: d }, () => new Float64Array(d));
   for (const row of means) {
     for (let i = 0; i < d; i++) {
-      const left = row[i] - centre[i];
-      for (let j = 0; j < d; j++) covariance[i][j] += (left * (row[j] - centre[j])) / means.length;
+      const left = row[i] - center[i];
+      for (let j = 0; j < d; j++) covariance[i][j] += (left * (row[j] - center[j])) / means.length;
     }
   }
   const axes = [];
-  while (axes.length < count) axes.push(widest(covariance, axes));
+  while (axes.length < count) axes.push(nextAxis(covariance, axes));
   return axes;
 }
 
-/** The eigenvector of the largest eigenvalue among those across `axes`. */
-function widest(covariance, axes) {
-  let vector = covariance.map((_, i) => Math.cos(i + 1)); // any start that no axis is across
+/** The eigenvector of the largest eigenvalue, orthogonal to `axes`. */
+function nextAxis(covariance, axes) {
+  let vector = covariance.map((_, i) => Math.cos(i + 1)); // any start that is not orthogonal to the axis
   for (let step = 0; step < 500; step++) {
     let next = covariance.map((row) => dot(row, vector));
     for (const axis of axes) {

@@ -1,11 +1,12 @@
-/** Sliders for the dimensions of a latent, those of highest KL first. */
+/** Sliders for the dimensions of a latent, in the order of falling KL. */
 
 import { element, figure } from "../shared/dom.js";
 
-const FIRST = 8;
+const SHOWN = 8; // sliders; a button shows the others
 const REACH = 4; // standard deviations of the prior
 
-/** `makeSliders(root, onInput)`: `set(dims, latent, kl)` builds them, `show(latent)` moves them, `onInput(dim, value)`. */
+/** `makeSliders(root, onInput)`: `set(dims, latent, kl)` builds them, `show(latent)` moves them;
+ * `onInput(dim, value)` is called when the user moves one. */
 export function makeSliders(root, onInput) {
   let rows = new Map();
 
@@ -31,9 +32,9 @@ export function makeSliders(root, onInput) {
     set(dims, latent, kl) {
       rows = new Map();
       const made = dims.map((dim) => row(dim, kl?.[dim]));
-      root.replaceChildren(...made.slice(0, FIRST));
+      root.replaceChildren(...made.slice(0, SHOWN));
       root.hidden = !dims.length;
-      const rest = made.slice(FIRST);
+      const rest = made.slice(SHOWN);
       if (rest.length) {
         const more = element("button", { type: "button", className: "quiet" }, `The other ${rest.length}`);
         more.onclick = () => {

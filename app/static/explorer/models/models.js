@@ -1,22 +1,22 @@
-/** Cards of what is served, with what was measured. */
+/** A card for each served model, with its measured figures. */
 
 import { element, figure } from "../shared/dom.js";
 
 const LIKELIHOODS = { bernoulli: "Bernoulli", gaussian: "Gaussian", discretized_logistic: "discretized logistic" };
 
-/** What a manifest says of its model, as rows of a name, a value, and what it means. */
+/** Rows of a manifest: name, value and meaning. */
 function rows({ latent, likelihood, metrics, training, graphs }) {
   const { nll, nll_standard_error: error, k, negative_elbo: bound, kl, active_units: active, mean_squared_error: squared } = metrics;
   const size = latent.shape.map((length) => length ?? "any").join(" × ");
   return [
     [k ? `NLL, k = ${k}` : "NLL", nll && `${figure(nll)}${error ? ` ± ${figure(error)}` : ""} nats`, `the IWAE bound of ${k} draws, lower is better`],
     ["−ELBO", bound && `${figure(bound)} nats`, "lower is better"],
-    ["KL", kl && `${figure(kl)} nats`, "what a latent says about its picture"],
+    ["KL", kl && `${figure(kl)} nats`, "information of a latent about its image"],
     ["Active units", active !== undefined && `${active} of ${size}`, "latent dimensions that are used"],
     ["Squared error", nll === undefined && squared !== undefined && figure(squared, 4), "of a pixel of the reconstruction"],
     ["Latent size", size, graphs.encoder.outputs.log_std ? "" : "no posterior: a plain autoencoder"],
     ["Likelihood", LIKELIHOODS[likelihood] ?? likelihood, ""],
-    ["Binarization", metrics.binarization ?? training?.binarization, "of the pictures it was measured on"],
+    ["Binarization", metrics.binarization ?? training?.binarization, "of the images it was measured on"],
   ].filter(([, value]) => value);
 }
 
@@ -38,7 +38,7 @@ function card(app, { name, version, default: isDefault, manifest }) {
   link.setAttribute("aria-label", `${name} ${version} as JSON`);
   const made = element("article", { className: "card figure" }, title, element("p", {}, manifest.description), list, element("div", { className: "controls" }, look, link));
   if (isDefault) title.append(element("span", { className: "badge" }, "default"));
-  app.shown(made, { path: `models/${name}`, query: { version } });
+  app.addCode(made, { path: `models/${name}`, query: { version } });
   return { name, version, made, look, words };
 }
 

@@ -1,13 +1,13 @@
-/** Walk from point to point: straight (lerp) beside along the sphere (slerp), step by step or moving, and save it. */
+/** The morph: interpolation through several points by lerp and by slerp, as strips and as an animation to save. */
 
 import { button, fileButton, makeRange, makeSegments, onModelWhenNear } from "../shared/controls.js";
 import { element } from "../shared/dom.js";
 import { Path } from "./path.js";
 import { dataUrl, save } from "../shared/images.js";
-import { asked, makeList, MOST, ofClass, ofLatent, read, write } from "./points.js";
+import { makeList, MAX_POINTS, ofClass, ofLatent, read, toRequest, write } from "./points.js";
 
-const STEPS = 16; // pictures from each point to the next, both included
-const DURATION = 80; // milliseconds a frame, of the animation here and of the file
+const STEPS = 16; // images from each point to the next, both included
+const DURATION = 80; // milliseconds per frame, on the page and in the file
 
 const METHODS = { lerp: ["Lerp", "straight through the space"], slerp: ["Slerp", "along the sphere around the origin"] };
 
@@ -33,11 +33,11 @@ class Morph {
     this.classes = element("div", { className: "controls", attributes: { role: "group", "aria-label": "Add a class" } });
     const pin = button("The map’s point", () => this.#add(ofLatent(this.#pin(), "map")));
     const sample = button("A random sample", () => this.#sample().catch(this.app.tell));
-    const upload = fileButton("A picture of yours", (file) => this.#upload(file), this.app.tell);
+    const upload = fileButton("An image file", (file) => this.#upload(file), this.app.tell);
     const clear = button("Remove all", () => this.#take([]));
     this.range = makeRange("Step", { min: 0, max: 1, step: 1, say: (index) => `${index + 1} / ${this.frames}`, onInput: (index) => this.#step(index) });
     this.play = button("Play", () => (this.timer ? this.#stop() : this.#start()), { className: "main play" });
-    this.method = makeSegments("method", "The way that is saved", Object.entries(METHODS).map(([value, [text]]) => [value, text]), (method) => this.app.state.set({ method }));
+    this.method = makeSegments("method", "Method of the saved animation", Object.entries(METHODS).map(([value, [text]]) => [value, text]), (method) => this.app.state.set({ method }));
     this.method.value = this.wantedMethod;
     this.format = makeSegments("format", "Format of the file", [["gif", "GIF"], ["webp", "WebP"]], () => {});
     this.save = button("Save animation", () => this.#save().catch(this.app.tell));
@@ -61,7 +61,7 @@ class Morph {
     return Math.max(this.paths.lerp.frames, 1);
   }
 
-  /** The points of the address, or two to begin with. */
+  /** Take the points of the page's address, or two default points. */
   #begin(model) {
     const given = read(this.app.state.get("points"), model);
     const [first, last] = [Math.min(3, model.labels - 1), Math.min(8, model.labels - 1)];
@@ -84,15 +84,15 @@ class Morph {
     this.#add(ofLatent(latents[0], "sample"));
   }
 
-  /** Add where a picture from a file lies. */
+  /** Add the posterior mean of an image file. */
   async #upload(file) {
     const body = { images: [await dataUrl(file)] };
     const { mean } = await this.app.ask("encode", { query: { fit: "crop" }, body });
-    this.#add(ofLatent(mean[0], "picture"));
+    this.#add(ofLatent(mean[0], "image"));
   }
 
   #add(point) {
-    if (this.points.length >= MOST) this.app.tell(`A morph has at most ${MOST} points.`);
+    if (this.points.length >= MAX_POINTS) this.app.tell(`A morph has at most ${MAX_POINTS} points.`);
     else this.#take([...this.points, point]);
   }
 
@@ -118,10 +118,10 @@ class Morph {
   async #walk(model, points) {
     const { lerp, slerp } = this.paths;
     if (!points.length) return (lerp.clear(), slerp.clear());
-    const visited = points.length > 1 ? points : [points[0], points[0]]; // one alone has a picture, too
+    const visited = points.length > 1 ? points : [points[0], points[0]]; // interpolation needs two points
     for (const [method, path] of Object.entries(this.paths)) {
-      const body = { points: visited.map(asked), steps: STEPS, method };
-      const { bitmap } = await this.app.picture("interpolate/image", { body, element: path.stripFigure });
+      const body = { points: visited.map(toRequest), steps: STEPS, method };
+      const { bitmap } = await this.app.image("interpolate/image", { body, element: path.stripFigure });
       if (model !== this.app.model || points !== this.points) return bitmap.close();
       path.set(bitmap, model);
     }
@@ -137,7 +137,7 @@ class Morph {
     for (const path of Object.values(this.paths)) path.step(index);
   }
 
-  /** Play there and back, until stopped. */
+  /** Play forward and backward until stopped. */
   #start() {
     let by = 1;
     this.play.textContent = "Stop";
@@ -156,8 +156,8 @@ class Morph {
 
   async #save() {
     const [format, method] = [this.format.value, this.method.value];
-    const body = { points: this.points.map(asked), steps: STEPS, method };
-    const { blob, bitmap } = await this.app.picture("interpolate/image", { query: { format, duration: DURATION }, body, element: this.paths[method].stripFigure });
+    const body = { points: this.points.map(toRequest), steps: STEPS, method };
+    const { blob, bitmap } = await this.app.image("interpolate/image", { query: { format, duration: DURATION }, body, element: this.paths[method].stripFigure });
     bitmap.close();
     save(blob, `${this.app.model.name}-${method}.${format}`);
     this.app.tell(`Saved as ${this.app.model.name}-${method}.${format}.`);

@@ -1,21 +1,21 @@
-/** One way through the points: its strip, and one step of it large. */
+/** The path of one interpolation method: its strip, and one step enlarged. */
 
 import { element } from "../shared/dom.js";
 
-const NARROWEST = 46; // pixels of a picture of the strip
-const FEWEST = 6;
+const MIN_WIDTH = 46; // pixels of an image in the strip
+const MIN_SHOWN = 6; // images in the strip
 
 export class Path {
-  constructor(title, told) {
+  constructor(title, text) {
     [this.bitmap, this.frames, this.title] = [null, 0, title];
     this.large = element("canvas", { className: "digit morph-large", width: 28, height: 28, attributes: { role: "img", "aria-label": `${title}: no step yet` } });
     this.strip = element("canvas", { className: "morph-strip", width: 28, height: 28, attributes: { role: "img", "aria-label": `${title}: no strip yet` } });
     this.stripFigure = element("div", { className: "figure strip-figure" }, this.strip);
-    this.root = element("figure", { className: "shown" }, element("figcaption", {}, element("strong", {}, title), ` ${told}`), this.large, this.stripFigure);
+    this.root = element("figure", { className: "shown" }, element("figcaption", {}, element("strong", {}, title), ` ${text}`), this.large, this.stripFigure);
     new ResizeObserver(() => this.#paintStrip()).observe(this.strip);
   }
 
-  /** Show a strip of frames of a model's size, a bitmap that is this path's from now on. */
+  /** Show a strip of frames of the model's image size; the path closes the bitmap later. */
   set(bitmap, model) {
     this.bitmap?.close();
     Object.assign(this, { bitmap, model, frames: Math.round(bitmap.width / model.width) });
@@ -28,7 +28,7 @@ export class Path {
     for (const canvas of [this.large, this.strip]) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   }
 
-  /** Show frame `index` large. */
+  /** Enlarge frame `index`. */
   step(index) {
     if (!this.bitmap) return;
     const { width, height } = this.model;
@@ -37,12 +37,12 @@ export class Path {
     this.large.setAttribute("aria-label", `${this.title}: step ${index + 1} of ${this.frames}`);
   }
 
-  /** As many of the frames, evenly, as are wide enough to be seen. */
+  /** Paint evenly spaced frames, as many as fit the strip's width. */
   #paintStrip() {
     if (!this.bitmap) return;
     const { strip, frames, bitmap } = this;
     const { width, height } = this.model;
-    const count = Math.min(frames, Math.max(FEWEST, Math.floor(strip.clientWidth / NARROWEST)));
+    const count = Math.min(frames, Math.max(MIN_SHOWN, Math.floor(strip.clientWidth / MIN_WIDTH)));
     Object.assign(strip, { width: count * width, height });
     strip.style.aspectRatio = `${count * width} / ${height}`;
     const context = strip.getContext("2d");

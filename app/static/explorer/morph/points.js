@@ -1,9 +1,9 @@
-/** The points of a morph, in an order that can be changed, and in the address: "c3;0.5,-1.2" is class 3, then a latent. */
+/** The points of a morph: a list that can be reordered, and text for the address: "c3;0.5,-1.2" is class 3, then a latent. */
 
 import { button } from "../shared/controls.js";
 import { element } from "../shared/dom.js";
 
-export const MOST = 16;
+export const MAX_POINTS = 16;
 
 const DECIMALS = 5;
 
@@ -11,12 +11,12 @@ export const ofClass = (label, { manifest }) => ({ label, name: manifest.classes
 
 export const ofLatent = (latent, name) => ({ latent: latent.map((value) => +value.toFixed(DECIMALS)), name: name === null ? "point" : String(name) });
 
-/** A point as POST /interpolate takes it. */
-export const asked = ({ label, latent }) => (latent ? { latent } : { label });
+/** A point in the JSON body of POST /interpolate. */
+export const toRequest = ({ label, latent }) => (latent ? { latent } : { label });
 
 export const write = (points) => points.map(({ label, latent }) => (latent ? latent.join(",") : `c${label}`)).join(";");
 
-/** The points of a text, those alone that `model` has. */
+/** The points of a text, without those that do not fit the model. */
 export function read(text, model) {
   const { d, labels } = model;
   const points = (text ?? "").split(";").flatMap((part) => {
@@ -24,10 +24,10 @@ export function read(text, model) {
     const latent = part.split(",").map(Number);
     return part && latent.length === d && latent.every(Number.isFinite) ? [ofLatent(latent, "point")] : [];
   });
-  return points.slice(0, MOST);
+  return points.slice(0, MAX_POINTS);
 }
 
-/** The list of points: `{root, show(points), paint(index, strip, model)}`; `onChange(points)` is called with a new one. */
+/** The list of points: `{root, show(points), paint(index, strip, model)}`; `onChange(points)` gets the changed list. */
 export function makeList(onChange) {
   const root = element("ol", { className: "points", attributes: { "aria-label": "Points of the morph, in order" } });
   let [points, focus] = [[], null];
@@ -48,7 +48,7 @@ export function makeList(onChange) {
     const words = `${index + 1}, ${point.name}`;
     const act = (name, text, title, onclick, disabled = false) =>
       button(text, onclick, { className: `quiet ${name}`, title, disabled, ariaLabel: `${title}: ${words}` });
-    const picture = element("canvas", { className: "digit", width: 28, height: 28, attributes: { "aria-hidden": "true" } });
+    const canvas = element("canvas", { className: "digit", width: 28, height: 28, attributes: { "aria-hidden": "true" } });
     const actions = element(
       "span",
       { className: "point-actions" },
@@ -56,7 +56,7 @@ export function makeList(onChange) {
       act("remove", "×", "Remove", () => remove(index)),
       act("later", "→", "Move later", () => move(index, 1), index === points.length - 1),
     );
-    return element("li", { className: "point" }, picture, element("span", { className: "small" }, point.name), actions);
+    return element("li", { className: "point" }, canvas, element("span", { className: "small" }, point.name), actions);
   }
 
   return {
@@ -68,7 +68,7 @@ export function makeList(onChange) {
       if (wanted) [`.${focus.name}`, ".remove"].map((name) => wanted.querySelector(name)).find((one) => !one.disabled).focus();
       focus = null;
     },
-    /** Show a point's picture: the frame of `strip` that starts at `left`. */
+    /** Show the image of a point: the frame of `strip` that starts at pixel `left`. */
     paint(index, strip, left, { width, height }) {
       const canvas = root.children[index]?.querySelector("canvas");
       if (!canvas) return;

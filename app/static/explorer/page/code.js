@@ -1,4 +1,4 @@
-/** The request behind a picture, as curl and as Python, ready to copy. */
+/** The request behind an image, as curl and as Python, ready to copy. */
 
 import { address } from "./http.js";
 
@@ -40,11 +40,11 @@ export function asPython(request, hasKey) {
   return lines.filter(Boolean).join("");
 }
 
-/** `shown(element, request)`: puts a small button into `element` that opens `dialog` with the request's code.
+/** `addCode(element, request)` puts a small button into `element` that opens `dialog` with the request's code.
  *
- * Called again it takes the new request. `request` is {path, query, body, file}: `file` names a picture's file.
+ * A second call replaces the request. `request` is {path, query, body, file}: `file` is the name of the image file.
  */
-export function makeShown(dialog, key) {
+export function makeCode(dialog, key) {
   const requests = new WeakMap();
   const blocks = { curl: asCurl, python: asPython };
 
@@ -64,7 +64,7 @@ export function makeShown(dialog, key) {
     };
   }
 
-  return function shown(element, request) {
+  return function addCode(element, request) {
     if (!requests.has(element)) {
       const button = document.createElement("button");
       Object.assign(button, { type: "button", className: "code-button", textContent: "code", title: "The request as curl and Python" });

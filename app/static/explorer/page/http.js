@@ -1,6 +1,6 @@
-/** Requests: problems in words, the key where one is asked for, another try where the server was away. */
+/** Requests to the server: sends the API key, repeats them after an outage, and turns problem documents into errors. */
 
-const TRIES = 3;
+const MAX_TRIES = 3;
 
 export class Problem extends Error {
   constructor(message, status) {
@@ -10,14 +10,14 @@ export class Problem extends Error {
   }
 }
 
-/** The words of a problem document. */
-async function words(answer) {
-  const problem = await answer.json().catch(() => ({}));
+/** The message of a problem document. */
+async function message(response) {
+  const problem = await response.json().catch(() => ({}));
   const details = (problem.errors ?? []).map(({ pointer, detail }) => `${detail} (${pointer})`);
-  return [problem.title ?? `The server answered ${answer.status}`, problem.detail ?? details.join("; ")].filter(Boolean).join(": ");
+  return [problem.title ?? `The server answered ${response.status}`, problem.detail ?? details.join("; ")].filter(Boolean).join(": ");
 }
 
-/** `path?query` relative to the page, which may lie behind a path prefix; lists repeat their name. */
+/** `path?query` relative to the page, which may be below a path prefix; a list repeats the parameter. */
 export function address(path, query = {}) {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
@@ -26,9 +26,9 @@ export function address(path, query = {}) {
   return path.replace(/^\//, "") + (search.size ? `?${search}` : "");
 }
 
-/** `send({path, query, body, signal})` -> the answer of a request, which was successful.
+/** `send({path, query, body, signal})` -> the successful response; throws a Problem.
  *
- * `key.ask()` asks the person for a key, `recovery.wait()` waits until the server is there again.
+ * `key.ask()` asks the user for a key, `recovery.wait()` waits until the server is ready again.
  */
 export function makeSend(key, recovery) {
   return async function send({ path, query, body, signal }) {
@@ -37,17 +37,17 @@ export function makeSend(key, recovery) {
       const headers = used ? { Authorization: `Bearer ${used}` } : {};
       if (body !== undefined) headers["Content-Type"] = "application/json";
       const method = body === undefined ? "GET" : "POST";
-      const answer = await fetch(address(path, query), { method, headers, signal, body: body && JSON.stringify(body) }).catch((error) => {
+      const response = await fetch(address(path, query), { method, headers, signal, body: body && JSON.stringify(body) }).catch((error) => {
         if (error.name === "AbortError") throw error;
-        return null; // nothing answered
+        return null; // no response
       });
-      if (answer?.ok) return answer;
-      if (answer?.status === 401) {
+      if (response?.ok) return response;
+      if (response?.status === 401) {
         await key.ask(used);
-      } else if ((!answer || answer.status === 503) && attempt < TRIES) {
-        await recovery.wait(Number(answer?.headers.get("Retry-After")) || 1);
+      } else if ((!response || response.status === 503) && attempt < MAX_TRIES) {
+        await recovery.wait(Number(response?.headers.get("Retry-After")) || 1);
       } else {
-        throw new Problem(answer ? await words(answer) : "The server does not answer", answer?.status ?? 0);
+        throw new Problem(response ? await message(response) : "The server does not response", response?.status ?? 0);
       }
     }
   };

@@ -1,4 +1,4 @@
-/** The API key: asked for once, when the server answers 401, and kept as long as the tab is open. */
+/** The API key: asked for once, when the server answers 401, and kept until the tab is closed. */
 
 const NAME = "vaeserve-key";
 
@@ -22,15 +22,15 @@ export function makeKey(dialog) {
     });
   }
 
-  dialog.addEventListener("cancel", (event) => event.preventDefault()); // without a key there is nothing to see
+  dialog.addEventListener("cancel", (event) => event.preventDefault()); // the page shows nothing without a key
 
   return {
-    /** The key that was given, or null. */
+    /** The key that the user gave, or null. */
     get value() {
       return sessionStorage.getItem(NAME);
     },
 
-    /** Ask the person, unless another key than `refused`, the one that was used, is there already; many who ask get one dialog. */
+    /** Ask the user, unless there is already another key than the `refused` one; concurrent calls share one dialog. */
     ask(refused) {
       if (this.value && this.value !== refused) return Promise.resolve();
       asking ??= ask(refused);

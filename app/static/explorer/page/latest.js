@@ -1,5 +1,5 @@
-/** `latest(work, tell)`: a function that runs `work` with at most one call in flight. What is asked meanwhile waits, and
- * only the newest of it: there is no backlog. What `work` throws goes to `tell`. */
+/** `latest(work, tell)`: a function that runs `work` one call at a time. Of the calls made meanwhile only the newest one
+ * is run afterwards, so that no backlog builds up. Errors of `work` go to `tell`. */
 export function latest(work, tell) {
   let isRunning = false;
   let waiting = null;

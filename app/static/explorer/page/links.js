@@ -1,6 +1,6 @@
-/** Links to what the server may want a key for: a link brings none, so where there is one their answer is fetched with it. */
+/** Links to responses that may need the API key: a link cannot send one, so a click fetches the response with the key. */
 
-/** In every link of the page with `data-answer`; it opens in a new tab, whatever key or button of the mouse is held. */
+/** Handle all links of the page with `data-answer`; the response opens in a new tab. */
 export function mountLinks(key, send, tell) {
   async function open(event) {
     const link = event.target.closest("a[data-answer]");
@@ -9,7 +9,7 @@ export function mountLinks(key, send, tell) {
     try {
       const answer = await send({ path: link.getAttribute("href") });
       const url = URL.createObjectURL(await answer.blob());
-      if (!window.open(url)) location.assign(url); // tabs are blocked
+      if (!window.open(url)) location.assign(url); // the browser blocks new tabs
     } catch (error) {
       tell(error);
     }

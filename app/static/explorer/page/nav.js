@@ -1,12 +1,12 @@
-/** The bar: which section is being read, and which model is looked at. */
+/** The navigation bar: marks the section in view, and has the choice of the model. */
 
 import { element } from "../shared/dom.js";
 
-/** Fill the choice of models, and mark the section's link while one scrolls. */
+/** Fill the choice of models, and mark the link of the section in view. */
 export function mountNav(app) {
   mountChoice(document.getElementById("model"), app);
   const links = new Map([...document.querySelectorAll(".bar nav a")].map((link) => [link.hash.slice(1), link]));
-  const seen = new IntersectionObserver(
+  const observer = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         if (!isIntersecting) continue;
@@ -16,7 +16,7 @@ export function mountNav(app) {
     },
     { rootMargin: "-40% 0px -55%" },
   );
-  for (const id of links.keys()) seen.observe(document.getElementById(id));
+  for (const id of links.keys()) observer.observe(document.getElementById(id));
 }
 
 function mountChoice(select, app) {

@@ -1,8 +1,8 @@
-/** What happens while the server is gone or refuses: the page says so, asks whether it is ready, and goes on. */
+/** Waits while the server is down or refuses requests: shows a banner, and polls until the server is ready. */
 
-const MOST_SECONDS = 5;
+const MAX_SECONDS = 5; // between two polls
 
-/** `banner` is shown meanwhile, `message` in it says what is the matter. */
+/** `banner` is the element to show meanwhile, `message` the element for its text. */
 export function makeRecovery(banner, message) {
   let waiting = null;
 
@@ -13,7 +13,7 @@ export function makeRecovery(banner, message) {
   async function recover(first) {
     message.textContent = navigator.onLine ? "The server is not answering. Trying again…" : "You are offline. Trying again…";
     banner.hidden = false;
-    for (let seconds = first; ; seconds = Math.min(seconds * 1.5, MOST_SECONDS)) {
+    for (let seconds = first; ; seconds = Math.min(seconds * 1.5, MAX_SECONDS)) {
       await sleep(seconds);
       if (await isReady()) break;
     }
@@ -22,7 +22,7 @@ export function makeRecovery(banner, message) {
   }
 
   return {
-    /** Until the server is ready, at least so many seconds; one wait is shared by all who wait. */
+    /** Resolves when the server is ready, after at least `seconds`; concurrent calls share one wait. */
     wait: (seconds = 1) => (waiting ??= recover(seconds)),
   };
 }

@@ -1,4 +1,4 @@
-/** The state of the page, in the query of its address: it can be shared, and is there again after a reload. */
+/** The state of the page, in the query of its address, so that a link shares it and a reload keeps it. */
 
 const DELAY = 200; // milliseconds; browsers refuse more than about a hundred changes of the address in ten seconds
 
@@ -14,10 +14,10 @@ export function makeState() {
   }
 
   return {
-    /** The value of a name as text, or null. */
+    /** The value of a parameter as text, or null. */
     get: (name) => values.get(name),
 
-    /** Take these values, null removes one, and tell who listens to a name that changed, unless it is quiet. */
+    /** Set values (null removes one) and, unless `isQuiet`, call the listeners of the parameters that changed. */
     set(changes, isQuiet = false) {
       const changed = Object.keys(changes).filter((name) => changes[name]?.toString() !== values.get(name)?.toString());
       for (const name of changed) {
@@ -30,7 +30,7 @@ export function makeState() {
       for (const { names, listener } of [...listeners]) if (names.some((name) => changed.includes(name))) listener();
     },
 
-    /** Call `listener()` whenever one of `names` changes; the answer ends that. */
+    /** Call `listener()` whenever one of `names` changes; returns a function that removes the listener. */
     onChange(names, listener) {
       const entry = { names, listener };
       listeners.add(entry);

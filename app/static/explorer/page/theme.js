@@ -1,11 +1,11 @@
-/** Dark and light: as the system has it, until the switch is used; then as the address or the last visit says. */
+/** Dark or light theme: the address's, else that of the last visit, else the system's. */
 
 const NAME = "vaeserve-theme";
 const OTHER = { dark: "light", light: "dark" };
 
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-/** Make `button` the switch. Whoever paints with the theme's colours listens to the event "themechange" of document. */
+/** Make `button` switch the theme. Canvases that use the theme's colors listen to "themechange" on document. */
 export function mountTheme(button, state) {
   const chosen = () => [state.get("theme"), localStorage.getItem(NAME)].find((name) => name in OTHER);
   const theme = () => chosen() ?? (system.matches ? "dark" : "light");

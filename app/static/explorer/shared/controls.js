@@ -1,11 +1,11 @@
-/** What panels are operated with. */
+/** Buttons, sliders and other controls of the panels. */
 
 import { element } from "./dom.js";
 
-/** A button with words. */
+/** A button with a text. */
 export const button = (text, onclick, properties = {}) => element("button", { type: "button", onclick, ...properties }, text);
 
-/** A button that asks for a picture from a file, and the input behind it; `onFile(file)` may fail, which `tell` tells. */
+/** A button that opens an image file, and its input; errors of the asynchronous `onFile(file)` go to `tell`. */
 export function fileButton(text, onFile, tell) {
   const input = element("input", { type: "file", hidden: true, accept: "image/png, image/jpeg, image/webp, image/gif" });
   input.onchange = () => {
@@ -16,7 +16,7 @@ export function fileButton(text, onFile, tell) {
   return [button(text, () => input.click()), input];
 }
 
-/** One choice of several, side by side: `{root, value}`; `options` are [value, text], `onChoose(value)` is called. */
+/** A choice of one option, side by side: `{root, inputs, value}`; `options` are [value, text] pairs. */
 export function makeSegments(name, title, options, onChoose) {
   const inputs = options.map(([value], i) => element("input", { type: "radio", name, value, checked: !i, onchange: () => onChoose(value) }));
   const labels = options.map(([, text], i) => element("label", {}, inputs[i], element("span", {}, text)));
@@ -33,7 +33,7 @@ export function makeSegments(name, title, options, onChoose) {
   };
 }
 
-/** A slider with its value in words: `{root, input, show(value)}`; `say(value)` gives the words. */
+/** A slider with its value as text: `{root, input, show(value)}`; `say(value)` returns the text. */
 export function makeRange(title, { min, max, step, say, onInput }) {
   const input = element("input", { type: "range", min, max, step });
   const output = element("output", { attributes: { "aria-hidden": "true" } });
@@ -50,7 +50,7 @@ export function makeRange(title, { min, max, step, say, onInput }) {
   return { root, input, show };
 }
 
-/** Call `listener` once, when `root` comes near what is seen. */
+/** Call `listener` once, when `root` comes within 400 pixels of the visible part of the page. */
 export function whenNear(root, listener) {
   const observer = new IntersectionObserver(
     (entries) => {
@@ -63,7 +63,7 @@ export function whenNear(root, listener) {
   observer.observe(root);
 }
 
-/** `listener(model)` now and after every choice, but not before `root` comes near what is seen. */
+/** Call `listener(model)` after every choice of a model, but not before `root` is near the visible part of the page. */
 export function onModelWhenNear(root, app, listener) {
   whenNear(root, () => app.onModel(listener));
 }

@@ -1,4 +1,4 @@
-/** Elements in one line: `element("button", {type: "button", onclick}, "Go")`; attributes with a dash go by `attributes`. */
+/** DOM elements in one line: `element("button", {type: "button", onclick}, "Go")`; `attributes` sets those without a property. */
 export function element(name, properties = {}, ...children) {
   const { attributes = {}, ...rest } = properties;
   const made = Object.assign(document.createElement(name), rest);
@@ -7,14 +7,14 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-/** A number as people read it: a real minus sign, so many decimals. */
+/** A number as text: with a minus sign, not a hyphen, and `decimals` decimal places. */
 export const figure = (value, decimals = 2) => value.toFixed(decimals).replace("-", "−");
 
-/** The colours of so many classes, as the style sheet has them for the theme of now. */
-export function classColours(count) {
+/** The colors of `count` classes, from the style sheet, for the current theme. */
+export function classColors(count) {
   const style = getComputedStyle(document.documentElement);
   return Array.from({ length: Math.max(count, 1) }, (_, i) => {
-    const colour = style.getPropertyValue(`--class-${i}`).trim();
-    return colour || `hsl(${(i * 137.5) % 360} 60% 55%)`;
+    const color = style.getPropertyValue(`--class-${i}`).trim();
+    return color || `hsl(${(i * 137.5) % 360} 60% 55%)`;
   });
 }

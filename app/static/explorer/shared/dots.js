@@ -1,15 +1,15 @@
-/** The posterior means as dots, written as pixels: a canvas takes thousands of pictures or paths several times as long. */
+/** Posterior means as dots, written pixel by pixel: thousands of canvas paths or images would take several times as long. */
 
-import { classColours } from "./dom.js";
+import { classColors } from "./dom.js";
 
-const FAINT = 0.09; // strength of the dots that are not pointed at
+const FAINT = 0.09; // opacity of the dots of other classes while one class is highlighted
 
-/** One dot of a colour, `radius` in pixels of the canvas, with an edge that keeps dots apart; its RGBA pixels. */
-function picture(colour, edge, radius) {
+/** The RGBA pixels of one dot with an edge that separates it from its neighbors; `radius` in canvas pixels. */
+function drawDot(color, edge, radius) {
   const size = 2 * Math.ceil(radius + 1) + 1;
   const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  for (const [fill, length] of [[edge, radius + 0.75], [colour, radius]]) {
+  for (const [fill, length] of [[edge, radius + 0.75], [color, radius]]) {
     context.fillStyle = fill;
     context.beginPath();
     context.arc(size / 2, size / 2, length, 0, 2 * Math.PI);
@@ -18,7 +18,7 @@ function picture(colour, edge, radius) {
   return context.getImageData(0, 0, size, size);
 }
 
-/** The pixels of a dot that are not empty: where, in which colour, how opaque (0 to 255). */
+/** The non-empty pixels of a dot: their positions, colors and opacities (0 to 255). */
 function stamp({ data, width }, strength) {
   const used = Array.from({ length: width * width }, (_, i) => i).filter((i) => data[4 * i + 3]);
   return {
@@ -30,7 +30,7 @@ function stamp({ data, width }, strength) {
   };
 }
 
-/** `rgb` of this opacity over what is there; pixels are ABGR, as a little-endian machine sees RGBA. */
+/** Blend `rgb` with opacity `alpha` over the pixel `below`; pixels are ABGR, which is RGBA in little-endian order. */
 function over(below, rgb, alpha) {
   const part = ((below >>> 24) * (255 - alpha)) / 255;
   const sum = alpha + part;
@@ -43,20 +43,20 @@ export class Dots {
     Object.assign(this, { pairs: new Float32Array(), labels: null, full: [], faint: [], image: null });
   }
 
-  /** Float pairs, and a class each or null. */
+  /** Set the positions, a flat array of pairs, and the class of each, or null. */
   set(pairs, labels) {
     Object.assign(this, { pairs, labels });
   }
 
-  /** Take the colours of now. */
+  /** Prepare the dots in the colors of the current theme. */
   paint(classes, radius) {
     const edge = getComputedStyle(document.documentElement).getPropertyValue("--dot-edge").trim() || "transparent";
-    const pictures = classColours(this.labels ? classes : 1).map((colour) => picture(colour, edge, radius));
-    this.full = pictures.map((one) => stamp(one, 1));
-    this.faint = pictures.map((one) => stamp(one, FAINT));
+    const dots = classColors(this.labels ? classes : 1).map((color) => drawDot(color, edge, radius));
+    this.full = dots.map((one) => stamp(one, 1));
+    this.faint = dots.map((one) => stamp(one, FAINT));
   }
 
-  /** Draw those that are seen, `shown` alone at full strength where it is a class. */
+  /** Draw the visible dots; if `shown` is a class, the others are faint. */
   draw(context, view, ratio, shown) {
     const { width, height } = context.canvas;
     if (this.image?.width !== width || this.image.height !== height) {
@@ -95,7 +95,7 @@ export class Dots {
     }
   }
 
-  /** The index of the dot that is nearest to a point of the plane, or -1. */
+  /** Index of the dot nearest to (u, v), or -1 if there are no dots. */
   nearest(u, v) {
     let [best, least] = [-1, Infinity];
     for (let i = 0; i < this.pairs.length; i += 2) {

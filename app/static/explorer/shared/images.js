@@ -1,15 +1,15 @@
-/** Pictures as text, as pixels and as files. */
+/** Images as base64 text, as bitmaps and as files. */
 
-/** A base64 PNG of a JSON answer as the address of an image. */
+/** The `data:` URL of a base64 PNG. */
 export const address = (base64) => `data:image/png;base64,${base64}`;
 
-/** Its pixels as a bitmap. */
+/** The bitmap of a base64 PNG. */
 export function bitmapOf(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
 
-/** The middle square of a file's picture, as a bitmap. */
+/** The middle square of an image file, as a bitmap. */
 export async function middleOf(file) {
   const whole = await createImageBitmap(file);
   const side = Math.min(whole.width, whole.height);
@@ -34,7 +34,7 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** A file as the `data:` address that a JSON request may carry. */
+/** A file as a `data:` URL, for a JSON request. */
 export function dataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = Object.assign(new FileReader(), { onload: () => resolve(reader.result), onerror: () => reject(reader.error) });

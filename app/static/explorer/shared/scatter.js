@@ -1,4 +1,4 @@
-/** A small still scatter of posterior means, with what is marked on it. The map is the large one, which moves. */
+/** A small scatter plot of posterior means with marks on it; unlike the map it does not move. */
 
 import { element } from "./dom.js";
 import { Dots } from "./dots.js";
@@ -14,7 +14,7 @@ export class Scatter {
     document.addEventListener("themechange", () => this.draw());
   }
 
-  /** Pairs of the plane and a class each, or null; the circle, if there is one, is marked before. */
+  /** Set the positions [u, v] and the class of each, or null; mark the circle, if any, before this call. */
   set(mean, labels) {
     this.dots.set(Float32Array.from(mean.flat()), labels);
     this.classes = labels ? Math.max(...labels) + 1 : 1;
@@ -23,7 +23,7 @@ export class Scatter {
     this.draw();
   }
 
-  /** See all of the circle around the origin, too. */
+  /** Enlarge the view so that it holds the circle around the origin. */
   #include(radius) {
     const { view } = this;
     const half = view.span / 2;
@@ -57,7 +57,7 @@ export class Scatter {
   #marks(context) {
     const { view, marks } = this;
     const style = getComputedStyle(document.documentElement);
-    const line = (colour, width) => Object.assign(context, { strokeStyle: style.getPropertyValue(colour), lineWidth: width });
+    const line = (color, width) => Object.assign(context, { strokeStyle: style.getPropertyValue(color), lineWidth: width });
     const round = ([x, y], across, up) => {
       context.beginPath();
       context.ellipse(...view.toPixels(x, y), across * view.scale, up * view.scale, 0, 0, 2 * Math.PI);
@@ -72,8 +72,8 @@ export class Scatter {
   }
 
   #cross(context, line, [x, y]) {
-    for (const [colour, width] of [["--paper", 5], ["--ink", 2]]) {
-      line(colour, width);
+    for (const [color, width] of [["--paper", 5], ["--ink", 2]]) {
+      line(color, width);
       context.beginPath();
       for (const side of [-1, 1]) (context.moveTo(x - 4, y - 4 * side), context.lineTo(x + 4, y + 4 * side));
       context.stroke();

@@ -1,15 +1,15 @@
-/** What part of the plane is seen: its centre, and how many pixels one unit of the latent space takes. */
+/** The visible part of the plane: its center, and the pixels per unit of the latent space. */
 
-const MOST_ZOOM = 64;
+const MAX_ZOOM = 64;
 
 export class View {
   constructor() {
-    [this.x, this.y, this.span] = [0, 0, 8]; // `span` is how much of the plane the shorter side shows
+    [this.x, this.y, this.span] = [0, 0, 8]; // `span`: units of the plane along the shorter side
     this.home = { x: 0, y: 0, span: 8 };
     [this.width, this.height] = [1, 1];
   }
 
-  /** Pixels a unit. */
+  /** Pixels per unit of the latent space. */
   get scale() {
     return Math.min(this.width, this.height) / this.span;
   }
@@ -18,7 +18,7 @@ export class View {
     Object.assign(this, { width, height });
   }
 
-  /** Make what holds nearly all of these points, float pairs, what is seen first. */
+  /** Set the home view to hold 99.6 % of the points, a flat array of pairs, and go there. */
   fit(pairs) {
     const across = Float32Array.from({ length: pairs.length / 2 }, (_, i) => pairs[2 * i]).sort();
     const up = Float32Array.from({ length: pairs.length / 2 }, (_, i) => pairs[2 * i + 1]).sort();
@@ -32,7 +32,7 @@ export class View {
     Object.assign(this, this.home);
   }
 
-  /** Pixels to the plane, and back. */
+  /** From pixels to the plane; `toPixels` is the inverse. */
   toPlane(left, top) {
     return [this.x + (left - this.width / 2) / this.scale, this.y - (top - this.height / 2) / this.scale];
   }
@@ -47,9 +47,9 @@ export class View {
     this.#keepNear();
   }
 
-  /** Zoom by a factor, so that what is at this pixel stays there; says whether anything changed. */
+  /** Zoom by a factor around a pixel, which stays in its place; returns whether anything changed. */
   zoom(factor, left = this.width / 2, top = this.height / 2) {
-    const span = Math.min(Math.max(this.span / factor, this.home.span / MOST_ZOOM), this.home.span * 3);
+    const span = Math.min(Math.max(this.span / factor, this.home.span / MAX_ZOOM), this.home.span * 3);
     if (span === this.span) return false;
     const [u, v] = this.toPlane(left, top);
     this.span = span;
@@ -64,7 +64,7 @@ export class View {
     return this.x === this.home.x && this.y === this.home.y && this.span === this.home.span;
   }
 
-  /** As text for the address, null where it is what is seen first. */
+  /** The view as text, for the page's address. */
   toString() {
     return [this.x, this.y, this.span].map((value) => +value.toFixed(3)).join(",");
   }
@@ -75,8 +75,8 @@ export class View {
   }
 
   #keepNear() {
-    const most = this.home.span * 1.5;
-    this.x = Math.min(Math.max(this.x, this.home.x - most), this.home.x + most);
-    this.y = Math.min(Math.max(this.y, this.home.y - most), this.home.y + most);
+    const limit = this.home.span * 1.5;
+    this.x = Math.min(Math.max(this.x, this.home.x - limit), this.home.x + limit);
+    this.y = Math.min(Math.max(this.y, this.home.y - limit), this.home.y + limit);
   }
 }

@@ -3,14 +3,14 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
 
+from app.cli.client import ServerClient, connect
 from app.cli.commands.bench import Load, run_load
-from app.cli.connection import Connection, Request
 from app.errors import CommandError
 from tests.app.cli.conftest import Call
 
@@ -41,15 +41,15 @@ def test_a_table_for_people(call: Call) -> None:
 def test_where_everything_is_refused_one_learns_why(call: Call) -> None:
     status, text, told = call("bench", "sample", "--rows", 1000, "--duration", 0.2)
     assert (status, text) == (1, "")
-    refusal = "n: 1 to 256 are allowed, which the server's setting VAE_MAX_ROWS says"
+    refusal = "n: 1 to 256 are allowed, by the server's setting VAE_MAX_ROWS"
     assert told == f"error: no request was answered: Invalid input: {refusal}\n"
 
 
 def test_refusals_are_counted_and_not_timed() -> None:
     load = Load(seconds=2.0)
-    load.add(0.001, 503, {}, b"full")
+    load.statuses[503] += 1
     for milliseconds in range(1, 101):
-        load.add(milliseconds / 1e3, 200, {b"x-queue-time": b"1.5"}, b"")
+        load.add(milliseconds / 1e3, {"X-Queue-Time": "1.5"})
     report = load.report(rows=4)
     assert report["statuses"] == {"200": 100, "503": 1}
     assert (report["requests_per_second"], report["images_per_second"]) == (50.0, 200.0)
@@ -57,78 +57,91 @@ def test_refusals_are_counted_and_not_timed() -> None:
     assert (report["server_queue_time_ms"], report["server_inference_time_ms"]) == (1.5, None)
 
 
-Speaking = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
 @asynccontextmanager
-async def speaking(answer: Speaking) -> AsyncIterator[str]:
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+async def answering(answer: Callable[[asyncio.StreamWriter], None]) -> AsyncIterator[tuple[ServerClient, list[bytes]]]:
+    """A client of a server that writes the same answer to every request, and what each of its connections received."""
+    received: list[bytes] = []
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        index = len(received)
+        received.append(b"")
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not writer.is_closing():
+                received[index] += await reader.readuntil(b"body")
+                answer(writer)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/vae/"
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/vae/"
+        async with connect(address, "key") as client:
+            yield client, received
+        await asyncio.gather(*(task for task in tasks if task))
 
 
-def test_a_connection_is_kept_until_the_server_closes_it() -> None:
-    seen: list[bytes] = []
-    connections = 0
+REQUEST = {"method": "POST", "path": "encode", "query": {"x": 1}, "content": b"body"}
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        for close in (False, True):
-            seen.append(await reader.readuntil(b"body"))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"Connection: close\r\n" * close + b"\r\nok")
+
+def test_each_connection_is_kept_for_the_whole_load() -> None:
+    async def run() -> None:
+        async with answering(lambda writer: writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as (
+            client,
+            received,
+        ):
+            load = await run_load(client, REQUEST, connections=3, duration=0.3)
+            assert len(received) == 3
+            assert sum(text.count(b"POST /vae/encode?x=1 HTTP/1.1\r\n") for text in received) == 3 + load.statuses[200]
+            assert all(b"Authorization: Bearer key\r\n" in text for text in received)
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_the_server_closes_is_opened_again() -> None:
+    def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
     async def run() -> None:
-        async with speaking(answer) as url:
-            connection = Connection(Request.of(url, "key", "POST", "/encode?x=1", b"body", "text/plain"))
-            for _ in range(4):
-                status, headers, body = await connection.send()
-                assert (status, headers[b"content-length"], body) == (200, b"2", b"ok")
-            connection.close()
+        async with answering(answer) as (client, received):
+            load = await run_load(client, REQUEST, connections=2, duration=0.2)
+            assert len(received) == 2 + load.statuses[200] > 4
 
     asyncio.run(run())
-    assert connections == 2
-    head = seen[0].split(b"\r\n")
-    assert head[0] == b"POST /vae/encode?x=1 HTTP/1.1"
-    assert {b"Authorization: Bearer key", b"Content-Type: text/plain", b"Content-Length: 4"} <= set(head)
 
 
-@pytest.mark.parametrize(
-    ("said", "error"),
-    [
-        (b"", ConnectionError),
-        (b"SSH-2.0\r\n\r\n", CommandError),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CommandError),
-    ],
-)
-def test_what_is_not_understood_is_an_error(said: bytes, error: type[Exception]) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0\r\n\r\n"])
+def test_a_server_that_speaks_no_http_ends_the_load(said: bytes) -> None:
+    def answer(writer: asyncio.StreamWriter) -> None:
         writer.write(said)
         writer.close()
 
     async def run() -> None:
-        async with speaking(answer) as url:
-            connection = Connection(Request.of(url, None, "GET", "/"))
-            with pytest.raises(error):
-                await connection.send()
-            connection.close()
+        async with answering(answer) as (client, _):
+            await run_load(client, REQUEST, connections=2, duration=5)
 
-    asyncio.run(run())
+    with pytest.raises(CommandError, match=r"the connection to .* broke: "):
+        asyncio.run(run())
 
 
 def test_a_server_that_goes_away_ends_the_load() -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
+    answers = 0
+
+    def answer(writer: asyncio.StreamWriter) -> None:
+        nonlocal answers
+        answers += 1
+        if answers <= 4:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        else:
+            writer.close()
 
     async def run() -> None:
-        async with speaking(answer) as url:
-            await run_load(Request.of(url, None, "GET", "/"), connections=2, duration=5)
+        async with answering(answer) as (client, _):
+            await run_load(client, REQUEST, connections=2, duration=5)
 
-    with pytest.raises(CommandError, match="the connection to the server broke: "):
+    with pytest.raises(CommandError, match=r"the connection to .* broke: "):
         asyncio.run(run())
 
 
