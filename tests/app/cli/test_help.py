@@ -96,7 +96,7 @@ def test_every_way_to_serve_runs(call: Call, workshop: Path, index: int) -> None
 
 
 def wait_for(address: str, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
         try:
             assert httpx2.get(address).json()["models"]

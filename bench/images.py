@@ -1,6 +1,6 @@
-"""How long pictures of digits take to read and to write, and how many bytes they are, beside Pillow's own ways.
+"""Time to read and write images of digits, and their sizes in bytes, compared with Pillow's own functions.
 
-.venv/bin/python -m bench.pictures
+.venv/bin/python -m bench.images
 """
 
 import io
@@ -22,11 +22,11 @@ from bench.serving import LIGHT, ROOT, newest, png, processor
 from training.offline import Graphs
 
 COUNTS = (1, 64, 400)
-"""Digits in a picture."""
+"""Digits in an image."""
 
 
 def microseconds(call: Callable[[], object]) -> float:
-    """The median of rounds of some milliseconds each."""
+    """Microseconds of a call: the median of nine rounds of 20 ms."""
     number = max(1, math.ceil(0.02 / timeit.timeit(call, number=1)))
     return 1e6 * median(timeit.repeat(call, number=number, repeat=9)) / number
 
@@ -38,7 +38,7 @@ def pillow(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
 
 
 def main() -> None:
-    """Print microseconds and bytes."""
+    """Print tables of microseconds and bytes."""
     graphs = Graphs(read_bundle(ROOT / "models" / newest(LIGHT)))
     latents = np.random.default_rng(0).standard_normal((max(COUNTS), 2), np.float32)
     digits = graphs.decode(latents).transpose(0, 2, 3, 1)
@@ -53,14 +53,14 @@ def main() -> None:
     for name, write in writers.items():
         cells = []
         for count in COUNTS:
-            picture = tile(digits[:count])
-            cells.append(f"{microseconds(lambda p=picture, w=write: w(p)):,.0f} us, {len(write(picture)):,} bytes")  # type: ignore[misc]
+            image = tile(digits[:count])
+            cells.append(f"{microseconds(lambda i=image, w=write: w(i)):,.0f} us, {len(write(image)):,} bytes")  # type: ignore[misc]
         table.add_row(name, *cells)
     show(table)
     content, reading = png(digits[0, ..., 0]), Reading(height=28, width=28, mode="L", max_pixels=10**6)
     readers = {
-        "PNG as the model takes it, ours": lambda: read_plain_png(content, reading),
-        "by way of Pillow's reader and every conversion": lambda: read_images([content], reading),
+        "PNG of the model's size, ours": lambda: read_plain_png(content, reading),
+        "PNG, by Pillow's reader and every conversion": lambda: read_images([content], reading),
         "Pillow's open and asarray": lambda: np.asarray(Image.open(io.BytesIO(content))),
     }
     table = Table("read", "one digit")
