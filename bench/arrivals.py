@@ -106,7 +106,7 @@ class Arrivals:
         self.outcomes: list[Outcome] = []
 
     async def offer(self, rate: float, seconds: float, patience: float) -> list[Outcome]:
-        """Open loop: `rate` requests per second for `seconds`; without a response `patience` seconds later they are LOST."""
+        """Open loop: `rate` requests per second for `seconds`; LOST if unanswered `patience` seconds later."""
         began, sent = time.perf_counter(), 0
         while (now := time.perf_counter() - began) < seconds:
             for sent in range(sent, int(now * rate) + 1):  # noqa: B020 (continues from the last value)

@@ -28,7 +28,7 @@ class Posteriors(BaseModel):
 
 
 def naive() -> FastAPI:
-    """A minimal service: FastAPI endpoints in its thread pool, Pillow, one `session.run` per request, default settings."""
+    """A minimal service: FastAPI endpoints in its thread pool, Pillow, one `session.run` per request."""
     bundle = Path(os.environ["PEER_BUNDLE"])
     encoder, decoder = (ort.InferenceSession(bundle / f"{graph}.onnx") for graph in ("encoder", "decoder"))
     app = FastAPI()

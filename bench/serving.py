@@ -259,7 +259,7 @@ def memory(requests: int, loads: dict[str, Load]) -> Iterator[tuple[str, str, fl
 
 def resident(pid: int) -> float:
     """Resident memory of a process, in MB."""
-    return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)])) * 1024 / 1e6
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def make_loads() -> dict[str, Load]:

@@ -2,9 +2,9 @@
 
     .venv/bin/python -m bench.soak --help
 
-Starts the server on two models. Clients send requests of all kinds, some of them invalid, while others disconnect before
-the response and models are added and removed. Prints unexpected responses, the resources of the process over time, and
-latencies.
+Starts the server on two models. Clients send requests of all kinds, some of them invalid, while others disconnect
+before the response and models are added and removed. Prints unexpected responses, the resources of the process over
+time, and latencies.
 """
 
 import os
@@ -185,7 +185,8 @@ def _renumbered(manifest: str) -> str:
 def _print(seen: Soak, minutes: float) -> None:
     statuses = ", ".join(f"{status}: {count}" for status, count in sorted(seen.statuses().items()))
     show(
-        f"{seen.requests} responses in {minutes:g} minutes ({statuses}); {seen.left} clients disconnected, {seen.reloads} reloads"
+        f"{seen.requests} responses in {minutes:g} minutes ({statuses}); {seen.left} clients disconnected,"
+        f" {seen.reloads} reloads"
     )
     show(f"unexpected: {dict(seen.unexpected) or 'nothing'}")
     table = Table("after", "memory, MB", "descriptors", "threads")

@@ -21,7 +21,7 @@ LATENT = {"mnist": 32, "mnist-2d": 2}
 
 
 @dataclass(frozen=True)
-class RandomRequest:
+class Call:
     """A request, and the statuses that it may get besides 503."""
 
     name: str
@@ -50,7 +50,7 @@ def _arrays(array: np.ndarray[Any, Any]) -> dict[str, Any]:
     return {"content": write_npy(array), "headers": {"Content-Type": NPY}}
 
 
-def _with_images(name: str, model: str, **query: Any) -> RandomRequest:
+def _with_images(name: str, model: str, **query: Any) -> Call:
     """An operation on images: JSON, uploaded files or an array."""
     form = random.choice(("", "/files", "/npy"))
     count = random.choice((1, 1, 4, 32))
@@ -60,39 +60,37 @@ def _with_images(name: str, model: str, **query: Any) -> RandomRequest:
         body = {"files": [("images", ("digit.png", png(image))) for image in _digits(count)]}
     else:
         body = _arrays(_digits(count))
-    return RandomRequest(name, "POST", f"/{name}{form}", {"model": model, **query}, body)
+    return Call(name, "POST", f"/{name}{form}", {"model": model, **query}, body)
 
 
-def _decode(model: str) -> RandomRequest:
+def _decode(model: str) -> Call:
     latents = np.random.default_rng().normal(size=(random.choice((1, 8, 64)), LATENT[model])).astype(np.float32)
     if random.random() < 0.5:
-        return RandomRequest("decode", "POST", "/decode/npy", {"model": model}, _arrays(latents))
+        return Call("decode", "POST", "/decode/npy", {"model": model}, _arrays(latents))
     path = random.choice(("/decode", "/decode/image"))
-    return RandomRequest("decode", "POST", path, {"model": model}, {"json": {"latents": latents.tolist()}})
+    return Call("decode", "POST", path, {"model": model}, {"json": {"latents": latents.tolist()}})
 
 
-def _interpolate(model: str) -> RandomRequest:
+def _interpolate(model: str) -> Call:
     points = [{"image": _image()}, {"label": 3}, {"latent": [0.0] * LATENT[model]}]
-    return RandomRequest(
-        "interpolate", "POST", "/interpolate", {"model": model}, {"json": {"points": points, "steps": 6}}
-    )
+    return Call("interpolate", "POST", "/interpolate", {"model": model}, {"json": {"points": points, "steps": 6}})
 
 
-def _combine(model: str) -> RandomRequest:
+def _combine(model: str) -> Call:
     terms = [{"weight": 1.0, "image": _image()}, {"weight": 0.5, "label": 8}]
-    return RandomRequest("combine", "POST", "/combine", {"model": model}, {"json": {"terms": terms}})
+    return Call("combine", "POST", "/combine", {"model": model}, {"json": {"terms": terms}})
 
 
-def _infer(model: str) -> RandomRequest:
+def _infer(model: str) -> Call:
     data = np.random.default_rng().normal(size=2 * LATENT[model]).tolist()
     tensor = {"name": "latent", "shape": [2, LATENT[model]], "datatype": "FP32", "data": data}
-    return RandomRequest("infer", "POST", f"/v2/models/{model}.decoder/infer", {}, {"json": {"inputs": [tensor]}})
+    return Call("infer", "POST", f"/v2/models/{model}.decoder/infer", {}, {"json": {"inputs": [tensor]}})
 
 
-def _remote(model: str) -> RandomRequest:
+def _remote(model: str) -> Call:
     latents = np.random.default_rng().normal(size=(2, LATENT[model])).astype("<f4")
     query = {"model": model, "shape": list(latents.shape), "dtype": "float32", "output_type": "pt"}
-    return RandomRequest(
+    return Call(
         "remote",
         "POST",
         "/remote/decode",
@@ -101,15 +99,15 @@ def _remote(model: str) -> RandomRequest:
     )
 
 
-def _get(name: str, path: str, **query: Any) -> Callable[[str], RandomRequest]:
-    return lambda model: RandomRequest(name, "GET", path, {"model": model, **query})
+def _get(name: str, path: str, **query: Any) -> Callable[[str], Call]:
+    return lambda model: Call(name, "GET", path, {"model": model, **query})
 
 
-def _invalid(_: str) -> RandomRequest:
+def _invalid(_: str) -> Call:
     """An invalid request."""
     return random.choice(
         (
-            RandomRequest(
+            Call(
                 "invalid",
                 "POST",
                 "/encode",
@@ -117,19 +115,17 @@ def _invalid(_: str) -> RandomRequest:
                 {"content": b"{", "headers": {"Content-Type": "application/json"}},
                 (400,),
             ),
-            RandomRequest("invalid", "POST", "/encode", {}, {"json": {"images": ["bm8gcGljdHVyZQ=="]}}, (422,)),
-            RandomRequest("invalid", "POST", "/decode/npy", {}, _arrays(np.zeros((1, 3), np.float32)), (422,)),
-            RandomRequest("invalid", "GET", "/sample", {"n": 100_000}, {}, (422,)),
-            RandomRequest("invalid", "GET", "/sample", {"model": "nope"}, {}, (404,)),
-            RandomRequest("invalid", "DELETE", "/sample", {}, {}, (405,)),
-            RandomRequest(
-                "invalid", "POST", "/score", {}, {"content": b"x", "headers": {"Content-Type": "text/plain"}}, (415,)
-            ),
+            Call("invalid", "POST", "/encode", {}, {"json": {"images": ["bm8gcGljdHVyZQ=="]}}, (422,)),
+            Call("invalid", "POST", "/decode/npy", {}, _arrays(np.zeros((1, 3), np.float32)), (422,)),
+            Call("invalid", "GET", "/sample", {"n": 100_000}, {}, (422,)),
+            Call("invalid", "GET", "/sample", {"model": "nope"}, {}, (404,)),
+            Call("invalid", "DELETE", "/sample", {}, {}, (405,)),
+            Call("invalid", "POST", "/score", {}, {"content": b"x", "headers": {"Content-Type": "text/plain"}}, (415,)),
         )
     )
 
 
-KINDS: tuple[Callable[[str], RandomRequest], ...] = (
+KINDS: tuple[Callable[[str], Call], ...] = (
     lambda model: _with_images("encode", model),
     lambda model: _with_images("encode", model, draw=True),
     lambda model: _with_images("reconstruct", model, mode=random.choice(("mean", "draw"))),
@@ -139,7 +135,7 @@ KINDS: tuple[Callable[[str], RandomRequest], ...] = (
     _combine,
     _infer,
     _remote,
-    lambda model: RandomRequest("vary", "POST", "/vary", {"model": model, "n": 4}, {"json": {"images": [_image()]}}),
+    lambda model: Call("vary", "POST", "/vary", {"model": model, "n": 4}, {"json": {"images": [_image()]}}),
     _get("sample", "/sample", n=4),
     _get("sample", "/sample/image", n=16),
     _get("sample", "/sample/npy", n=64),
@@ -147,14 +143,14 @@ KINDS: tuple[Callable[[str], RandomRequest], ...] = (
     _get("traverse", "/traverse/image"),
     _get("manifold", "/manifold/image", n=8),
     _get("posteriors", "/posteriors"),
-    lambda _: RandomRequest("models", "GET", "/models"),
-    lambda _: RandomRequest("live", "GET", "/health/live"),
-    lambda _: RandomRequest("metrics", "GET", "/metrics"),
+    lambda _: Call("models", "GET", "/models"),
+    lambda _: Call("live", "GET", "/health/live"),
+    lambda _: Call("metrics", "GET", "/metrics"),
     _invalid,
 )
 
 
-def random_request() -> RandomRequest:
+def random_request() -> Call:
     """A request of a random kind to a random model."""
     return random.choice(KINDS)(random.choice(MODELS))
 
