@@ -26,7 +26,6 @@ MAX_RETRIES = 8
 MAX_WAIT = 10.0
 """Seconds before a refused request is sent again, even if Retry-After is longer."""
 _TIMEOUT = httpx2.Timeout(120, connect=5)
-_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,6 @@ class ServerClient:
     ) -> None:
         self._http, self._where, self._model, self._version = http, where, model, version
 
-    async def send_once(self, method: str, path: str, query: Query | None = None, **body: Any) -> httpx2.Response:
-        """The response, whatever its status.
-
-        Raises:
-            CommandError: there is no response.
-        """
-        try:
-            return await self._http.request(method, path, params=query, **body)
-        except httpx2.TransportError as error:
-            raise CommandError(self._unreachable(error)) from error
-
     async def send(self, method: str, path: str, query: Query | None = None, **body: Any) -> httpx2.Response:
         """The response with status 200; a refused request is sent again, up to MAX_RETRIES times.
 
@@ -86,17 +74,16 @@ class ServerClient:
         """
         query = {name: value for name, value in (query or {}).items() if value is not None}
         for attempt in range(MAX_RETRIES + 1):
-            response = await self.send_once(method, path, query, **body)
+            try:
+                response = await self._http.request(method, path, params=query, **body)
+            except httpx2.TransportError as error:
+                raise CommandError(self._unreachable(error)) from error
             if response.status_code not in (429, 503) or attempt == MAX_RETRIES:
                 break
             await asyncio.sleep(_wait(response.headers.get("Retry-After", "")))
         if response.status_code != 200:
-            raise CommandError(self.problem(response))
+            raise CommandError(problem_sentence(response.status_code, response.content, self._where))
         return response
-
-    def problem(self, response: httpx2.Response) -> str:
-        """One sentence about an error response."""
-        return problem_sentence(response.status_code, response.content, self._where)
 
     async def json(self, method: str, path: str, query: Query | None = None, **body: Any) -> dict[str, Any]:
         """The response's JSON object.
@@ -110,7 +97,7 @@ class ServerClient:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise CommandError(self.problem(response))
+            raise CommandError(problem_sentence(response.status_code, response.content, self._where))
         return document
 
     async def post_array(self, path: str, array: NDArray[Any], query: Query) -> httpx2.Response:
@@ -207,8 +194,7 @@ async def connect(
         ):
             yield ServerClient(http, f"the bundle {bundle}", model, version)
         return
-    base = _check_url(url)
-    async with httpx2.AsyncClient(base_url=base, headers=headers, timeout=_TIMEOUT, limits=_LIMITS) as http:
+    async with httpx2.AsyncClient(base_url=_check_url(url), headers=headers, timeout=_TIMEOUT) as http:
         yield ServerClient(http, url, model, version)
 
 

@@ -1,16 +1,17 @@
 """Load on a server, and the figures of it."""
 
-import asyncio
+import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from app.cli.client import ServerClient, connect
-from app.cli.commands.bench import Load, run_load
+from app.cli.commands.bench import BenchRequest, BenchResponse, Load, run_load
 from app.errors import CommandError
 from tests.app.cli.conftest import Call
 
@@ -46,10 +47,8 @@ def test_where_everything_is_refused_one_learns_why(call: Call) -> None:
 
 
 def test_refusals_are_counted_and_not_timed() -> None:
-    load = Load(seconds=2.0)
-    load.statuses[503] += 1
-    for milliseconds in range(1, 101):
-        load.add(milliseconds / 1e3, {"X-Queue-Time": "1.5"})
+    responses = [BenchResponse(milliseconds / 1e3, 200, "1.5", None) for milliseconds in range(1, 101)]
+    load = Load(2.0, [BenchResponse(0.001, 503, None, None), *responses])
     report = load.report(rows=4)
     assert report["statuses"] == {"200": 100, "503": 1}
     assert (report["requests_per_second"], report["images_per_second"]) == (50.0, 200.0)
@@ -57,92 +56,71 @@ def test_refusals_are_counted_and_not_timed() -> None:
     assert (report["server_queue_time_ms"], report["server_inference_time_ms"]) == (1.5, None)
 
 
-@asynccontextmanager
-async def answering(answer: Callable[[asyncio.StreamWriter], None]) -> AsyncIterator[tuple[ServerClient, list[bytes]]]:
-    """A client of a server that writes the same answer to every request, and what each of its connections received."""
+@contextmanager
+def answering(answer: bytes, count: int | None = None) -> Iterator[tuple[str, list[bytes]]]:
+    """Address of a server that sends the same answer to each request, and what each of its connections received.
+
+    It closes a connection after `count` answers in all, after `Connection: close`, and after an answer that is no HTTP.
+    """
     received: list[bytes] = []
-    tasks: list[asyncio.Task[None] | None] = []
+    answers = itertools.count(1)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.append(asyncio.current_task())
-        index = len(received)
-        received.append(b"")
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while not writer.is_closing():
-                received[index] += await reader.readuntil(b"body")
-                answer(writer)
-                await writer.drain()
-        writer.close()
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            index = len(received)
+            received.append(b"")
+            while line := self.rfile.readline():
+                received[index] += line
+                if line == b"body\n":
+                    if count is not None and next(answers) > count:
+                        return
+                    self.wfile.write(answer)
+                    if not answer.startswith(b"HTTP") or b"close" in answer:
+                        return
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/vae/"
-    async with server:
-        async with connect(address, "key") as client:
-            yield client, received
-        await asyncio.gather(*(task for task in tasks if task))
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/vae/", received
+        finally:
+            server.shutdown()
 
 
-REQUEST = {"method": "POST", "path": "encode", "query": {"x": 1}, "content": b"body"}
+REQUEST = BenchRequest("POST", "/encode?x=1", b"body\n", {"Authorization": "Bearer key"})
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def test_each_connection_is_kept_for_the_whole_load() -> None:
-    async def run() -> None:
-        async with answering(lambda writer: writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as (
-            client,
-            received,
-        ):
-            load = await run_load(client, REQUEST, connections=3, duration=0.3)
-            assert len(received) == 3
-            assert sum(text.count(b"POST /vae/encode?x=1 HTTP/1.1\r\n") for text in received) == 3 + load.statuses[200]
-            assert all(b"Authorization: Bearer key\r\n" in text for text in received)
-
-    asyncio.run(run())
+    with answering(OK) as (url, received):
+        load = run_load(url, REQUEST, connections=3, duration=0.3)
+    assert len(received) == 3
+    assert sum(text.count(b"POST /vae/encode?x=1 HTTP/1.1\r\n") for text in received) == 3 + len(load.responses)
+    assert all(b"Authorization: Bearer key\r\n" in text and b"Content-Length: 5\r\n" in text for text in received)
 
 
 def test_a_connection_that_the_server_closes_is_opened_again() -> None:
-    def answer(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
-        writer.close()
-
-    async def run() -> None:
-        async with answering(answer) as (client, received):
-            load = await run_load(client, REQUEST, connections=2, duration=0.2)
-            assert len(received) == 2 + load.statuses[200] > 4
-
-    asyncio.run(run())
+    with answering(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) as (url, received):
+        load = run_load(url, REQUEST, connections=2, duration=0.3)
+    assert len(received) == 2 + len(load.responses)
+    assert {response.status for response in load.responses} == {200}
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0\r\n\r\n"])
 def test_a_server_that_speaks_no_http_ends_the_load(said: bytes) -> None:
-    def answer(writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
-        writer.close()
-
-    async def run() -> None:
-        async with answering(answer) as (client, _):
-            await run_load(client, REQUEST, connections=2, duration=5)
-
-    with pytest.raises(CommandError, match=r"the connection to .* broke: "):
-        asyncio.run(run())
+    with answering(said) as (url, _), pytest.raises(CommandError, match=r"the connection to http://.* broke: "):
+        run_load(url, REQUEST, connections=2, duration=5)
 
 
 def test_a_server_that_goes_away_ends_the_load() -> None:
-    answers = 0
+    with answering(OK, count=4) as (url, _), pytest.raises(CommandError, match=r"the connection to http://.* broke: "):
+        run_load(url, REQUEST, connections=2, duration=5)
 
-    def answer(writer: asyncio.StreamWriter) -> None:
-        nonlocal answers
-        answers += 1
-        if answers <= 4:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        else:
-            writer.close()
 
-    async def run() -> None:
-        async with answering(answer) as (client, _):
-            await run_load(client, REQUEST, connections=2, duration=5)
-
-    with pytest.raises(CommandError, match=r"the connection to .* broke: "):
-        asyncio.run(run())
+def test_a_response_in_chunks_is_read() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    with answering(chunked) as (url, received):
+        assert run_load(url, REQUEST, connections=1, duration=0.1).responses
+    assert len(received) == 1
 
 
 def test_noise_has_the_models_shape(call: Call) -> None:
