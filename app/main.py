@@ -84,7 +84,6 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         app.router.routes += module.router.routes  # `include_router` would match every request twice
     app.add_route("/metrics", metrics.endpoint, include_in_schema=False)
     app.mount("/static", service.assets)
-    problems.install(app)
     _add_middleware(app, settings, metrics, tracing)
     openapi.install(app)
     return app

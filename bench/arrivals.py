@@ -1,7 +1,7 @@
-"""Requests that come when they come: an open loop, which waits for no answer before it asks again.
+"""Load generators: an open loop, which sends at a fixed rate, and a closed loop, which waits for each response.
 
-A closed loop slows down with the server that it measures, and so hides how long a user would have waited. Here a
-request has a time at which it is due, and its latency counts from then, whether it could be sent or not.
+Used by `bench.overload`. A closed loop slows down with the server that it measures, and so hides how long users would
+wait. In the open loop each request has a due time, and its latency counts from then, even if it is sent later.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from typing import cast
 import uvloop
 
 _TICK = 0.002
-"""Seconds between looks at what is due."""
-_CONNECTIONS = 900
-"""Connections at most, fewer than a server takes; who finds none free waits, and the time counts."""
-_FRESH = 2.0
-"""Seconds after which a connection is not used again: the server closes it after 5."""
+"""Seconds between two checks for due requests."""
+_MAX_CONNECTIONS = 900
+"""Most open connections, fewer than the server accepts; a request without a free one waits, and its latency counts."""
+_MAX_IDLE = 2.0
+"""Seconds after which an idle connection is not used again: the server closes it after 5."""
 LOST = 0
-"""The status of a request that was neither answered nor refused."""
+"""Status of a request that got no response."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """One request: when it was due, in seconds since the first, how long it took from then, and its status."""
+    """One request: its due time in seconds since the start, its latency in seconds from then, and its status."""
 
     due: float
     seconds: float
@@ -36,7 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a request goes, and its bytes as they go over the wire."""
+    """A server's address, and the bytes of the request to send."""
 
     host: str
     port: int
@@ -44,13 +44,13 @@ class Target:
 
 
 def http(method: str, path: str, body: bytes = b"", media_type: str = "application/json") -> bytes:
-    """A request as it goes over the wire."""
+    """The bytes of an HTTP/1.1 request."""
     content = f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n" if body else ""
     return f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{content}\r\n".encode() + body
 
 
 class Connection(asyncio.Protocol):
-    """A kept connection: one request at a time, and its status when the answer is whole."""
+    """A keep-alive connection that sends one request at a time and waits for the whole response."""
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -58,22 +58,22 @@ class Connection(asyncio.Protocol):
         self.is_open, self.used = True, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def ask(self, request: bytes) -> asyncio.Future[int]:
-        """Send a request; its status comes, or LOST."""
+        """Send a request; the future gives the status of the response, or LOST."""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answer
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         self.is_open = False
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Part of an answer."""
+        """Collect a part of the response."""
         self._received += data
         head = self._received.find(b"\r\n\r\n")
         if head < 0:
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
             self._end(int(lower[9:12]))
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The server closed it, or we did."""
+        """End the pending request, if any, as LOST."""
         self.is_open = False
         self._end(LOST)
 
@@ -97,19 +97,19 @@ class Connection(asyncio.Protocol):
 
 
 class Arrivals:
-    """Sends what is due over as many connections as that takes."""
+    """Sends requests over as many connections as they need, and collects their outcomes."""
 
     def __init__(self, target: Target) -> None:
         self._target, self._idle = target, list[Connection]()
-        self._places = asyncio.Semaphore(_CONNECTIONS)
+        self._places = asyncio.Semaphore(_MAX_CONNECTIONS)
         self._under_way = set[asyncio.Task[None]]()
         self.outcomes: list[Outcome] = []
 
     async def offer(self, rate: float, seconds: float, patience: float) -> list[Outcome]:
-        """`rate` requests a second for so many seconds; what has no answer `patience` seconds later is lost."""
+        """Open loop: `rate` requests per second for `seconds`; LOST if unanswered `patience` seconds later."""
         began, sent = time.perf_counter(), 0
         while (now := time.perf_counter() - began) < seconds:
-            for sent in range(sent, int(now * rate) + 1):  # noqa: B020 (it goes on where it was)
+            for sent in range(sent, int(now * rate) + 1):  # noqa: B020 (continues from the last value)
                 self._start(self._ask(began, sent / rate))
             sent = int(now * rate) + 1
             await asyncio.sleep(_TICK)
@@ -117,7 +117,7 @@ class Arrivals:
         return self.outcomes
 
     async def keep_asking(self, count: int, seconds: float, patience: float) -> list[Outcome]:
-        """A closed loop beside it: `count` clients, each of which asks once, and again as soon as it is answered."""
+        """Closed loop: `count` clients, each of which sends its next request when the last one is answered."""
         began = time.perf_counter()
 
         async def client() -> None:
@@ -154,10 +154,10 @@ class Arrivals:
         self.outcomes.append(Outcome(due, time.perf_counter() - began - due, status))
 
     async def _connection(self) -> Connection:
-        """One that was used a moment ago, or a new one: the server closes those that nobody uses."""
+        """A recently used connection, or a new one: the server closes idle connections."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open and time.perf_counter() - connection.used < _FRESH:
+            if connection.is_open and time.perf_counter() - connection.used < _MAX_IDLE:
                 return connection
             connection.close()
         loop = asyncio.get_running_loop()
@@ -165,15 +165,15 @@ class Arrivals:
 
 
 def offer(target: Target, rate: float, seconds: float, patience: float = 30) -> list[Outcome]:
-    """An open loop, from its beginning to the last answer."""
+    """Run an open loop until the last response."""
     return uvloop.run(Arrivals(target).offer(rate, seconds, patience))
 
 
 def keep_asking(target: Target, count: int, seconds: float, patience: float = 30) -> list[Outcome]:
-    """A closed loop, from its beginning to the last answer."""
+    """Run a closed loop until the last response."""
     return uvloop.run(Arrivals(target).keep_asking(count, seconds, patience))
 
 
 def generators(count: int = 1) -> ProcessPoolExecutor:
-    """Processes to run them in, which share nothing with the one that starts them."""
+    """Processes to run the loops in, so that they do not share an interpreter with each other."""
     return ProcessPoolExecutor(count, get_context("spawn"))

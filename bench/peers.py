@@ -1,4 +1,4 @@
-"""What ours is compared with: the service that one writes in an afternoon, and a floor that does nothing.
+"""Servers that `bench.serving` compares with: a minimal FastAPI service, and an ASGI application that does nothing.
 
 uvicorn starts them: `bench.peers:naive` and `bench.peers:bare`, on the bundle in `PEER_BUNDLE`.
 """
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 Message = dict[str, Any]
 
 
-class Pictures(BaseModel):
+class Images(BaseModel):
     images: list[str]
 
 
@@ -28,15 +28,15 @@ class Posteriors(BaseModel):
 
 
 def naive() -> FastAPI:
-    """FastAPI, endpoints in its thread pool, Pillow, one `session.run` a request, everything else by default."""
+    """A minimal service: FastAPI endpoints in its thread pool, Pillow, one `session.run` per request."""
     bundle = Path(os.environ["PEER_BUNDLE"])
     encoder, decoder = (ort.InferenceSession(bundle / f"{graph}.onnx") for graph in ("encoder", "decoder"))
     app = FastAPI()
 
     @app.post("/encode")
-    def encode(pictures: Pictures) -> Posteriors:
-        opened = [Image.open(io.BytesIO(base64.b64decode(picture))).convert("L") for picture in pictures.images]
-        images = np.stack([np.asarray(picture.resize((28, 28)))[None] for picture in opened])
+    def encode(body: Images) -> Posteriors:
+        opened = [Image.open(io.BytesIO(base64.b64decode(image))).convert("L") for image in body.images]
+        images = np.stack([np.asarray(image.resize((28, 28)))[None] for image in opened])
         mean, log_std = encoder.run(["mean", "log_std"], {"image": images})
         return Posteriors(mean=mean.tolist(), log_std=log_std.tolist())
 
@@ -52,7 +52,7 @@ def naive() -> FastAPI:
 
 
 async def bare(scope: Message, receive: Any, send: Any) -> None:
-    """Reads the body and answers 200 and two numbers: what uvicorn itself costs."""
+    """Read the body and answer 200 with two numbers: the cost of uvicorn alone."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})

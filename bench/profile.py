@@ -1,10 +1,10 @@
-"""Where the time of a small request goes: the server's CPU time a request, by the code that spent it.
+"""Profile small requests: the server's CPU time per request, by the code that spent it.
 
     .venv/bin/pip install -c constraints.txt -e '.[cpu,bench]'
     .venv/bin/python -m bench.profile encode
 
-Starts the server, drives it with wrk, and samples its stacks with py-spy meanwhile. What is called through C (a system
-call of uvicorn's, zlib's work for images.py) counts for the Python code that called it.
+Starts the server, puts load on it with wrk, and samples its stacks with py-spy. Time in C code (a system call, zlib)
+counts for the Python code that called it.
 """
 
 import re
@@ -23,30 +23,30 @@ from rich.table import Table
 from bench.serving import ROOT, drive, make_loads, processor, started
 
 LAYERS = {
-    "HTTP: uvicorn and its system calls": r"uvicorn/|app/protocol|app/transport|app/offers",
+    "HTTP: uvicorn and its system calls": r"uvicorn/|app/server/",
     "event loop, threads": r"asyncio/|uvloop|_weakrefset|contextlib|concurrent/|threading|queue",
     "FastAPI, Starlette, anyio": r"fastapi/|starlette/|anyio/|multipart/|email/|http/",
     "JSON and its schema: pydantic": r"pydantic|json/|base64|<string>",
+    "metrics, logs and middleware": r"app/api/middleware/|app/metrics/|app/observability/|prometheus_client",
     "operations: app/api": r"app/api/",
-    "metrics and limits": r"app/metrics|app/watch|app/logs|app/limits|prometheus_client",
-    "pictures: app/codecs/images.py and Pillow": r"app/images|PIL/|zlib",
-    "draws: app/maths/gaussian.py": r"app/gaussian",
-    "batcher": r"app/batcher|app/graphs|app/vae|app/timing",
-    "inference: ONNX Runtime": r"onnxruntime|app/session",
+    "images: app/codecs and Pillow": r"app/codecs/|PIL/|zlib",
+    "draws: app/maths": r"app/maths/",
+    "inference: ONNX Runtime": r"onnxruntime|app/inference/session",
+    "batcher": r"app/inference/|app/vae/",
 }
-"""What a layer is called, and the files that are its own; the first that fits counts."""
+"""Layers by name, each with a pattern for its files; the first pattern that matches counts."""
 RATE = 500
-"""Samples a second."""
+"""Stack samples per second."""
 
 
 def layer(frame: str) -> str:
-    """The layer that a sampled frame, `function (file:line)`, belongs to."""
+    """The layer of a sampled frame, `function (file:line)`."""
     path = frame.rpartition("(")[2]
     return next((name for name, pattern in LAYERS.items() if re.search(pattern, path)), "other")
 
 
 def sample(pid: int, seconds: int, folder: Path) -> Counter[str]:
-    """Seconds of CPU time by layer."""
+    """Stack samples by layer."""
     file = folder / "stacks"
     command = ["py-spy", "record", "--nonblocking", "--rate", str(RATE), "--duration", str(seconds)]
     command += ["--format", "raw", "--output", str(file), "--pid", str(pid)]
@@ -59,12 +59,12 @@ def sample(pid: int, seconds: int, folder: Path) -> Counter[str]:
 
 
 def main(
-    load: Annotated[str, typer.Argument(help="encode or sample, of one digit by mnist-2d.")] = "encode",
+    load: Annotated[str, typer.Argument(help="encode or sample: one digit with mnist-2d.")] = "encode",
     seconds: Annotated[int, typer.Option(min=2)] = 10,
     connections: Annotated[int, typer.Option(min=1)] = 32,
-    root: Annotated[Path, typer.Option(help="The checkout whose server is measured.")] = ROOT,
+    root: Annotated[Path, typer.Option(help="The checkout to measure.")] = ROOT,
 ) -> None:
-    """Print microseconds of CPU time a request, layer by layer."""
+    """Print microseconds of CPU time per request by layer."""
     with tempfile.TemporaryDirectory() as folder:
         loads = make_loads()
         loads[load].write(Path(folder) / load)
@@ -75,7 +75,7 @@ def main(
                 driven = pool.submit(drive, 18101, loads[load], connections=connections, seconds=seconds + 2)
                 spent = sample(process.pid, seconds, Path(folder))
                 rate = driven.result()["rate"]
-    table = Table("layer", "us a request", title=f"{load}, c = {connections}, {rate:,.0f} requests/s, {processor()}")
+    table = Table("layer", "us per request", title=f"{load}, c = {connections}, {rate:,.0f} requests/s, {processor()}")
     requests = rate * seconds
     for name in (*LAYERS, "other"):
         table.add_row(name, f"{1e6 * spent[name] / RATE / requests:.1f}")

@@ -1,8 +1,8 @@
-"""What more processes bring, and what the way to them costs: workers of one server, and replicas on Ray Serve.
+"""Measure scaling: throughput of several worker processes and of Ray Serve replicas, and CPU time per request.
 
-`python -m bench.scaling` starts servers of one worker and of two, and a Ray cluster with one replica of a model and
-with two, and drives them over loopback with wrk, in alternating rounds. All of them share this machine with the client.
-Then it measures what requests of each kind cost a server in CPU time.
+`python -m bench.scaling` starts servers with one and two workers, and a Ray cluster with one and two replicas of each
+model, and puts load on them over loopback with wrk, in alternating rounds. All share this machine with the client. Then
+it measures the server's CPU time for requests of each kind.
 """
 
 import json
@@ -35,7 +35,7 @@ SERVE = "from ray.serve.scripts import cli; cli()"
 
 
 def application(name: str, replicas: int) -> dict[str, Any]:
-    """Both models, each in so many replicas, below a prefix of its own."""
+    """The configuration of a Ray application: both models, each with `replicas` replicas, below the prefix `/name`."""
     deployments = [
         {"name": model, "num_replicas": replicas, "autoscaling_config": None, "ray_actor_options": {"num_cpus": 0.25}}
         for model in (LIGHT, HEAVY)
@@ -51,7 +51,7 @@ def application(name: str, replicas: int) -> dict[str, Any]:
 
 
 def cluster(folder: Path) -> Any:
-    """A Ray cluster of this machine with both applications."""
+    """Start a Ray cluster on this machine with both applications."""
     config = {
         "http_options": {"host": "127.0.0.1", "port": RAY_PORT},
         "logging_config": {"enable_access_log": False},
@@ -59,18 +59,18 @@ def cluster(folder: Path) -> Any:
     }
     (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-c", SERVE, "run", str(folder / "serve.yaml")]
-    token = secrets.token_hex(32)  # else Ray leaves one in the home directory
+    token = secrets.token_hex(32)  # without it Ray writes one to the home directory
     return started(command, RAY_PORT, "/two/health/ready", RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_TOKEN=token)
 
 
 def loads() -> dict[str, Load]:
-    """A small request of the light model, and one of 256 rows of the heavy one, of which eight fit into the queue."""
+    """A small request to the light model, and one of 256 rows to the heavy model; eight of these fit into the queue."""
     score = Load(f"/score/npy?model={HEAVY}&k=16&seed=1", write_npy(digits(16)), "application/x-npy")
     return {"encode": make_loads()["encode"], "score": score}
 
 
 def speeds(rounds: int, seconds: float, folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """What was measured, and its median for each side."""
+    """Title of each measurement, and its median for each side."""
     known = loads()
     for name, load in known.items():
         load.write(folder / name)
@@ -96,7 +96,7 @@ def speeds(rounds: int, seconds: float, folder: Path) -> Iterator[tuple[str, dic
 
 
 def work(model: str, latent: int) -> dict[str, Load]:
-    """What one asks of a model, at its usual sizes."""
+    """Requests to a model in usual sizes."""
     image = json.dumps({"images": [b64encode(png(digits(1)[0])).decode()]}).encode()
     latents = np.random.default_rng(0).standard_normal((256, latent), np.float32)
     return {
@@ -112,22 +112,22 @@ def work(model: str, latent: int) -> dict[str, Load]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has taken so far."""
+    """CPU seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def size(port: int, load: Load) -> int:
-    """Bytes of a request's body and of its answer's."""
+    """Bytes of a request's body and of its response's body together."""
     request = Request(f"http://127.0.0.1:{port}{load.path}", load.body, {"Content-Type": load.media_type})
     with urlopen(request) as answer:
         return len(load.body or b"") + len(answer.read())
 
 
 def costs(rounds: int, seconds: float, folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """Milliseconds of the server's CPU time a request, at 8 connections, and bytes of its bodies.
+    """CPU milliseconds of the server per request, at 8 connections, and bytes of the bodies.
 
-    What other processes take of this machine changes them little.
+    Other processes on this machine hardly change these figures.
     """
     with ours(COSTS_PORT) as process:
         for model, latent in ((LIGHT, 2), (HEAVY, 32)):
@@ -143,7 +143,7 @@ def costs(rounds: int, seconds: float, folder: Path) -> Iterator[tuple[str, dict
 
 
 def shown_speeds(rows: dict[str, dict[str, float]], title: str) -> Table:
-    """In brackets the ratio to one worker."""
+    """A table of speeds; in brackets the ratio to one worker."""
     table = Table("", *SIDES, title=f"{title}; in brackets to 1 worker")
     for name, values in rows.items():
         base = values["1 worker"]
@@ -152,7 +152,7 @@ def shown_speeds(rows: dict[str, dict[str, float]], title: str) -> Table:
 
 
 def shown_costs(rows: dict[str, dict[str, float]], title: str) -> Table:
-    """With the requests a second that one CPU answers."""
+    """A table of costs, with the requests per second that one CPU can answer."""
     table = Table("", "CPU ms", "requests/s a CPU", "bytes", title=title)
     for name, values in rows.items():
         table.add_row(name, f"{values['CPU ms']:.3g}", f"{1e3 / values['CPU ms']:,.0f}", f"{values['bytes']:,.0f}")
@@ -160,11 +160,11 @@ def shown_costs(rows: dict[str, dict[str, float]], title: str) -> Table:
 
 
 def main(
-    parts: Annotated[list[str] | None, typer.Argument(help="Of speeds, costs; both by default.")] = None,
+    parts: Annotated[list[str] | None, typer.Argument(help="speeds or costs; both if absent.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    seconds: Annotated[float, typer.Option(min=1, help="Of one run of wrk.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of one run of wrk, in seconds.")] = 3,
 ) -> None:
-    """Print what was measured, tables and a line of JSON."""
+    """Print the measurements as tables and as a line of JSON."""
     cpus = len(os.sched_getaffinity(0))
     title, found = f"{processor()}, {cpus} CPUs, {rounds} rounds", {}
     known = {"speeds": (speeds, shown_speeds), "costs": (costs, shown_costs)}

@@ -1,9 +1,9 @@
-"""How fast the server answers, beside what one writes in an afternoon, a floor that does nothing, and ONNX Runtime.
+"""Measure throughput and latency of the server, compared with a minimal service, a bare ASGI app and ONNX Runtime.
 
     .venv/bin/python -m bench.serving --help
 
-Starts ours and the peers of `bench.peers`, each in one process, and drives them over loopback with wrk. Sides alternate
-within a round; ratios are of the medians over rounds.
+Starts this server and those of `bench.peers`, each as one process, and puts load on them over loopback with wrk. Sides
+alternate within a round; ratios are of the medians over the rounds.
 """
 
 import gzip
@@ -40,13 +40,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LUA = Path(__file__).with_name("load.lua")
 BULK_ROWS = 256
 HEAVY = "mnist"
-"""Convolutions, beside the light MLP of `mnist-2d`."""
+"""A convolutional model."""
 LIGHT = "mnist-2d"
+"""A small fully connected model."""
 
 
 @dataclass
 class Load:
-    """What wrk sends."""
+    """A request that wrk sends again and again."""
 
     path: str
     body: bytes | None = None
@@ -54,13 +55,13 @@ class Load:
     file: str = field(init=False)
 
     def write(self, file: Path) -> None:
-        """Put the body where wrk finds it."""
+        """Write the body to a file for wrk."""
         self.file = str(file)
         file.write_bytes(self.body or b"")
 
 
 def digits(count: int) -> np.ndarray[Any, Any]:
-    """The tests' MNIST digits, uint8 `[count, 28, 28]`, over and over."""
+    """The tests' MNIST digits, uint8 `[count, 28, 28]`, repeated if there are fewer."""
     content = gzip.decompress((ROOT / "tests/data/digits-images-idx3-ubyte.gz").read_bytes())
     return np.resize(np.frombuffer(content, np.uint8, offset=16), (count, 28, 28))
 
@@ -75,7 +76,7 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
 def started(
     command: list[str], port: int, ready: str, root: Path = ROOT, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, from ready to its end."""
+    """Start a server, wait until it is ready, and end it afterwards."""
     process = subprocess.Popen(command, cwd=root, env=os.environ | environment)
     try:
         deadline = time.monotonic() + 60
@@ -105,15 +106,15 @@ def peer(name: str, port: int, bundle: str) -> Any:
 
 
 def newest(model: str) -> str:
-    """The bundle that answers for a model: its highest version."""
+    """The newest bundle of a model, as `name/version`."""
     return f"{model}/{max(int(path.name) for path in (ROOT / 'models' / model).iterdir())}"
 
 
 def drive(port: int, load: Load, *, connections: int, seconds: float) -> dict[str, float]:
-    """One run of wrk.
+    """Figures of one run of wrk: requests, seconds, rate per second, p50_ms and p99_ms.
 
     Raises:
-        SystemExit: an answer that is no success.
+        SystemExit: a request failed.
     """
     environment = {} if load.body is None else {"LOAD_BODY": load.file, "LOAD_TYPE": load.media_type}
     command = [
@@ -133,8 +134,8 @@ def drive(port: int, load: Load, *, connections: int, seconds: float) -> dict[st
 
 
 def loop(bundle: str, graph: str, rows: np.ndarray[Any, Any], threads: int, seconds: float) -> float:
-    """Images a second of bare ONNX Runtime on requests of these rows: `threads` Python threads of one thread each,
-    or one of so many, whichever is faster."""
+    """Images per second of ONNX Runtime alone on batches of `rows`: the faster of `threads` sessions of one thread and
+    one session of `threads` threads."""
 
     def session(intra: int) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -171,7 +172,7 @@ def rounds_of(rounds: int, sides: dict[str, Callable[[], float]]) -> dict[str, l
 
 
 def speeds(rounds: int, seconds: float, loads: dict[str, Load], threads: int) -> Iterator[tuple[str, str, float, str]]:
-    """Name, values, ratio and what is asked of it, line by line."""
+    """Rows of name, values, ratio and goal."""
     with ExitStack() as stack:
         stack.enter_context(ours(18101))
         stack.enter_context(peer("naive", 18102, newest(LIGHT)))
@@ -216,7 +217,7 @@ def compared(
 
 
 def fairness(rounds: int, seconds: float, loads: dict[str, Load]) -> Iterator[tuple[str, str, float, str]]:
-    """The 99th percentile of single requests while bulk requests keep the server busy."""
+    """99th percentile latency of single requests while bulk requests keep the server busy."""
     with ours(18101):
         for model in (LIGHT, HEAVY):
             idle, busy = [], []
@@ -233,7 +234,7 @@ def fairness(rounds: int, seconds: float, loads: dict[str, Load]) -> Iterator[tu
 
 
 def memory(requests: int, loads: dict[str, Load]) -> Iterator[tuple[str, str, float, str]]:
-    """Resident memory before, during and after so many mixed requests."""
+    """Resident memory in MB before, during and after `requests` mixed requests."""
     with ours(18101) as process:
         small = [loads[name] for name in ("encode", "sample")]
         large = [loads[name] for name in (f"decoder {LIGHT}", f"encoder {LIGHT}", "grid")]
@@ -242,7 +243,7 @@ def memory(requests: int, loads: dict[str, Load]) -> Iterator[tuple[str, str, fl
         counts, sizes, chooser = [0.0], [resident(process.pid)], random.Random(0)
         while counts[-1] < requests:
             load = chooser.choice(9 * small + large)
-            # More rows at once than the queue has room for would be refused.
+            # The queue refuses more rows at once.
             connections = chooser.choice((1, 8, 32) if load in small else (1, 4, 8))
             counts.append(counts[-1] + drive(18101, load, connections=connections, seconds=2)["requests"])
             sizes.append(resident(process.pid))
@@ -257,7 +258,8 @@ def memory(requests: int, loads: dict[str, Load]) -> Iterator[tuple[str, str, fl
 
 
 def resident(pid: int) -> float:
-    return int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(pid)])) * 1024 / 1e6
+    """Resident memory of a process, in MB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def make_loads() -> dict[str, Load]:
@@ -277,12 +279,12 @@ def make_loads() -> dict[str, Load]:
 
 
 def main(
-    parts: Annotated[list[str] | None, typer.Argument(help="Of speeds, fairness, memory; all by default.")] = None,
+    parts: Annotated[list[str] | None, typer.Argument(help="speeds, fairness or memory; all if absent.")] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    seconds: Annotated[float, typer.Option(min=1, help="Of one run of wrk.")] = 3,
-    requests: Annotated[int, typer.Option(min=1, help="Of the memory's part.")] = 200_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of one run of wrk, in seconds.")] = 3,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of the part memory.")] = 200_000,
 ) -> None:
-    """Print what was measured beside what is asked for: a table, and a line of JSON."""
+    """Print the measurements beside the goals as a table, and as a line of JSON."""
     threads = len(os.sched_getaffinity(0))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -298,7 +300,7 @@ def main(
             for row in known[part]():
                 print(*row, sep="; ", file=sys.stderr, flush=True)
                 rows.append(row)
-    table = Table("", "ours to theirs", "ratio", "asked", title=f"{processor()}, {threads} CPUs, {rounds} rounds")
+    table = Table("", "ours to theirs", "ratio", "goal", title=f"{processor()}, {threads} CPUs, {rounds} rounds")
     for name, values, ratio, goal in rows:
         table.add_row(name, values, f"{ratio:.2f}", goal)
     show(table)

@@ -1,9 +1,10 @@
-"""What becomes of the server in hours of mixed traffic, in some minutes of it.
+"""Soak test: minutes of mixed traffic that show leaks and errors which would appear after hours.
 
     .venv/bin/python -m bench.soak --help
 
-Starts ours on two models, and lets clients ask for everything, wrongly at times, while others leave before they are
-answered and models come and go. Prints errors by kind, what the process holds over time, and how long answers took.
+Starts the server on two models. Clients send requests of all kinds, some of them invalid, while others disconnect
+before the response and models are added and removed. Prints unexpected responses, the resources of the process over
+time, and latencies.
 """
 
 import os
@@ -25,50 +26,49 @@ import typer
 from rich import print as show
 from rich.table import Table
 
-from bench.overload import resident
-from bench.serving import ROOT, started
-from bench.traffic import MODELS, any_ask, leave
+from bench.serving import ROOT, resident, started
+from bench.traffic import MODELS, disconnect, random_request
 
 PORT = 18091
 KEY = "a-key-of-the-soak"
 NEWEST = 9
-"""The version that comes and goes."""
+"""The version that is added and removed."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the server's process holds, `seconds` after the beginning."""
+class Resources:
+    """Resources of the server's process, `seconds` after the start."""
 
     seconds: float
     memory: float
-    """MB."""
+    """Resident memory in MB."""
     descriptors: int
     threads: int
 
 
 @dataclass
 class Soak:
-    """What was seen."""
+    """Measurements of a soak test."""
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """By operation and status."""
+    """Responses by operation and status."""
     unexpected: Counter[str] = field(default_factory=Counter)
-    """Answers that a request of its kind has no reason to get, and those that never came."""
+    """Responses with a status that the request should not get, and requests without a response."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """That answers took, by operation; without refusals."""
+    """Latencies in seconds by operation, without refusals."""
     left: int = 0
-    """Clients that did not stay,"""
+    """Clients that disconnected early."""
     reloads: int = 0
-    """and changes of the models."""
-    held: list[Held] = field(default_factory=list)
+    """Reloads of the models directory."""
+    held: list[Resources] = field(default_factory=list)
 
     @property
     def requests(self) -> int:
-        """Answers in all."""
+        """Number of responses."""
         return sum(self.answers.values())
 
     def statuses(self) -> Counter[int]:
-        """Answers by status."""
+        """Responses by status."""
         total = Counter[int]()
         for (_, status), count in self.answers.items():
             total[status] += count
@@ -77,32 +77,32 @@ class Soak:
 
 @dataclass
 class Server:
-    """Where it answers, its process, and its models directory."""
+    """A running server: its port, process id and models directory."""
 
     port: int
     pid: int
     models: Path
 
     def client(self) -> httpx2.Client:
-        """A client of it."""
+        """An HTTP client of the server."""
         return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
-    def held(self, began: float) -> Held:
-        """What its process holds now."""
+    def held(self, began: float) -> Resources:
+        """Resources of the process now; `began` is the start on the monotonic clock, in seconds."""
         folder = Path(f"/proc/{self.pid}")
         counts = (len(os.listdir(folder / name)) for name in ("fd", "task"))
-        return Held(time.monotonic() - began, resident(self.pid), *counts)
+        return Resources(time.monotonic() - began, resident(self.pid), *counts)
 
 
 def prepare(models: Path) -> None:
-    """Put the newest versions of the models into a directory."""
+    """Copy the newest version of each model into a directory."""
     for name in MODELS:
         newest = max((ROOT / "models" / name).iterdir(), key=lambda path: int(path.name))
         shutil.copytree(newest, models / name / newest.name)
 
 
 def soak(server: Server, seconds: float, *, clients: int = 6, interval: float = 1.0) -> Soak:
-    """Use a server whose admin key is KEY for so long, and look at it every `interval` seconds."""
+    """Send mixed traffic for `seconds` and record the resources every `interval` seconds; the admin key must be KEY."""
     seen, done, began = Soak(), threading.Event(), time.monotonic()
     jobs: list[Callable[[Server, Soak], None]] = [*[_asks] * clients, _leaves, _changes]
     threads = [threading.Thread(target=_again, args=[job, server, seen, done]) for job in jobs]
@@ -116,7 +116,7 @@ def soak(server: Server, seconds: float, *, clients: int = 6, interval: float = 
         done.set()
         for thread in threads:
             thread.join()
-    time.sleep(6)  # connections that are kept are closed
+    time.sleep(6)  # until the server has closed idle connections
     seen.held.append(server.held(began))
     return seen
 
@@ -130,36 +130,36 @@ _lock = threading.Lock()
 
 
 def _asks(server: Server, seen: Soak) -> None:
-    """Some requests over one connection."""
+    """Send some requests over one connection."""
     with server.client() as client:
         for _ in range(random.choice((1, 10, 50))):
             _ask(client, seen)
 
 
 def _ask(client: httpx2.Client, seen: Soak) -> None:
-    ask, began = any_ask(), time.perf_counter()
+    request, began = random_request(), time.perf_counter()
     try:
-        status = ask.send(client)
+        status = request.send(client)
     except httpx2.TransportError as error:
         with _lock:
-            seen.unexpected[f"{ask.name}: {type(error).__name__}"] += 1
+            seen.unexpected[f"{request.name}: {type(error).__name__}"] += 1
         return
     with _lock:
-        seen.answers[ask.name, status] += 1
+        seen.answers[request.name, status] += 1
         if status != 503:
-            seen.seconds[ask.name].append(time.perf_counter() - began)
-        if status not in (*ask.statuses, 503):
-            seen.unexpected[f"{ask.method} {ask.path}: {status}"] += 1
+            seen.seconds[request.name].append(time.perf_counter() - began)
+        if status not in (*request.statuses, 503):
+            seen.unexpected[f"{request.method} {request.path}: {status}"] += 1
 
 
 def _leaves(server: Server, seen: Soak) -> None:
-    leave("127.0.0.1", server.port)
+    disconnect("127.0.0.1", server.port)
     seen.left += 1
     time.sleep(0.02)
 
 
 def _changes(server: Server, seen: Soak) -> None:
-    """Put a version of a model there, or take it away; now and then it is broken."""
+    """Add a version of a model or remove it; one in five is broken."""
     model = server.models / MODELS[1]
     version, part = model / str(NEWEST), model / "part"
     if version.exists():
@@ -185,7 +185,8 @@ def _renumbered(manifest: str) -> str:
 def _print(seen: Soak, minutes: float) -> None:
     statuses = ", ".join(f"{status}: {count}" for status, count in sorted(seen.statuses().items()))
     show(
-        f"{seen.requests} answers in {minutes:g} minutes ({statuses}); {seen.left} clients left, {seen.reloads} reloads"
+        f"{seen.requests} responses in {minutes:g} minutes ({statuses}); {seen.left} clients disconnected,"
+        f" {seen.reloads} reloads"
     )
     show(f"unexpected: {dict(seen.unexpected) or 'nothing'}")
     table = Table("after", "memory, MB", "descriptors", "threads")
@@ -199,7 +200,7 @@ def _print(seen: Soak, minutes: float) -> None:
     show(table)
 
 
-def main(minutes: Annotated[float, typer.Option(help="How long.")] = 10) -> None:
+def main(minutes: Annotated[float, typer.Option(help="Duration.")] = 10) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
         environment = {"VAE_MODELS_DIR": folder, "VAE_ADMIN_KEY": KEY, "VAE_LOG_LEVEL": "critical"}

@@ -1,8 +1,8 @@
-"""The command line for people: `vaeserve`, or `python -m app.cli`. One file a command."""
+"""The command line `vaeserve`, also `python -m app.cli`. One file per command."""
 
 
 def main() -> None:
-    """Run it; imported only now, for whoever wants another module of this package."""
+    """Run the command line; imported late, so that other modules of this package load without it."""
     from app.cli.main import main
 
     main()

@@ -1,4 +1,4 @@
-"""`python -m app.cli`: the command `vaeserve`, wherever it is not installed."""
+"""`python -m app.cli` runs `vaeserve` where the script is not installed."""
 
 from app.cli import main
 

@@ -1,4 +1,4 @@
-"""Many pictures or latents: sent a batch at a time, several requests at once, put together in order."""
+"""Many images or latents: sent in batches, several requests at the same time, results joined in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,96 +8,122 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cli.files import Batch, first_shape, read
-from app.cli.options import Bulk
-from app.cli.terminal import progress
+from app.cli.client import ServedVersion
+from app.cli.files import ImageFiles, first_shape, read
+from app.cli.images import print_json
+from app.cli.outputs import Output
+from app.cli.terminal import note, progress
 from app.codecs.images import Pixels, Reading
+from app.codecs.npy import write_npz
 from app.errors import CommandError
 
 Arrays = dict[str, NDArray[Any]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_MOST_TOLD = 20
-
-
-async def in_batches(
-    what: str, items: Sequence[Item], bulk: Bulk, work: Callable[[int, Sequence[Item]], Awaitable[Result]]
-) -> list[Result]:
-    """What `work` gives of each batch and its number, in their order; some of it at the same time.
-
-    No more batches are under way than that, so that memory is bounded by the results.
-    """
-    batches = [items[first : first + bulk.batch_size] for first in range(0, len(items), bulk.batch_size)]
-    results: dict[int, Result] = {}
-    waiting = iter(enumerate(batches))
-    with progress(what, len(items)) as advance:
-
-        async def worker() -> None:
-            for index, batch in waiting:
-                results[index] = await work(index, batch)
-                advance(len(batch))
-
-        tasks = [asyncio.create_task(worker()) for _ in range(min(bulk.concurrency, len(batches)))]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    return [results[index] for index in range(len(batches))]
+_MAX_LISTED = 20
+"""Skipped files that an error message lists."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the server made of pictures: their names, arrays `[N, ...]`, and why others were skipped."""
+class Batches:
+    """Rows per request, and requests at the same time."""
+
+    size: int
+    concurrency: int
+
+    async def map(
+        self, label: str, items: Sequence[Item], work: Callable[[int, Sequence[Item]], Awaitable[Result]]
+    ) -> list[Result]:
+        """Results of `work(index, batch)` in the order of the batches; a progress bar shows `label`.
+
+        Raises:
+            VaeError: the first error of `work`; the other requests are cancelled.
+        """
+        free = asyncio.Semaphore(self.concurrency)
+        with progress(label, len(items)) as advance:
+
+            async def run(index: int, batch: Sequence[Item]) -> Result:
+                async with free:
+                    result = await work(index, batch)
+                advance(len(batch))
+                return result
+
+            starts = range(0, len(items), self.size)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(run(i, items[s : s + self.size])) for i, s in enumerate(starts)]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+
+@dataclass(frozen=True)
+class ImageResults:
+    """A server's results for image files: the files' names, arrays `[N, ...]`, and why other files were skipped."""
 
     names: list[str]
     arrays: Arrays
     skipped: dict[str, str]
 
-    def complain(self) -> None:
-        """Raises CommandError where pictures were skipped; it lists them."""
+    def check_skipped(self) -> None:
+        """Raises CommandError if files were skipped; it lists them."""
         if self.skipped:
-            total = len(self.names) + len(self.skipped)
-            told = [f"\n  {name}: {why}" for name, why in list(self.skipped.items())[:_MOST_TOLD]]
-            rest = len(self.skipped) - len(told)
-            more = f"\n  and {rest} more" if rest else ""
-            raise CommandError(f"{len(self.skipped)} of {total} pictures were skipped:{''.join(told)}{more}")
+            lines = [f"\n  {name}: {reason}" for name, reason in self.skipped.items()]
+            more = f"\n  and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""
+            total = len(self.names) + len(lines)
+            raise CommandError(f"{len(lines)} of {total} images were skipped:{''.join(lines[:_MAX_LISTED])}{more}")
+
+    def deliver(self, served: ServedVersion, output: Output, extra: Arrays) -> None:
+        """Write an npz file or print JSON of the arrays, `extra`, the files' names and the model.
+
+        Raises:
+            CommandError: the file cannot be written, or images were skipped.
+        """
+        model = {name: np.array(value) for name, value in served.query.items()}
+        arrays = {**self.arrays, **extra, "files": np.array(self.names), **model}
+        if output.name is None:
+            print_json(arrays)
+        else:
+            output.write(write_npz(arrays))
+            count = len(self.names)
+            note(f"{output.name}: {count} image{'s' * (count > 1)} by {served.name} {served.version}")
+        self.check_skipped()
 
 
-async def over_pictures(
-    what: str,
+async def map_images(
+    label: str,
     names: Sequence[str],
     reading: Reading,
-    bulk: Bulk,
+    batches: Batches,
     ask: Callable[[int, Pixels], Awaitable[Arrays]],
-) -> Answered:
-    """What `ask` gives of each batch of pictures and its number, put together. Where pictures keep their size, those of
-    another than the first are skipped.
+) -> ImageResults:
+    """Read image files and join what `ask(index, pixels)` returns for each batch.
+
+    For a model that takes any size, files of another size than the first are skipped.
 
     Raises:
-        CommandError: none of them can be read.
+        CommandError: no file can be read.
     """
     shape = None if reading.width else await asyncio.to_thread(first_shape, names, reading)
 
-    async def work(index: int, some: Sequence[str]) -> tuple[Batch, Arrays]:
-        batch = await asyncio.to_thread(read, some, reading, shape)
-        arrays = await ask(index, batch.pixels) if batch.names else {}
-        return Batch(batch.pixels[:0], batch.names, batch.skipped), arrays
+    async def work(index: int, batch: Sequence[str]) -> tuple[ImageFiles, Arrays]:
+        files = await asyncio.to_thread(read, batch, reading, shape)
+        arrays = await ask(index, files.pixels) if files.names else {}
+        return ImageFiles(files.pixels[:0], files.names, files.skipped), arrays  # drop the pixels: they are large
 
-    done = await in_batches(what, names, bulk, work)
-    answered = Answered(
-        [name for batch, _ in done for name in batch.names],
-        _joined([arrays for _, arrays in done if arrays]),
-        {name: why for batch, _ in done for name, why in batch.skipped.items()},
+    done = await batches.map(label, names, work)
+    results = ImageResults(
+        [name for files, _ in done for name in files.names],
+        _concatenate([arrays for _, arrays in done if arrays]),
+        {name: reason for files, _ in done for name, reason in files.skipped.items()},
     )
-    if not answered.names:
-        answered.complain()
-    return answered
+    if not results.names:
+        results.check_skipped()
+    return results
 
 
-def _joined(pieces: list[Arrays]) -> Arrays:
-    """Arrays of all rows; what has no axis is the same in each piece."""
+def _concatenate(pieces: list[Arrays]) -> Arrays:
+    """Arrays of all rows; a scalar is the same in each piece."""
     first = pieces[0] if pieces else {}
     return {name: np.concatenate([p[name] for p in pieces]) if a.ndim else a for name, a in first.items()}

@@ -1,4 +1,4 @@
-"""The server that a command asks: a running one, or the application itself in this process, on a bundle."""
+"""HTTP client of a command: to a running server, or to the application itself in this process, on one bundle."""
 
 import asyncio
 import difflib
@@ -16,21 +16,21 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cli.words import in_words
+from app.cli.problems import problem_sentence
 from app.codecs.npy import NPY, write_npy
 from app.errors import CommandError, UsageError
 
 Query = dict[str, Any]
 
-RETRIES = 8
-LONGEST_WAIT = 10.0
-"""Seconds before a refused request is sent again, whatever Retry-After says."""
+MAX_RETRIES = 8
+MAX_WAIT = 10.0
+"""Seconds before a refused request is sent again, even if Retry-After is longer."""
 _TIMEOUT = httpx2.Timeout(120, connect=5)
 
 
 @dataclass(frozen=True)
-class Served:
-    """A version of a model, and its manifest."""
+class ServedVersion:
+    """A version of a model on the server, with its manifest."""
 
     name: str
     version: int
@@ -38,59 +38,58 @@ class Served:
 
     @property
     def query(self) -> Query:
-        """The parameters that name it: a run of many requests keeps to one version, whatever is loaded meanwhile."""
+        """Query parameters that name this version, so that all requests of a command go to the same one."""
         return {"model": self.name, "version": self.version}
 
     @property
     def stochastic(self) -> bool:
-        """Whether its encoder has a posterior."""
+        """Whether the encoder has a posterior with a standard deviation."""
         return "log_std" in self.manifest["graphs"]["encoder"]["outputs"]
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of its images; None where any size will do."""
+        """Height and width of the images in pixels; None if the model takes any size."""
         image = self.manifest["image"]
         return (image["height"], image["width"]) if image["height"] and image["width"] else None
 
     @property
     def stride(self) -> int:
-        """What sides of images are multiples of, where any size will do."""
+        """Pixels; height and width are multiples of it if the model takes any size."""
         return self.manifest["latent"].get("stride") or 1
 
 
-class Server:
-    """Asks for one model, in one version; `where` is what messages call the server."""
+class ServerClient:
+    """Sends requests about one version of one model; `where` is the server's name in messages."""
 
     def __init__(
         self, http: httpx2.AsyncClient, where: str, model: str | None = None, version: int | None = None
     ) -> None:
         self._http, self._where, self._model, self._version = http, where, model, version
-        self._served: Served | None = None
 
     async def send(self, method: str, path: str, query: Query | None = None, **body: Any) -> httpx2.Response:
-        """The answer, which is no error; sent again, some times, where the server has no room for it.
+        """The response with status 200; a refused request is sent again, up to MAX_RETRIES times.
 
         Raises:
-            CommandError: there is no server, or it refuses; in words.
+            CommandError: there is no response, or it is an error.
         """
         query = {name: value for name, value in (query or {}).items() if value is not None}
-        for attempt in range(RETRIES + 1):
+        for attempt in range(MAX_RETRIES + 1):
             try:
                 response = await self._http.request(method, path, params=query, **body)
             except httpx2.TransportError as error:
                 raise CommandError(self._unreachable(error)) from error
-            if response.status_code not in (429, 503) or attempt == RETRIES:
+            if response.status_code not in (429, 503) or attempt == MAX_RETRIES:
                 break
             await asyncio.sleep(_wait(response.headers.get("Retry-After", "")))
         if response.status_code != 200:
-            raise CommandError(in_words(response.status_code, response.content, self._where))
+            raise CommandError(problem_sentence(response.status_code, response.content, self._where))
         return response
 
     async def json(self, method: str, path: str, query: Query | None = None, **body: Any) -> dict[str, Any]:
-        """The answer's JSON object.
+        """The response's JSON object.
 
         Raises:
-            CommandError: as `send`, or it is none.
+            CommandError: as `send`, or the response is not a JSON object.
         """
         response = await self.send(method, path, query, **body)
         try:
@@ -98,37 +97,39 @@ class Server:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise CommandError(in_words(response.status_code, response.content, self._where))
+            raise CommandError(problem_sentence(response.status_code, response.content, self._where))
         return document
 
-    async def arrays(self, path: str, array: NDArray[Any], query: Query) -> httpx2.Response:
-        """The answer to an array; raises as `send`."""
+    async def post_array(self, path: str, array: NDArray[Any], query: Query) -> httpx2.Response:
+        """The response to an array; raises as `send`."""
         return await self.send("POST", path, query, content=write_npy(array), headers={"Content-Type": NPY})
 
-    async def served(self) -> Served:
-        """The model that is asked; raises CommandError where there is none such."""
-        if self._served is None:
-            name = _among(await self.json("GET", "models"), self._model)
-            found = await self.json("GET", f"models/{quote(name, safe='')}", {"version": self._version})
-            try:
-                self._served = Served(found["name"], found["version"], found["manifest"])
-            except KeyError:
-                raise CommandError(in_words(200, b"", self._where)) from None
-        return self._served
+    async def served(self) -> ServedVersion:
+        """The version of the model that the command named, or the default.
+
+        Raises:
+            CommandError: the server has no such model or version.
+        """
+        name = _find_name(await self.json("GET", "models"), self._model)
+        found = await self.json("GET", f"models/{quote(name, safe='')}", {"version": self._version})
+        try:
+            return ServedVersion(found["name"], found["version"], found["manifest"])
+        except KeyError:
+            raise CommandError(problem_sentence(200, b"", self._where)) from None
 
     def _unreachable(self, error: httpx2.TransportError) -> str:
-        refused = _tls_error(error)
-        if isinstance(refused, ssl.SSLCertVerificationError):
+        tls_error = _tls_error(error)
+        if isinstance(tls_error, ssl.SSLCertVerificationError):
             return (
-                f"the certificate of {self._where} is not trusted: {refused.verify_message}. Name the file of who"
-                " signed it in SSL_CERT_FILE, and in --url the server as the certificate does"
+                f"the certificate of {self._where} is not trusted: {tls_error.verify_message}. Set SSL_CERT_FILE to the"
+                " certificate of the authority that signed it, and in --url name the server as the certificate does"
             )
-        if refused is not None:
-            return f"there is no TLS with {self._where}: {refused.reason}. Should --url begin with http://?"
+        if tls_error is not None:
+            return f"there is no TLS with {self._where}: {tls_error.reason}. Should --url begin with http://?"
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             return (
                 f"no server answers at {self._where}: start one with `vaeserve serve`, name another with --url,"
-                " or do without by --bundle"
+                " or work without a server with --bundle"
             )
         if isinstance(error, httpx2.TimeoutException):
             return f"the server at {self._where} did not answer within {_TIMEOUT.read:g} seconds"
@@ -136,34 +137,35 @@ class Server:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """What TLS failed by, if it did: among the causes of an error of the client."""
+    """The TLS error among the causes of a client error, if there is one."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _among(listed: dict[str, Any], name: str | None) -> str:
-    """The model of this name, the default one if None; raises CommandError where the list of `GET /models` lacks it."""
+def _find_name(listed: dict[str, Any], name: str | None) -> str:
+    """Check a model's name against the response of `GET /models`; None stands for the default model.
+
+    Raises:
+        CommandError: the list lacks it.
+    """
     if name is None:
         return str(listed.get("default", ""))
     known = {str(model.get("name")) for model in listed.get("models", ())}
     if known and name not in known:
-        near = difflib.get_close_matches(name, sorted(known), n=1)
-        raise CommandError(f"there is no model {name}: {_did_you_mean(near)}`vaeserve models` lists them")
+        similar = difflib.get_close_matches(name, sorted(known), n=1)
+        question = f"did you mean {similar[0]}? " if similar else ""
+        raise CommandError(f"there is no model {name}: {question}`vaeserve models` lists them")
     return name
 
 
-def _did_you_mean(near: list[str]) -> str:
-    return f"did you mean {near[0]}? " if near else ""
-
-
 def _wait(retry_after: str) -> float:
-    """Seconds; Retry-After may be a date, too."""
-    return min(float(retry_after), LONGEST_WAIT) if retry_after.isdecimal() else 1.0
+    """Seconds to wait; 1 if Retry-After is absent or a date."""
+    return min(float(retry_after), MAX_WAIT) if retry_after.isdecimal() else 1.0
 
 
-def npz(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an answer."""
+def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a response in npz format."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)
 
@@ -171,38 +173,32 @@ def npz(content: bytes) -> dict[str, NDArray[Any]]:
 @asynccontextmanager
 async def connect(
     url: str,
-    bundle: Path | None = None,
     api_key: str | None = None,
+    bundle: Path | None = None,
     model: str | None = None,
     version: int | None = None,
-) -> AsyncIterator[Server]:
-    """A server: the one at `url`, or the application on `bundle`.
+) -> AsyncIterator[ServerClient]:
+    """A client of the server at `url`, or of the application on `bundle` if that is given.
 
     Raises:
-        UsageError: not a URL, or a key that no header can carry.
+        UsageError: `url` is not a URL, or the key has characters that a header cannot carry.
         StartupError: the bundle cannot be served.
     """
-    headers = {"Authorization": f"Bearer {_checked_key(api_key)}"} if api_key else {}
+    if api_key and not re.fullmatch("[!-~]+", api_key):  # the message does not repeat the key: it is a secret
+        raise UsageError("the key of --api-key or VAE_API_KEY has other characters than visible ASCII, or a space")
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     if bundle is not None:
         async with (
             _application(bundle) as transport,
             httpx2.AsyncClient(base_url="http://bundle", transport=transport, headers=headers) as http,
         ):
-            yield Server(http, f"the bundle {bundle}", model, version)
+            yield ServerClient(http, f"the bundle {bundle}", model, version)
         return
-    async with httpx2.AsyncClient(base_url=checked(url), headers=headers, timeout=_TIMEOUT) as http:
-        yield Server(http, url, model, version)
+    async with httpx2.AsyncClient(base_url=_check_url(url), headers=headers, timeout=_TIMEOUT) as http:
+        yield ServerClient(http, url, model, version)
 
 
-def _checked_key(key: str) -> str:
-    """The key; raises UsageError, which does not tell it, where a header cannot carry it as it is."""
-    if not re.fullmatch("[!-~]+", key):
-        raise UsageError("the key of --api-key or VAE_API_KEY has other characters than visible ASCII, or a space")
-    return key
-
-
-def checked(url: str) -> httpx2.URL:
-    """The URL of a server; raises UsageError where it is none."""
+def _check_url(url: str) -> httpx2.URL:
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL:
@@ -214,15 +210,15 @@ def checked(url: str) -> httpx2.URL:
 
 @asynccontextmanager
 async def _application(bundle: Path) -> AsyncIterator[httpx2.ASGITransport]:
-    """The server's own code, without a socket: the same request gives the same bytes here and there."""
+    """The application without a socket: the same request gives the same bytes here and on a server."""
     from app.main import create_app
     from app.settings import read_settings
 
-    alone = {"auth": "none", "api_key": None, "api_keys": None, "keys_file": None, "rate_limit": ""}
-    app = create_app(read_settings(models_dir=bundle, workers=1, **alone))
+    no_access_control = {"auth": "none", "api_key": None, "api_keys": None, "keys_file": None, "rate_limit": ""}
+    app = create_app(read_settings(models_dir=bundle, workers=1, **no_access_control))
     async with app.router.lifespan_context(app) as state:
 
-        async def stateful(scope: Any, receive: Any, send: Any) -> None:
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:  # a server passes the lifespan's state on
             await app(scope | {"state": dict(state or {})}, receive, send)
 
-        yield httpx2.ASGITransport(stateful, raise_app_exceptions=False)
+        yield httpx2.ASGITransport(with_state, raise_app_exceptions=False)

@@ -1,46 +1,49 @@
-"""The pictures that a command is given: found in folders and by globs, read a batch at a time."""
+"""Image files on the command line: found by folders and globs, read as a model takes them."""
 
 import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from app.codecs.images import Pixels, Reading, read_images
+from app.cli.client import ServedVersion
+from app.codecs.images import Pixels, Reading, parse_color, read_images
 from app.errors import InvalidInput, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-"""Of the files in a folder that are taken; a file that is named itself may be called anything."""
+"""Suffixes of the files that are read from a folder; a file that is named itself may have any suffix."""
 STDIN = "-"
+_MAX_PIXELS = 2**28
+"""Pixels of one image. Higher than a server's limit: the file is the user's own and is decoded in this process."""
 
 
-@dataclass
-class Batch:
-    """Pictures `[N, H, W, C]` that could be read, their names, and why the others could not."""
+@dataclass(frozen=True)
+class ImageFiles:
+    """Pixels `[N, H, W, C]` of the files that could be read, their N names, and why each of the others could not."""
 
     pixels: Pixels
     names: list[str]
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str]
 
 
 def find(paths: Sequence[str], *, recursive: bool = False) -> list[str]:
-    """Every picture once: in the order of `paths`, and by name within each.
+    """Each image file once, in the order of `paths` and sorted by name within each.
 
     Raises:
-        UsageError: a path that is not there, or none of them holds a picture.
+        UsageError: a path does not exist, or there is no image in any of them.
     """
-    names = list(dict.fromkeys(name for path in paths for name in _found(path, recursive)))
+    names = list(dict.fromkeys(name for path in paths for name in _expand(path, recursive)))
     if not names:
-        raise UsageError(f"no pictures there: a folder's {', '.join(SUFFIXES)} are taken; --recursive looks deeper")
+        raise UsageError(f"no images found: folders are searched for {', '.join(SUFFIXES)}; --recursive looks deeper")
     return names
 
 
-def _found(path: str, recursive: bool) -> Iterator[str]:
+def _expand(path: str, recursive: bool) -> Iterator[str]:
     if path == STDIN:
         yield path
     elif os.path.isdir(path):
@@ -61,9 +64,32 @@ def _in_folder(folder: str, recursive: bool) -> Iterator[str]:
                 yield os.path.join(root, name)
 
 
-def read(names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None = None) -> Batch:
-    """Read pictures as a model takes them, those of one `shape` `(H, W, C)` where it is given; what cannot be read, or
-    has another, is skipped, and why is told."""
+def reading_of(served: ServedVersion, *, invert: bool, background: str | None, strict: bool) -> Reading:
+    """How to convert images for a model: here and not on the server, so that only the model's pixels are sent.
+
+    Raises:
+        UsageError: the background is not a color.
+    """
+    height, width = served.size or (None, None)
+    image = served.manifest["image"]
+    try:
+        color = parse_color(background or image.get("background", "black"))  # servers before 0.2 do not send it
+    except InvalidInput as error:
+        raise UsageError(f"--background: {error}") from None
+    return Reading(
+        height=height,
+        width=width,
+        multiple=served.stride,
+        mode=image["mode"],
+        max_pixels=_MAX_PIXELS,
+        background=color,
+        invert=invert,
+        strict=strict,
+    )
+
+
+def read(names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None = None) -> ImageFiles:
+    """Read image files; those that cannot be read, or that are not of `shape` `(H, W, C)`, are skipped."""
     pixels, kept, skipped = [], [], {}
     for name in names:
         try:
@@ -76,20 +102,20 @@ def read(names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None =
             skipped[name] = error.strerror or "cannot be read"
         except InvalidInput as error:
             skipped[name] = error.detail
-    return Batch(np.stack(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8), kept, skipped)
+    return ImageFiles(np.stack(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8), kept, skipped)
 
 
 def first_shape(names: Sequence[str], reading: Reading) -> tuple[int, ...] | None:
-    """Shape `(H, W, C)` of the first picture that can be read."""
+    """Shape `(H, W, C)` of the first image that can be read."""
     shapes = (read([name], reading).pixels.shape[1:] for name in names)
     return next((shape for shape in shapes if shape[-1]), None)
 
 
 def _content(name: str) -> bytes:
-    return _all_of(sys.stdin) if name == STDIN else Path(name).read_bytes()
+    return _read_all(sys.stdin) if name == STDIN else Path(name).read_bytes()
 
 
 @lru_cache(1)
-def _all_of(stream: TextIO) -> bytes:
-    """What a stream holds, which can be read once, and may be asked for twice."""
+def _read_all(stream: TextIO) -> bytes:
+    """The bytes of a stream; cached, because `first_shape` and `read` both ask and a pipe can be read only once."""
     return stream.buffer.read()

@@ -1,4 +1,4 @@
-"""Latents that a command is given: typed, or in files."""
+"""Latents on the command line: typed, or in npy and npz files."""
 
 import io
 import math
@@ -13,30 +13,34 @@ LATENT = "latent:"
 
 
 def read_latents(text: str) -> Floats:
-    """Latents `[N, *latent]`: `latent:0.5,-1.2`, or an npy file, or an npz file with `latents` or else `mean`.
+    """Latents `[N, *latent]` of `latent:0.5,-1.2`, of an npy file, or of `latents` or else `mean` in an npz file.
 
     Raises:
-        UsageError: none of these, or it holds no floats.
+        UsageError: the text is none of these, or the file has no rows of floats.
     """
     if text.startswith(LATENT):
-        return np.array([numbers(text)], np.float32)
+        return np.array([parse_latent(text)], np.float32)
     try:
         loaded = np.load(io.BytesIO(Path(text).read_bytes()), allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else loaded["latents" if "latents" in loaded else "mean"]
         if array.dtype.kind != "f" or array.ndim < 2 or not len(array):
             raise ValueError("no rows of floats")
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which the server refuses
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the server refuses
             return array.astype(np.float32)
     except FileNotFoundError:
         raise UsageError(f"there is no {text}: latents are latent:0.5,-1.2, or npy and npz files") from None
-    except Exception:  # numpy, zipfile and zlib raise many things at a damaged file
+    except Exception:  # numpy, zipfile and zlib raise many types on a damaged file
         raise UsageError(
             f"{text}: not latent:1,2,3, nor an npy or npz file with rows of floats, `latents` or `mean`"
         ) from None
 
 
-def numbers(text: str) -> list[float]:
-    """Of `latent:0.5,-1.2`; raises UsageError where they are none."""
+def parse_latent(text: str) -> list[float]:
+    """The values of `latent:0.5,-1.2`.
+
+    Raises:
+        UsageError: they are not finite numbers.
+    """
     try:
         values = [float(number) for number in text.removeprefix(LATENT).split(",")]
     except ValueError:

@@ -1,10 +1,12 @@
-"""The commands put together: their help, with examples, and what happens to their errors."""
+"""The commands assembled into `vaeserve`: help with examples, exit status, and errors as one sentence on stderr."""
 
+import asyncio
 import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,22 +16,35 @@ from app.cli.commands import bench, decode, encode, interpolate, key, models, re
 from app.cli.terminal import note
 from app.errors import CommandError, VaeError
 
-MODULES = {
-    "The server": (serve, models, key, bench),
-    "A model": (sample, encode, decode, reconstruct, interpolate, score),
+Examples = tuple[tuple[str, str], ...]
+
+COMMANDS: dict[str, dict[Callable[..., Any], Examples]] = {
+    "The server": {
+        serve.serve: serve.EXAMPLES,
+        models.models: models.EXAMPLES,
+        key.key: key.EXAMPLES,
+        bench.bench: bench.EXAMPLES,
+    },
+    "A model": {
+        sample.sample: sample.EXAMPLES,
+        encode.encode: encode.EXAMPLES,
+        decode.decode: decode.EXAMPLES,
+        reconstruct.reconstruct: reconstruct.EXAMPLES,
+        interpolate.interpolate: interpolate.EXAMPLES,
+        score.score: score.EXAMPLES,
+    },
 }
-"""One module a command, by the panel of the help that it is in; the command has its module's name."""
+"""The commands and their examples, by panel of the help; a command has its function's name."""
 
 FIRST_SESSION = (
     ("In one terminal, start the server", "vaeserve serve"),
-    ("In another, see what it has", "vaeserve models"),
-    ("Draw 64 digits into one picture", "vaeserve sample -n 64 --seed 7 --output samples.png"),
+    ("In another, list its models", "vaeserve models"),
+    ("Draw 64 digits into one image", "vaeserve sample -n 64 --seed 7 --output samples.png"),
     ("And one by one into a folder", "vaeserve sample -n 64 --seed 7 --output digits/"),
     ("Encode a folder", "vaeserve encode digits/ --output latents.npz"),
     ("Walk from three to eight", "vaeserve interpolate label:3 label:8 --output walk.gif"),
     ("The same without a server", "vaeserve sample -n 64 --seed 7 --bundle models/mnist/2 --output samples.png"),
 )
-Examples = tuple[tuple[str, str], ...]
 
 
 def _epilog(heading: str, examples: Examples) -> str:
@@ -37,19 +52,32 @@ def _epilog(heading: str, examples: Examples) -> str:
     return f"[bold]{heading}[/]\n\n" + "\n\n".join(shown)
 
 
-def _flowing(function: Callable[..., None]) -> list[str]:
-    """The paragraphs of a docstring, each one line, which wraps as the terminal has it."""
-    return [escape(text.replace("\n", " ")) for text in (inspect.getdoc(function) or "").split("\n\n")]
+def _help(function: Callable[..., Any]) -> str:
+    """The docstring with each paragraph on one line, so that it wraps at the terminal's width."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(escape(paragraph.replace("\n", " ")) for paragraph in paragraphs)
+
+
+def _blocking(function: Callable[..., Any]) -> Callable[..., None]:
+    """A plain function that runs a coroutine function: typer calls plain functions only."""
+    if not inspect.iscoroutinefunction(function):
+        return function
+
+    @wraps(function)
+    def run(**options: Any) -> None:
+        asyncio.run(function(**options))
+
+    return run
 
 
 def vaeserve(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Variational autoencoders from the command line: serve models, sample from them, encode, decode, interpolate.
 
-    Commands ask a running server (--url, or the variable VAE_URL), or work on a bundle without one (--bundle); the same
-    seed gives the same result both ways. `vaeserve COMMAND --help` shows examples.
+    Commands send requests to a running server (--url, or the variable VAE_URL), or work on a bundle without one
+    (--bundle); the same seed gives the same result both ways. `vaeserve COMMAND --help` shows examples.
     """
     if version:
         print(__version__)
@@ -58,17 +86,15 @@ def vaeserve(
 
 
 def _assemble() -> typer.Typer:
-    """The command with all commands in it."""
     app = typer.Typer(rich_markup_mode="rich")
-    epilog, text = _epilog("A first session", FIRST_SESSION), "\n\n".join(_flowing(vaeserve))
-    app.callback(invoke_without_command=True, help=text, epilog=epilog)(vaeserve)
-    for panel, modules in MODULES.items():
-        for module in modules:
-            name = module.__name__.rpartition(".")[2]
-            function, epilog = getattr(module, name), _epilog("Examples", module.EXAMPLES)
-            first, *more = _flowing(function)
-            text = "\n\n".join([first, *more])
-            app.command(name, help=text, short_help=first, epilog=epilog, rich_help_panel=panel)(function)
+    epilog = _epilog("A first session", FIRST_SESSION)
+    app.callback(invoke_without_command=True, help=_help(vaeserve), epilog=epilog)(vaeserve)
+    for panel, commands in COMMANDS.items():
+        for function, examples in commands.items():
+            text, epilog = _help(function), _epilog("Examples", examples)
+            summary = text.partition("\n\n")[0]
+            command = app.command(help=text, short_help=summary, epilog=epilog, rich_help_panel=panel)
+            command(_blocking(function))
     return app
 
 
@@ -76,12 +102,12 @@ app = _assemble()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command, and exit: 0, or 1 where it failed, 2 where it was typed wrongly, 130 at Ctrl-C."""
+    """Run a command and exit: 0, 1 if it failed, 2 if it was typed wrongly, 130 at Ctrl-C."""
     sys.exit(_status(sys.argv[1:] if arguments is None else arguments))
 
 
 def _status(arguments: list[str]) -> int:
-    """Run a command; an error is one sentence on stderr."""
+    """Run a command and print its error, if any; the exit status."""
     try:
         status = app(arguments, prog_name="vaeserve", standalone_mode=False)
         sys.stdout.flush()
@@ -92,7 +118,7 @@ def _status(arguments: list[str]) -> int:
     except VaeError as error:
         note(f"error: {error}")
         return error.exit_status if isinstance(error, CommandError) else 1
-    except BrokenPipeError:  # whoever read has seen enough; what is left in the buffer must not be tried again at exit
+    except BrokenPipeError:  # the reader closed the pipe; Python must not try to flush the rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if status == 130:

@@ -1,4 +1,4 @@
-"""What people see: tables, progress, pictures drawn in the terminal; nothing but plain text goes into a pipe."""
+"""What a person sees: tables, progress bars, images drawn in the terminal; only plain text goes into a pipe."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ from rich.text import Text
 from app.codecs.images import Pixels
 
 _PIPE_WIDTH = 200
-"""Columns of a table that nobody looks at: too many rather than a name cut short."""
+"""Columns of a table in a pipe: wide enough that no name is cut."""
 
 
 def table(title: str | None, columns: dict[str, str], rows: list[list[str]]) -> None:
-    """Print a table; `columns` maps titles to `left` or `right`. Where no title is a word, there is no header."""
+    """Print a table; `columns` maps titles to `left` or `right`. Without any title there is no header."""
     shown = Table(title=title, box=None, pad_edge=False, show_header=any(map(str.strip, columns)), title_justify="left")
     for name, side in columns.items():
         shown.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
@@ -29,12 +29,12 @@ def table(title: str | None, columns: dict[str, str], rows: list[list[str]]) -> 
 
 
 def note(text: str) -> None:
-    """Tell something beside the output: on stderr."""
+    """Print a line on stderr, beside the output."""
     print(text, file=sys.stderr, flush=True)
 
 
 def can_draw() -> bool:
-    """Whether pictures can be drawn on stdout: a terminal with colours."""
+    """Whether stdout is a terminal with colors."""
     console = _stdout()
     return console.is_terminal and console.color_system is not None and not console.no_color
 
@@ -45,7 +45,7 @@ def width() -> int:
 
 
 def draw(pixels: Pixels) -> None:
-    """Draw `[H, W, C]` with one character for two pixels, one above the other; thinned out to the terminal's width."""
+    """Draw `[H, W, C]`, thinned out to the terminal's width: each character shows two pixels, one above the other."""
     console = _stdout()
     step = -(-pixels.shape[1] // console.width)
     pixels = np.broadcast_to(pixels[::step, ::step], (*pixels[::step, ::step].shape[:2], 3))
@@ -62,8 +62,8 @@ def _rgb(pixel: list[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*pixel)
 
 
-class _Rate(ProgressColumn):
-    """How many a second."""
+class _RateColumn(ProgressColumn):
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -71,12 +71,12 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where that is a terminal; gives what moves it on by so many."""
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr if that is a terminal; yields a function that adds to the items done."""
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)
 
 

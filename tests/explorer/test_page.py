@@ -42,14 +42,14 @@ def test_it_is_light_and_the_map_is_there_soon(visit: Visit, address: str) -> No
 def test_every_file_of_the_page_is_served_as_what_it_is(address: str) -> None:
     folder = ROOT / "app/static/explorer"
     kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
-    for path in folder.iterdir():
+    for path in folder.rglob("*.*"):
         if path.suffix in kinds:
-            answer = httpx2.get(f"{address}/static/explorer/{path.name}")
+            answer = httpx2.get(f"{address}/static/explorer/{path.relative_to(folder)}")
             assert (answer.status_code, answer.headers["content-type"]) == (200, kinds[path.suffix]), path
 
 
 def test_nothing_of_the_page_is_elsewhere() -> None:
-    for path in (ROOT / "app/static/explorer").iterdir():
+    for path in (ROOT / "app/static/explorer").rglob("*.*"):
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/", "")
         assert "http://" not in text, path
         assert "https://" not in text, path
@@ -173,8 +173,8 @@ def test_the_code_behind_a_picture_makes_that_picture(visit: Visit, tmp_path: An
     for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert np.array_equal(grey((tmp_path / "picture.png").read_bytes()), shown), shlex.join(command)
-        (tmp_path / "picture.png").unlink()
+        assert np.array_equal(grey((tmp_path / "image.png").read_bytes()), shown), shlex.join(command)
+        (tmp_path / "image.png").unlink()
 
 
 def test_another_model_is_chosen(visit: Visit) -> None:

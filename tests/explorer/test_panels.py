@@ -120,7 +120,7 @@ def test_a_drawing_is_centred_as_mnist_is_unless_it_shall_not(visit: Visit) -> N
     draw(page, [(0.05, 0.1), (0.3, 0.1), (0.15, 0.35)])  # small, in a corner
     page.wait_for_selector(SCORED)
     settled(page, asked)
-    page.get_by_label("Centre like MNIST").uncheck()
+    page.get_by_label("Center like MNIST").uncheck()
     settled(page, asked)
     centred, as_drawn = (
         np.asarray(from_base64(asked[i].post_data_json["images"][0]))[..., 0] / 255.0 for i in (-2, -1)
@@ -172,7 +172,7 @@ def test_an_autoencoder_says_that_it_has_no_likelihood(visit: Visit) -> None:
     page = visit(query={"model": "digits-ae"})
     scored = listen(page, "score")
     draw(page, SEVEN)
-    page.get_by_text("cannot say how strange").wait_for()
+    page.get_by_text("cannot say how likely").wait_for()
     page.wait_for_selector("#draw .place img[src]")
     assert not scored
 
@@ -193,15 +193,15 @@ def drawn(request: Any) -> Pixels:
 def test_a_model_of_colour_is_drawn_for_in_colour_on_its_paper(visit: Visit) -> None:
     page = visit(query={"model": "emoji"})
     asked = listen(page, "score")
-    near(page, "draw").get_by_label("Colour").fill("#c01020")
-    assert not page.get_by_label("Centre like MNIST").is_visible()
+    near(page, "draw").get_by_label("Color", exact=True).fill("#c01020")
+    assert not page.get_by_label("Center like MNIST").is_visible()
     draw(page, SEVEN)
     page.wait_for_selector(SCORED)
     settled(page, asked)
     picture = drawn(asked[-1])
     assert picture[0, 0].tolist() == [255, 255, 255]
     assert (picture == [0xC0, 0x10, 0x20]).all(axis=-1).sum() > 1000
-    assert re.search("than .* real pictures", page.locator("#draw .verdict").inner_text())
+    assert re.search("than .* real images", page.locator("#draw .verdict").inner_text())
 
 
 def test_a_picture_from_a_file_is_drawn_on(visit: Visit) -> None:
@@ -211,7 +211,7 @@ def test_a_picture_from_a_file_is_drawn_on(visit: Visit) -> None:
     picture = np.zeros((40, 60, 4), np.uint8)
     picture[:20, 10:50] = (0, 128, 0, 255)
     with page.expect_file_chooser() as chosen:
-        near(page, "draw").get_by_role("button", name="Open a picture").click()
+        near(page, "draw").get_by_role("button", name="Open an image").click()
     chosen.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": png(picture)})
     page.wait_for_selector(SCORED)
     settled(page, asked)
@@ -285,10 +285,10 @@ def test_a_picture_from_a_file_is_a_point(visit: Visit, address: str, digits: Pi
     page = visit()
     morph = near(page, "morph")
     with page.expect_file_chooser() as chosen:
-        morph.get_by_role("button", name="A picture of yours").click()
+        morph.get_by_role("button", name="An image file").click()
     chosen.value.set_files({"name": "digit.png", "mimeType": "image/png", "buffer": png(digits[0])})
     morph.get_by_text("3 points").wait_for()
-    assert points(page) == ["class 3", "class 8", "picture"]
+    assert points(page) == ["class 3", "class 8", "image"]
     body = {"images": [base64_png(digits[0])]}
     (mean,) = httpx2.post(f"{address}/encode?model=mnist-2d&version=2", json=body).json()["mean"]
     assert [float(value) for value in state(page)["points"].split(";")[2].split(",")] == pytest.approx(mean, abs=1e-5)
@@ -315,7 +315,7 @@ def test_a_morph_needs_two_points(visit: Visit) -> None:
 
 
 def shown_samples(page: Any, wall: int = 0) -> list[str]:
-    tiles = page.locator("#samples figure:visible .wall").nth(wall).locator("img")
+    tiles = page.locator("#samples figure:visible .image-grid").nth(wall).locator("img")
     tiles.first.wait_for()
     return [src.partition(",")[2] for src in tiles.evaluate_all("images => images.map(image => image.src)")]
 

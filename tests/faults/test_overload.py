@@ -15,7 +15,7 @@ def test_overload_bounds_who_is_answered_refuses_the_others_and_passes_without_a
     report = overload(port, process.pid, times=TIMES, seconds=SECONDS, sustain=2)
     assert report.offered > 0.9 * TIMES * report.rate * SECONDS
     assert report.lost == 0
-    assert report.strange == []  # neither answered nor refused
+    assert report.unexpected == []  # neither answered nor refused
     assert report.accepted.count + report.refused.count == report.offered
     # Bounds for a machine that others use, too; bench/overload.py has figures.
     assert report.goodput > 0.1

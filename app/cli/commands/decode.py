@@ -6,11 +6,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from app.cli.bulk import in_batches
-from app.cli.client import Server
+from app.cli import options
+from app.cli.bulk import Batches
+from app.cli.client import connect
+from app.cli.images import FORMATS, MadeImages, numbered
 from app.cli.latents import read_latents
-from app.cli.options import Bulk, Columns, PicturesOutput, StdoutFormat, command
-from app.cli.pictures import Pictures, numbered, target_of
+from app.cli.outputs import Output
 from app.codecs.images import Pixels
 from app.codecs.npy import read_npy
 from app.errors import UsageError
@@ -22,34 +23,38 @@ EXAMPLES = (
 )
 
 
-@command
 async def decode(
-    server: Server,
     latents: Annotated[
         list[str],
         typer.Argument(metavar="LATENTS...", help="latent:0.5,-1.2, or npy and npz files (`latents`, else `mean`)."),
     ],
-    bulk: Bulk,
-    output: PicturesOutput = None,
-    columns: Columns = None,
-    stdout_format: StdoutFormat = "png",
+    output: options.ImagesOutput = None,
+    columns: options.Columns = None,
+    stdout_format: options.StdoutFormat = "png",
+    batch_size: options.BatchSize = 64,
+    concurrency: options.Concurrency = 4,
+    url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
+    bundle: options.Bundle = None,
+    model: options.Model = None,
+    version: options.Version = None,
 ) -> None:
     """Decode latents: the decoder's mean image of each.
 
-    Reads the files that encode and sample write; where they hold draws, these are decoded, else the posterior means.
+    Reads the files that encode and sample write: their draws, `latents`, or if there are none, the posterior means.
     """
-    target = target_of(output, stdout_format)
-    given = [read_latents(text) for text in latents]
-    if len({array.shape[1:] for array in given}) > 1:
+    target = Output.parse(output, FORMATS, stdout_format)
+    arrays = [read_latents(text) for text in latents]
+    if len({array.shape[1:] for array in arrays}) > 1:
         raise UsageError("the latents are not all of one shape")
-    rows = np.concatenate(given)
-    if target is not None:
-        target.spare(latents, numbered(len(rows)))
-    served = await server.served()
+    rows = np.concatenate(arrays)
+    target.refuse_overwrite(latents, numbered(len(rows)))
+    async with connect(url, api_key, bundle, model, version) as server:
+        served = await server.served()
 
-    async def work(_: int, some: Sequence[Floats]) -> Pixels:
-        images = read_npy((await server.arrays("decode/npy", np.asarray(some), served.query)).content)
-        return images if images.ndim == 4 else images[..., None]
+        async def work(_: int, batch: Sequence[Floats]) -> Pixels:
+            images = read_npy((await server.post_array("decode/npy", np.asarray(batch), served.query)).content)
+            return images if images.ndim == 4 else images[..., None]
 
-    pixels = await in_batches("decoding", list(rows), bulk, work)
-    Pictures(np.concatenate(pixels), served, {"latents": rows}).deliver(target, columns=columns)
+        pixels = await Batches(batch_size, concurrency).map("decoding", list(rows), work)
+    MadeImages(np.concatenate(pixels), served, {"latents": rows}).deliver(target, columns=columns)

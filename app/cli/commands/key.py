@@ -11,27 +11,27 @@ from app.errors import CommandError, StartupError, UsageError
 from app.security.keys import entry_of, new_key, read_keys
 
 EXAMPLES = (
-    ("A key for the caller web, its line in a file that VAE_KEYS_FILE names", "vaeserve key web --file keys"),
-    ("One that opens the management routes, too", "vaeserve key operator --admin --file keys"),
-    ("One with a rate of its own", "vaeserve key batch --rate '20/second;600/minute' --file keys"),
+    ("A key for the caller web, added to the file that VAE_KEYS_FILE names", "vaeserve key web --file keys"),
+    ("A key that also opens the management routes", "vaeserve key operator --admin --file keys"),
+    ("A key with its own rate limit", "vaeserve key batch --rate '20/second;600/minute' --file keys"),
 )
 
 
 def key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the caller is called in the log.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the caller in the log.")],
     file: Annotated[
-        Path | None, typer.Option("--file", help="The keys file that the line is added to; without, it is shown.")
+        Path | None, typer.Option("--file", help="Keys file to add the line to; if absent, the line is printed.")
     ] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="It opens the management routes, too.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="The key also opens the management routes.")] = False,
     rate: Annotated[
-        str | None, typer.Option(help="Its own rate, such as 600/minute, in place of VAE_RATE_LIMIT.")
+        str | None, typer.Option(help="Rate limit of this key, such as 600/minute, in place of VAE_RATE_LIMIT.")
     ] = None,
 ) -> None:
-    """Make a key for a caller, and the line that tells a server of it.
+    """Make a key for a caller, and its line for the server's keys file.
 
-    The key goes to stdout, and is kept nowhere: give it to the caller. The line holds its hash. A running server takes
-    in a changed file within a second or two; to replace a key, add another of the same name, and delete the old line
-    once nobody uses it.
+    The key is printed on stdout and stored nowhere: give it to the caller. The line holds the key's hash. A running
+    server reads a changed keys file within two seconds. To replace a key, add another one of the same name, and delete
+    the old line once nobody uses it.
     """
     made = new_key()
     entry = entry_of(name, made, is_admin=admin) + (f" rate={rate}" if rate else "")
@@ -48,7 +48,7 @@ def key(
 
 
 def _append(file: Path, entry: str) -> None:
-    """Add a line to a file that nobody but its owner can read, if it is new."""
+    """Add a line to a file; a new file can be read by its owner only."""
     try:
         with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as keys:
             text = keys.read()

@@ -1,14 +1,14 @@
-"""`vaeserve models`: what is served."""
+"""`vaeserve models`: the models of a server."""
 
 from typing import Any
 
+from app.cli import options
 from app.cli.client import connect
-from app.cli.options import Json, Where, command
-from app.cli.pictures import print_json
+from app.cli.images import print_json
 from app.cli.terminal import table
 
 EXAMPLES = (
-    ("What the server has", "vaeserve models"),
+    ("The models of the server", "vaeserve models"),
     ("A bundle's whole manifest", "vaeserve models --bundle models/mnist/2 --json"),
 )
 COLUMNS = {
@@ -25,14 +25,19 @@ COLUMNS = {
 }
 
 
-@command
-async def models(where: Where, as_json: Json = False) -> None:
-    """List the models, and how they are.
+async def models(
+    as_json: options.Json = False,
+    url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
+    bundle: options.Bundle = None,
+) -> None:
+    """List the models and their states.
 
-    NLL (the IWAE-k bound) and -ELBO are of held-out images, in nats an image, lower is better; only numbers of the same
-    data and binarization compare. `queued` are rows that wait for the model now. --json prints the manifests, too.
+    NLL (the IWAE-k bound) and -ELBO are means over held-out images, in nats per image, lower is better; compare numbers
+    of the same data and binarization only. `queued` is the number of rows that wait for the model now. --json prints
+    the manifests, too.
     """
-    async with connect(where.url, where.bundle, where.api_key) as server:
+    async with connect(url, api_key, bundle) as server:
         document = await server.json("GET", "models")
     if as_json:
         print_json(document)
@@ -47,7 +52,7 @@ def _row(model: dict[str, Any]) -> list[str]:
         model["name"],
         str(model["version"]),
         "default" if model["default"] else "",
-        f"{_size(image['height'])} x {_size(image['width'])} {'grey' if image['channels'] == 1 else 'colour'}",
+        f"{_size(image['height'])} x {_size(image['width'])} {'grey' if image['channels'] == 1 else 'color'}",
         " x ".join(map(_size, manifest["latent"]["shape"])),
         manifest["likelihood"],
         _nats(metrics.get("nll")),

@@ -1,62 +1,68 @@
-"""`vaeserve reconstruct`: pictures through the model and back."""
+"""`vaeserve reconstruct`: images encoded and decoded again."""
 
-import secrets
 from typing import Annotated, Literal
 
 import numpy as np
 import typer
 
-from app.cli.bulk import Arrays, over_pictures
-from app.cli.client import Server
-from app.cli.commands.encode import Recursive
-from app.cli.files import find
-from app.cli.options import LARGEST_SEED, Bulk, Columns, Looks, PicturesOutput, Seed, Sources, StdoutFormat, command
-from app.cli.pictures import Pictures, called_as, target_of
+from app.cli import options
+from app.cli.bulk import Arrays, Batches, map_images
+from app.cli.client import connect
+from app.cli.files import find, reading_of
+from app.cli.images import FORMATS, MadeImages, file_names
+from app.cli.outputs import Output
 from app.codecs.images import Pixels
 from app.codecs.npy import read_npy
 
 EXAMPLES = (
-    ("Originals above what the model makes of them", "vaeserve reconstruct digits/ --output pairs.png"),
+    ("Originals above their reconstructions", "vaeserve reconstruct digits/ --output pairs.png"),
     ("One PNG for each, by the posterior predictive", "vaeserve reconstruct digits/ --mode predictive -o again/"),
 )
 
 
-@command
 async def reconstruct(
-    server: Server,
-    paths: Sources,
-    looks: Looks,
-    bulk: Bulk,
-    output: PicturesOutput = None,
+    paths: options.Paths,
+    output: options.ImagesOutput = None,
     mode: Annotated[
         Literal["mean", "draw", "predictive"],
-        typer.Option(help="By the posterior's mean, by one draw from it, or the average of 32 draws."),
+        typer.Option(help="Decode the posterior's mean, one draw from it, or average 32 decoded draws."),
     ] = "mean",
-    seed: Seed = None,
-    columns: Columns = None,
-    recursive: Recursive = False,
-    stdout_format: StdoutFormat = "png",
+    seed: options.Seed = None,
+    columns: options.Columns = None,
+    recursive: options.Recursive = False,
+    stdout_format: options.StdoutFormat = "png",
+    invert: options.Invert = False,
+    background: options.Background = None,
+    strict: options.Strict = False,
+    batch_size: options.BatchSize = 64,
+    concurrency: options.Concurrency = 4,
+    url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
+    bundle: options.Bundle = None,
+    model: options.Model = None,
+    version: options.Version = None,
 ) -> None:
-    """Encode pictures and decode them again.
+    """Encode images and decode them again.
 
-    A picture shows each row of originals above their reconstructions; arrays and folders hold the reconstructions,
-    which are called as their originals. Where there are draws, the n-th batch draws with the seed plus n.
+    An image file shows each row of originals above their reconstructions; arrays and folders hold the reconstructions
+    only, under the names of the originals. The draws of the n-th batch use the seed plus n.
     """
-    target, names = target_of(output, stdout_format), find(paths, recursive=recursive)
-    files = called_as(names)
-    if target is not None:
-        target.spare(names, files.values())
-    served = await server.served()
-    first = secrets.randbelow(LARGEST_SEED + 1) if seed is None else seed
+    target, names = Output.parse(output, FORMATS, stdout_format), find(paths, recursive=recursive)
+    files = file_names(names)
+    target.refuse_overwrite(names, files.values())
+    first_seed = options.chosen_seed(seed)
+    async with connect(url, api_key, bundle, model, version) as server:
+        served = await server.served()
 
-    async def ask(index: int, pixels: Pixels) -> Arrays:
-        query = {**served.query, "mode": mode, "seed": (first + index) % (LARGEST_SEED + 1)}
-        images = read_npy((await server.arrays("reconstruct/npy", pixels, query)).content)
-        return {"originals": pixels, "images": images.reshape(pixels.shape)}
+        async def ask(index: int, pixels: Pixels) -> Arrays:
+            query = {**served.query, "mode": mode, "seed": options.batch_seed(first_seed, index)}
+            images = read_npy((await server.post_array("reconstruct/npy", pixels, query)).content)
+            return {"originals": pixels, "images": images.reshape(pixels.shape)}
 
-    answered = await over_pictures("reconstructing", names, looks.reading(served), bulk, ask)
-    seeds = {} if mode == "mean" else {"seed": np.array(first)}
-    images, originals = answered.arrays["images"], answered.arrays["originals"]
-    kept = [files[name] for name in answered.names]
-    Pictures(images, served, seeds, answered.names, kept, above=originals).deliver(target, columns=columns)
-    answered.complain()
+        reading = reading_of(served, invert=invert, background=background, strict=strict)
+        results = await map_images("reconstructing", names, reading, Batches(batch_size, concurrency), ask)
+    extra = {} if mode == "mean" else {"seed": np.array(first_seed)}
+    images, originals = results.arrays["images"], results.arrays["originals"]
+    targets = [files[name] for name in results.names]
+    MadeImages(images, served, extra, results.names, targets, originals).deliver(target, columns=columns)
+    results.check_skipped()

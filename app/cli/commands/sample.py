@@ -1,51 +1,55 @@
-"""`vaeserve sample`: images that the model makes up."""
+"""`vaeserve sample`: images drawn from a model."""
 
 from typing import Annotated, Literal
 
 import typer
 
-from app.cli.client import Server
-from app.cli.options import Columns, PicturesOutput, Seed, StdoutFormat, command
-from app.cli.pictures import Pictures, target_of
+from app.cli import options
+from app.cli.client import connect
+from app.cli.images import FORMATS, MadeImages
+from app.cli.outputs import Output
 
 EXAMPLES = (
-    ("A grid of 64 in one picture", "vaeserve sample -n 64 --seed 7 --output samples.png"),
+    ("A grid of 64 in one image", "vaeserve sample -n 64 --seed 7 --output samples.png"),
     ("Ten threes, one PNG each", "vaeserve sample -n 10 --source aggregate --label 3 --output threes/"),
     ("Arrays with their latents, without a server", "vaeserve sample -n 16 --bundle models/mnist/2 -o samples.npz"),
     ("Into another program", "vaeserve sample --seed 7 -o - | vaeserve encode -"),
 )
 
 
-@command
 async def sample(
-    server: Server,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 1,
-    output: PicturesOutput = None,
-    seed: Seed = None,
-    temperature: Annotated[float, typer.Option(min=0, max=100, help="Scales the draws: below 1, more alike.")] = 1.0,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1,
+    output: options.ImagesOutput = None,
+    seed: options.Seed = None,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="Factor on the draws: below 1, more alike.")] = 1.0,
     truncation: Annotated[
-        float | None, typer.Option(min=0.1, help="Draws components beyond this again, before scaling.")
+        float | None,
+        typer.Option(min=0.1, help="Draw components beyond this value again, before scaling."),
     ] = None,
     source: Annotated[
         Literal["prior", "aggregate"],
         typer.Option(help="The prior N(0, I), or the mixture fitted to the aggregated posterior."),
     ] = "prior",
-    label: Annotated[int | None, typer.Option(min=0, help="Only this class, with --source aggregate.")] = None,
+    label: Annotated[int | None, typer.Option(min=0, help="Sample this class only, with --source aggregate.")] = None,
     height: Annotated[
         int | None,
-        typer.Option(min=1, help="Pixels, where the model makes images of any size: a multiple of its stride."),
+        typer.Option(min=1, help="Pixels, for a model of any image size: a multiple of its stride."),
     ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="As --height.")] = None,
-    columns: Columns = None,
-    stdout_format: StdoutFormat = "png",
+    columns: options.Columns = None,
+    stdout_format: options.StdoutFormat = "png",
+    url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
+    bundle: options.Bundle = None,
+    model: options.Model = None,
+    version: options.Version = None,
 ) -> None:
     """Draw new images: latents from the prior or from the aggregated posterior, decoded.
 
-    The same seed gives the same bytes, from a server and from a bundle. The form of the output follows from its name.
+    The same seed gives the same bytes, from a server and from a bundle. The suffix of --output sets the format.
     """
-    target, served = target_of(output, stdout_format), await server.served()
+    target = Output.parse(output, FORMATS, stdout_format)
     query = {
-        **served.query,
         "n": n,
         "seed": seed,
         "temperature": temperature,
@@ -55,4 +59,7 @@ async def sample(
         "height": height,
         "width": width,
     }
-    Pictures.of(await server.json("GET", "sample", query), served).deliver(target, columns=columns)
+    async with connect(url, api_key, bundle, model, version) as server:
+        served = await server.served()
+        images = MadeImages.parse(await server.json("GET", "sample", {**served.query, **query}), served)
+    images.deliver(target, columns=columns)

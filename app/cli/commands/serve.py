@@ -1,4 +1,4 @@
-"""`vaeserve serve`: the server."""
+"""`vaeserve serve`: start the server."""
 
 import os
 from pathlib import Path
@@ -23,27 +23,28 @@ def serve(
         typer.Option(envvar="VAE_MODELS_DIR", help="Directory of bundles, <name>/<version>, or one bundle."),
     ] = None,
     default_model: Annotated[
-        str | None, typer.Option(envvar="VAE_DEFAULT_MODEL", help="Model of a request that names none.")
+        str | None, typer.Option(envvar="VAE_DEFAULT_MODEL", help="Model for requests that name none.")
     ] = None,
     workers: Annotated[int | None, typer.Option(envvar="VAE_WORKERS", min=1, help="Server processes.")] = None,
     threads: Annotated[
-        int | None, typer.Option(envvar="VAE_THREADS", min=1, help="ONNX Runtime threads a batch.")
+        int | None, typer.Option(envvar="VAE_THREADS", min=1, help="ONNX Runtime threads per batch.")
     ] = None,
     execution_provider: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(
-            envvar="VAE_EXECUTION_PROVIDER", help="Where ONNX Runtime runs; auto takes CUDA where it is there."
+            envvar="VAE_EXECUTION_PROVIDER",
+            help="Where ONNX Runtime runs; auto takes CUDA if it is usable, else CPU.",
         ),
     ] = None,
     log_level: Annotated[
         Literal["critical", "error", "warning", "info", "debug"] | None,
-        typer.Option(envvar="VAE_LOG_LEVEL", help="Least level logged."),
+        typer.Option(envvar="VAE_LOG_LEVEL", help="Lowest level that is logged."),
     ] = None,
 ) -> None:
     """Serve the models directory over HTTP, until Ctrl-C.
 
-    The same as `python -m app`. Every setting is an environment variable, these and all others: `python -m app --help`
-    lists them. An option here goes before its variable.
+    The same as `python -m app`. Every setting is an environment variable: `python -m app --help` lists all of them. An
+    option here takes precedence over its variable.
     """
     options = dict(locals())
     from app.server.run import serve

@@ -1,40 +1,40 @@
-/** `app`: what the panels share.
+/** `app`: the object that all panels share.
  *
- * - `app.models`: GET /models; `app.model`: the chosen one, `{name, version, manifest, d, width, height, order, labels,
- *   nameOf, paper, isColour, isDigits, many}`: `d` is the latent size, `order` the latent dimensions by KL, the largest
- *   first, `labels` the number of classes or 0, `nameOf(label)` what one is called, its number for want of a name, `paper`
- *   the colour behind its pictures, `many` what these are called.
- * - `app.choose(name, version)`; `app.onModel(listener)`: `listener(model)` now and after every choice, which takes what
- *   belongs to a model (dims, z, view, points, label) out of the state without a call of its listeners.
- * - `app.state`: the address; see state.js. Names: model, version, dims, z, view; seed, n, temperature, truncation,
+ * - `app.models`: GET /models; `app.model`: the chosen model, `{name, version, manifest, d, width, height, order,
+ *   labels, nameOf, paper, isColor, isDigits, noun}`: `d` is the latent size, `order` the latent dimensions by falling KL,
+ *   `labels` the number of classes or 0, `nameOf(label)` the name of a class or else its number, `paper` the background
+ *   color of its images, `noun` the word for them, "digits" or "images".
+ * - `app.choose(name, version)`; `app.onModel(listener)`: calls `listener(model)` now and after every choice.
+ *   A choice removes the values of the model before (dims, z, view, points, label) from the state, without a call of its
+ *   listeners.
+ * - `app.state`: the query of the page's address; see page/state.js. Names: model, version, dims, z, view; seed, n, temperature, truncation,
  *   source, label; points, method; theme.
  * - `app.ask(path, {query, body, element, signal})` -> JSON.
- * - `app.picture(path, {query, body, element, signal})` -> {url, width, height, blob, bitmap}; `url` is a blob:, made
- *   when it is read first: let go of it with URL.revokeObjectURL, or let `app.place(img, picture)` do so.
- *   Both add model and version (unless `query.model` names another), send the key, and throw an Error in words. With an
- *   `element` both put a "code" button into it: give it `position: relative`, or the class "figure".
- * - `app.shown(element, {path, query, body, file})`: that button alone.
- * - `app.latest(work)`: see latest.js; errors are told.
- * - `app.tell(errorOrText)`: a message, politely.
+ * - `app.image(path, {query, body, element, signal})` -> {blob, bitmap}.
+ *   Both add the model and version (unless `query.model` names another), send the key, and throw an Error whose message
+ *   can be shown. With an `element`, both put a "code" button into it: it needs `position: relative` or the class "figure".
+ * - `app.addCode(element, {path, query, body, file})`: that button alone.
+ * - `app.latest(work)`: see page/latest.js; errors go to `app.tell`.
+ * - `app.tell(errorOrText)`: shows a message for eight seconds; screen readers read it when they are idle.
  * - `app.addPoint(latent, label, to)`, `to` is "map" (the default) or "morph"; `app.onPoint(listener)`:
- *   `listener(latent, label, to)`. The map shows points that are for it; the morph takes those that are for it.
- * - `app.addPosterior(mean, logStd)` and `app.onPosterior(listener)`: the map shows it as an ellipse; null takes it away.
+ *   `listener(latent, label, to)`. The map pins points for "map"; the morph adds points for "morph".
+ * - `app.addPosterior(mean, logStd)` and `app.onPosterior(listener)`: the map shows it as an ellipse; null removes it.
  */
 
-import { makeShown } from "./code.js";
-import { makeSend } from "./http.js";
-import { makeKey } from "./key.js";
-import { latest } from "./latest.js";
-import { mountLinks } from "./links.js";
-import { makeRecovery } from "./recovery.js";
+import { makeCode } from "./page/code.js";
+import { makeSend } from "./page/http.js";
+import { makeKey } from "./page/key.js";
+import { latest } from "./page/latest.js";
+import { mountLinks } from "./page/links.js";
+import { makeRecovery } from "./page/recovery.js";
 
 const find = (id) => document.getElementById(id);
 
-/** What calls and who listens, in one. */
+/** An event: `call(...)` calls every function that `listen(...)` was given. */
 function makeEvent() {
   const listeners = new Set();
   return {
-    call: (...given) => listeners.forEach((listener) => listener(...given)),
+    call: (...values) => listeners.forEach((listener) => listener(...values)),
     listen(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -42,20 +42,20 @@ function makeEvent() {
   };
 }
 
-/** A served model as the panels want it. */
+/** A model of GET /models with the values that the panels need. */
 function describe({ name, version, manifest }) {
   const d = manifest.latent.shape.reduce((product, size) => product * size, 1);
   const spread = manifest.metrics.kl_per_dimension ?? manifest.metrics.variance_per_dimension ?? [];
   const order = Array.from({ length: d }, (_, i) => i).sort((a, b) => (spread[b] ?? 0) - (spread[a] ?? 0) || a - b);
   const { width, height, mode, background: paper } = manifest.image;
   const isDigits = manifest.training.dataset === "mnist";
-  const look = { width, height, paper, isColour: mode === "RGB", isDigits, many: isDigits ? "digits" : "pictures" };
+  const appearance = { width, height, paper, isColor: mode === "RGB", isDigits, noun: isDigits ? "digits" : "images" };
   const nameOf = (label) => manifest.classes[label] ?? String(label);
-  return { name, version, manifest, d, order, labels: manifest.arrays.label_means?.shape[0] ?? 0, nameOf, ...look };
+  return { name, version, manifest, d, order, labels: manifest.arrays.label_means?.shape[0] ?? 0, nameOf, ...appearance };
 }
 
-/** The one that the address names, else one of two dimensions, whose map is all of it, else the default. */
-function first(models, state) {
+/** The model to begin with: the address's, else a VAE of two dimensions, whose map shows everything, else the default. */
+function initialModel(models, state) {
   const wanted = state.get("model");
   const named = models.filter(({ name }) => name === wanted);
   const version = Number(state.get("version"));
@@ -69,24 +69,24 @@ function first(models, state) {
   );
 }
 
-const extension = (path, query) => (path.endsWith("/image") ? `picture.${query?.format ?? "png"}` : undefined);
+const fileName = (path, query) => (path.endsWith("/image") ? `image.${query?.format ?? "png"}` : undefined);
 
-/** Make `app` on the address's state; resolves when the models are known. */
+/** Make `app` with the state of the page's address; resolves when the models are known. */
 export async function makeApp(state) {
   const key = makeKey(find("key"));
   const send = makeSend(key, makeRecovery(find("away"), find("away-text")));
-  const shown = makeShown(find("code"), key);
+  const addCode = makeCode(find("code"), key);
   const [chosen, points, posteriors] = [makeEvent(), makeEvent(), makeEvent()];
   const messages = find("messages");
-  let silence = 0;
+  let timer = 0;
 
-  const app = { state, shown, models: null, model: null };
+  const app = { state, addCode, models: null, model: null };
 
   app.tell = (error) => {
     if (error?.name === "AbortError") return;
     messages.textContent = error instanceof Error ? error.message : String(error);
-    clearTimeout(silence);
-    silence = setTimeout(() => (messages.textContent = ""), 8000);
+    clearTimeout(timer);
+    timer = setTimeout(() => (messages.textContent = ""), 8000);
   };
 
   mountLinks(key, send, app.tell);
@@ -95,32 +95,16 @@ export async function makeApp(state) {
 
   async function request(path, { query = {}, body, element, signal } = {}) {
     const model = query.model ? {} : { model: app.model.name, version: app.model.version };
-    const full = { path, query: { ...model, ...query }, body, file: extension(path, query) };
-    if (element) shown(element, full);
+    const full = { path, query: { ...model, ...query }, body, file: fileName(path, query) };
+    if (element) addCode(element, full);
     return send({ ...full, signal });
   }
 
   app.ask = async (path, options) => (await request(path, options)).json();
 
-  app.picture = async (path, options) => {
+  app.image = async (path, options) => {
     const blob = await (await request(path, options)).blob();
-    const bitmap = await createImageBitmap(blob);
-    let url = null;
-    return {
-      get url() {
-        return (url ??= URL.createObjectURL(blob));
-      },
-      width: bitmap.width,
-      height: bitmap.height,
-      blob,
-      bitmap,
-    };
-  };
-
-  app.place = (img, { url, width, height }) => {
-    const before = img.src;
-    Object.assign(img, { src: url, width, height });
-    if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+    return { blob, bitmap: await createImageBitmap(blob) };
   };
 
   app.choose = (name, version) => {
@@ -141,7 +125,7 @@ export async function makeApp(state) {
   app.onPosterior = posteriors.listen;
 
   app.models = await (await send({ path: "models" })).json();
-  app.model = describe(first(app.models.models, state));
+  app.model = describe(initialModel(app.models.models, state));
   app.onModel(({ paper }) => document.documentElement.style.setProperty("--behind", paper));
   return app;
 }

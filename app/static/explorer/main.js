@@ -1,15 +1,15 @@
-/** The page: reads the models, makes `app`, mounts the panels. A panel that fails leaves the others alone. */
+/** Starts the page: reads the models, makes `app`, mounts the panels. If one panel fails, the others still work. */
 
 import { makeApp } from "./app.js";
-import * as contrast from "./contrast.js";
-import * as draw from "./draw.js";
-import * as map from "./map.js";
-import * as models from "./models.js";
-import * as morph from "./morph.js";
-import { mountNav } from "./nav.js";
-import * as samples from "./samples.js";
-import { makeState } from "./state.js";
-import { mountTheme } from "./theme.js";
+import * as contrast from "./contrast/contrast.js";
+import * as draw from "./draw/draw.js";
+import * as map from "./map/map.js";
+import * as models from "./models/models.js";
+import * as morph from "./morph/morph.js";
+import { mountNav } from "./page/nav.js";
+import * as samples from "./samples/samples.js";
+import { makeState } from "./page/state.js";
+import { mountTheme } from "./page/theme.js";
 
 const PANELS = { map, draw, morph, samples, contrast, models };
 

@@ -33,7 +33,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server on these bundles."""
     port, models = free_port(), link_bundles(tmp_path_factory.mktemp("served"))
     process = launch(port=port, models_dir=models, log_level="warning")
-    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 30
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while True:
         assert process.poll() is None, process.communicate()
         try:

@@ -81,7 +81,7 @@ def test_a_point_is_that_of_the_api(call: Call, folder: Path, api: httpx2.Client
 @pytest.mark.parametrize("form", ["png", "gif", "webp"])
 def test_a_path_is_that_of_the_api(call: Call, folder: Path, api: httpx2.Client, form: str) -> None:
     status, _, told = call("interpolate", "digit.png", "label:3", "label:8", "--steps", 4, "-o", f"walk.{form}")
-    assert (status, told) == (0, f"walk.{form}: 7 pictures of mnist 2\n")
+    assert (status, told) == (0, f"walk.{form}: 7 images of mnist 2\n")
     image = base64.b64encode((folder / "digit.png").read_bytes()).decode()
     body = {"points": [{"image": image}, {"label": 3}, {"label": 8}], "steps": 4}
     answer = api.post("/interpolate/image", params={"format": form}, json=body)

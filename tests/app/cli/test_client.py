@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.cli.client import RETRIES, Server
+from app.cli.client import MAX_RETRIES, ServerClient
 from app.errors import CommandError
 from tests.app.cli.conftest import Call
 from tests.conftest import MODELS, free_port
@@ -22,7 +22,7 @@ def ask(handler: Handler, path: str = "models") -> dict[str, Any]:
 
     async def run() -> dict[str, Any]:
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(handler), base_url="http://there/vae") as http:
-            return await Server(http, "http://there/vae").json("GET", path, {"n": 1, "seed": None})
+            return await ServerClient(http, "http://there/vae").json("GET", path, {"n": 1, "seed": None})
 
     return asyncio.run(run())
 
@@ -52,7 +52,7 @@ def test_but_not_for_ever() -> None:
 
     with pytest.raises(CommandError, match=r"^Overloaded$"):
         ask(answer)
-    assert len(seen) == RETRIES + 1
+    assert len(seen) == MAX_RETRIES + 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_model_that_is_not_understood() -> None:
     async def run() -> None:
         transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"name": "any", "version": 1}))
         async with httpx2.AsyncClient(transport=transport, base_url="http://there") as http:
-            await Server(http, "http://there", "any").served()
+            await ServerClient(http, "http://there", "any").served()
 
     with pytest.raises(CommandError) as caught:
         asyncio.run(run())
@@ -161,7 +161,7 @@ def test_what_is_no_address_is_wrong_usage(call: Call, address: str) -> None:
     ("command", "status", "told"),
     [
         (("sample", "--label", 3), 1, "Invalid input: label: label needs source=aggregate"),
-        (("sample", "-n", 1000), 1, "Invalid input: n: 1 to 256 are allowed, which the server's setting VAE_MAX_ROWS"),
+        (("sample", "-n", 1000), 1, "Invalid input: n: 1 to 256 are allowed, by the server's setting VAE_MAX_ROWS"),
         (("sample", "-m", "nope"), 1, "there is no model nope: `vaeserve models` lists them"),
         (("sample", "-m", "minst"), 1, "there is no model minst: did you mean mnist? `vaeserve models` lists them"),
         (("bench", "-m", "minst"), 1, "there is no model minst: did you mean mnist?"),
@@ -177,8 +177,8 @@ def test_what_is_no_address_is_wrong_usage(call: Call, address: str) -> None:
             "Invalid input: points, no. 2, label: this model's labels are 0 to 9",
         ),
         (("interpolate", "label:3", "label:x"), 2, "a label is written label:3"),
-        (("interpolate", "label:3"), 2, "a path has two points or more"),
-        (("interpolate", "label:3", "nope.png"), 2, "nope.png: No such file or directory; a point is a picture"),
+        (("interpolate", "label:3"), 2, "a path needs two points or more"),
+        (("interpolate", "label:3", "nope.png"), 2, "nope.png: No such file or directory; a point is an image"),
         (("interpolate", "latent:nan", "latent:1"), 2, "latent:nan: a latent is written latent:0.5,-1.2"),
         (("interpolate", "latent:a", "latent:1"), 2, "latent:a: a latent is written latent:0.5,-1.2"),
         (("decode", "latent:1,2"), 1, "Invalid input: latents must be [N, 32]"),
@@ -186,8 +186,8 @@ def test_what_is_no_address_is_wrong_usage(call: Call, address: str) -> None:
         (("decode", "digit.png"), 2, "digit.png: not latent:1,2,3, nor an npy or npz file"),
         (("models", "--bundle", "nope"), 2, "Invalid value for '--bundle'"),
         (("decode", "nope.npz"), 2, "there is no nope.npz: latents are latent:0.5,-1.2, or npy and npz files"),
-        (("models", "--bundle", "models", "--url", "http://x"), 2, "--bundle does without a server, and --url names"),
-        (("sample", "--url", "http://x", "--bundle", "models"), 2, "--bundle does without a server, and --url names"),
+        (("models", "--bundle", "models", "--url", "http://x"), 2, "--bundle works without a server, but --url names"),
+        (("sample", "--url", "http://x", "--bundle", "models"), 2, "--bundle works without a server, but --url names"),
         (("sample", "-o", "x.jpg"), 2, "--output takes .png, .webp, .gif, .npy, .npz or a folder"),
         (("sampel",), 2, "No such command 'sampel'"),
         (("sample", "--sed", 1), 2, "No such option: --sed"),

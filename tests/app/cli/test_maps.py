@@ -57,7 +57,7 @@ def test_those_of_another_size_are_skipped(call: Call, folder: Path, images: Pix
     (folder / "pictures" / "0.png").write_bytes(b"no picture")
     status, _, error = call("encode", "pictures", "--batch-size", batch, "-o", "latents.npz", *BUNDLE)
     assert status == 1
-    assert "2 of 10 pictures were skipped" in error
+    assert "2 of 10 images were skipped" in error
     assert "4.png: of another size than the first" in error
     kept = [1, 2, 3, 5, 6, 7, 8, 9]
     np.testing.assert_allclose(load_npz((folder / "latents.npz").read_bytes())["mean"], means(images[kept]), atol=1e-6)

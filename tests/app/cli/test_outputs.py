@@ -47,16 +47,16 @@ def test_a_terminal_is_drawn_in(folder: Path, url: str) -> None:
     assert status == 0
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert [len(line) for line in plain[:-1]] == [56] * 28  # two in a row, two rows, a character for two pixels
-    assert plain[-1] == "drawn: 3 pictures of mnist 2, seed 7"
+    assert plain[-1] == "drawn: 3 images of mnist 2, seed 7"
     assert "\x1b[38;5;" in shown
 
 
 def test_a_progress_bar_is_shown_in_a_terminal_only(folder: Path, url: str) -> None:
     _, shown = in_terminal(folder, "encode", "digits", "-o", "l.npz", "--batch-size", "5", VAE_URL=url)
     assert "20/20" in shown
-    assert "l.npz: 20 pictures by mnist 2" in shown
+    assert "l.npz: 20 images by mnist 2" in shown
     piped = shell("vaeserve encode digits -o l.npz", folder, VAE_URL=url, TERM="xterm-256color")
-    assert piped.stderr == b"l.npz: 20 pictures by mnist 2\n"
+    assert piped.stderr == b"l.npz: 20 images by mnist 2\n"
 
 
 def test_bytes_do_not_go_to_a_terminal(folder: Path, url: str) -> None:
@@ -80,7 +80,7 @@ def test_a_pipe_gets_plain_text(folder: Path, url: str) -> None:
 def test_stdout_in_any_form(folder: Path, url: str, form: str, magic: bytes) -> None:
     done = shell(f"vaeserve sample -n 2 --seed 1 -o - --format {form}", folder, VAE_URL=url)
     assert done.stdout.startswith(magic)
-    assert done.stderr == b"-: 2 pictures of mnist 2, seed 1\n"
+    assert done.stderr == b"-: 2 images of mnist 2, seed 1\n"
 
 
 def test_arrays_come_with_what_made_them(call: Call, folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_arrays_come_with_what_made_them(call: Call, folder: Path) -> None:
 
 def test_a_picture_of_drawn_latents_needs_no_draws_in_the_file(call: Call, folder: Path) -> None:
     np.save(folder / "l.npy", np.zeros((2, 32)))
-    assert call("decode", "l.npy", "-o", "z.png") == (0, "", "z.png: 2 pictures of mnist 2\n")
+    assert call("decode", "l.npy", "-o", "z.png") == (0, "", "z.png: 2 images of mnist 2\n")
     for name, array in (("flat", np.zeros(32)), ("none", np.zeros((0, 32))), ("text", np.array([["a"]]))):
         np.save(folder / f"{name}.npy", array)
         status, _, told = call("decode", f"{name}.npy", "-o", "z.png")
@@ -162,7 +162,7 @@ def test_what_is_read_is_not_overwritten(
     monkeypatch.setenv("VAE_URL", "http://127.0.0.1:9")  # nobody is asked
     status, text, told = call(*command)
     assert (status, text) == (2, "")
-    assert told == f"error: --output {command[-1]} would overwrite {taken}, which is read: name another place\n"
+    assert told == f"error: --output {command[-1]} would overwrite {taken}, which is an input: name another output\n"
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -201,7 +201,7 @@ def test_what_the_system_refuses_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"x\.png cannot be written: Is a directory"):
         output.write(b"")
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(CommandError, match="file cannot be made: File exists"):
+    with pytest.raises(CommandError, match="file cannot be created: File exists"):
         Output.parse(str(tmp_path / "file"), ("",), "png").fill({})
 
 

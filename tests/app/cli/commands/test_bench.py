@@ -1,16 +1,17 @@
 """Load on a server, and the figures of it."""
 
-import asyncio
+import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
-from app.cli.commands.bench import Load, run_load
-from app.cli.connection import Connection, Request
+from app.cli.commands.bench import BenchRequest, BenchResponse, Load, run_load
 from app.errors import CommandError
 from tests.app.cli.conftest import Call
 
@@ -41,15 +42,13 @@ def test_a_table_for_people(call: Call) -> None:
 def test_where_everything_is_refused_one_learns_why(call: Call) -> None:
     status, text, told = call("bench", "sample", "--rows", 1000, "--duration", 0.2)
     assert (status, text) == (1, "")
-    refusal = "n: 1 to 256 are allowed, which the server's setting VAE_MAX_ROWS says"
+    refusal = "n: 1 to 256 are allowed, by the server's setting VAE_MAX_ROWS"
     assert told == f"error: no request was answered: Invalid input: {refusal}\n"
 
 
 def test_refusals_are_counted_and_not_timed() -> None:
-    load = Load(seconds=2.0)
-    load.add(0.001, 503, {}, b"full")
-    for milliseconds in range(1, 101):
-        load.add(milliseconds / 1e3, 200, {b"x-queue-time": b"1.5"}, b"")
+    responses = [BenchResponse(milliseconds / 1e3, 200, "1.5", None) for milliseconds in range(1, 101)]
+    load = Load(2.0, [BenchResponse(0.001, 503, None, None), *responses])
     report = load.report(rows=4)
     assert report["statuses"] == {"200": 100, "503": 1}
     assert (report["requests_per_second"], report["images_per_second"]) == (50.0, 200.0)
@@ -57,79 +56,71 @@ def test_refusals_are_counted_and_not_timed() -> None:
     assert (report["server_queue_time_ms"], report["server_inference_time_ms"]) == (1.5, None)
 
 
-Speaking = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+@contextmanager
+def answering(answer: bytes, count: int | None = None) -> Iterator[tuple[str, list[bytes]]]:
+    """Address of a server that sends the same answer to each request, and what each of its connections received.
+
+    It closes a connection after `count` answers in all, after `Connection: close`, and after an answer that is no HTTP.
+    """
+    received: list[bytes] = []
+    answers = itertools.count(1)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            index = len(received)
+            received.append(b"")
+            while line := self.rfile.readline():
+                received[index] += line
+                if line == b"body\n":
+                    if count is not None and next(answers) > count:
+                        return
+                    self.wfile.write(answer)
+                    if not answer.startswith(b"HTTP") or b"close" in answer:
+                        return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/vae/", received
+        finally:
+            server.shutdown()
 
 
-@asynccontextmanager
-async def speaking(answer: Speaking) -> AsyncIterator[str]:
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/vae/"
+REQUEST = BenchRequest("POST", "/encode?x=1", b"body\n", {"Authorization": "Bearer key"})
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def test_a_connection_is_kept_until_the_server_closes_it() -> None:
-    seen: list[bytes] = []
-    connections = 0
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        for close in (False, True):
-            seen.append(await reader.readuntil(b"body"))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"Connection: close\r\n" * close + b"\r\nok")
-        writer.close()
-
-    async def run() -> None:
-        async with speaking(answer) as url:
-            connection = Connection(Request.of(url, "key", "POST", "/encode?x=1", b"body", "text/plain"))
-            for _ in range(4):
-                status, headers, body = await connection.send()
-                assert (status, headers[b"content-length"], body) == (200, b"2", b"ok")
-            connection.close()
-
-    asyncio.run(run())
-    assert connections == 2
-    head = seen[0].split(b"\r\n")
-    assert head[0] == b"POST /vae/encode?x=1 HTTP/1.1"
-    assert {b"Authorization: Bearer key", b"Content-Type: text/plain", b"Content-Length: 4"} <= set(head)
+def test_each_connection_is_kept_for_the_whole_load() -> None:
+    with answering(OK) as (url, received):
+        load = run_load(url, REQUEST, connections=3, duration=0.3)
+    assert len(received) == 3
+    assert sum(text.count(b"POST /vae/encode?x=1 HTTP/1.1\r\n") for text in received) == 3 + len(load.responses)
+    assert all(b"Authorization: Bearer key\r\n" in text and b"Content-Length: 5\r\n" in text for text in received)
 
 
-@pytest.mark.parametrize(
-    ("said", "error"),
-    [
-        (b"", ConnectionError),
-        (b"SSH-2.0\r\n\r\n", CommandError),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CommandError),
-    ],
-)
-def test_what_is_not_understood_is_an_error(said: bytes, error: type[Exception]) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(said)
-        writer.close()
+def test_a_connection_that_the_server_closes_is_opened_again() -> None:
+    with answering(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) as (url, received):
+        load = run_load(url, REQUEST, connections=2, duration=0.3)
+    assert len(received) == 2 + len(load.responses)
+    assert {response.status for response in load.responses} == {200}
 
-    async def run() -> None:
-        async with speaking(answer) as url:
-            connection = Connection(Request.of(url, None, "GET", "/"))
-            with pytest.raises(error):
-                await connection.send()
-            connection.close()
 
-    asyncio.run(run())
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0\r\n\r\n"])
+def test_a_server_that_speaks_no_http_ends_the_load(said: bytes) -> None:
+    with answering(said) as (url, _), pytest.raises(CommandError, match=r"the connection to http://.* broke: "):
+        run_load(url, REQUEST, connections=2, duration=5)
 
 
 def test_a_server_that_goes_away_ends_the_load() -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
+    with answering(OK, count=4) as (url, _), pytest.raises(CommandError, match=r"the connection to http://.* broke: "):
+        run_load(url, REQUEST, connections=2, duration=5)
 
-    async def run() -> None:
-        async with speaking(answer) as url:
-            await run_load(Request.of(url, None, "GET", "/"), connections=2, duration=5)
 
-    with pytest.raises(CommandError, match="the connection to the server broke: "):
-        asyncio.run(run())
+def test_a_response_in_chunks_is_read() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    with answering(chunked) as (url, received):
+        assert run_load(url, REQUEST, connections=1, duration=0.1).responses
+    assert len(received) == 1
 
 
 def test_noise_has_the_models_shape(call: Call) -> None:

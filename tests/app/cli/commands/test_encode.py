@@ -1,4 +1,4 @@
-"""A folder of pictures: its order, what cannot be read, and an end before its time."""
+"""A folder of images: its order, what cannot be read, and an end before its time."""
 
 import json
 import os
@@ -51,8 +51,8 @@ def test_what_cannot_be_read_is_skipped_and_listed(call: Call, folder: Path, dig
     status, _, told = call("encode", "digits", "-o", "rest.npz", "--batch-size", 4, "--draw", "--seed", 1)
     assert status == 1
     assert told.splitlines() == [
-        "rest.npz: 16 pictures by mnist 2",
-        "error: 3 of 19 pictures were skipped:",
+        "rest.npz: 16 images by mnist 2",
+        "error: 3 of 19 images were skipped:",
         "  digits/05.png: not a PNG, JPEG, WEBP or GIF image",
         "  digits/06.png: a damaged or truncated image",
         "  digits/08.png: No such file or directory",
@@ -67,11 +67,11 @@ def test_where_nothing_can_be_read_nothing_is_written(call: Call, folder: Path) 
     (folder / "bad.png").write_bytes(b"nothing")
     status, text, told = call("encode", "bad.png", "-o", "l.npz", *BUNDLE)
     assert (status, text) == (1, "")
-    assert told.startswith("error: 1 of 1 pictures were skipped:\n  bad.png: ")
+    assert told.startswith("error: 1 of 1 images were skipped:\n  bad.png: ")
     assert not (folder / "l.npz").exists()
 
 
-def test_a_long_list_of_skipped_pictures_is_cut(call: Call, folder: Path) -> None:
+def test_a_long_list_of_skipped_images_is_cut(call: Call, folder: Path) -> None:
     for index in range(30):
         (folder / "digits" / f"x{index}.png").write_bytes(b"")
     told = call("encode", "digits", "-o", "l.npz", *BUNDLE)[2]
@@ -104,7 +104,7 @@ def test_few_are_printed_and_many_want_a_file(call: Call, folder: Path, digits: 
         (folder / "digits" / f"x{index}.png").write_bytes(png(digits[index]))
     status, text, told = call("encode", "digits")
     assert (status, text) == (2, "")
-    assert told == "error: more than 64 pictures want a file: --output latents.npz\n"
+    assert told == "error: more than 64 images need a file: --output latents.npz\n"
 
 
 def test_a_deterministic_encoder_has_no_draws(call: Call, folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_half_one(folder: Path, digits: Pixels
     [
         (("nowhere",), "there is no nowhere"),
         (("scans/*.jpg",), "there is no scans/*.jpg"),
-        (("empty",), "no pictures there: a folder's .png, .jpg"),
+        (("empty",), "no images found: folders are searched for .png, .jpg"),
         (("digits", "-o", "l.npy"), "--output takes .npz"),
         (("digits", "-o", "digits"), "--output takes .npz"),
         (("digits", "-o", "nowhere/l.npz"), "--output: there is no folder "),

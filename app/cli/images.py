@@ -1,0 +1,132 @@
+"""Images that a model made, in every format that a command can write or show."""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.cli.client import ServedVersion
+from app.cli.outputs import Output
+from app.cli.terminal import can_draw, draw, note, width
+from app.codecs.images import Pixels, Reading, read_images, tile, write_animation, write_image
+from app.codecs.npy import write_npy, write_npz
+
+FORMATS = ("png", "webp", "gif", "npy", "npz", "")
+FRAME_MILLISECONDS = 80
+_MAX_PIXELS = 2**30
+"""Pixels of all images of a response; the server has a limit of its own."""
+
+
+@dataclass(frozen=True)
+class MadeImages:
+    """Images `[N, H, W, C]` with the model that made them and what belongs to them."""
+
+    pixels: Pixels
+    served: ServedVersion
+    extra: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Latents, seed and other arrays, by their names in the server's responses."""
+    sources: list[str] = field(default_factory=list)
+    """Names of the N files that the images were made from, if any."""
+    files: list[str] = field(default_factory=list)
+    """Names of the N files to write into a folder; numbers if empty."""
+    originals: Pixels | None = None
+    """Images `[N, H, W, C]` that a grid shows above those of the model."""
+
+    @classmethod
+    def parse(cls, response: dict[str, Any], served: ServedVersion) -> "MadeImages":
+        """From a JSON response of the server with `images` and other arrays."""
+        contents = [base64.b64decode(text) for text in response["images"]]
+        mode = served.manifest["image"]["mode"]
+        reading = Reading(height=None, width=None, mode=mode, max_pixels=_MAX_PIXELS)
+        extra = {name: np.array(value) for name, value in response.items() if name not in ("images", *served.query)}
+        if "latents" in extra:
+            extra["latents"] = extra["latents"].astype(np.float32)
+        return cls(read_images(contents, reading), served, extra)
+
+    def deliver(
+        self,
+        output: Output,
+        *,
+        columns: int | None = None,
+        milliseconds: int = FRAME_MILLISECONDS,
+        animate_webp: bool = False,
+    ) -> None:
+        """Write the images, or without `--output` draw them in the terminal or print JSON.
+
+        Raises:
+            CommandError: the output cannot be written.
+        """
+        if output.name is None:
+            self._show(columns)
+        elif output.format == "":
+            files = self.files or numbered(len(self.pixels))
+            output.fill({name: write_image(pixels) for name, pixels in zip(files, self.pixels, strict=True)})
+        else:
+            output.write(self._encode(output.format, columns, milliseconds, animate_webp))
+        count = f"{len(self.pixels)} image{'s' * (len(self.pixels) > 1)} of {self.served.name} {self.served.version}"
+        seed = f", seed {self.extra['seed']}" if "seed" in self.extra else ""
+        if output.name is not None or can_draw():
+            note(f"{output.name or 'drawn'}: {count}{seed}")
+
+    def _show(self, columns: int | None) -> None:
+        if can_draw():
+            fitting = max(1, width() // self.pixels.shape[2])
+            draw(self._grid(min(columns or fitting, fitting)))
+        else:
+            images = [base64.b64encode(write_image(pixels)).decode() for pixels in self.pixels]
+            print_json({**self._arrays(), "images": images})
+
+    def _encode(self, format: str, columns: int | None, milliseconds: int, animate_webp: bool) -> bytes:
+        images = self.pixels[..., 0] if self.pixels.shape[-1] == 1 else self.pixels
+        if format == "npy":
+            return write_npy(images)
+        if format == "npz":
+            return write_npz({"images": images, **self._arrays()})
+        if format == "gif" or (format == "webp" and animate_webp):
+            return write_animation(self.pixels, format, milliseconds)
+        return write_image(self._grid(columns), format)
+
+    def _grid(self, columns: int | None) -> Pixels:
+        """One image `[H, W, C]` of all; each row of originals stands above the row of their reconstructions."""
+        if self.originals is None:
+            return tile(self.pixels, columns)
+        columns = min(columns or max(1, math.isqrt(2 * len(self.pixels))), len(self.pixels))
+        blank = np.zeros((-len(self.pixels) % columns, *self.pixels.shape[1:]), np.uint8)
+        rows = [
+            np.concatenate([images, blank]).reshape(-1, columns, *blank.shape[1:])
+            for images in (self.originals, self.pixels)
+        ]
+        return tile(np.stack(rows, axis=1).reshape(-1, *blank.shape[1:]), columns)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        files = {"files": np.array(self.sources)} if self.sources else {}
+        return {**files, **self.extra, **{name: np.array(value) for name, value in self.served.query.items()}}
+
+
+def numbered(count: int) -> list[str]:
+    """Names of PNG files by number, with leading zeros."""
+    return [f"{number}.png" for number in _numbers(count)]
+
+
+def file_names(sources: Sequence[str]) -> dict[str, str]:
+    """The PNG file name for each source file: its own stem, with a number in front if two sources share a stem."""
+    stems = [Path(name).stem for name in sources]
+    if len(set(stems)) < len(stems):
+        stems = [f"{number}-{stem}" for number, stem in zip(_numbers(len(stems)), stems, strict=True)]
+    return {name: f"{stem}.png" for name, stem in zip(sources, stems, strict=True)}
+
+
+def _numbers(count: int) -> list[str]:
+    digits = len(str(count - 1))
+    return [f"{index:0{digits}}" for index in range(count)]
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print JSON; arrays become lists."""
+    print(json.dumps(document, default=lambda array: array.tolist()))
