@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from app.bundle.manifest import read_bundle
 from training.fit.module import VaeModule
 from training.recipe import RecipeError
-from training.reducing.halves import HALF
+from training.reducing.half_precision import HALF
 
 
 def start_from(directory: Path, module: VaeModule) -> None:

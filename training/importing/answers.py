@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from training.importing.onnx_edits.ends import PASSING, choose_picture, ending
-from training.importing.onnx_edits.heads import choose_heads
+from training.errors import ImportRefused
+from training.importing.onnx_edits.decoder_outputs import PASSING, choose_picture, ending
+from training.importing.onnx_edits.encoder_outputs import choose_heads
 from training.importing.options import (
     RANGES,
     Answers,
@@ -18,7 +19,6 @@ from training.importing.options import (
     read_image,
     read_range,
 )
-from training.importing.refusal import ImportRefused
 from training.importing.source import Half, Shape, Source
 
 Ask = Callable[[str, str, Sequence[str]], str]

@@ -7,7 +7,7 @@ import numpy as np
 
 from app.bundle.manifest import Manifest, read_manifest
 from app.codecs.images import Pixels, tile, write_image
-from training.importing.checks.roundtrip import RoundTrip
+from training.importing.checks.round_trip import RoundTrip
 from training.importing.options import Answers
 from training.importing.report import figures, warnings
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]
 Posterior = Literal["log-variance", "log-std", "variance", "std", "none"]

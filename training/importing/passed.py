@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.importing.bring import Label, import_model
+from training.errors import ImportRefused
 from training.importing.options import (
     Binarization,
     Layout,
@@ -19,11 +19,11 @@ from training.importing.options import (
     read_image,
     read_range,
 )
-from training.importing.questions import ask
-from training.importing.refusal import ImportRefused
+from training.importing.pipeline import Label, import_model
+from training.importing.prompt import ask
 from training.importing.report import figures, warnings
 from training.importing.source import Source
-from training.importing.sources.kinds import read_source
+from training.importing.sources.formats import read_source
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from training.importing.checks.roundtrip import RoundTrip
+from training.importing.checks.round_trip import RoundTrip
 from training.importing.options import Answers
 
 

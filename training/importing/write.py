@@ -12,14 +12,14 @@ from app.bundle.manifest import Graph, Manifest, Tensor
 from app.errors import BundleError
 from app.inference.session import Session
 from training.atomic import whole
+from training.errors import ImportRefused
 from training.importing.card import write_card
+from training.importing.checks.latents import Latents
 from training.importing.checks.parity import BATCHES, check_parity
-from training.importing.checks.probe import Latents
 from training.importing.checks.reference import Reference
-from training.importing.checks.roundtrip import RoundTrip
-from training.importing.onnx_edits.wrap import find_logits, wrap_decoder, wrap_encoder
+from training.importing.checks.round_trip import RoundTrip
+from training.importing.onnx_edits.wrapper import find_logits, wrap_decoder, wrap_encoder
 from training.importing.options import Answers, Binarization
-from training.importing.refusal import ImportRefused
 from training.importing.report import refusal
 from training.offline import Graphs
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from app.bundle.manifest import Provider
-from training.reducing.refusal import ReductionRefused
+from training.errors import ReductionRefused
 
 Precision = Literal["fp16-stored", "fp16", "int8"]
 Half = Literal["encoder", "decoder"]

@@ -21,12 +21,12 @@ from app.bundle.manifest import Bundle, File, Manifest, Reduced
 from app.maths.gaussian import Floats, sample_prior
 from training.atomic import whole
 from training.card import add_reduced_section, write_card
+from training.errors import ReductionRefused
 from training.offline import Graphs
-from training.reducing.gate import measure, refusal, serialized
-from training.reducing.halves import compute_in_half, store_in_half
-from training.reducing.integers import compute_in_integers
+from training.reducing.half_precision import compute_in_half, store_in_half
+from training.reducing.int8 import compute_in_integers
 from training.reducing.options import PROVIDERS, Options
-from training.reducing.refusal import ReductionRefused
+from training.reducing.quality_gate import measure, refusal, serialized
 from training.reducing.samples import Samples, read_samples
 
 

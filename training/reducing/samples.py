@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from app.bundle.manifest import Manifest
 from app.maths.likelihood import Pixels
 from training.data import load_dataset, read_options
+from training.errors import ReductionRefused
 from training.evaluate import prepare
-from training.importing.checks.probe import SIDES
+from training.importing.checks.latents import SIDES
 from training.importing.checks.samples import read_pictures
-from training.reducing.refusal import ReductionRefused
 
 MOST_VALUES = 2**26
 """Pixels times channels of all images together."""

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.bundle.manifest import Bundle, read_bundle
 from tests.conftest import Pixels
-from training.importing.bring import Imported, Label, import_model
+from training.errors import ImportRefused
 from training.importing.options import Options
-from training.importing.refusal import ImportRefused
-from training.importing.sources.kinds import read_source
+from training.importing.pipeline import Imported, Label, import_model
+from training.importing.sources.formats import read_source
 
 LATENT = 32
 LOG_VARIANCES = np.linspace(-4, -1, LATENT, dtype=np.float32)

@@ -11,8 +11,8 @@ import pytest
 from app.bundle.manifest import read_manifest
 from tests.conftest import ROOT
 from tests.training.importing.foreign import Linear, save
-from training.importing.questions import ask
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
+from training.importing.prompt import ask
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 

@@ -17,7 +17,7 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import bring
 from training.bundling.conversion import to_model
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 from training.importing.sources.optimum import known_of
 
 KL = {

@@ -11,8 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.training.importing.foreign import LATENT, Linear, bring, save
+from training.errors import ImportRefused
 from training.importing.options import RANGES, read_image, read_range
-from training.importing.refusal import ImportRefused
 from training.importing.sources import onnx_files
 
 TOLD = {"range": RANGES[0], "output": "image"}

@@ -18,9 +18,9 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing import nets
 from tests.training.importing.foreign import bring, never
-from training.importing.bring import Label, import_model
+from training.errors import ImportRefused
 from training.importing.options import RANGES, Options
-from training.importing.refusal import ImportRefused
+from training.importing.pipeline import Label, import_model
 from training.importing.sources import onnx_files
 from training.importing.sources.torch_class import Recipe, build, fill, read_class, read_weights
 from training.offline import Graphs

@@ -18,14 +18,14 @@ from tests.conftest import MODELS, Pixels
 from tests.maps import client_of, write_maps
 from tests.training.conftest import Workshop, copy_of
 from training.data import DataError
+from training.errors import ReductionRefused
 from training.evaluate import evaluate
 from training.fit.train import load_checkpoint, run_folder
 from training.fit.warm_start import start_from
 from training.offline import Graphs
-from training.reducing.gate import refusal
 from training.reducing.options import Options
+from training.reducing.quality_gate import refusal
 from training.reducing.reduce import reduce
-from training.reducing.refusal import ReductionRefused
 
 
 @pytest.fixture

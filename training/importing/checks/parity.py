@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from app.errors import InferenceFailed
 from app.inference.session import Session
 from app.maths.gaussian import Floats, Posterior
+from training.errors import ImportRefused
 from training.importing.checks.reference import Pixels, Reference, picture
-from training.importing.refusal import ImportRefused
 from training.importing.source import Half
 
 BATCHES = (1, 2, 7, 64)

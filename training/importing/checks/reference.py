@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.maths.gaussian import Floats, Posterior
+from training.errors import ImportRefused
 from training.importing.options import Answers
-from training.importing.refusal import ImportRefused
 from training.importing.source import Arrays, Source
 
 Pixels = NDArray[np.uint8]

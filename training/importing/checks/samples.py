@@ -14,9 +14,9 @@ from app.errors import InvalidInput
 from training.data.dataset import DataError
 from training.data.folder import MAX_PIXELS, list_pictures
 from training.data.idx import parse_idx
-from training.importing.checks.probe import SIDES, Latents
+from training.errors import ImportRefused
+from training.importing.checks.latents import SIDES, Latents
 from training.importing.options import Answers
-from training.importing.refusal import ImportRefused
 
 LEAST, MOST = 8, 256
 """Images that are tried: the most where that takes no longer than PATIENCE_SECONDS."""

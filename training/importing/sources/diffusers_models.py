@@ -6,13 +6,13 @@ from typing import Any
 
 import diffusers
 
+from training.errors import ImportRefused
 from training.importing.answers import Ask
 from training.importing.options import Options
-from training.importing.refusal import ImportRefused
 from training.importing.source import Source
 from training.importing.sources.optimum import known_of, read_config
 from training.importing.sources.torch_class import Recipe, read_module
-from training.importing.sources.torch_nets import first_line
+from training.importing.sources.torch_modules import first_line
 
 POSTERIORS = {"AutoencoderKL": "log-variance", "AutoencoderTiny": "none"}
 """The classes that are read, and what their encoders say about the spread."""

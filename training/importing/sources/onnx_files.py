@@ -10,11 +10,11 @@ from onnx import external_data_helper, inliner, numpy_helper, version_converter
 
 from app.errors import BundleError, InferenceFailed
 from app.inference.session import Session
-from training.importing.onnx_edits.batches import free_batch, in_batches
-from training.importing.onnx_edits.draws import without_draws
-from training.importing.onnx_edits.graphs import all_nodes, tensors
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
+from training.importing.onnx_edits.dynamic_batch import free_batch, in_batches
+from training.importing.onnx_edits.random_operators import without_draws
 from training.importing.source import TYPES, Arrays, Half, file_name
+from training.onnx_graph import all_nodes, tensors
 
 MOST_BYTES = 2**31 - 2**20
 """What one ONNX file can hold, nearly: protobuf ends at 2 GiB."""

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from training.errors import ImportRefused
 from training.importing.options import RANGES
-from training.importing.refusal import ImportRefused
 from training.importing.source import Source
 from training.importing.sources.onnx_files import read_half
 

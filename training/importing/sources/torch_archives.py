@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 
 Kind = Literal["torchscript", "program", "weights"]
 

@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from training.errors import ImportRefused
 from training.importing.answers import Ask
 from training.importing.options import Options, read_image
-from training.importing.refusal import ImportRefused
 from training.importing.source import Source
-from training.importing.sources.torch_nets import Net, as_net_half, find_examples, first_line
+from training.importing.sources.torch_modules import Net, as_net_half, find_examples, first_line
 
 PARTS = {"encoder": ("encode", "encoder"), "decoder": ("decode", "decoder")}
 """Methods and parts that are looked for, in this order."""

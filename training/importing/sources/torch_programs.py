@@ -9,12 +9,12 @@ import onnx
 import torch
 
 from training.bundling.conversion import quiet, to_model
+from training.errors import ImportRefused
 from training.importing.answers import Ask
 from training.importing.options import Options, read_image
-from training.importing.refusal import ImportRefused
 from training.importing.source import Half, Source
 from training.importing.sources.torch_archives import check_program
-from training.importing.sources.torch_nets import find_examples, first_line, net_half, tensors_of
+from training.importing.sources.torch_modules import find_examples, first_line, net_half, tensors_of
 
 OPSET = 17
 """Of TorchScript's exporter."""

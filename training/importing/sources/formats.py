@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.errors import ImportRefused
 from training.importing.answers import Ask
 from training.importing.options import Options
-from training.importing.refusal import ImportRefused
 from training.importing.source import Source
 from training.importing.sources.onnx_files import read_half
 from training.importing.sources.optimum import is_optimum, read_config, read_optimum

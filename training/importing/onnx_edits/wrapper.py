@@ -12,7 +12,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from app.bundle.manifest import Tensor
 from training.importing.checks.reference import TINY
-from training.importing.onnx_edits.ends import PASSING, ending
+from training.importing.onnx_edits.decoder_outputs import PASSING, ending
 from training.importing.options import Answers
 from training.importing.source import Half
 

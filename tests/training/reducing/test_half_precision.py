@@ -9,9 +9,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from app.inference.session import Session
-from training.reducing.halves import compute_in_half, emulate_half, store_in_half
+from training.errors import ReductionRefused
+from training.reducing.half_precision import compute_in_half, emulate_half, store_in_half
 from training.reducing.nodes import between, reads
-from training.reducing.refusal import ReductionRefused
 
 ROWS = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
 

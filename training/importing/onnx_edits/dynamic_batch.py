@@ -7,8 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from training.importing.onnx_edits.graphs import all_graphs
 from training.importing.source import Run, shape_of
+from training.onnx_graph import all_graphs
 
 
 def free_batch(model: onnx.ModelProto) -> int | None:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from training.bundling.conversion import to_model
-from training.importing.onnx_edits.batches import free_batch, in_batches
-from training.importing.onnx_edits.graphs import all_nodes, is_random
+from training.errors import ImportRefused
+from training.importing.onnx_edits.dynamic_batch import free_batch, in_batches
 from training.importing.options import Layout
-from training.importing.refusal import ImportRefused
 from training.importing.source import Arrays, Half
 from training.importing.sources.onnx_files import as_half, normal_form
+from training.onnx_graph import all_nodes, is_random
 
 Image = tuple[int, int | None, int | None]
 

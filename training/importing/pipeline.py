@@ -8,13 +8,13 @@ Torch is imported for torch's sources alone.
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.errors import ImportRefused
 from training.importing.answers import Ask, settle
-from training.importing.checks.probe import probe
+from training.importing.checks.latents import probe
 from training.importing.checks.reference import Reference
-from training.importing.checks.roundtrip import RoundTrip, round_trip
+from training.importing.checks.round_trip import RoundTrip, round_trip
 from training.importing.checks.samples import read_samples
 from training.importing.options import Answers, Options
-from training.importing.refusal import ImportRefused
 from training.importing.source import Source
 from training.importing.write import Label, write_bundle
 

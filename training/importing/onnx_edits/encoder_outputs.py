@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 
-from training.importing.onnx_edits.draws import DRAWN
+from training.errors import ImportRefused
+from training.importing.onnx_edits.random_operators import DRAWN
 from training.importing.options import Layout, Options, Posterior, choices
-from training.importing.refusal import ImportRefused
 from training.importing.source import Shape, Source, shape_of
 
 NAMES: tuple[tuple[str, Posterior | None], ...] = (

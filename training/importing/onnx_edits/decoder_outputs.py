@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import onnx
 
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 from training.importing.source import Half
 
 PASSING = ("Reshape", "Flatten", "Identity", "Cast", "Squeeze", "Unsqueeze")

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from app.inference.session import Session
 from tests.conftest import MODELS, Pixels
-from training.reducing.integers import compute_in_integers
-from training.reducing.refusal import ReductionRefused
+from training.errors import ReductionRefused
+from training.reducing.int8 import compute_in_integers
 
 QUANTIZED = {"DequantizeLinear", "QuantizeLinear"}
 

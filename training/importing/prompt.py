@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 
 
 def ask(option: str, words: str, answers: Sequence[str]) -> str:

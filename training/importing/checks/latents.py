@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.errors import ImportRefused
 from training.importing.checks.reference import Reference
-from training.importing.refusal import ImportRefused
 from training.importing.source import Shape
 
 SIDES = (64, 128)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from training.errors import ReductionRefused
 from training.reducing.nodes import between
-from training.reducing.refusal import ReductionRefused
 
 QUANTIZED = ["Conv", "Gemm", "MatMul"]
 ROWS = 64

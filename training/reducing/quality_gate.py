@@ -9,11 +9,11 @@ from onnx import ModelProto
 from app.bundle.manifest import Bundle, File, Graph, Reduced
 from app.errors import ExecutionProviderError, InferenceFailed
 from app.inference.session import ExecutionProvider, execution_providers
+from training.errors import ReductionRefused
 from training.offline import Graphs
-from training.reducing.halves import emulate_half
-from training.reducing.measure import TOGETHER, has_likelihood, measure_change, measure_speed
+from training.reducing.comparison import TOGETHER, has_likelihood, measure_change, measure_speed
+from training.reducing.half_precision import emulate_half
 from training.reducing.options import PROVIDERS, Options, Precision
-from training.reducing.refusal import ReductionRefused
 from training.reducing.samples import Samples
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 from app.bundle.manifest import read_manifest
 from tests.conftest import DATA, Pixels
 from tests.training.importing.foreign import LATENT, Linear, bring, read, save
-from training.importing.checks.probe import PATIENCE_SECONDS, Latents
+from training.errors import ImportRefused
+from training.importing.checks.latents import PATIENCE_SECONDS, Latents
 from training.importing.options import RANGES, Range
-from training.importing.refusal import ImportRefused
 from training.importing.report import figures, warnings
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from training.importing.onnx_edits.graphs import is_random, keep, needed
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
+from training.onnx_graph import is_random, keep, needed
 
 PASSING = ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze")
 """Operators that may stand between the draw, the product and the sum."""

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from training.errors import ReductionRefused
 from training.reducing.nodes import PRODUCTS, between, read_anywhere, reads
-from training.reducing.refusal import ReductionRefused
 
 HALF = ".half"
 """What a tensor's name ends with, of its copy in half precision."""
