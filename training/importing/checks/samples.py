@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from app.codecs.images import READERS, Reading, read_images
 from app.errors import InvalidInput
-from training.data.dataset import DataError
 from training.data.folder import MAX_PIXELS, list_pictures
 from training.data.idx import parse_idx
+from training.errors import DataError
 from training.importing.checks.probe import SIDES, Latents
 from training.importing.options import Answers
 from training.importing.refusal import ImportRefused
