@@ -1,14 +1,31 @@
-"""The errors of the training package that a person can correct. Each message is one sentence: what is wrong, and where.
+"""Errors that end a training command. Each message is one sentence for the person who typed it.
 
-`python -m training` prints them without a traceback, and exits with status 1.
+CommandError
+├── RecipeError
+├── DataError
+├── ParityError
+├── ImportRefused
+└── ReductionRefused
 """
 
 from app.errors import CommandError
 
 
+class RecipeError(CommandError):
+    """A recipe that cannot be used; the message names the file and the key."""
+
+
+class DataError(CommandError):
+    """A data set that is missing or malformed; the message names the file."""
+
+
+class ParityError(CommandError):
+    """A graph that does not compute what its source computes; the message names the tensor."""
+
+
 class ImportRefused(CommandError):
-    """A foreign model cannot be imported. No bundle was written."""
+    """A foreign model that cannot be imported; the message says what is wrong and where. No bundle was written."""
 
 
 class ReductionRefused(CommandError):
-    """The weights of a bundle cannot be reduced. No bundle was written."""
+    """A bundle whose weights cannot be reduced; the message says why. No bundle was written."""

@@ -8,8 +8,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from app.bundle.manifest import read_bundle
+from training.errors import RecipeError
 from training.fit.module import VaeModule
-from training.recipe import RecipeError
 from training.reducing.half_precision import HALF
 
 

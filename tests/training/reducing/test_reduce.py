@@ -17,8 +17,7 @@ from app.errors import CommandError
 from tests.conftest import MODELS, Pixels
 from tests.maps import client_of, write_maps
 from tests.training.conftest import Workshop, copy_of
-from training.data import DataError
-from training.errors import ReductionRefused
+from training.errors import DataError, ReductionRefused
 from training.evaluate import evaluate
 from training.fit.train import load_checkpoint, run_folder
 from training.fit.warm_start import start_from

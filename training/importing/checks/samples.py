@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from app.codecs.images import READERS, Reading, read_images
 from app.errors import InvalidInput
-from training.data.dataset import DataError
 from training.data.folder import MAX_PIXELS, list_pictures
 from training.data.idx import parse_idx
-from training.errors import ImportRefused
+from training.errors import DataError, ImportRefused
 from training.importing.checks.latents import SIDES, Latents
 from training.importing.options import Answers
 
