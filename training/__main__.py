@@ -7,6 +7,7 @@ import typer
 
 from app.errors import VaeError
 from training.importing.command import import_
+from training.reducing.options import GraphName, Precision, ReduceOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -112,13 +113,13 @@ def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models 
 def reduce(
     target: Target,
     precision: Annotated[
-        str,
+        Precision,
         typer.Option(
             help="fp16-stored: half the size on disk. fp16: for CUDA, which takes such graphs in place of the others. "
             "int8: the same for CPUs, where that is faster."
         ),
     ],
-    only: Annotated[str | None, typer.Option(help="Reduce the encoder or the decoder alone.")] = None,
+    only: Annotated[GraphName | None, typer.Option(help="Reduce the encoder or the decoder alone.")] = None,
     bound_nats: Annotated[float, typer.Option(help="Largest change of -ELBO, in nats an image.")] = 0.1,
     bound_psnr: Annotated[float, typer.Option(help="Largest change of PSNR, in dB, without a likelihood.")] = 0.1,
     faster: Annotated[float, typer.Option(help="How many times as fast int8 must be, alone and in batches.")] = 1.2,
@@ -135,10 +136,9 @@ def reduce(
 ) -> None:
     """Write a bundle with smaller weights beside a bundle, if those do no harm."""
     from training.card import change_in_words, speed_in_words
-    from training.reducing.options import Options
     from training.reducing.reduce import reduce
 
-    options = Options.of(
+    options = ReduceOptions(
         precision=precision,
         only=only,
         bound_nats=bound_nats,

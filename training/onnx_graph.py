@@ -1,13 +1,18 @@
-"""Walks over an ONNX graph: its tensors, its nodes, what a node reads. Sub-graphs of If, Loop and Scan count."""
+"""Walks over ONNX graphs and edits of them. The subgraphs of If, Loop and Scan nodes count as parts of the graph."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-import onnx
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+RANDOM_OPERATORS = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"),
+}
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators that multiply by weights. They take nearly all of the time."""
 
 
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs among a node's attributes."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -15,24 +20,22 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, however deep."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs(node):
-            yield from all_nodes(inner)
-
-
-def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and every graph in it."""
+def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and all its subgraphs, at any depth."""
     yield graph
     for node in graph.node:
-        for inner in subgraphs(node):
-            yield from all_graphs(inner)
+        for subgraph in subgraphs(node):
+            yield from all_graphs(subgraph)
 
 
-def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every stored tensor: weights, and constants of nodes."""
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of the graph and of all its subgraphs."""
+    for part in all_graphs(graph):
+        yield from part.node
+
+
+def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """The stored tensors of the graph and of all its subgraphs: weights, and constants in attributes of nodes."""
     for part in all_graphs(graph):
         yield from part.initializer
         for sparse in part.sparse_initializer:
@@ -44,47 +47,64 @@ def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from attribute.tensors
 
 
-def reads(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, those that its sub-graphs take from outside with them."""
+def inputs_of(node: NodeProto) -> set[str]:
+    """Names of the tensors that a node reads, in its subgraphs as well."""
     names = set(node.input)
-    for inner in subgraphs(node):
-        for part in inner.node:
-            names |= reads(part)
-        names |= {output.name for output in inner.output}
+    for graph in subgraphs(node):
+        names = names.union(*map(inputs_of, graph.node), (output.name for output in graph.output))
     return names - {""}
 
 
-def is_random(node: onnx.NodeProto) -> bool:
-    """Whether a node draws: a random operator, a Dropout that is told to train, or what holds such a node."""
-    if node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] != ""):
+def is_random(node: NodeProto) -> bool:
+    """Whether a node or its subgraphs draw random numbers. Dropout does so only in training mode."""
+    if node.op_type in RANDOM_OPERATORS or (node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] != ""):
         return True
-    return any(is_random(part) for inner in subgraphs(node) for part in inner.node)
+    return any(is_random(inner) for graph in subgraphs(node) for inner in graph.node)
 
 
-def needed(graph: onnx.GraphProto, outputs: list[str]) -> list[onnx.NodeProto]:
-    """The nodes that some tensors are made of, in the graph's order."""
-    wanted, kept = set(outputs), []
+def ancestors(graph: GraphProto, tensors: Iterable[str]) -> list[NodeProto]:
+    """The nodes that some tensors are computed from, in the order of the graph."""
+    wanted, kept = set(tensors), []
     for node in reversed(graph.node):
         if wanted & set(node.output):
             kept.append(node)
-            wanted |= reads(node)
+            wanted |= inputs_of(node)
     return kept[::-1]
 
 
-def keep(graph: onnx.GraphProto, outputs: list[str]) -> None:
-    """Make some tensors the only outputs, and drop what nothing needs any more."""
-    told = {value.name: value for value in (*graph.output, *graph.value_info)}
-    values = [told.get(name) or onnx.ValueInfoProto(name=name) for name in outputs]
-    nodes = needed(graph, outputs)
-    used = {name for node in nodes for name in reads(node)} | set(outputs)
-    weights = [tensor for tensor in graph.initializer if tensor.name in used]
-    for part, kept in ((graph.output, values), (graph.node, nodes), (graph.initializer, weights)):
-        copies = [_copy(message) for message in kept]
-        del part[:]
-        part.extend(copies)
+def beside_products(graph: GraphProto) -> tuple[set[int], set[int]]:
+    """Indices of the nodes downstream of a matrix product, and of the nodes upstream of one."""
+    downstream, computed = set[int](), set[str]()
+    for index, node in enumerate(graph.node):  # ONNX demands topological order
+        if computed & inputs_of(node):
+            downstream.add(index)
+        if index in downstream or node.op_type in PRODUCTS:
+            computed |= set(node.output)
+    upstream, used = set[int](), set[str]()
+    for index, node in reversed(list(enumerate(graph.node))):
+        if used & set(node.output):
+            upstream.add(index)
+        if index in upstream or node.op_type in PRODUCTS:
+            used |= inputs_of(node)
+    return downstream, upstream
 
 
-def _copy(message: onnx.NodeProto) -> onnx.NodeProto:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
+def keep_outputs(graph: GraphProto, outputs: list[str]) -> None:
+    """Make some tensors the only outputs of a graph, and remove the nodes and weights that this leaves unused."""
+    known = {value.name: value for value in (*graph.output, *graph.value_info)}
+    replace_field(graph.output, [known.get(name) or ValueInfoProto(name=name) for name in outputs])
+    replace_field(graph.node, ancestors(graph, outputs))
+    remove_unused_weights(graph)
+
+
+def remove_unused_weights(graph: GraphProto) -> None:
+    """Remove the weights that neither a node nor an output names."""
+    used = set[str]().union(*map(inputs_of, graph.node), (output.name for output in graph.output))
+    replace_field(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
+
+
+def replace_field(field: Any, messages: Iterable[Any]) -> None:
+    """Replace the content of a repeated field; `messages` may be messages of that field."""
+    copies = [type(message).FromString(message.SerializeToString()) for message in messages]
+    del field[:]
+    field.extend(copies)

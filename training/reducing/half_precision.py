@@ -1,6 +1,5 @@
-"""ONNX models whose weights are in half precision: in the file alone, or in what is computed, too."""
+"""ONNX models with weights in half precision: in the file alone, or in the computation as well."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,14 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from training.errors import ReductionRefused
-from training.reducing.nodes import PRODUCTS, between, read_anywhere, reads
+from training.onnx_graph import PRODUCTS, beside_products, inputs_of, remove_unused_weights, replace_field
 
 HALF = ".half"
-"""What a tensor's name ends with, of its copy in half precision."""
-WIDE, EXACT = ".wide", ".exact"
-"""Of that copy in float32 again, and of what it is rounded from."""
+"""Suffix of the float16 copy of a tensor."""
+WIDENED, UNROUNDED = ".wide", ".exact"
+"""Suffixes of that copy cast to float32, and of the float32 result that it is rounded from."""
 
-CARRIES = frozenset(
+SAFE_OPERATORS = frozenset(
     {
         *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Clip"),
         *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Erf", "Gelu"),
@@ -23,81 +22,91 @@ CARRIES = frozenset(
         *("DepthToSpace", "SpaceToDepth", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize"),
     }
 )
-"""Operators that may stand between two products in half precision. What is not among them sums, exponentiates or
-normalises, and keeps float32."""
+"""Operators that compute in half precision between two products. Others sum, exponentiate or normalize, and keep
+float32."""
 
 
 def store_in_half(model: ModelProto, name: str) -> None:
-    """Keep matrices and kernels in half precision in the file, for ONNX Runtime to widen when it loads them.
+    """Store matrices and kernels as float16 in the file. ONNX Runtime widens them when it loads the model.
 
     Raises:
-        ReductionRefused: there are none in float32, or one cannot be; `name` is what the model is called.
+        ReductionRefused: there are none in float32, or one exceeds float16; `name` is the model's name in messages.
     """
-    kept, casts = [], []
+    weights, casts = [], []
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
-            stored = _halved(tensor, name)
-            casts.append(helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
-            kept.append(stored)
+            half = _to_half(tensor, name)
+            casts.append(helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT))
+            weights.append(half)
         else:
-            kept.append(tensor)
+            weights.append(tensor)
     if not casts:
         raise ReductionRefused(f"{name} has no float32 weights that could be reduced")
-    _replace(model.graph.initializer, kept)
-    _replace(model.graph.node, [*casts, *model.graph.node])
+    replace_field(model.graph.initializer, weights)
+    replace_field(model.graph.node, [*casts, *model.graph.node])
 
 
 def compute_in_half(model: ModelProto, name: str) -> ModelProto:
-    """The model with its products in half precision, and what stands between two of them, if it CARRIES it.
+    """Convert the matrix products to float16, and the SAFE_OPERATORS between two of them.
 
-    Before the first and behind the last all is float32, as inputs and outputs are: there pixels are scaled and rounded,
-    and what is an exponent or a probability is made.
+    What comes before the first product and after the last stays float32, like inputs and outputs: there pixels are
+    scaled and rounded, and exponents and probabilities are computed.
 
     Raises:
-        ReductionRefused: it has no products in float32, or a weight that half precision does not hold; `name` is what
-            the model is called.
+        ReductionRefused: it has no products in float32, or a weight exceeds float16; `name` is the model's name in
+            messages.
     """
     model = onnx.shape_inference.infer_shapes(model)
-    floats, weights = _floats(model), {tensor.name: tensor for tensor in model.graph.initializer}
-    chosen = _chosen(model, floats)
-    if not any(node.op_type in PRODUCTS for index, node in enumerate(model.graph.node) if index in chosen):
+    floats, weights = _float_tensors(model), {tensor.name: tensor for tensor in model.graph.initializer}
+    chosen = _choose_nodes(model, floats)
+    if not any(model.graph.node[index].op_type in PRODUCTS for index in chosen):
         raise ReductionRefused(f"{name} has no products of float32 weights that could be reduced")
-    wanted = {out.name for out in model.graph.output}
-    wanted |= {read for index, node in enumerate(model.graph.node) if index not in chosen for read in reads(node)}
+    float_readers = (inputs_of(node) for index, node in enumerate(model.graph.node) if index not in chosen)
+    read_as_float = {output.name for output in model.graph.output}.union(*float_readers)
     nodes: list[NodeProto] = []
-    halved: dict[str, TensorProto | None] = {}
+    halved: set[str] = set()
     for index, node in enumerate(model.graph.node):
-        if index not in chosen:
+        if index in chosen:
+            casts, back = _convert_node(node, floats, halved, set(weights), read_as_float)
+            nodes += [*casts, node, *back]
+        else:
             nodes.append(node)
-            continue
-        for place, read in enumerate(node.input):
-            if read not in floats or (node.op_type == "Resize" and place):  # whose scales are float32 always
-                continue
-            if read not in halved:
-                halved[read] = _halved(weights[read], name) if read in weights else None
-                if read not in weights:
-                    nodes.append(helper.make_node("Cast", [read], [read + HALF], to=TensorProto.FLOAT16))
-            node.input[place] = read + HALF
-        nodes.append(node)
-        for place, made in enumerate(node.output):
-            if not made:
-                continue
-            node.output[place], halved[made] = made + HALF, None
-            if made in wanted:
-                nodes.append(helper.make_node("Cast", [made + HALF], [made], to=TensorProto.FLOAT))
-    _replace(model.graph.node, nodes)
-    made = [tensor for tensor in halved.values() if tensor is not None]
-    read_now = read_anywhere(model)
-    _replace(model.graph.initializer, [tensor for tensor in [*weights.values(), *made] if tensor.name in read_now])
-    del model.graph.value_info[:]  # their types are no longer so
+    model.graph.initializer.extend(_to_half(tensor, name) for tensor in weights.values() if tensor.name in halved)
+    replace_field(model.graph.node, nodes)
+    remove_unused_weights(model.graph)
+    del model.graph.value_info[:]  # their types have changed
     return model
 
 
-def emulate_half(model: ModelProto) -> None:
-    """Make of what `compute_in_half` gives the same in float32 operators, whose results are rounded to half precision.
+def _convert_node(
+    node: NodeProto, floats: set[str], halved: set[str], weights: set[str], read_as_float: set[str]
+) -> tuple[list[NodeProto], list[NodeProto]]:
+    """Make a node read and write the float16 copies of its tensors, and return the casts before and after it.
 
-    A CPU has no operators of half precision. ONNX Runtime puts casts around them, but leaves out those between two, so
-    that neither rounding nor overflow of what passes there would be seen.
+    `halved` holds the names of the tensors that have such a copy, and gets new ones.
+    """
+    before, after = [], []
+    for place, tensor in enumerate(node.input):
+        if tensor not in floats or (node.op_type == "Resize" and place):  # the scales of Resize must be float32
+            continue
+        if tensor not in halved and tensor not in weights:
+            before.append(helper.make_node("Cast", [tensor], [tensor + HALF], to=TensorProto.FLOAT16))
+        halved.add(tensor)
+        node.input[place] = tensor + HALF
+    for place, tensor in enumerate(node.output):
+        if tensor:
+            node.output[place] = tensor + HALF
+            halved.add(tensor)
+            if tensor in read_as_float:
+                after.append(helper.make_node("Cast", [tensor + HALF], [tensor], to=TensorProto.FLOAT))
+    return before, after
+
+
+def emulate_half(model: ModelProto) -> None:
+    """Replace the float16 operators that `compute_in_half` made by float32 ones whose results are rounded to float16.
+
+    A CPU has no float16 operators. ONNX Runtime puts casts around each, but removes those between two operators: then
+    neither rounding nor overflow between them would show.
     """
     nodes: list[NodeProto] = []
     widened: set[str] = set()
@@ -105,55 +114,47 @@ def emulate_half(model: ModelProto) -> None:
         if node.op_type == "Cast":
             nodes.append(node)
             continue
-        for place, read in enumerate(node.input):
-            if read.endswith(HALF):
-                if read not in widened:
-                    nodes.append(helper.make_node("Cast", [read], [read + WIDE], to=TensorProto.FLOAT))
-                    widened.add(read)
-                node.input[place] = read + WIDE
+        for place, tensor in enumerate(node.input):
+            if tensor.endswith(HALF):
+                if tensor not in widened:
+                    nodes.append(helper.make_node("Cast", [tensor], [tensor + WIDENED], to=TensorProto.FLOAT))
+                    widened.add(tensor)
+                node.input[place] = tensor + WIDENED
         nodes.append(node)
-        for place, made in enumerate(node.output):
-            if made.endswith(HALF):
-                node.output[place] = made + EXACT
-                nodes.append(helper.make_node("Cast", [made + EXACT], [made], to=TensorProto.FLOAT16))
-    _replace(model.graph.node, nodes)
+        for place, tensor in enumerate(node.output):
+            if tensor.endswith(HALF):
+                node.output[place] = tensor + UNROUNDED
+                nodes.append(helper.make_node("Cast", [tensor + UNROUNDED], [tensor], to=TensorProto.FLOAT16))
+    replace_field(model.graph.node, nodes)
 
 
-def _floats(model: ModelProto) -> set[str]:
+def _float_tensors(model: ModelProto) -> set[str]:
     """Names of the tensors that are known to be float32."""
     graph = model.graph
     typed = [*graph.input, *graph.value_info, *graph.output]
-    made = {info.name for info in typed if info.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return made | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    names = {value.name for value in typed if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return names | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
 
 
-def _chosen(model: ModelProto, floats: set[str]) -> set[int]:
+def _choose_nodes(model: ModelProto, floats: set[str]) -> set[int]:
     """Indices of the nodes that are to compute in half precision."""
-    after, before = between(model.graph)
+    downstream, upstream = beside_products(model.graph)
     return {
         index
         for index, node in enumerate(model.graph.node)
-        if (node.op_type in PRODUCTS or (node.op_type in CARRIES and index in after and index in before))
+        if (node.op_type in PRODUCTS or (node.op_type in SAFE_OPERATORS and index in downstream & upstream))
         and node.domain in ("", "ai.onnx")
         and {output for output in node.output if output} <= floats
     }
 
 
-def _halved(tensor: TensorProto, name: str) -> TensorProto:
+def _to_half(tensor: TensorProto, name: str) -> TensorProto:
     values = numpy_helper.to_array(tensor)
-    largest = np.abs(values).max(initial=0)
     with np.errstate(over="ignore"):
-        halved = values.astype(np.float16)
-    if not np.isfinite(halved).all():
+        half: Any = values.astype(np.float16)
+    if not np.isfinite(half).all():
         raise ReductionRefused(
-            f"{name}: `{tensor.name}` has weights up to {largest:g}, and half precision ends at "
+            f"{name}: `{tensor.name}` has weights up to {np.abs(values).max():g}, and half precision ends at "
             f"{np.finfo(np.float16).max:.0f}"
         )
-    return numpy_helper.from_array(halved, tensor.name + HALF)
-
-
-def _replace(field: Any, values: Sequence[Any]) -> None:
-    """Put `values`, which may be its own, in the place of what a repeated field of a model holds."""
-    copies = [type(value).FromString(value.SerializeToString()) for value in values]
-    del field[:]
-    field.extend(copies)
+    return numpy_helper.from_array(half, tensor.name + HALF)

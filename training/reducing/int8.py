@@ -1,8 +1,8 @@
 """ONNX models that multiply 8-bit integers, by ONNX Runtime's static quantization.
 
-Ranges are those of calibration rows. Dynamic quantization, which takes those of each batch, would let a row's answer
-depend on the others of its batch. Weights have 7 bits: 8 overflow in the kernels of processors without VNNI, so that
-what was measured on one machine would not hold on the next.
+Value ranges come from calibration rows. Dynamic quantization takes them from each batch, so that a row's result would
+depend on the other rows. Weights have 7 bits, because 8 overflow in the kernels of processors without VNNI: the
+measured change would not hold on other machines.
 """
 
 import logging
@@ -18,46 +18,47 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from training.errors import ReductionRefused
-from training.reducing.nodes import between
+from training.onnx_graph import beside_products
 
 QUANTIZED = ["Conv", "Gemm", "MatMul"]
-ROWS = 64
-"""Of a run of the calibration, which keeps every tensor of it."""
+CALIBRATION_ROWS = 64
+"""Rows of one calibration run, which keeps all its tensors in memory."""
 
 
-class _Rows(CalibrationDataReader):  # type: ignore[misc]
+class _CalibrationRows(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, name: str, rows: NDArray[Any]) -> None:
-        self._batches = iter([{name: rows[start : start + ROWS]} for start in range(0, len(rows), ROWS)])
+        starts = range(0, len(rows), CALIBRATION_ROWS)
+        self._batches = iter([{name: rows[start : start + CALIBRATION_ROWS]} for start in starts])
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         return next(self._batches, None)
 
 
-def compute_in_integers(model: ModelProto, name: str, rows: NDArray[Any]) -> ModelProto:
-    """The model with the products between its ends in integers, calibrated with `rows` of its one input.
+def quantize_products(model: ModelProto, name: str, rows: NDArray[Any]) -> ModelProto:
+    """Quantize the inner matrix products of a model, calibrated with `rows` of its only input.
 
-    The last products keep float32, because what they give would be bounded by what the calibration saw; and so do the
-    first ones of latents, for the same reason. Pixels are bounded anyway.
+    The last products stay float32, because calibration would bound their results; and so do the first ones of a
+    decoder, because it would bound the latents. An encoder's first products are quantized: pixels are bounded anyway.
 
     Raises:
-        ReductionRefused: it has no such products; `name` is what the model is called.
+        ReductionRefused: it has no such products; `name` is the model's name in messages.
     """
     (input_,) = model.graph.input
     is_encoder = input_.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    after, before = between(model.graph)
+    downstream, upstream = beside_products(model.graph)
     chosen = []
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"
-        if node.op_type in QUANTIZED and index in before and (is_encoder or index in after):
+        if node.op_type in QUANTIZED and index in upstream and (is_encoder or index in downstream):
             chosen.append(node.name)
     if not chosen:
         raise ReductionRefused(f"{name} has no products between its first and its last that could be reduced")
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, _without_warnings():
         path = Path(folder) / "quantized.onnx"
         quantize_static(
             onnx.shape_inference.infer_shapes(model),
             path,
-            _Rows(input_.name, rows),
+            _CalibrationRows(input_.name, rows),
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=chosen,
             per_channel=True,
@@ -69,8 +70,8 @@ def compute_in_integers(model: ModelProto, name: str, rows: NDArray[Any]) -> Mod
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back advice to optimise the model first, which would tie it to this version of ONNX Runtime."""
+def _without_warnings() -> Iterator[None]:
+    """Silence advice to optimize the model first, which would tie it to this version of ONNX Runtime."""
     logging.disable(logging.WARNING)
     try:
         yield

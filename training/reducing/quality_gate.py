@@ -1,4 +1,4 @@
-"""What a bundle with smaller weights must show before it is written: no harm and, with int8, that it is faster."""
+"""The quality gate of a reduction: it must change results little and, for int8, be faster than the original."""
 
 import hashlib
 from dataclasses import replace
@@ -11,40 +11,47 @@ from app.errors import ExecutionProviderError, InferenceFailed
 from app.inference.session import ExecutionProvider, execution_providers
 from training.errors import ReductionRefused
 from training.offline import Graphs
-from training.reducing.comparison import TOGETHER, has_likelihood, measure_change, measure_speed
+from training.reducing.comparison import MANY_ROWS, has_likelihood, measure_change, measure_speed_up
 from training.reducing.half_precision import emulate_half
-from training.reducing.options import PROVIDERS, Options, Precision
-from training.reducing.samples import Samples
+from training.reducing.options import PROVIDERS, Precision, ReduceOptions
+from training.reducing.samples import ReductionImages
 
 
-def measure(read: Bundle, models: dict[str, ModelProto], options: Options, samples: Samples) -> Reduced:
-    """What the graphs change, and how fast they are on the provider that they are for, if this machine has it."""
+def measure_reduction(
+    read: Bundle, models: dict[str, ModelProto], options: ReduceOptions, images: ReductionImages
+) -> Reduced:
+    """Measure the change and the speed of reduced graphs, by their names `encoder` and `decoder`.
+
+    They run on the provider that they are for, if this machine has it; otherwise fp16 is emulated on the CPU, and its
+    speed is not measured.
+
+    Raises:
+        ReductionRefused: a reduced graph gives values that are not finite.
+    """
     manifest, precision = read.manifest, options.precision
-    contents = {half: serialized(model) for half, model in models.items()}
+    contents = {name: to_bytes(model) for name, model in models.items()}
     provider = _provider(read) if precision == "fp16" else "cpu"
-    emulates = precision == "fp16" and provider == "cpu"
-    measured = {half: _emulated(model) for half, model in models.items()} if emulates else contents
-    encoder, decoder = measured.get("encoder", read.encoder), measured.get("decoder", read.decoder)
-    pair = read, replace(read, encoder=encoder, decoder=decoder)
-    before, now = (Graphs(each, execution_provider=provider) for each in pair)
+    is_emulated = precision == "fp16" and provider == "cpu"
+    run = {name: _emulated(model) for name, model in models.items()} if is_emulated else contents
+    bundles = read, replace(read, encoder=run.get("encoder", read.encoder), decoder=run.get("decoder", read.decoder))
+    original, reduced = (Graphs(bundle, execution_provider=provider) for bundle in bundles)
     try:
-        change = measure_change(before, now, samples.held_out, options.seed)
+        change = measure_change(original, reduced, images.held_out, options.seed)
     except InferenceFailed as error:
         raise ReductionRefused(f"{error} with {precision} weights, {error.__cause__}: nothing is written") from error
-    alone = batched = None
-    if not emulates:
-        before, now = (Graphs(each, execution_provider=provider, threads=1) for each in pair)
-        alone, batched = measure_speed(before, now, samples.held_out, contents)
-    graphs = manifest.graphs
+    alone = together = None
+    if not is_emulated:
+        original, reduced = (Graphs(bundle, execution_provider=provider, threads=1) for bundle in bundles)
+        alone, together = measure_speed_up(original, reduced, images.held_out, contents)
     sizes = {"encoder": len(read.encoder), "decoder": len(read.decoder)}
     return Reduced(
         precision=precision,
-        encoder=_file(graphs.encoder, precision, contents.get("encoder")),
-        decoder=_file(graphs.decoder, precision, contents.get("decoder")),
+        encoder=_file(manifest.graphs.encoder, precision, contents.get("encoder")),
+        decoder=_file(manifest.graphs.decoder, precision, contents.get("decoder")),
         source=manifest.version,
         measured_on=provider,
-        split=samples.split,
-        images=len(samples.held_out),
+        split=images.split,
+        images=len(images.held_out),
         seed=options.seed,
         measure="negative_elbo" if has_likelihood(manifest) else "psnr",
         change=round(change.change, 4),
@@ -52,19 +59,19 @@ def measure(read: Bundle, models: dict[str, ModelProto], options: Options, sampl
         bound=options.bound_nats if has_likelihood(manifest) else options.bound_psnr,
         mean_change=round(change.mean_change, 4),
         pixel_change=change.pixel_change,
-        size=sum((sizes | {half: len(content) for half, content in contents.items()}).values()),
+        size=sum((sizes | {name: len(content) for name, content in contents.items()}).values()),
         size_before=sum(sizes.values()),
         speed_alone=alone and round(alone, 2),
-        speed_batched=batched and round(batched, 2),
+        speed_batched=together and round(together, 2),
     )
 
 
 def _provider(read: Bundle) -> ExecutionProvider:
-    """CUDA, where there is one, also for those whose ONNX Runtime has it and whose machine has not."""
+    """CUDA if it is usable on this machine, else CPU."""
     provider = execution_providers("auto")[0]
     try:
         Graphs(read, execution_provider=provider)
-    except ExecutionProviderError:
+    except ExecutionProviderError:  # ONNX Runtime has CUDA, but the machine does not
         return "cpu"
     return provider
 
@@ -72,35 +79,35 @@ def _provider(read: Bundle) -> ExecutionProvider:
 def _emulated(model: ModelProto) -> bytes:
     copy = ModelProto.FromString(model.SerializeToString())
     emulate_half(copy)
-    return serialized(copy)
+    return to_bytes(copy)
 
 
-def serialized(model: ModelProto) -> bytes:
-    """The bytes of a model's file, which are the same each time."""
+def to_bytes(model: ModelProto) -> bytes:
+    """Serialize a model deterministically."""
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def _file(file: Graph, precision: Precision, content: bytes | None) -> File:
-    """A graph's file, of other content if there is any, under a name of its own if the other one stays."""
+def _file(graph: Graph, precision: Precision, content: bytes | None) -> File:
+    """Manifest entry of a graph: unchanged if `content` is None, under a name of its own if the original stays."""
     if content is None:
-        return File(file=file.file, sha256=file.sha256)
-    name = file.file if PROVIDERS[precision] == "any" else f"{Path(file.file).stem}.{precision}.onnx"
+        return File(file=graph.file, sha256=graph.sha256)
+    name = graph.file if PROVIDERS[precision] == "any" else f"{Path(graph.file).stem}.{precision}.onnx"
     return File(file=name, sha256=hashlib.sha256(content).hexdigest())
 
 
-def refusal(reduced: Reduced, faster: float) -> str | None:
-    """Why weights are not to be reduced so; None if they may be. `faster` is what int8 must be at least."""
-    what, unit = ("-ELBO", "nats an image") if reduced.measure == "negative_elbo" else ("PSNR", "dB")
-    if not abs(reduced.change) + 2 * reduced.standard_error <= reduced.bound:  # and not `>`, which a NaN would pass
+def reason_to_refuse(reduced: Reduced, min_speed_up: float) -> str | None:
+    """Why a reduction must not be written; None if it may. `min_speed_up` is the minimum speed-up of int8."""
+    measure, unit = ("-ELBO", "nats an image") if reduced.measure == "negative_elbo" else ("PSNR", "dB")
+    if not abs(reduced.change) + 2 * reduced.standard_error <= reduced.bound:  # not `>`: that would accept NaN
         return (
-            f"{reduced.precision} weights change {what} by {reduced.change:+.4f} ± {reduced.standard_error:.4f} "
+            f"{reduced.precision} weights change {measure} by {reduced.change:+.4f} ± {reduced.standard_error:.4f} "
             f"{unit}, and the bound is {reduced.bound:g}"
         )
-    alone, batched = reduced.speed_alone or 0.0, reduced.speed_batched or 0.0
-    if reduced.precision == "int8" and min(alone, batched) < faster:
+    alone, together = reduced.speed_alone or 0.0, reduced.speed_batched or 0.0
+    if reduced.precision == "int8" and min(alone, together) < min_speed_up:
         return (
-            f"int8 weights are {alone:.2f} times as fast for a row alone and {batched:.2f} times for {TOGETHER}, and "
-            f"{faster:g} times was asked for"
+            f"int8 weights are {alone:.2f} times as fast for a row alone and {together:.2f} times for {MANY_ROWS}, and "
+            f"{min_speed_up:g} times was asked for"
         )
     return None

@@ -1,4 +1,4 @@
-"""What the latents of a foreign model are, found by running it: their shape, and the stride of a map."""
+"""Shape and stride of a foreign model's latents, and the time that an image takes, found by running the model."""
 
 import math
 import sys
@@ -9,85 +9,83 @@ import numpy as np
 
 from training.errors import ImportRefused
 from training.importing.checks.reference import Reference
-from training.importing.source import Shape
+from training.importing.source import Shape, shape_text
 
 SIDES = (64, 128)
-"""Pixels a side of two images that tell the stride of a model that takes any size; samples have the first."""
-RUNS = 3
-"""That are timed."""
+"""Pixels per side of the two images that show the stride of a model of any size. Samples have the first."""
+TIMED_RUNS = 3
 PATIENCE_SECONDS = 60
-"""That each of trying, comparing and proving may take, about: large nets get fewer images."""
+"""Time budget of each check. Slow models are tried with fewer images."""
 
 
 @dataclass(frozen=True)
-class Latents:
-    """As the manifest has them."""
+class LatentInfo:
+    """The latents of a foreign model."""
 
     shape: Shape
+    """`[d]`, `[c, h, w]`, or `[c, None, None]` if images may have any size."""
     stride: int | None
+    """Pixels per cell of a map; None for vectors."""
     seconds: float
-    """That an image takes through both halves of the source."""
+    """Seconds that one image takes through encoder and decoder."""
 
-    def rows(self, least: int, most: int) -> int:
-        """Images that can be waited for, within these bounds."""
-        return max(least, min(most, int(PATIENCE_SECONDS / self.seconds)))
+    def affordable_rows(self, minimum: int, maximum: int) -> int:
+        """Number of images that fit the time budget, within these bounds."""
+        return max(minimum, min(maximum, int(PATIENCE_SECONDS / self.seconds)))
 
 
-def probe(reference: Reference) -> Latents:
-    """Run both halves on black images.
+def probe_latents(reference: Reference) -> LatentInfo:
+    """Run encoder and decoder on black images.
 
     Raises:
-        ImportRefused: they do not run, do not fit each other, or have latents that no bundle can have.
+        ImportRefused: they do not run, do not fit each other, or have latents that a bundle cannot have.
     """
-    answers = reference.answers
+    answers, name = reference.answers, reference.source.encoder.name
     if answers.height is not None and answers.width is not None:
-        shape = _latent(reference, answers.height, answers.width)
+        shape = _latent_shape(reference, answers.height, answers.width)
         stride = _stride(reference, answers.height, answers.width, shape) if len(shape) == 3 else None
-        return Latents(shape, stride, _seconds(reference, answers.height, answers.width))
-    small, large = (_latent(reference, side, side) for side in SIDES)
+        return LatentInfo(shape, stride, _seconds(reference, answers.height, answers.width))
+    small, large = (_latent_shape(reference, side, side) for side in SIDES)
     if len(small) != 3:
         raise ImportRefused(
-            f"{reference.source.encoder.name} takes images of any size and gives latents that are no maps: pass one "
-            "size with --image"
+            f"{name} takes images of any size, and gives latents that are no maps: pass one size with --image"
         )
     stride = _stride(reference, SIDES[0], SIDES[0], small)
     if _stride(reference, SIDES[1], SIDES[1], large) != stride or small[0] != large[0]:
-        raise ImportRefused(
-            f"{reference.source.encoder.name} has no one stride for all sizes: pass one size with --image"
-        )
-    return Latents((small[0], None, None), stride, _seconds(reference, SIDES[0], SIDES[0]))
+        raise ImportRefused(f"{name} does not have the same stride for all sizes: pass one size with --image")
+    return LatentInfo((small[0], None, None), stride, _seconds(reference, SIDES[0], SIDES[0]))
 
 
 def _seconds(reference: Reference, height: int, width: int) -> float:
-    """The best of a few runs: another process may have had the CPU."""
+    """Seconds per image: the minimum of a few runs, since other processes only add time."""
     images, best = np.zeros((2, reference.answers.channels, height, width), np.uint8), math.inf
-    for _ in range(RUNS):
+    for _ in range(TIMED_RUNS):
         start = time.perf_counter()
         reference.decode(reference.encode(images).mean)
         best = min(best, (time.perf_counter() - start) / len(images))
     return max(best, sys.float_info.epsilon)
 
 
-def _latent(reference: Reference, height: int, width: int) -> tuple[int, ...]:
-    """Shape of a latent of an image of this size, which the decoder makes an image of this size of."""
+def _latent_shape(reference: Reference, height: int, width: int) -> tuple[int, ...]:
+    """Shape of the latent of an image of this size. The decoder must make an image of the same size from it."""
     source, channels = reference.source, reference.answers.channels
     posterior = reference.encode(np.zeros((2, channels, height, width), np.uint8))
     mean = posterior.mean
     if posterior.log_std is not None and posterior.log_std.shape != mean.shape:
-        center, spread = _words(mean.shape), _words(posterior.log_std.shape)
         raise ImportRefused(
-            f"{source.encoder.name} gives a mean {center} and a spread {spread}, which are of one shape"
+            f"{source.encoder.name} gives a mean {shape_text(mean.shape)} and a spread "
+            f"{shape_text(posterior.log_std.shape)}, which must have the same shape"
         )
     if mean.ndim not in (2, 4):
         raise ImportRefused(
-            f"{source.encoder.name} gives latents {_words(mean.shape)}: a bundle has [N, d] or [N, c, h, w]"
+            f"{source.encoder.name} gives latents {shape_text(mean.shape)}: a bundle has [N, d] or [N, c, h, w]"
         )
     _check_fit(reference, mean.shape)
     decoded = reference.decode(mean)
     if decoded.shape[1:] != (channels, height, width):
-        wanted = _words((None, channels, height, width))
         raise ImportRefused(
-            f"{source.decoder.name} makes images {_words(decoded.shape)}, and the encoder takes {wanted}"
+            f"{source.decoder.name} makes images {shape_text(decoded.shape)}, and the encoder takes "
+            f"{shape_text((None, channels, height, width))}"
         )
     return mean.shape[1:]
 
@@ -100,10 +98,9 @@ def _check_fit(reference: Reference, shape: tuple[int, ...]) -> None:
         taken = (taken[2], *taken[:2])
     given = (*shape[1:], *[1] * (len(taken) - len(shape) + 1))
     if len(taken) != len(given) or any(a not in (None, b) for a, b in zip(taken, given, strict=True)):
-        wanted = _words((None, *taken))
         raise ImportRefused(
-            f"{source.encoder.name} gives latents {_words(shape)} and {source.decoder.name} takes {wanted}: are they "
-            "of one model, and are --heads and --posterior right?"
+            f"{source.encoder.name} gives latents {shape_text(shape)} and {source.decoder.name} takes "
+            f"{shape_text((None, *taken))}: are they of one model, and are --heads and --posterior right?"
         )
 
 
@@ -111,11 +108,7 @@ def _stride(reference: Reference, height: int, width: int, shape: tuple[int, ...
     _, rows, columns = shape
     if height % rows or width % columns or height // rows != width // columns:
         raise ImportRefused(
-            f"{reference.source.encoder.name} makes a map of {rows} x {columns} of {height} x {width} pixels: a map "
-            "has one whole stride"
+            f"{reference.source.encoder.name} makes a map of {rows} x {columns} from {height} x {width} pixels: a map "
+            "must have one whole stride"
         )
     return height // rows
-
-
-def _words(shape: Shape) -> str:
-    return f"[{', '.join(['N', *('?' if size is None else str(size) for size in shape[1:])])}]"

@@ -1,98 +1,89 @@
-"""Which outputs of the encoder are the mean and the spread of the posterior, and what kind of spread it is."""
+"""The encoder's outputs: which are the mean and the spread of the posterior, and what kind of spread it is."""
 
 import re
-from collections.abc import Callable, Sequence
 
 from training.errors import ImportRefused
-from training.importing.onnx_edits.random_operators import DRAWN
-from training.importing.options import Layout, Options, Posterior, choices
-from training.importing.source import Shape, Source, shape_of
+from training.importing.onnx_edits.random_operators import PARAMETERS
+from training.importing.options import ImportOptions, Layout, PosteriorKind
+from training.importing.prompt import Ask, ask_choice
+from training.importing.source import Source, SourceGraph, shape_of
 
-NAMES: tuple[tuple[str, Posterior | None], ...] = (
+SPREAD_NAMES: tuple[tuple[str, PosteriorKind], ...] = (
     (r"log_?(var|cov|sigma_?(2|sq))|ln_?var|latent_parameters|moments", "log-variance"),
     (r"log_?(std|sigma|scale)", "log-std"),
     (r"(?<![a-z])(var|variance|cov|covariance)(?![a-z])", "variance"),
     (r"(?<![a-z])(std|stddev)(?![a-z])", "std"),
 )
-"""What outputs are called, the surest first, and what that says. What people call sigma may be anything."""
-MEAN = re.compile(r"mean|mu\b|mu_|_mu|\bloc|embedding", re.IGNORECASE)
+"""Patterns of output names and the kind of spread they stand for; the first match counts. `sigma` is not among them,
+because models use that name for any kind."""
+MEAN_NAMES = re.compile(r"mean|mu\b|mu_|_mu|\bloc|embedding", re.IGNORECASE)
 
-Heads = tuple[int, int | None, Posterior]
+PosteriorOutputs = tuple[int, int | None, PosteriorKind]
+"""Indices of the outputs that are mean and spread, and the kind of spread. Two equal indices mean one tensor that holds
+the mean and then the spread along its channels."""
 
 
-def choose_heads(
-    source: Source, options: Options, layout: Layout, ask: Callable[[str, str, Sequence[str]], str]
-) -> Heads:
-    """Numbers of the outputs that are mean and spread, and the kind of spread.
-
-    Two of the same number are one tensor of moments, the mean first along its channels.
+def choose_posterior_outputs(source: Source, options: ImportOptions, layout: Layout, ask: Ask) -> PosteriorOutputs:
+    """Choose by --heads and --posterior, else by the names and shapes of the outputs.
 
     Raises:
-        ImportRefused: there are more outputs than can be told apart, or none of the name that was passed.
+        ImportRefused: the outputs cannot be told apart, or none has a name that was passed.
     """
-    names = source.encoder.outputs
-    chosen = [
-        _number(names, head, source.encoder.name) for head in options.heads or _default(names, source.encoder.name)
-    ]
-    if len(chosen) == 2:
-        kind = options.posterior or _kind(names[chosen[1]]) or _ask(ask)
-        return (chosen[0], None, "none") if kind == "none" else (chosen[0], chosen[1], kind)
-    return _single(source, chosen[0], options.posterior, layout, ask)
+    encoder = source.encoder
+    chosen = [_index(encoder, name) for name in options.heads or _default(encoder)]
+    if len(chosen) == 1:
+        return _choose_single(source, chosen[0], options.posterior, layout, ask)
+    kind = options.posterior or _spread_kind(encoder.outputs[chosen[1]]) or _ask_kind(ask)
+    return (chosen[0], None, "none") if kind == "none" else (chosen[0], chosen[1], kind)
 
 
-def _single(
-    source: Source,
-    number: int,
-    posterior: Posterior | None,
-    layout: Layout,
-    ask: Callable[[str, str, Sequence[str]], str],
-) -> Heads:
-    """One output: moments, where it has twice as many channels as the decoder takes, or the mean alone."""
+def _choose_single(
+    source: Source, index: int, posterior: PosteriorKind | None, layout: Layout, ask: Ask
+) -> PosteriorOutputs:
+    """One output: mean and spread if it has twice as many channels as the decoder takes, else the mean alone."""
     axis = -1 if layout == "nhwc" else 1
-    given = _channels(shape_of(source.encoder.model.graph.output[number]), axis)
-    taken = _channels(source.decoder.input, axis)
-    is_double = given is not None and taken is not None and given == 2 * taken
-    is_equal = given is not None and given == taken
-    if is_equal and posterior in (None, "none"):
-        return number, None, "none"
-    if is_equal:
+    shapes = shape_of(source.encoder.model.graph.output[index]), source.decoder.input
+    channels, taken = (shape[axis] if len(shape) > 1 else None for shape in shapes)
+    ratio = None if channels is None or taken is None else channels / taken
+    if ratio == 1:
+        if posterior in (None, "none"):
+            return index, None, "none"
         raise ImportRefused(
-            f"{source.encoder.name} gives one tensor of {given} channels, as many as {source.decoder.name} takes: it "
-            "has no posterior, so pass --posterior none"
+            f"{source.encoder.name} gives one tensor of {channels} channels, as many as {source.decoder.name} takes: "
+            "it has no posterior, so pass --posterior none"
         )
-    kind = posterior or (_kind(source.encoder.outputs[number]) if is_double else None) or _ask(ask)
-    return (number, None, "none") if kind == "none" else (number, number, kind)
+    kind = posterior or (_spread_kind(source.encoder.outputs[index]) if ratio == 2 else None) or _ask_kind(ask)
+    return (index, None, "none") if kind == "none" else (index, index, kind)
 
 
-def _channels(shape: Shape, axis: int) -> int | None:
-    return shape[axis] if len(shape) > 1 else None
-
-
-def _default(names: list[str], where: str) -> list[str]:
-    """The outputs that are meant, where none were named."""
-    if tuple(names) == DRAWN or len(names) == 1:
+def _default(encoder: SourceGraph) -> list[str]:
+    """Names of the outputs to take if --heads was not passed."""
+    names = encoder.outputs
+    if tuple(names) == PARAMETERS or len(names) == 1:
         return names
-    means = [name for name in names if MEAN.search(name) and not _kind(name)]
-    spreads = [name for name in names if _kind(name)]
+    means = [name for name in names if MEAN_NAMES.search(name) and not _spread_kind(name)]
+    spreads = [name for name in names if _spread_kind(name)]
     if len(means) == 1 and len(spreads) == 1:
         return [*means, *spreads]
     if len(names) == 2 and not spreads:
         return names
     listed = ", ".join(f"`{name}`" for name in names)
-    raise ImportRefused(f"{where} has the outputs {listed}: say which are mean and spread with --heads mean,spread")
+    raise ImportRefused(
+        f"{encoder.name} has the outputs {listed}: say which are mean and spread with --heads mean,spread"
+    )
 
 
-def _number(names: list[str], head: str, where: str) -> int:
-    if head in names:
-        return names.index(head)
-    raise ImportRefused(f"{where} has no output of the name in --heads; it has {', '.join(names)}")
+def _index(encoder: SourceGraph, name: str) -> int:
+    if name in encoder.outputs:
+        return encoder.outputs.index(name)
+    raise ImportRefused(f"{encoder.name} has no output of the name in --heads; it has {', '.join(encoder.outputs)}")
 
 
-def _kind(name: str) -> Posterior | None:
-    """What an output's name says about a spread."""
-    found = (kind for pattern, kind in NAMES if re.search(pattern, name, re.IGNORECASE))
-    return next(found, None)
+def _spread_kind(name: str) -> PosteriorKind | None:
+    """Kind of spread by the name of an output; None if the name does not say."""
+    return next((kind for pattern, kind in SPREAD_NAMES if re.search(pattern, name, re.IGNORECASE)), None)
 
 
-def _ask(ask: Callable[[str, str, Sequence[str]], str]) -> Posterior:
-    return ask("posterior", "What the encoder says about the spread", choices(Posterior))  # type: ignore[return-value]
+def _ask_kind(ask: Ask) -> PosteriorKind:
+    kind: PosteriorKind = ask_choice(ask, "posterior", "What the encoder says about the spread", PosteriorKind)
+    return kind

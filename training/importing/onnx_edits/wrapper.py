@@ -1,6 +1,6 @@
-"""The graph edits that make a bundle's graphs of foreign ones: uint8 in and out, `mean`, `log_std`, `latent`, `image`.
+"""Wrap foreign graphs with pre- and postprocessing, so that they take and return the tensors of a bundle.
 
-The twin in numpy, that the result is compared with, is `training.importing.checks.reference`.
+`training.importing.checks.reference` does the same in numpy. Both results are compared before a bundle is written.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,20 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from app.bundle.manifest import Tensor
 from training.importing.checks.reference import TINY
-from training.importing.onnx_edits.decoder_outputs import PASSING, ending
+from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, producer_of
 from training.importing.options import Answers
-from training.importing.source import Half
+from training.importing.source import Shape, SourceGraph
+from training.onnx_graph import replace_field
 
 PREFIX = "source."
-"""Of every name that was in the foreign graph."""
-
-Shape = tuple[int | None, ...]
-KINDS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+"""Prefix of every name that the foreign graph had."""
+ELEMENT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+WrappedGraph = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
+"""A model, its inputs, and its outputs."""
 
 
 class Chain:
-    """Nodes that follow each other, from one tensor on; every name they make begins with `name`."""
+    """A chain of nodes from one tensor on. Every name in it begins with `name`."""
 
     def __init__(self, tensor: str, name: str) -> None:
         self.tensor, self._name = tensor, name
@@ -32,7 +33,7 @@ class Chain:
         self.constants: list[onnx.TensorProto] = []
 
     def then(self, operator: str, *constants: object, **attributes: Any) -> "Chain":
-        """A node that takes the tensor, and constants beside it; its output is the tensor from now on."""
+        """Append a node that takes the chain's last tensor, and constants as its further inputs."""
         output = f"{self._name}.{len(self.nodes)}"
         names = [f"{output}.{index}" for index in range(len(constants))]
         for name, constant in zip(names, constants, strict=True):
@@ -41,59 +42,56 @@ class Chain:
         self.tensor = output
         return self
 
-    def called(self, name: str) -> "Chain":
-        """The tensor under a name of its own."""
+    def renamed(self, name: str) -> "Chain":
+        """Give the chain's last tensor a name."""
         self.nodes.append(helper.make_node("Identity", [self.tensor], [name]))
         self.tensor = name
         return self
 
 
-def wrap_encoder(
-    half: Half, answers: Answers, latent: Shape
-) -> tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]:
-    """The encoder of a bundle, its inputs and its outputs; `latent` is the shape of one."""
-    before = _to_source(Chain("image", "image"), half, answers)
-    outputs = [PREFIX + name for name in half.outputs]
+def wrap_encoder(encoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
+    """Make the encoder of a bundle; `latent` is the shape of one latent."""
+    before = _to_source_image(Chain("image", "image"), encoder, answers)
+    outputs = [PREFIX + name for name in encoder.outputs]
     mean = Chain(outputs[answers.mean], "mean").then("Cast", to=TensorProto.FLOAT)
-    heads = [_arranged(_part(mean, answers, 0, latent), answers, latent).called("mean")]
+    heads = [_to_bundle_latent(_split(mean, answers, 0, latent), answers, latent).renamed("mean")]
     if answers.spread is not None:
         spread = Chain(outputs[answers.spread], "log_std").then("Cast", to=TensorProto.FLOAT)
-        log_std = _log_std(_part(spread, answers, 1, latent), answers)
-        heads.append(_arranged(log_std, answers, latent).called("log_std"))
+        log_std = _log_std(_split(spread, answers, 1, latent), answers)
+        heads.append(_to_bundle_latent(log_std, answers, latent).renamed("log_std"))
     image = Tensor(dtype="uint8", shape=(None, answers.channels, answers.height, answers.width))
     tensor = Tensor(dtype="float32", shape=(None, *latent))
-    return _joined(half, before, heads, {"image": image}, {head.tensor: tensor for head in heads})
+    return _join(encoder, before, heads, {"image": image}, {head.tensor: tensor for head in heads})
 
 
-def wrap_decoder(
-    half: Half, answers: Answers, latent: Shape, logits: str | None
-) -> tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]:
-    """The decoder of a bundle, its inputs and its outputs; `logits` names the foreign tensor that has them."""
-    before = _to_latent(Chain("latent", "latent"), half, answers, latent)
-    output = PREFIX + half.outputs[answers.picture]
+def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
+    """Make the decoder of a bundle, with the output `logits` if the foreign graph has such a tensor."""
+    before = _to_source_latent(Chain("latent", "latent"), decoder, answers, latent)
+    logits = _find_logits(decoder, answers)
+    output = PREFIX + decoder.outputs[answers.image_output]
     values = _to_planes(Chain(output, "image").then("Cast", to=TensorProto.FLOAT), answers)
-    chains = [_levels(values, answers).called("image")]
+    chains = [_to_levels(values, answers).renamed("image")]
     shape = (None, answers.channels, answers.height, answers.width)
     outputs = {"image": Tensor(dtype="uint8", shape=shape)}
     if logits is not None:
-        found = _in_layout(Chain(PREFIX + logits, "logits").then("Cast", to=TensorProto.FLOAT), answers)
-        chains.append(_to_planes(found, answers).called("logits"))
+        values = _to_output_shape(Chain(PREFIX + logits, "logits").then("Cast", to=TensorProto.FLOAT), answers)
+        chains.append(_to_planes(values, answers).renamed("logits"))
         outputs["logits"] = Tensor(dtype="float32", shape=shape)
-    return _joined(half, before, chains, {"latent": Tensor(dtype="float32", shape=(None, *latent))}, outputs)
+    return _join(decoder, before, chains, {"latent": Tensor(dtype="float32", shape=(None, *latent))}, outputs)
 
 
-def find_logits(half: Half, answers: Answers) -> str | None:
-    """The tensor of the decoder that has the logits: its output, or what its last sigmoid takes; None if none has."""
+def _find_logits(decoder: SourceGraph, answers: Answers) -> str | None:
+    """Name of the decoder's tensor of logits: its output, or the input of its last sigmoid; None if there is none."""
     if answers.output == "logits":
-        return half.outputs[answers.picture]
-    # Where sizes are fixed, a shape that was lost on the way can be had again; an order cannot.
-    passing = PASSING if answers.height is not None else ("Identity", "Cast")
-    node = ending(half, answers.picture, passing) if answers.output == "probabilities" else None
+        return decoder.outputs[answers.image_output]
+    # A Reshape behind the sigmoid can be repeated for the logits if sizes are fixed. A Transpose cannot.
+    skipped = SHAPE_OPERATORS if answers.height is not None else ("Identity", "Cast")
+    node = producer_of(decoder, answers.image_output, skipped) if answers.output == "probabilities" else None
     return node.input[0] if node is not None and node.op_type == "Sigmoid" else None
 
 
-def _to_source(chain: Chain, half: Half, answers: Answers) -> Chain:
-    """From uint8 `[N, C, H, W]` to what the foreign encoder takes."""
+def _to_source_image(chain: Chain, encoder: SourceGraph, answers: Answers) -> Chain:
+    """From uint8 `[N, C, H, W]` to the foreign encoder's input."""
     low, high = np.float32(answers.range.low), np.float32(answers.range.high)
     chain.then("Cast", to=TensorProto.FLOAT)
     if answers.bgr:
@@ -105,29 +103,29 @@ def _to_source(chain: Chain, half: Half, answers: Answers) -> Chain:
         chain.then("Flatten", axis=1)
     if answers.layout == "nhw":
         chain.then("Reshape", _shape(-1, answers.height, answers.width))
-    if half.dtype.kind == "u":
+    if encoder.dtype.kind == "u":
         chain.then("Round")
-    return _cast(chain, half)
+    return _cast(chain, encoder)
 
 
-def _to_latent(chain: Chain, half: Half, answers: Answers, latent: Shape) -> Chain:
-    """From float32 `[N, *latent]` to what the foreign decoder takes."""
-    extra = len(half.input) - 1 - len(latent)
+def _to_source_latent(chain: Chain, decoder: SourceGraph, answers: Answers, latent: Shape) -> Chain:
+    """From float32 `[N, *latent]` to the foreign decoder's input."""
+    extra = len(decoder.input) - 1 - len(latent)
     if extra > 0:
         chain.then("Reshape", _shape(-1, *latent, *[1] * extra))
     elif len(latent) == 3 and answers.layout == "nhwc":
         chain.then("Transpose", perm=[0, 2, 3, 1])
-    return _cast(chain, half)
+    return _cast(chain, decoder)
 
 
-def _cast(chain: Chain, half: Half) -> Chain:
-    """To the element type of a half's input, under its name."""
-    kind = half.model.graph.input[0]
-    return chain.then("Cast", to=kind.type.tensor_type.elem_type).called(PREFIX + kind.name)
+def _cast(chain: Chain, graph: SourceGraph) -> Chain:
+    """Cast to the element type of a foreign graph's input, and take its name."""
+    value = graph.model.graph.input[0]
+    return chain.then("Cast", to=value.type.tensor_type.elem_type).renamed(PREFIX + value.name)
 
 
-def _part(chain: Chain, answers: Answers, part: int, latent: Shape) -> Chain:
-    """One half of a tensor of moments, along its channels; the tensor itself where it is no such."""
+def _split(chain: Chain, answers: Answers, part: int, latent: Shape) -> Chain:
+    """Mean (part 0) or spread (part 1) of a tensor that holds both; any other tensor is left as it is."""
     if not answers.is_split:
         return chain
     channels = latent[0] or 0
@@ -145,15 +143,15 @@ def _log_std(chain: Chain, answers: Answers) -> Chain:
     return chain
 
 
-def _arranged(chain: Chain, answers: Answers, latent: Shape) -> Chain:
-    """As a bundle has latents: maps channels first, a map of one cell as a vector."""
+def _to_bundle_latent(chain: Chain, answers: Answers, latent: Shape) -> Chain:
+    """Latents in a bundle's layout: a map has its channels first, and a map of 1 x 1 is a vector."""
     if len(latent) == 3:
         return chain.then("Transpose", perm=[0, 3, 1, 2]) if answers.layout == "nhwc" else chain
     return chain.then("Reshape", _shape(-1, *latent))
 
 
 def _to_planes(chain: Chain, answers: Answers) -> Chain:
-    """From what the decoder gives to `[N, C, H, W]`."""
+    """From the layout of the foreign images to `[N, C, H, W]`."""
     size = answers.height, answers.width
     if answers.layout == "flat":
         chain.then("Reshape", _shape(-1, answers.channels, *size))
@@ -166,17 +164,15 @@ def _to_planes(chain: Chain, answers: Answers) -> Chain:
     return chain.then("Gather", np.array([2, 1, 0]), axis=1) if answers.bgr else chain
 
 
-def _in_layout(chain: Chain, answers: Answers) -> Chain:
-    """Give a tensor the shape that the decoder's output has, if that is a fixed one."""
+def _to_output_shape(chain: Chain, answers: Answers) -> Chain:
+    """Reshape to the shape of the decoder's output, if that is fixed."""
     size = answers.height, answers.width
-    if None in size:
-        return chain
-    wanted = {"nchw": (answers.channels, *size), "nhwc": (*size, answers.channels)}.get(answers.layout)
-    return chain if wanted is None else chain.then("Reshape", _shape(-1, *wanted))
+    shape = {"nchw": (answers.channels, *size), "nhwc": (*size, answers.channels)}.get(answers.layout)
+    return chain if None in size or shape is None else chain.then("Reshape", _shape(-1, *shape))
 
 
-def _levels(chain: Chain, answers: Answers) -> Chain:
-    """Grey levels, rounded and clipped before the cast: out of range, ONNX leaves it undefined."""
+def _to_levels(chain: Chain, answers: Answers) -> Chain:
+    """Gray levels, rounded and clipped before the cast: ONNX does not define casts of values out of range."""
     low, high = np.float32(answers.output_range.low), np.float32(answers.output_range.high)
     if answers.output == "logits":
         chain.then("Sigmoid")
@@ -191,31 +187,28 @@ def _shape(*sizes: int | None) -> list[int]:
     return [size or 0 for size in sizes]
 
 
-def _joined(
-    half: Half, before: Chain, after: Sequence[Chain], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
-) -> tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]:
-    """The foreign graph with nodes before and after it."""
-    model = compose.add_prefix(half.model, PREFIX)
+def _join(
+    source: SourceGraph, before: Chain, after: Sequence[Chain], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
+) -> WrappedGraph:
+    """Put nodes before and after a foreign graph."""
+    model = compose.add_prefix(source.model, PREFIX)
     graph, chains = model.graph, [before, *after]
-    nodes = [*before.nodes, *graph.node, *(node for chain in after for node in chain.nodes)]
-    inner = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    for part in (graph.node, graph.input, graph.output, graph.value_info, model.metadata_props):
-        del part[:]
-    graph.node.extend(inner)
+    replace_field(graph.node, [*before.nodes, *graph.node, *(node for chain in after for node in chain.nodes)])
     graph.initializer.extend(constant for chain in chains for constant in chain.constants)
-    graph.input.extend(_infos(inputs))
-    graph.output.extend(_infos(outputs))
+    replace_field(graph.input, _infos(inputs))
+    replace_field(graph.output, _infos(outputs))
+    del graph.value_info[:], model.metadata_props[:]
     model.producer_name, model.doc_string, graph.doc_string = "vaeserve", "", ""
     return model, inputs, outputs
 
 
 def _infos(tensors: dict[str, Tensor]) -> list[onnx.ValueInfoProto]:
+    """Descriptions of tensors. A dynamic size is named after its tensor: those of images and latents differ."""
     return [
-        helper.make_tensor_value_info(name, KINDS[tensor.dtype], ["N", *_symbols(name, tensor.shape[1:])])
+        helper.make_tensor_value_info(
+            name,
+            ELEMENT_TYPES[tensor.dtype],
+            ["N", *(f"{name}_{axis}" if size is None else size for axis, size in enumerate(tensor.shape[1:]))],
+        )
         for name, tensor in tensors.items()
     ]
-
-
-def _symbols(tensor: str, shape: Shape) -> list[int | str]:
-    """Variable sizes by a name of the tensor's own: an image's and a map's differ."""
-    return [size if size is not None else f"{tensor}_{place}" for place, size in enumerate(shape)]
