@@ -1,22 +1,15 @@
 """The command line: `python -m training train|export|evaluate|figures`, in that order, and what goes beside."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.errors import VaeError
 from training.importing.command import import_
+from training.reducing.options import GraphName, Precision, ReduceOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-
-MENDABLE = {
-    "training.recipe": "RecipeError",
-    "training.data.dataset": "DataError",
-    "training.bundling.conversion": "ExportError",
-    "app.errors": "VaeError",
-}
-"""Module and class of each error that a person can mend."""
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name in training/recipes, or the path of its file.")]
 Target = Annotated[str, typer.Argument(help="A bundle's directory, such as models/mnist/1, or a recipe.")]
@@ -120,13 +113,13 @@ def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models 
 def reduce(
     target: Target,
     precision: Annotated[
-        str,
+        Precision,
         typer.Option(
             help="fp16-stored: half the size on disk. fp16: for CUDA, which takes such graphs in place of the others. "
             "int8: the same for CPUs, where that is faster."
         ),
     ],
-    only: Annotated[str | None, typer.Option(help="Reduce the encoder or the decoder alone.")] = None,
+    only: Annotated[GraphName | None, typer.Option(help="Reduce the encoder or the decoder alone.")] = None,
     bound_nats: Annotated[float, typer.Option(help="Largest change of -ELBO, in nats an image.")] = 0.1,
     bound_psnr: Annotated[float, typer.Option(help="Largest change of PSNR, in dB, without a likelihood.")] = 0.1,
     faster: Annotated[float, typer.Option(help="How many times as fast int8 must be, alone and in batches.")] = 1.2,
@@ -143,10 +136,9 @@ def reduce(
 ) -> None:
     """Write a bundle with smaller weights beside a bundle, if those do no harm."""
     from training.card import change_in_words, speed_in_words
-    from training.reducing.options import Options
     from training.reducing.reduce import reduce
 
-    options = Options.of(
+    options = ReduceOptions(
         precision=precision,
         only=only,
         bound_nats=bound_nats,
@@ -180,22 +172,15 @@ def _bundle(target: str, models: Path) -> Path:
     return models / recipe.name / str(recipe.version)
 
 
-def _mendable() -> tuple[type[Exception], ...]:
-    """The classes of MENDABLE. A module that nobody imported raised nothing; importing it now could cost seconds."""
-    return tuple(getattr(sys.modules[module], name) for module, name in MENDABLE.items() if module in sys.modules)
-
-
 def main() -> None:
-    """Run the command line; an error a person can mend is one sentence, not a traceback."""
+    """Run the command line. An error of the user's is one sentence on stderr, not a traceback."""
     try:
         app()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("app", "training"):
             raise
         raise SystemExit(f"error: {error.name} is absent: install the extras, pip install -e '.[cpu,train]'") from None
-    except Exception as error:
-        if not isinstance(error, _mendable()):
-            raise
+    except VaeError as error:
         raise SystemExit(f"error: {error}") from None
 
 

@@ -9,16 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from training.architectures import ArchitectureOptions
 from training.data import DataOptions, idx
 from training.data.dataset import Fraction
+from training.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class RecipeError(Exception):
-    """A recipe that cannot be used; the message names the file and the key."""
 
 
 class _Table(BaseModel):

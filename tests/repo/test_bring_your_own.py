@@ -35,7 +35,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, digits: Pixels) -> Path:
         )
         assert done.returncode == 0, (command, done.stderr)
         assert "Imported" in done.stdout or "training import" not in command
-        assert "warning: the images" not in done.stderr
+        assert "warning: the reconstructions" not in done.stderr
     return folder
 
 
@@ -80,7 +80,8 @@ def test_the_page_speaks_of_options_that_are_there() -> None:
 
 
 def test_refusals_are_worded_as_documented() -> None:
-    said = "".join(path.read_text() for path in (ROOT / "training" / "importing").glob("*.py"))
+    modules = [*(ROOT / "training" / "importing").rglob("*.py"), ROOT / "training" / "bundling" / "parity.py"]
+    said = "".join(path.read_text() for path in modules)
     section = PAGE.partition("\n## What is refused\n")[2]
     documented = re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE)
     assert len(documented) > 10

@@ -8,8 +8,9 @@ from torch import nn
 
 from tests.training.test_recipe import SHIPPED
 from training.architectures import ArchitectureOptions, article, build, mlp, residual
+from training.errors import RecipeError
 from training.fit.module import VaeModule
-from training.recipe import Recipe, RecipeError, load_recipe
+from training.recipe import Recipe, load_recipe
 
 OPTIONS = {
     "article": article.Options(name="article"),

@@ -25,7 +25,8 @@ from app.maths.likelihood import binarize
 from tests.conftest import ROOT, Pixels
 from tests.training.conftest import TINY, Workshop, copy_of
 from training import evaluate as module
-from training.data import DataError, idx, load_dataset
+from training.data import idx, load_dataset
+from training.errors import DataError
 from training.evaluate import Terms, evaluate, measure_terms, metric_table, pixels, prepare
 from training.offline import Graphs
 

@@ -14,8 +14,7 @@ from app.settings import Settings
 from tests.conftest import Pixels, base64_png, from_base64
 from tests.training.importing.foreign import LATENT, Linear, bring, save
 from tests.training.importing.test_torch import PATH, bring_class
-from training.importing.options import RANGES
-from training.importing.sources.torch_class import Recipe
+from training.importing.options import RANGES, TorchClass
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def is_served(models: Path, default: str) -> bool:
 
 @pytest.mark.parametrize("size", [8, None])
 def test_a_map_is_served(digits: Pixels, tmp_path: Path, size: int | None) -> None:
-    recipe = Recipe(f"{PATH}:Parts", encoder="down", decoder="up")
+    recipe = TorchClass(f"{PATH}:Parts", encoder="down", decoder="up")
     bring_class(recipe, tmp_path, range=RANGES[1], output="image", image=(1, size, size))
     if not is_served(tmp_path, default="mine"):
         pytest.skip("this server takes no maps yet")

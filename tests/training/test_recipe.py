@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import MODELS
 from tests.training.conftest import TINY, tiny_recipe, write_recipe
-from training.recipe import RECIPES, Recipe, RecipeError, load_recipe
+from training.errors import RecipeError
+from training.recipe import RECIPES, Recipe, load_recipe
 
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 FILES = sorted(RECIPES.rglob("*.toml"))

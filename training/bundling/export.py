@@ -21,7 +21,8 @@ from app.bundle.manifest import Array, GraphFile, Manifest
 from app.maths.gaussian import Floats
 from training.atomic import whole
 from training.bundling.aggregate import fit_mixture
-from training.bundling.conversion import BATCHES, ImageDecoder, ImageEncoder, compare, write_graph
+from training.bundling.conversion import ImageDecoder, ImageEncoder, check_parity, write_graph
+from training.bundling.parity import BATCH_SIZES
 from training.bundling.posteriors import write_posteriors
 from training.card import write_card
 from training.card.subjects import subject_of
@@ -42,7 +43,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
     Raises:
         RecipeError: there is no checkpoint, or it is another recipe's.
         DataError: the data set cannot be had.
-        ExportError: a graph disagrees with torch.
+        ParityError: a graph does not compute what torch computes.
     """
     checkpoint = load_checkpoint(recipe, runs, "best" if recipe.training.early_stopping_epochs else "last")
     dataset = load_dataset(recipe.data, data_dir)
@@ -64,7 +65,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         manifest = describe(directory, recipe, checkpoint, image_shape, outputs, classes)
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
-        compare(written, encoder, decoder, dataset.test.images[: max(BATCHES)])
+        check_parity(written, encoder, decoder, dataset.test.images[: max(BATCH_SIZES)])
         graphs = Graphs(written)
         arrays = write_arrays(directory, graphs, dataset.train, recipe.seed)
         arrays |= write_posteriors(directory, graphs, dataset.test)

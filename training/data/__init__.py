@@ -12,9 +12,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from app.errors import BundleError
 from training.bundling.record import read_recipe
 from training.data import emoji, folder, idx, npz
-from training.data.dataset import DataError, Dataset, Split
+from training.data.dataset import Dataset, Split
+from training.errors import DataError
 
-__all__ = ["DataError", "DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
+__all__ = ["DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
 
 DataOptions = Annotated[idx.Options | emoji.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
 

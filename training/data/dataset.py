@@ -31,10 +31,6 @@ RelativePath = Annotated[str, AfterValidator(_is_below)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class DataError(Exception):
-    """A data set that cannot be had or is not what it should be; the message names the file."""
-
-
 def is_within(digest: bytes, fraction: float) -> bool:
     """Whether a hash, its first 8 bytes taken as a number in [0, 1), is below `fraction`."""
     return int.from_bytes(digest[:8], "big") < fraction * 2**64

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from app.codecs.images import Reading, parse_color, read_images
 from training.data import dataset
-from training.data.dataset import LOCK, SIDE, DataError, Fraction, Split, is_within
+from training.data.dataset import LOCK, SIDE, Fraction, Split, is_within
+from training.errors import DataError
 
 FILES = 64
 """Pixels a side of the pictures in the packages."""

@@ -15,7 +15,8 @@ from app.bundle.manifest import Colour
 from app.codecs.images import READERS, Reading, parse_color, read_images
 from app.errors import InvalidInput
 from training.data import dataset
-from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split, is_within
+from training.data.dataset import BLACK, SIDE, Fraction, RelativePath, Split, is_within
+from training.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MAX_PIXELS = 2**28

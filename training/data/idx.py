@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from training.data import dataset
-from training.data.dataset import BLACK, LOCK, DataError, Split
+from training.data.dataset import BLACK, LOCK, Split
+from training.errors import DataError
 
 TIMEOUT_SECONDS = 30
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data import dataset
-from training.data.dataset import BLACK, SIDE, DataError, Fraction, RelativePath, Split
+from training.data.dataset import BLACK, SIDE, Fraction, RelativePath, Split
+from training.errors import DataError
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 

@@ -14,12 +14,13 @@ from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 from training.architectures import build
+from training.errors import RecipeError
 from training.fit.adam import FusedAdam
 from training.fit.augment import augment
 from training.fit.batches import Batch, Chunks
 from training.fit.likelihood import make_likelihood
 from training.fit.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
-from training.recipe import Elbo, Iwae, Recipe, RecipeError
+from training.recipe import Elbo, Iwae, Recipe
 
 VALIDATION_EPOCH = 2**31
 """Seeds the draws of validation, the same in every epoch, so that epochs compare."""

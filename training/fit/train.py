@@ -24,6 +24,7 @@ from rich import print as show
 
 from app.maths.likelihood import binarize
 from training.data import check_labels, load_dataset
+from training.errors import RecipeError
 from training.fit.batches import ImageData
 from training.fit.callbacks import EarlyStop, EpochCheckpoint, EpochLog, ProgressBar, Provenance, WeightEma
 from training.fit.linear import onednn_wins, use_onednn
@@ -32,7 +33,7 @@ from training.fit.module import VaeModule
 from training.fit.profiler import NoProfiler
 from training.fit.report import make_report
 from training.fit.warm_start import start_from
-from training.recipe import Recipe, RecipeError
+from training.recipe import Recipe
 
 LIGHTNING_SAYS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",

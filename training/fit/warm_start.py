@@ -8,9 +8,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from app.bundle.files import read_bundle
+from training.errors import RecipeError
 from training.fit.module import VaeModule
-from training.recipe import RecipeError
-from training.reducing.halves import HALF
+from training.reducing.half_precision import HALF
 
 
 def start_from(directory: Path, module: VaeModule) -> None:

@@ -1,77 +1,146 @@
-"""`python -m training import`: its options, and what it says."""
+"""The command `python -m training import`: its options and its report. It imports little, so that the help is quick."""
 
+import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-_CLASS, _GRAPHS, _BUNDLE = "A class of your own", "What the graphs do not say", "The bundle"
+from training.errors import ImportRefused
+from training.importing.options import (
+    Binarization,
+    BundleInfo,
+    ImportOptions,
+    Layout,
+    Output,
+    PosteriorKind,
+    Prior,
+    TorchClass,
+    parse_heads,
+    parse_image,
+    parse_range,
+)
+from training.importing.prompt import ask
+from training.versions import choose_version
 
-Sources = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="SOURCE...",
-        help="Two files, encoder and decoder: ONNX, TorchScript or torch.export programs. Or a directory: Optimum's, "
-        "diffusers', or one with both files. TorchScript and torch.export programs are code, and are run.",
-        show_default=False,
-    ),
-]
+BUNDLE, CLASS, GRAPHS = "The bundle", "A class of your own", "What the graphs do not say"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
-def option(panel: str, words: str, *names: str, **more: Any) -> Any:
-    """An option of a group."""
-    return typer.Option(*names, help=words, rich_help_panel=panel, show_default=False, **more)
+def option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    """An option in a panel of the help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
 def import_(
-    source: Sources = None,
-    name: Annotated[str, option(_BUNDLE, "What requests call the model.")] = ...,  # type: ignore[assignment]
-    version: Annotated[int | None, option(_BUNDLE, "Without: the next that is free.", min=1)] = None,
-    description: Annotated[str | None, option(_BUNDLE, "One sentence about the model.")] = None,
-    license: Annotated[str, option(_BUNDLE, "Of the weights, an SPDX identifier.", "--license")] = "LicenseRef-unknown",
-    dataset: Annotated[str, option(_BUNDLE, "Name of what it was trained on.")] = "unknown",
-    binarization: Annotated[
-        str, option(_BUNDLE, "How its grey pixels became binary: dynamic, static or none.")
-    ] = "none",
-    models: Annotated[Path, option(_BUNDLE, "Bundles lie here.")] = Path("models"),
-    replace: Annotated[bool, option(_BUNDLE, "Replace the version if it is there.", "--replace")] = False,
-    images: Annotated[
-        Path | None, option(_BUNDLE, "Images to try it with: a folder of pictures, an npz or an IDX file.")
+    source: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Two files, encoder and decoder: ONNX, TorchScript or torch.export programs. Or a directory: "
+            "Optimum's, diffusers', or one with both files. TorchScript and torch.export programs are code, and are "
+            "run.",
+            show_default=False,
+        ),
     ] = None,
-    force: Annotated[bool, option(_BUNDLE, "Write it though its images come back badly.", "--force")] = False,
+    *,
+    name: Annotated[str, option(BUNDLE, "The model's name in requests.")],
+    version: Annotated[int | None, option(BUNDLE, "Default: the next free version.", min=1)] = None,
+    description: Annotated[str | None, option(BUNDLE, "One sentence about the model.")] = None,
+    license: Annotated[str, option(BUNDLE, "License of the weights, an SPDX identifier.")] = "LicenseRef-unknown",
+    dataset: Annotated[str, option(BUNDLE, "Name of the data set that the model was trained on.")] = "unknown",
+    binarization: Annotated[
+        Binarization, option(BUNDLE, "How the gray pixels became binary in the training.")
+    ] = "none",
+    models: Annotated[Path, option(BUNDLE, "Directory of the bundles.")] = Path("models"),
+    replace: Annotated[bool, option(BUNDLE, "Replace the version if it exists.", "--replace")] = False,
+    images: Annotated[
+        Path | None, option(BUNDLE, "Images to try the model with: a folder of images, an npz or an IDX file.")
+    ] = None,
+    force: Annotated[bool, option(BUNDLE, "Write the bundle even if its reconstructions are bad.", "--force")] = False,
     class_: Annotated[
         str | None,
-        option(_CLASS, "package.module:Class, or what else makes a torch module. Its code is run.", "--class"),
+        option(CLASS, "package.module:Class, or any callable that returns a torch module. Its code is run.", "--class"),
     ] = None,
     arguments: Annotated[
-        list[str] | None, option(_CLASS, "name=value for the class, the value as JSON; may be repeated.", "--arg")
+        list[str] | None, option(CLASS, "name=value for the class, the value as JSON; may be repeated.", "--arg")
     ] = None,
-    weights: Annotated[Path | None, option(_CLASS, "Its state dict: safetensors, or torch's format.")] = None,
-    encoder: Annotated[str | None, option(_CLASS, "Method or part that encodes. Without: encode or encoder.")] = None,
-    decoder: Annotated[str | None, option(_CLASS, "Method or part that decodes. Without: decode or decoder.")] = None,
-    image: Annotated[str | None, option(_GRAPHS, "Channels, height and width: 1x28x28, 3xanyxany.")] = None,
-    layout: Annotated[str | None, option(_GRAPHS, "nchw, nhwc, nhw, flat or flat-nhwc.")] = None,
-    bgr: Annotated[bool | None, option(_GRAPHS, "The channels' order.", "--bgr/--no-bgr")] = None,
-    range_: Annotated[
-        str | None, option(_GRAPHS, "Values of black and white: 0,1 or -1,1 or 0,255.", "--range")
+    weights: Annotated[Path | None, option(CLASS, "The state dict: safetensors, or torch's format.")] = None,
+    encoder: Annotated[
+        str | None, option(CLASS, "Method or submodule that encodes. Default: encode or encoder.")
+    ] = None,
+    decoder: Annotated[
+        str | None, option(CLASS, "Method or submodule that decodes. Default: decode or decoder.")
+    ] = None,
+    image: Annotated[
+        Any, option(GRAPHS, "Channels, height and width: 1x28x28, 3xanyxany.", parser=parse_image, metavar="<CxHxW>")
+    ] = None,
+    layout: Annotated[Layout | None, option(GRAPHS, "Order of the axes of an image.")] = None,
+    bgr: Annotated[bool | None, option(GRAPHS, "Order of the channels.", "--bgr/--no-bgr")] = None,
+    range: Annotated[
+        Any,
+        option(GRAPHS, "Values of black and white: 0,1 or -1,1 or 0,255.", parser=parse_range, metavar="<low,high>"),
     ] = None,
     output: Annotated[
-        str | None, option(_GRAPHS, "What the decoder gives: image, or logits or probabilities of a Bernoulli.")
+        Output | None, option(GRAPHS, "What the decoder returns; logits and probabilities are a Bernoulli's.")
     ] = None,
-    output_range: Annotated[str | None, option(_GRAPHS, "Of the decoder's images. Without: that of --range.")] = None,
-    picture: Annotated[str | None, option(_GRAPHS, "Name of the decoder's output that is the picture.")] = None,
+    output_range: Annotated[
+        Any,
+        option(GRAPHS, "Range of the decoder's images. Default: --range.", parser=parse_range, metavar="<low,high>"),
+    ] = None,
+    picture: Annotated[str | None, option(GRAPHS, "Name of the decoder's output that is the image.")] = None,
     heads: Annotated[
-        str | None, option(_GRAPHS, "Names of the encoder's outputs: mean,spread, or the one that is both or the mean.")
+        Any,
+        option(
+            GRAPHS,
+            "Names of the encoder's outputs: mean,spread, or one output that is both or the mean alone.",
+            parser=parse_heads,
+            metavar="<mean,spread>",
+        ),
     ] = None,
     posterior: Annotated[
-        str | None, option(_GRAPHS, "What the spread is: log-variance, log-std, variance, std; none without one.")
+        PosteriorKind | None, option(GRAPHS, "What the encoder returns as the spread; none without a posterior.")
     ] = None,
-    prior: Annotated[str | None, option(_GRAPHS, "What latents were made to follow: standard-normal or none.")] = None,
-    scaling_factor: Annotated[float | None, option(_GRAPHS, "Of latents on the wire: (z - shift) * scaling.")] = None,
-    shift_factor: Annotated[float | None, option(_GRAPHS, "See --scaling-factor.")] = None,
+    prior: Annotated[Prior | None, option(GRAPHS, "Distribution that the latents were trained to follow.")] = None,
+    scaling_factor: Annotated[
+        float | None, option(GRAPHS, "Of latents in other protocols: (z - shift) * scaling.")
+    ] = None,
+    shift_factor: Annotated[float | None, option(GRAPHS, "See --scaling-factor.")] = None,
 ) -> None:
     """Make a bundle of a VAE or autoencoder that was trained elsewhere, and prove that it computes the same."""
-    parameters = dict(locals())
-    from training.importing.passed import Passed, run
+    if not NAME.fullmatch(name):
+        raise ImportRefused("--name consists of a-z, 0-9, `.`, `_` and `-`, and begins with a letter or digit")
+    if class_ is None and (weights is not None or arguments):
+        raise ImportRefused("--weights and --arg go with --class")
+    if class_ is not None and source:
+        raise ImportRefused("--class goes without a SOURCE: its weights are passed with --weights")
+    version = choose_version(models / name, version, replace=replace)
+    description, directory = description or f"{name}, imported.", models / name / str(version)
+    info = BundleInfo(directory, name, version, description, license, dataset, binarization)
+    options = ImportOptions(
+        image=image,
+        layout=layout,
+        bgr=bgr,
+        range=range,
+        picture=picture,
+        output=output,
+        output_range=output_range,
+        posterior=posterior,
+        heads=heads,
+        prior=prior,
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+    )
+    torch_class = None if class_ is None else TorchClass(class_, arguments or (), weights, encoder, decoder)
+    from training.importing.pipeline import import_model
+    from training.importing.report import figures, warnings
+    from training.importing.sources.formats import read_source
 
-    run(Passed(**parameters))
+    read = read_source(torch_class or source or [], options, ask)
+    result = import_model(read, options, info, images=images, ask=ask, force=force)
+    for figure, value in figures(result.round_trip):
+        print(f"{figure:<44} {value}")
+    for warning in warnings(result.round_trip, result.answers):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"Imported: {result.directory}. Next: see its README.md, then VAE_MODELS_DIR={models} python -m app")

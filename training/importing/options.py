@@ -1,22 +1,24 @@
-"""What a graph does not say: the options of an import, as they were passed, and as they are settled."""
+"""What the graphs of a foreign model do not state: as options that may be open, and as answers that are complete."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]
-Posterior = Literal["log-variance", "log-std", "variance", "std", "none"]
+PosteriorKind = Literal["log-variance", "log-std", "variance", "std", "none"]
 Output = Literal["image", "logits", "probabilities"]
 Prior = Literal["standard-normal", "none"]
 Binarization = Literal["dynamic", "static", "none"]
-
-ANY = "any"
+ImageShape = tuple[int, int | None, int | None]
+"""Channels, height and width. Height and width are None if the model takes images of any size."""
 
 
 @dataclass(frozen=True)
-class Range:
-    """The values that black and white have for the foreign net."""
+class PixelRange:
+    """The values of black and white in the foreign model."""
 
     low: float
     high: float
@@ -25,28 +27,55 @@ class Range:
         return f"{self.low:g},{self.high:g}"
 
 
-RANGES = (Range(0, 1), Range(-1, 1), Range(0, 255))
-"""The usual ones."""
+RANGES = (PixelRange(0, 1), PixelRange(-1, 1), PixelRange(0, 255))
+"""The usual ranges."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Each is None where it was not passed; the names are those of the command's options."""
+class BundleInfo:
+    """Place and name of the new bundle, and facts about the model that only a person knows."""
 
-    image: tuple[int, int | None, int | None] | None = None
-    """Channels, height and width; None of the two where any size will do."""
+    directory: Path
+    name: str
+    version: int
+    description: str
+    license: str
+    dataset: str
+    binarization: Binarization
+
+
+@dataclass(frozen=True)
+class TorchClass:
+    """A torch model given as a class and a file of weights."""
+
+    path: str
+    """`package.module:Class`, or any callable there that returns a module."""
+    arguments: Sequence[str] = ()
+    """`name=value` each. The value is JSON, or a string if it is no JSON."""
+    weights: Path | None = None
+    encoder: str | None = None
+    """Method or submodule that encodes; `encode` or `encoder` if None."""
+    decoder: str | None = None
+    """Method or submodule that decodes; `decode` or `decoder` if None."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of an import, named like the options of the command. None is open."""
+
+    image: ImageShape | None = None
     layout: Layout | None = None
     bgr: bool | None = None
-    range: Range | None = None
+    range: PixelRange | None = None
     picture: str | None = None
-    """Name of the decoder's output that is the picture."""
+    """Name of the decoder's output that is the image."""
     output: Output | None = None
-    output_range: Range | None = None
-    posterior: Posterior | None = None
+    output_range: PixelRange | None = None
+    posterior: PosteriorKind | None = None
     heads: tuple[str, ...] | None = None
-    """Names of the encoder's outputs: the mean and the spread, or the one that is both or the mean alone."""
+    """Names of the encoder's outputs: mean and spread, or one output that is both or the mean alone."""
     clip: tuple[float, float] | None = None
-    """Bounds that the source itself clips its log-variance to."""
+    """Bounds that the source itself clips its log-variance to. Files of diffusers imply it; no option sets it."""
     prior: Prior | None = None
     scaling_factor: float | None = None
     shift_factor: float | None = None
@@ -54,24 +83,24 @@ class Options:
 
 @dataclass(frozen=True)
 class Answers:
-    """All of it, settled."""
+    """Everything about a foreign model that its graphs do not state, complete."""
 
     channels: int
     height: int | None
     width: int | None
     layout: Layout
     bgr: bool
-    range: Range
-    picture: int
-    """Which output of the decoder is the picture."""
+    range: PixelRange
+    image_output: int
+    """Index of the decoder's output that is the image."""
     output: Output
-    output_range: Range
-    """Of an `image`; logits and probabilities have none."""
-    posterior: Posterior
+    output_range: PixelRange
+    """Range of an `image`; meaningless for logits and probabilities."""
+    posterior: PosteriorKind
     mean: int
-    """Which output of the encoder is the mean."""
+    """Index of the encoder's output that is the mean."""
     spread: int | None
-    """Which is the posterior's spread; the same as `mean` where one tensor holds both, None where there is none."""
+    """Index of the output that is the spread: equal to `mean` if one tensor holds both, None without a posterior."""
     clip: tuple[float, float] | None
     prior: Prior
     scaling_factor: float
@@ -79,12 +108,12 @@ class Answers:
 
     @property
     def is_split(self) -> bool:
-        """Whether one tensor of moments holds mean and spread, one after the other along its channels."""
+        """Whether one tensor holds the mean and then the spread along its channels."""
         return self.spread == self.mean
 
 
-def read_range(text: str) -> Range:
-    """`-1,1` as a range.
+def parse_range(text: str) -> PixelRange:
+    """Parse `-1,1`.
 
     Raises:
         ImportRefused: not two numbers of which the second is larger.
@@ -95,17 +124,16 @@ def read_range(text: str) -> Range:
         raise ImportRefused("a range is written as two numbers: 0,1 or -1,1 or 0,255") from None
     if not -1e6 < low < high < 1e6:
         raise ImportRefused("a range goes from black to a larger white, such as 0,1 or -1,1 or 0,255")
-    return Range(low, high)
+    return PixelRange(low, high)
 
 
-def read_image(text: str) -> tuple[int, int | None, int | None]:
-    """`3x64x64` or `3xanyxany` as channels, height and width.
+def parse_image(text: str) -> ImageShape:
+    """Parse `3x64x64` or `3xanyxany`.
 
     Raises:
-        ImportRefused: not of that form.
+        ImportRefused: not of that form, or neither 1 nor 3 channels.
     """
-    parts = text.lower().split("x")
-    sizes = [None if part == ANY else int(part) if part.isdecimal() else 0 for part in parts]
+    sizes = [None if part == "any" else int(part) if part.isdecimal() else 0 for part in text.lower().split("x")]
     is_valid = len(sizes) == 3 and sizes[0] in (1, 3) and 0 not in sizes and (sizes[1] is None) == (sizes[2] is None)
     if not is_valid:
         raise ImportRefused("an image is written as channels x height x width, such as 1x28x28, 3x64x64 or 3xanyxany")
@@ -114,6 +142,13 @@ def read_image(text: str) -> tuple[int, int | None, int | None]:
     return channels, height, width
 
 
-def choices(kind: object) -> list[str]:
-    """The values of one of the literals above."""
-    return list(get_args(kind))
+def parse_heads(text: str) -> tuple[str, ...]:
+    """Parse `mean,spread` or `mean`.
+
+    Raises:
+        ImportRefused: more than two names.
+    """
+    names = tuple(text.split(","))
+    if len(names) > 2:
+        raise ImportRefused("--heads names one output or two: mean,spread")
+    return names

@@ -1,4 +1,4 @@
-"""A foreign model as it was read: two ONNX graphs, how its own framework runs them, and what is known about it."""
+"""A foreign model after reading: two ONNX graphs, a way to run each in its own framework, and the known options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,11 +9,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from training.importing.options import ImportOptions
+
 Arrays = list[NDArray[Any]]
-Run = Callable[[NDArray[Any]], Arrays]
+RunGraph = Callable[[NDArray[Any]], Arrays]
+"""Runs a graph on a batch `[N, ...]`, N any number, and returns one array for each of its outputs."""
 Shape = tuple[int | None, ...]
 
-TYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[int, np.dtype[Any]] = {
     onnx.TensorProto.FLOAT: np.dtype(np.float32),
     onnx.TensorProto.FLOAT16: np.dtype(np.float16),
     onnx.TensorProto.DOUBLE: np.dtype(np.float64),
@@ -23,25 +26,25 @@ TYPES: dict[int, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True)
-class Half:
-    """The encoder or the decoder."""
+class SourceGraph:
+    """The encoder or the decoder of a foreign model."""
 
     name: str
-    """What messages call it: its file, or `the encoder`."""
+    """Its name in messages: its file, or `the encoder`."""
     model: onnx.ModelProto
-    """Has one input, whose batch is free."""
-    run: Run
-    """What the source itself makes of a batch: one array an output of `model`, in their order."""
+    """A model with one input, whose batch size is dynamic."""
+    run: RunGraph
+    """Runs the graph in its own framework. The arrays are in the order of the outputs of `model`."""
 
     @property
     def input(self) -> Shape:
-        """Shape of the one input; None where it is variable."""
+        """Shape of the input."""
         return shape_of(self.model.graph.input[0])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the input's elements."""
-        return TYPES[self.model.graph.input[0].type.tensor_type.elem_type]
+        """Element type of the input."""
+        return DTYPES[self.model.graph.input[0].type.tensor_type.elem_type]
 
     @property
     def outputs(self) -> list[str]:
@@ -51,22 +54,27 @@ class Half:
 
 @dataclass(frozen=True)
 class Source:
-    """Both halves, and what the source's own files say about them: names of options and their values."""
+    """Both graphs of a foreign model."""
 
-    encoder: Half
-    decoder: Half
+    encoder: SourceGraph
+    decoder: SourceGraph
     kind: str
-    """What the card says that it was."""
-    known: dict[str, Any] = field(default_factory=dict)
-    """Values of `Options` that need no asking; an option that is passed goes before."""
+    """What the source is, in the words of the card."""
+    known: ImportOptions = field(default_factory=ImportOptions)
+    """Options that the source's own files answer. Options that are passed take precedence."""
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
-    """Shape of a tensor; None where a size is variable."""
+    """Shape of a tensor; None for a dynamic size."""
     sizes = value.type.tensor_type.shape.dim
     return tuple(size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None for size in sizes)
 
 
+def shape_text(shape: Shape) -> str:
+    """`[N, 3, ?, ?]`: a shape in a message; the first size is the batch size."""
+    return f"[{', '.join(['N', *('?' if size is None else str(size) for size in shape[1:])])}]"
+
+
 def file_name(path: Path) -> str:
-    """What messages call a file: its name, with its folder where that tells more."""
+    """Name of a file in messages: with its folder if it is called `model`, which says little."""
     return f"{path.parent.name}/{path.name}" if path.name.startswith("model.") else path.name

@@ -1,92 +1,61 @@
-"""A settled, proven import as a bundle: it appears under its name whole, or not at all."""
+"""Write the bundle of a foreign model. It appears under its name whole, or not at all."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from app import bundle
-from app.bundle.manifest import GraphFile, Manifest, Tensor
-from app.errors import BundleError
+from app.bundle.manifest import Graph, Manifest
 from app.inference.session import Session
 from training.atomic import whole
+from training.errors import ImportRefused
 from training.importing.card import write_card
-from training.importing.checks.parity import BATCHES, check_parity
-from training.importing.checks.probe import Latents
+from training.importing.checks.latents import LatentInfo
+from training.importing.checks.parity import check_parity
 from training.importing.checks.reference import Reference
-from training.importing.checks.roundtrip import RoundTrip
-from training.importing.onnx_edits.wrap import find_logits, wrap_decoder, wrap_encoder
-from training.importing.options import Answers, Binarization
-from training.importing.refusal import ImportRefused
-from training.importing.report import refusal
+from training.importing.checks.round_trip import RoundTrip
+from training.importing.onnx_edits.wrapper import WrappedGraph, wrap_decoder, wrap_encoder
+from training.importing.options import Answers, BundleInfo
 from training.offline import Graphs
 
-Wrapped = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
 
-
-@dataclass(frozen=True)
-class Label:
-    """What a bundle is called, and what people say about it."""
-
-    name: str
-    version: int
-    description: str
-    license: str
-    dataset: str
-    binarization: Binarization
-    origin: str | None = None
-    """Where the weights come from, in words."""
-
-
-def write_bundle(
-    target: Path, label: Label, reference: Reference, latents: Latents, trip: RoundTrip, *, force: bool
-) -> None:
-    """Write the bundle to `target`, replacing what is there.
+def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, trip: RoundTrip, *, force: bool) -> None:
+    """Write the bundle to `info.directory`, and replace what is there.
 
     Raises:
-        ImportRefused: the graphs do not compute what the source does, or another answer is much better.
+        BundleError: ONNX Runtime cannot load a graph.
+        ImportRefused: other answers give much better reconstructions, and `force` is false.
+        ParityError: the bundle's graphs do not compute what the source computes.
     """
     source, answers = reference.source, reference.answers
-    with whole(target) as directory:
-        logits = find_logits(source.decoder, answers)
-        encoder = _write(directory / "encoder.onnx", wrap_encoder(source.encoder, answers, latents.shape))
-        decoder = _write(directory / "decoder.onnx", wrap_decoder(source.decoder, answers, latents.shape, logits))
-        manifest = _describe(label, answers, latents, {"encoder": encoder, "decoder": decoder}, _metrics(trip, latents))
-        bundle.write_manifest(directory, manifest)
+    with whole(info.directory) as directory:
+        graphs = {
+            "encoder": _write_graph(directory / "encoder.onnx", wrap_encoder(source.encoder, answers, latents.shape)),
+            "decoder": _write_graph(directory / "decoder.onnx", wrap_decoder(source.decoder, answers, latents.shape)),
+        }
+        bundle.write_manifest(directory, _describe(info, answers, latents, graphs, _metrics(trip, latents)))
         read = bundle.read_bundle(directory)
-        sizes = check_parity(
-            _load(read.encoder, "encoder.onnx"),
-            _load(read.decoder, "decoder.onnx"),
-            reference,
-            trip.samples.images,
-            latents.rows(2, max(BATCHES)),
-        )
-        reason = refusal(trip)
-        if reason is not None and not force:
-            raise ImportRefused(reason)
+        sessions = Session(read.encoder, name="encoder.onnx"), Session(read.decoder, name="decoder.onnx")
+        sizes = check_parity(*sessions, reference, trip.samples.images, latents)
+        if trip.better_options is not None and trip.samples.are_real and not force:
+            raise ImportRefused(
+                f"the reconstructions have an error of {trip.error:.5f}, and with {trip.better_options} it would be "
+                f"{trip.alternatives[trip.better_options]:.5f}: pass that, or --force to write the bundle as it is"
+            )
         if latents.stride is None and trip.samples.are_real:
             _add_arrays(directory, read, trip)
-        write_card(directory, source.kind, answers, trip, sizes, label.origin)
+        write_card(directory, source.kind, answers, trip, sizes)
         bundle.read_bundle(directory)
 
 
-def _write(path: Path, wrapped: Wrapped) -> GraphFile:
+def _write_graph(path: Path, wrapped: WrappedGraph) -> Graph:
     model, inputs, outputs = wrapped
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return GraphFile.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
-
-
-def _load(graph: bytes, name: str) -> Session:
-    try:
-        return Session(graph, name=name)
-    except BundleError as error:
-        raise ImportRefused(str(error)) from error
+    return Graph.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
 
 
 def _add_arrays(directory: Path, read: bundle.Bundle, trip: RoundTrip) -> None:
-    """The arrays that the server makes its map of the latent space of: of vectors, and real images."""
+    """Add the arrays from which the server draws its map of the latent space. Only vector latents have them."""
     from training.bundling.posteriors import write_posteriors
     from training.data import Split
 
@@ -94,8 +63,8 @@ def _add_arrays(directory: Path, read: bundle.Bundle, trip: RoundTrip) -> None:
     bundle.write_manifest(directory, read.manifest.model_copy(update={"arrays": arrays}))
 
 
-def _metrics(trip: RoundTrip, latents: Latents) -> dict[str, Any]:
-    """What was measured on real images; nothing on made ones."""
+def _metrics(trip: RoundTrip, latents: LatentInfo) -> dict[str, Any]:
+    """Metrics of the manifest: empty for synthetic images."""
     if not trip.samples.are_real:
         return {}
     metrics: dict[str, Any] = {
@@ -112,15 +81,14 @@ def _metrics(trip: RoundTrip, latents: Latents) -> dict[str, Any]:
 
 
 def _describe(
-    label: Label, answers: Answers, latents: Latents, graphs: dict[str, GraphFile], metrics: dict[str, Any]
+    info: BundleInfo, answers: Answers, latents: LatentInfo, graphs: dict[str, Graph], metrics: dict[str, Any]
 ) -> Manifest:
-    has_logits = "logits" in graphs["decoder"].outputs
     return Manifest.model_validate(
         {
-            "name": label.name,
-            "version": label.version,
-            "description": label.description,
-            "license": label.license,
+            "name": info.name,
+            "version": info.version,
+            "description": info.description,
+            "license": info.license,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "image": {
                 "channels": answers.channels,
@@ -135,12 +103,12 @@ def _describe(
                 "scaling_factor": answers.scaling_factor,
                 "shift_factor": answers.shift_factor,
             },
-            # Without parameters nothing is scored: it is what a squared error is the likelihood of.
-            "likelihood": "bernoulli" if has_logits else "gaussian",
+            # Without logits nothing is scored; a squared error is the likelihood of a Gaussian.
+            "likelihood": "bernoulli" if "logits" in graphs["decoder"].outputs else "gaussian",
             "graphs": graphs,
             "training": {
-                "dataset": label.dataset,
-                "binarization": label.binarization,
+                "dataset": info.dataset,
+                "binarization": info.binarization,
                 "recipe": "none",
                 "epochs": 0,
                 "seed": 0,

@@ -1,1 +1,1 @@
-"""Bundles whose graphs have smaller weights: made of a bundle's own, measured beside them, and refused if they harm."""
+"""Bundles with smaller weights, made from other bundles. They are refused if they change results too much."""

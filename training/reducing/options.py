@@ -1,52 +1,45 @@
-"""What may be chosen of a reduction."""
+"""The options of a reduction."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from app.bundle.manifest import Provider
-from training.reducing.refusal import ReductionRefused
+from training.errors import ReductionRefused
 
 Precision = Literal["fp16-stored", "fp16", "int8"]
-Half = Literal["encoder", "decoder"]
+GraphName = Literal["encoder", "decoder"]
 
-PROVIDERS: dict[Precision, Provider] = {"fp16-stored": "any", "fp16": "cuda", "int8": "cpu"}
-"""What each is for."""
+PROVIDERS: dict[Precision, Literal["any", "cuda", "cpu"]] = {"fp16-stored": "any", "fp16": "cuda", "int8": "cpu"}
+"""The execution provider that each precision is for."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What may be chosen."""
+class ReduceOptions:
+    """Options of a reduction, named like the options of the command.
+
+    Raises:
+        ReductionRefused: `only` is set for fp16-stored, whose graphs replace both others.
+    """
 
     precision: Precision
-    only: Half | None = None
-    """The graph to reduce; both, if None."""
+    only: GraphName | None = None
+    """The graph to reduce; both if None."""
     bound_nats: float = 0.1
+    """Maximum change of -ELBO, in nats per image."""
     bound_psnr: float = 0.1
+    """Maximum change of PSNR, in dB, of models without a likelihood."""
     faster: float = 1.2
-    """How many times as fast int8 must be, alone and together. On a busy machine the same graphs came out 1.1 times as
-    fast as themselves."""
+    """Minimum speed-up of int8, for one row and for many. On a busy machine, two runs of one graph differed by 1.1."""
     images: Path | None = None
-    """A folder of pictures, an npz or an IDX file; the bundle's data set, if None."""
+    """A folder of images, an npz or an IDX file; the bundle's data set if None."""
     count: int = 2000
-    """Held-out images, at most."""
+    """Maximum number of held-out images."""
     seed: int = 0
     version: int | None = None
-    """The next that is free, if None."""
+    """Version of the new bundle; the next free one if None."""
     replace: bool = False
-    """Whether the version may be there."""
+    """Whether to replace the version if it exists."""
 
-    @classmethod
-    def of(cls, precision: str, only: str | None, **others: Any) -> "Options":
-        """As they were typed.
-
-        Raises:
-            ReductionRefused: a precision or a graph that there is not.
-        """
-        if precision not in PROVIDERS:
-            raise ReductionRefused(f"--precision is one of {', '.join(PROVIDERS)}")
-        if only not in (None, *get_args(Half)):
-            raise ReductionRefused(f"--only is one of {', '.join(get_args(Half))}")
-        if only is not None and precision == "fp16-stored":
+    def __post_init__(self) -> None:
+        if self.only is not None and self.precision == "fp16-stored":
             raise ReductionRefused("--only goes with fp16 and int8, whose graphs lie beside the others")
-        return cls(precision=precision, only=only, **others)  # type: ignore[arg-type]

@@ -1,70 +1,70 @@
-"""Images that a reduction is measured on, and others that it is calibrated with."""
+"""The images that a reduction is measured on, and the images that int8 is calibrated with."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.bundle.manifest import Manifest
 from app.maths.likelihood import Pixels
 from training.data import load_dataset, read_options
+from training.errors import ReductionRefused
 from training.evaluate import prepare
-from training.importing.checks.probe import SIDES
-from training.importing.checks.samples import read_pictures
-from training.reducing.refusal import ReductionRefused
+from training.importing.checks.latents import SIDES
+from training.importing.checks.samples import read_sample_file
 
-MOST_VALUES = 2**26
+MAX_VALUES = 2**26
 """Pixels times channels of all images together."""
-CALIBRATING = 512
-"""Images that ranges are learnt from."""
+MAX_CALIBRATION_IMAGES = 512
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Images uint8 `[N, C, H, W]` as the encoder gets them, and where the held-out ones are from."""
+class ReductionImages:
+    """Images uint8 `[N, C, H, W]`, prepared as the encoder takes them."""
 
     held_out: Pixels
-    calibrating: Pixels
+    calibration: Pixels
     split: str
+    """Origin of the held-out images: a split of the data set, or the name of a folder or file."""
 
 
-def read_samples(
+def read_images(
     directory: Path, manifest: Manifest, *, data_dir: Path, images: Path | None, count: int, seed: int
-) -> Samples:
-    """Of the data set that a bundle was trained on; or of `images`, a folder of pictures, an npz or an IDX file, every
-    other one of which is held out.
+) -> ReductionImages:
+    """Read the data set that a bundle was trained on; or `images`, of which every second one is held out.
 
     Raises:
-        DataError: the data set cannot be had.
-        ImportRefused: `images` cannot.
-        ReductionRefused: it is not known what the bundle was trained on.
+        DataError: the data set cannot be read.
+        ImportRefused: `images` cannot be read.
+        ReductionRefused: the bundle does not name its data set, or `images` holds a single image.
     """
     if images is None:
         if not (directory / "recipe.toml").exists():
             raise ReductionRefused(f"{directory} has no recipe.toml that names its data set: pass --images")
         dataset = load_dataset(read_options(directory), data_dir)
-        held_out, calibrating, split = dataset.test.images, dataset.train.images, "test"
+        held_out, calibration, split = dataset.test.images, dataset.train.images, "test"
     else:
-        pictures = read_pictures(images, _shape(manifest), 2 * _most(count, int(np.prod(_shape(manifest)))))
-        held_out, calibrating, split = pictures[::2], pictures[1::2], images.name
-    held_out = held_out[: _most(count, held_out[0].size)]
-    calibrating = calibrating[: _most(CALIBRATING, held_out[0].size)]
-    if not len(calibrating):
+        shape = _image_shape(manifest)
+        pixels = read_sample_file(images, shape, 2 * _limit(count, int(np.prod(shape))))
+        held_out, calibration, split = pixels[::2], pixels[1::2], images.name
+    held_out = held_out[: _limit(count, held_out[0].size)]
+    calibration = calibration[: _limit(MAX_CALIBRATION_IMAGES, held_out[0].size)]
+    if not len(calibration):
         raise ReductionRefused(f"{images} holds one image: two at least are needed")
-    return Samples(_prepared(held_out, manifest, seed), _prepared(calibrating, manifest, seed + 1), split)
+    return ReductionImages(
+        prepare(np.ascontiguousarray(held_out), manifest, seed),
+        prepare(np.ascontiguousarray(calibration), manifest, seed + 1),
+        split,
+    )
 
 
-def _prepared(images: NDArray[np.uint8], manifest: Manifest, seed: int) -> Pixels:
-    return prepare(np.ascontiguousarray(images), manifest, seed)
+def _limit(count: int, values: int) -> int:
+    """Number of images of so many values that fit in memory, at most `count`."""
+    return max(1, min(count, MAX_VALUES // values))
 
 
-def _most(count: int, values: int) -> int:
-    return max(1, min(count, MOST_VALUES // values))
-
-
-def _shape(manifest: Manifest) -> tuple[int, int, int]:
-    """Channels, height and width; a size like those that an import is tried with, where any will do."""
+def _image_shape(manifest: Manifest) -> tuple[int, int, int]:
+    """Channels, height and width. A model of any size gets images of about the size that an import is tried with."""
     image, stride = manifest.image, manifest.latent.stride or 1
     side = max(1, SIDES[0] // stride) * stride
     return image.channels, image.height or side, image.width or side

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from app.inference.session import Session
 from tests.conftest import MODELS, ROOT, Pixels, png
 from tests.training.conftest import MORE, TINY, Workshop, copy_of, tiny_recipe
 from training.bundling import conversion
-from training.bundling.conversion import ExportError
 from training.bundling.export import describe, export, label_means, to_toml
+from training.bundling.parity import Tolerance, check_graph
 from training.bundling.record import read_log
-from training.data import DataError, Split, load_dataset
+from training.data import Split, load_dataset
+from training.errors import DataError, ParityError, RecipeError
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder, train
 from training.offline import Graphs
-from training.recipe import Recipe, RecipeError, load_recipe
+from training.recipe import Recipe, load_recipe
 
 FILES = [
     "README.md",
@@ -468,8 +470,9 @@ def test_a_graph_that_disagrees_leaves_the_old_bundle_and_nothing_else(
 ) -> None:
     workshop = copy_of(exported, tmp_path)
     before = content(workshop.models)
-    monkeypatch.setattr(conversion, "TOLERANCE", -1.0)  # even equal numbers differ by more than that
-    with pytest.raises(ExportError, match="`mean` in a batch of 1 differs"):
+    strict = partial(check_graph, tolerance=Tolerance(-1.0, -1))  # even equal numbers differ by more than that
+    monkeypatch.setattr(conversion, "check_graph", strict)
+    with pytest.raises(ParityError, match="`mean` in a batch of 1 differs"):
         export(workshop.recipes["tiny-ae"], runs=workshop.runs, models=workshop.models, data_dir=workshop.data_dir)
     assert content(workshop.models) == before
     assert [path.name for path in (workshop.models / "tiny-ae").iterdir()] == ["1"]

@@ -7,8 +7,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from training.data import READERS, DataError, DataOptions, Split, folder, idx, load_dataset, npz, read_options
-from training.recipe import RecipeError, load_recipe
+from training.data import READERS, DataOptions, Split, folder, idx, load_dataset, npz, read_options
+from training.errors import DataError, RecipeError
+from training.recipe import load_recipe
 
 RECIPE = """
 name = "pictures"

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import DataError, Split
+from training.data import Split
 from training.data.emoji import CATEGORIES, PACKAGES, Options, Package, fetch, read
+from training.errors import DataError
 
 KINDS = [(f"1F{number:03X}", CATEGORIES[number % len(CATEGORIES)]) for number in range(60)]
 TONES = ("1F3FB", "1F3FF")

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Pixels, png
-from training.data import DataError, Dataset, Split, check_labels, load_dataset
+from training.data import Dataset, Split, check_labels, load_dataset
 from training.data.folder import REPORTED, Options, find_classes, is_test, list_pictures, read
+from training.errors import DataError
 
 RAMP = (np.arange(8 * 8) * 4).astype(np.uint8).reshape(8, 8)
 

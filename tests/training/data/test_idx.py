@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import Pixels
 from tests.training.conftest import NAMES, TRAIN_IMAGES, idx, source_of
-from training.data import DataError, load_dataset
+from training.data import load_dataset
 from training.data.idx import LOCK, SOURCES, IdxFile, IdxSource, Options, parse_idx, read, read_idx
+from training.errors import DataError
 
 NAME = "some-images-idx3-ubyte"
 ARRAY = np.random.default_rng(0).integers(0, 256, (300, 20, 20)).astype(np.uint8)

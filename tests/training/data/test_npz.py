@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.data import DataError, load_dataset
+from training.data import load_dataset
 from training.data.npz import Options, read
+from training.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 TRAIN = RANDOM.integers(0, 256, (20, 8, 8)).astype(np.uint8)

@@ -12,7 +12,7 @@ from app.errors import BundleError
 from tests.training.conftest import TINY, Workshop, copy_of
 from tests.training.linear import Linear
 from training.card import captions
-from training.data import DataError
+from training.errors import DataError
 from training.figures import RETIRED, figures
 
 COMMON = {"reconstructions.png", "samples.png", "interpolation.png", "training.png", "aggregate.png"}

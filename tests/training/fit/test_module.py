@@ -19,12 +19,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tests.conftest import Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
+from training.errors import RecipeError
 from training.fit.adam import FusedAdam
 from training.fit.batches import Batch, Batches, ImageData
 from training.fit.callbacks import WeightEma
 from training.fit.module import Terms, VaeModule
 from training.fit.objective import iwae, kl_divergence
-from training.recipe import Elbo, Recipe, RecipeError
+from training.recipe import Elbo, Recipe
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated")
 

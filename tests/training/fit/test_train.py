@@ -22,11 +22,12 @@ from tests.conftest import ROOT, free_port
 from tests.training.conftest import MORE, TINY, Workshop, tiny_recipe
 from training.bundling.export import to_toml
 from training.data import load_dataset
+from training.errors import RecipeError
 from training.fit import train as training_train
 from training.fit.batches import Batches
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder, train
-from training.recipe import Recipe, RecipeError, load_recipe
+from training.recipe import Recipe, load_recipe
 
 MLP = {"name": "mlp", "width": 16, "depth": 1}
 NPZ = {"dataset": "npz", "path": "tiny.npz"}

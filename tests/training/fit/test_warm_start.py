@@ -12,11 +12,12 @@ from app.bundle.files import describe, read_bundle, write_manifest
 from app.errors import BundleError
 from tests.conftest import Pixels
 from tests.training.conftest import Workshop, copy_of, tiny_recipe
+from training.errors import RecipeError
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder, train
 from training.fit.warm_start import start_from
 from training.offline import Graphs
-from training.recipe import Recipe, RecipeError
+from training.recipe import Recipe
 
 
 def fresh(recipe: Recipe) -> VaeModule:

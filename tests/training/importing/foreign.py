@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.bundle.files import Bundle, read_bundle
 from tests.conftest import Pixels
-from training.importing.bring import Imported, Label, import_model
-from training.importing.options import Options
-from training.importing.refusal import ImportRefused
-from training.importing.sources.kinds import read_source
+from training.errors import ImportRefused
+from training.importing.options import BundleInfo, ImportOptions
+from training.importing.pipeline import ImportResult, import_model
+from training.importing.sources.formats import read_source
 
 LATENT = 32
 LOG_VARIANCES = np.linspace(-4, -1, LATENT, dtype=np.float32)
@@ -142,20 +142,12 @@ def bring(
     force: bool = False,
     name: str = "mine",
     **options: Any,
-) -> Imported:
+) -> ImportResult:
     """Import two files, or a directory, into `folder/models`."""
-    label = Label(name, 1, "A test.", "CC0-1.0", "unknown", "none")
-    passed = Options(**options)
-    return import_model(
-        read_source(source, passed, never),
-        passed,
-        label,
-        models=folder / "models",
-        images=images,
-        ask=never,
-        force=force,
-    )
+    info = BundleInfo(folder / "models" / name / "1", name, 1, "A test.", "CC0-1.0", "unknown", "none")
+    passed = ImportOptions(**options)
+    return import_model(read_source(source, passed, never), passed, info, images=images, ask=never, force=force)
 
 
-def read(imported: Imported) -> Bundle:
+def read(imported: ImportResult) -> Bundle:
     return read_bundle(imported.directory)

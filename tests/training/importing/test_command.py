@@ -1,27 +1,44 @@
 """The command as it is typed: its report, its questions, its refusals of one sentence."""
 
+import io
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from app.bundle.files import read_manifest
 from tests.conftest import ROOT
 from tests.training.importing.foreign import Linear, save
-from training.importing.questions import ask
-from training.importing.refusal import ImportRefused
+from training.__main__ import main
+from training.errors import ImportRefused
+from training.importing.prompt import ask
 
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training", "import", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
-    )
+class Run(Protocol):
+    def __call__(self, *arguments: object) -> tuple[int, str, str]: ...
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command without a terminal: exit status, standard output and standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["training", "import", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code, (printed, reported) = caught.value.code, capsys.readouterr()
+        return (1, printed, f"{reported}{code}\n") if isinstance(code, str) else (int(code or 0), printed, reported)
+
+    return run
 
 
 @pytest.fixture
@@ -29,29 +46,29 @@ def source(linear: Linear, tmp_path: Path) -> list[Path]:
     return save(tmp_path, linear.encoder(), linear.decoder())
 
 
-def test_a_bundle_and_a_report(source: list[Path], sample_file: Path, tmp_path: Path) -> None:
+def test_a_bundle_and_a_report(run: Run, source: list[Path], sample_file: Path, tmp_path: Path) -> None:
     told = ("--range", "-1,1", "--output", "image", "--output-range", "0,1", "--posterior", "log-std")
     about = ("--license", "MIT", "--description", "Lines.", "--dataset", "digits", "--scaling-factor", "0.5")
     models = tmp_path / "models"
-    done = run(*source, "--name", "lines", *told, *about, "--images", sample_file, "--models", models, "--force")
-    assert done.returncode == 0, done.stderr
-    assert "warning: the images come back much better with --range 0,1" in done.stderr
-    assert "reconstruction error (MSE)" in done.stdout
-    assert f"Imported: {models}/lines/1." in done.stdout
+    options = (*told, *about, "--images", sample_file, "--models", models, "--force")
+    code, printed, reported = run(*source, "--name", "lines", *options)
+    assert code == 0, reported
+    assert "warning: the reconstructions are much better with --range 0,1" in reported
+    assert "reconstruction error (MSE)" in printed
+    assert f"Imported: {models}/lines/1." in printed
     manifest = read_manifest(models / "lines" / "1")
     assert (manifest.license, manifest.description, manifest.training.dataset) == ("MIT", "Lines.", "digits")
     assert manifest.latent.scaling_factor == 0.5
 
 
-def test_versions_count_up_and_none_is_replaced_unasked(source: list[Path], tmp_path: Path) -> None:
+def test_versions_count_up_and_none_is_replaced_unasked(run: Run, source: list[Path], tmp_path: Path) -> None:
     told = ("--name", "lines", "--range", "0,1", "--output", "image", "--models", tmp_path / "models")
-    assert run(*source, *told).returncode == 0
-    assert run(*source, *told).returncode == 0
+    assert run(*source, *told)[0] == 0
+    assert run(*source, *told)[0] == 0
     assert sorted(path.name for path in (tmp_path / "models" / "lines").iterdir()) == ["1", "2"]
-    again = run(*source, *told, "--version", 2)
-    assert again.returncode == 1
-    assert again.stderr == f"error: {tmp_path}/models/lines/2 is there: pass another --version, or --replace\n"
-    assert run(*source, *told, "--version", 2, "--replace").returncode == 0
+    message = f"error: {tmp_path}/models/lines/2 is there: pass another --version, or --replace\n"
+    assert run(*source, *told, "--version", 2) == (1, "", message)
+    assert run(*source, *told, "--version", 2, "--replace")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -59,25 +76,40 @@ def test_versions_count_up_and_none_is_replaced_unasked(source: list[Path], tmp_
     [
         (("--output", "image"), "pass --range: the values of black and white .*: one of 0,1; -1,1; 0,255"),
         (("--range", "0,1"), "pass --output: what the decoder gives: one of image; logits; probabilities"),
-        (("--range", "0,1", "--output", "picture"), "--output is one of image, logits, probabilities"),
-        (("--layout", "chwn"), "--layout is one of nchw, nhwc, nhw, flat, flat-nhwc"),
         (("--heads", "a,b,c"), "--heads names one output or two"),
         (("--weights", "w.pt"), "--weights and --arg go with --class"),
         (("--class", "a:B"), "--class goes without a SOURCE"),
-        (("--name", "Über"), "--name is made of small letters"),
+        (("--name", "Über"), "--name consists of a-z"),
     ],
     ids=str,
 )
 def test_a_refusal_is_one_sentence(
-    source: list[Path], tmp_path: Path, arguments: tuple[str, ...], message: str
+    run: Run, source: list[Path], tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     name = () if "--name" in arguments else ("--name", "lines")
-    done = run(*source, *name, *arguments, "--models", tmp_path / "models")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    with pytest.raises(ImportRefused, match=message):
-        raise ImportRefused(done.stderr)
+    code, printed, reported = run(*source, *name, *arguments, "--models", tmp_path / "models")
+    assert (code, printed) == (1, "")
+    assert re.fullmatch(f"error: .*{message}.*\n", reported)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--output", "picture", ["image", "logits", "probabilities"]),
+        ("--layout", "chwn", ["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]),
+        ("--posterior", "sigma", ["log-variance", "log-std", "variance", "std", "none"]),
+        ("--prior", "uniform", ["standard-normal", "none"]),
+        ("--binarization", "random", ["dynamic", "static", "none"]),
+    ],
+)
+def test_an_unknown_choice_is_an_error_of_usage(
+    run: Run, source: list[Path], tmp_path: Path, option: str, value: str, allowed: list[str]
+) -> None:
+    code, printed, reported = run(*source, "--name", "lines", option, value, "--models", tmp_path / "models")
+    assert (code, printed) == (2, "")
+    assert f"Invalid value for '{option}': '{value}' is not one of" in reported
+    assert all(f"'{choice}'" in reported for choice in allowed)
     assert not (tmp_path / "models").exists()
 
 

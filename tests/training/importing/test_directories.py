@@ -17,8 +17,8 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import bring
 from training.bundling.conversion import to_model
-from training.importing.refusal import ImportRefused
-from training.importing.sources.optimum import known_of
+from training.errors import ImportRefused
+from training.importing.sources.optimum import known_options
 
 KL = {
     "block_out_channels": (4, 8),
@@ -195,4 +195,4 @@ def test_a_directory_that_is_wrong(
 
 def test_a_factor_that_is_no_number() -> None:
     with pytest.raises(ImportRefused, match="a scaling_factor that is no number"):
-        known_of({"scaling_factor": "much"})
+        known_options({"scaling_factor": "much"})

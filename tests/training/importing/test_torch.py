@@ -18,11 +18,11 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing import nets
 from tests.training.importing.foreign import bring, never
-from training.importing.bring import Label, import_model
-from training.importing.options import RANGES, Options
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
+from training.importing.options import RANGES, BundleInfo, ImportOptions, TorchClass
+from training.importing.pipeline import import_model
 from training.importing.sources import onnx_files
-from training.importing.sources.torch_class import Recipe, build, fill, read_class, read_weights
+from training.importing.sources.torch_class import build, load_weights, read_class, read_weights
 from training.offline import Graphs
 
 PATH = "tests.training.importing.nets"
@@ -35,11 +35,11 @@ def small(digits: Pixels) -> Pixels:
     return np.ascontiguousarray(digits[:64, None, 2:26:3, 2:26:3])
 
 
-def bring_class(recipe: Recipe, folder: Path, **options: Any) -> Bundle:
-    passed = Options(**({"image": SIZE} | options))
-    label = Label("mine", 1, "A test.", "CC0-1.0", "unknown", "none")
+def bring_class(recipe: TorchClass, folder: Path, **options: Any) -> Bundle:
+    passed = ImportOptions(**({"image": SIZE} | options))
+    info = BundleInfo(folder / "mine" / "1", "mine", 1, "A test.", "CC0-1.0", "unknown", "none")
     source = read_class(recipe, passed, never)
-    done = import_model(source, passed, label, models=folder, images=None, ask=never, force=False)
+    done = import_model(source, passed, info, images=None, ask=never, force=False)
     return read_bundle(done.directory)
 
 
@@ -61,7 +61,7 @@ def test_a_class_is_brought_whatever_its_encoder_gives(small: Pixels, tmp_path: 
     torch.manual_seed(1)
     model = getattr(nets, name)(latent=4)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
-    recipe = Recipe(f"{PATH}:{name}", ["latent=4"], tmp_path / "weights.pt")
+    recipe = TorchClass(f"{PATH}:{name}", ["latent=4"], tmp_path / "weights.pt")
     options = {"posterior": "log-variance"} if name in ("Vae", "Flat") else {}
     bundle = bring_class(recipe, tmp_path / "models", **options)
     assert (bundle.manifest.latent.shape, bundle.manifest.image.height) == ((4,), 8)
@@ -69,12 +69,12 @@ def test_a_class_is_brought_whatever_its_encoder_gives(small: Pixels, tmp_path: 
 
 
 def test_a_sigmoid_that_is_told_to_be_a_likelihood_has_logits(tmp_path: Path) -> None:
-    bundle = bring_class(Recipe(f"{PATH}:Named"), tmp_path, output="probabilities")
+    bundle = bring_class(TorchClass(f"{PATH}:Named"), tmp_path, output="probabilities")
     assert (bundle.manifest.likelihood, "logits" in bundle.manifest.graphs.decoder.outputs) == ("bernoulli", True)
 
 
 def test_parts_of_other_names_and_a_map(small: Pixels, tmp_path: Path) -> None:
-    recipe = Recipe(f"{PATH}:Parts", encoder="down", decoder="up")
+    recipe = TorchClass(f"{PATH}:Parts", encoder="down", decoder="up")
     bundle = bring_class(recipe, tmp_path, range=RANGES[1], output="image")
     latent = bundle.manifest.latent
     assert (latent.shape, latent.stride, latent.prior, bundle.manifest.stochastic) == ((2, 2, 2), 4, None, False)
@@ -82,7 +82,7 @@ def test_parts_of_other_names_and_a_map(small: Pixels, tmp_path: Path) -> None:
 
 
 def test_a_net_of_any_size(tmp_path: Path) -> None:
-    recipe = Recipe(f"{PATH}:Parts", encoder="down", decoder="up")
+    recipe = TorchClass(f"{PATH}:Parts", encoder="down", decoder="up")
     bundle = bring_class(recipe, tmp_path, range=RANGES[1], output="image", image=(1, None, None))
     assert (bundle.manifest.latent.shape, bundle.manifest.latent.stride) == ((2, None, None), 4)
     image = np.zeros((3, 1, 12, 20), np.uint8)
@@ -188,16 +188,16 @@ def test_weights_of_every_form(tmp_path: Path, form: str) -> None:
         content = {"torch": state, "checkpoint": {"epoch": 3, "state_dict": state}, "prefixed": prefixed}[form]
         torch.save(content, path)
     model = nets.Vae()
-    fill(model, read_weights(path), path.name)
+    load_weights(model, read_weights(path), path.name)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     state = nets.Vae().state_dict()
     with pytest.raises(ImportRefused, match=r"w\.pt does not have `back\.0\.bias` as the class has it; 1 in all"):
-        fill(nets.Vae(), {name: tensor for name, tensor in state.items() if name != "back.0.bias"}, "w.pt")
+        load_weights(nets.Vae(), {name: tensor for name, tensor in state.items() if name != "back.0.bias"}, "w.pt")
     with pytest.raises(ImportRefused, match=r"w\.pt does not have `mean\.weight` as the class has it"):
-        fill(nets.Vae(latent=5), dict(state), "w.pt")
+        load_weights(nets.Vae(latent=5), dict(state), "w.pt")
     (tmp_path / "w.safetensors").write_bytes(b"none")
     (tmp_path / "w.pt").write_bytes(b"none")
     for name in ("w.safetensors", "w.pt"):
@@ -220,23 +220,23 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 )
 def test_a_class_that_cannot_be_made(path: str, arguments: list[str], message: str) -> None:
     with pytest.raises(ImportRefused, match=message):
-        build(Recipe(path, arguments))
+        build(TorchClass(path, arguments))
 
 
 def test_a_class_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ImportRefused, match="Parts has neither encode nor encoder: name its part with --encoder"):
-        bring_class(Recipe(f"{PATH}:Parts"), tmp_path)
+        bring_class(TorchClass(f"{PATH}:Parts"), tmp_path)
     with pytest.raises(ImportRefused, match=r"the encoder does not take images \[2, 3, 9, 9\]"):
-        bring_class(Recipe(f"{PATH}:Vae"), tmp_path, image=(3, 9, 9))
-    with pytest.raises(ImportRefused, match="the decoder takes none of what the encoder gives"):
-        bring_class(Recipe(f"{PATH}:Vae", decoder="encode"), tmp_path)
-    assert isinstance(build(Recipe(f"{PATH}:Parts")), nn.Module)
+        bring_class(TorchClass(f"{PATH}:Vae"), tmp_path, image=(3, 9, 9))
+    with pytest.raises(ImportRefused, match="the decoder takes none of the encoder's outputs"):
+        bring_class(TorchClass(f"{PATH}:Vae", decoder="encode"), tmp_path)
+    assert isinstance(build(TorchClass(f"{PATH}:Parts")), nn.Module)
 
 
 def test_a_huge_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_files, "MOST_BYTES", 1000)
+    monkeypatch.setattr(onnx_files, "MAX_BYTES", 1000)
     with pytest.raises(ImportRefused, match="the encoder is too large: one ONNX file holds at most 2 GiB"):
-        bring_class(Recipe(f"{PATH}:Vae"), tmp_path, range=RANGES[0], output="image", posterior="log-variance")
+        bring_class(TorchClass(f"{PATH}:Vae"), tmp_path, range=RANGES[0], output="image", posterior="log-variance")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,6 +244,6 @@ def test_nan_among_the_weights(tmp_path: Path) -> None:
     state = nets.Vae().state_dict()
     state["mean.bias"][0] = torch.nan
     torch.save(state, tmp_path / "weights.pt")
-    recipe = Recipe(f"{PATH}:Vae", weights=tmp_path / "weights.pt")
+    recipe = TorchClass(f"{PATH}:Vae", weights=tmp_path / "weights.pt")
     with pytest.raises(ImportRefused, match=r"the encoder has NaN among its weights: `module\.mean\.bias`"):
         bring_class(recipe, tmp_path, posterior="log-variance")

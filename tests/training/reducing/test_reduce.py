@@ -18,15 +18,14 @@ from app.errors import CommandError
 from tests.conftest import MODELS, Pixels
 from tests.maps import client_of, write_maps
 from tests.training.conftest import Workshop, copy_of
-from training.data import DataError
+from training.errors import DataError, ReductionRefused
 from training.evaluate import evaluate
 from training.fit.train import load_checkpoint, run_folder
 from training.fit.warm_start import start_from
 from training.offline import Graphs
-from training.reducing.gate import refusal
-from training.reducing.options import Options
+from training.reducing.options import ReduceOptions
+from training.reducing.quality_gate import reason_to_refuse
 from training.reducing.reduce import reduce
-from training.reducing.refusal import ReductionRefused
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def workshop(exported: Workshop, exported_more: Workshop, tmp_path: Path) -> Wor
 
 def tried(workshop: Workshop, name: str, precision: str, **options: Any) -> tuple[Path, Reduced]:
     chosen = {"bound_nats": 5.0, "bound_psnr": 5.0, "faster": 0.0, "only": None} | options
-    return reduce(workshop.bundle(name), Options.of(precision, **chosen), data_dir=workshop.data_dir)
+    return reduce(workshop.bundle(name), ReduceOptions(precision, **chosen), data_dir=workshop.data_dir)
 
 
 def files(models: Path) -> dict[Path, str]:
@@ -165,7 +164,7 @@ def test_both_kinds_of_graphs_can_be_in_one_bundle(workshop: Workshop) -> None:
     tried(workshop, "tiny", "fp16")
     target, _ = reduce(
         workshop.models / "tiny" / "2",
-        Options.of("int8", bound_nats=5.0, faster=0.0, only="encoder"),
+        ReduceOptions("int8", bound_nats=5.0, faster=0.0, only="encoder"),
         data_dir=workshop.data_dir,
     )
     manifest = read_manifest(target)
@@ -186,7 +185,7 @@ def test_without_a_posterior_it_is_the_reconstructions_that_count(
     assert abs(reduced.change) < 0.05
     shutil.copytree(MODELS / "digits-ae" / "1", tmp_path / "digits-ae" / "1")
     np.savez(tmp_path / "digits.npz", images=digits)
-    options = Options.of("int8", "encoder", images=tmp_path / "digits.npz", bound_psnr=1e-9)
+    options = ReduceOptions("int8", "encoder", images=tmp_path / "digits.npz", bound_psnr=1e-9)
     with pytest.raises(ReductionRefused, match=r"change PSNR by .* dB, and the bound is 1e-09"):
         reduce(tmp_path / "digits-ae" / "1", options, data_dir=tmp_path)
 
@@ -261,7 +260,7 @@ def test_the_gate(
     _, reduced = tried(workshop, "tiny", "int8", only="encoder")
     alone, batched = speeds
     told = {"change": change, "standard_error": error, "bound": 0.1, "speed_alone": alone, "speed_batched": batched}
-    assert (refusal(reduced.model_copy(update=told), 1.2) is not None) == is_refused
+    assert (reason_to_refuse(reduced.model_copy(update=told), 1.2) is not None) == is_refused
 
 
 def test_a_reduced_bundle_is_not_reduced_again(workshop: Workshop) -> None:
@@ -269,7 +268,7 @@ def test_a_reduced_bundle_is_not_reduced_again(workshop: Workshop) -> None:
     halves, _ = tried(workshop, "tiny", "fp16")
     for source, precision in ((stored, "fp16-stored"), (stored, "fp16"), (stored, "int8"), (halves, "fp16")):
         with pytest.raises(ReductionRefused, match="weights already, made of version 1"):
-            reduce(source, Options.of(precision, None, bound_nats=5.0), data_dir=workshop.data_dir)
+            reduce(source, ReduceOptions(precision, None, bound_nats=5.0), data_dir=workshop.data_dir)
 
 
 def test_a_version_that_is_there_is_replaced_on_demand_alone(workshop: Workshop) -> None:
@@ -302,9 +301,9 @@ def test_images_of_ones_own_for_a_bundle_without_a_data_set(tmp_path: Path) -> N
     (directory / "README.md").write_text("# maps\n\nFrom elsewhere.\n")
     pictures = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
     np.savez(tmp_path / "noise.npz", images=pictures)
-    options = Options.of("fp16", None, images=tmp_path / "noise.npz", count=10, bound_nats=1e4)
+    options = ReduceOptions("fp16", None, images=tmp_path / "noise.npz", count=10, bound_nats=1e4)
     with pytest.raises(ReductionRefused, match=r"no recipe\.toml that names its data set: pass --images"):
-        reduce(directory, Options.of("fp16", None), data_dir=tmp_path)
+        reduce(directory, ReduceOptions("fp16", None), data_dir=tmp_path)
     target, reduced = reduce(directory, options, data_dir=tmp_path)
     assert (reduced.split, reduced.images, reduced.measure) == ("noise.npz", 10, "negative_elbo")
     card = (target / "README.md").read_text()
@@ -326,13 +325,13 @@ def test_what_cannot_be_measured_is_refused(workshop: Workshop, tmp_path: Path) 
     with pytest.raises(CommandError, match="absent"):
         tried(workshop, "tiny", "fp16", images=tmp_path / "none.npz")
     with pytest.raises(DataError):
-        reduce(workshop.bundle("tiny-iwae"), Options.of("fp16", None), data_dir=tmp_path)
+        reduce(workshop.bundle("tiny-iwae"), ReduceOptions("fp16", None), data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(("precision", "only"), [("fp8", None), ("fp16", "both"), ("fp16-stored", "encoder")])
 def test_what_there_is_not_is_refused(precision: str, only: str | None) -> None:
     with pytest.raises(ReductionRefused, match=r"is one of|goes with"):
-        Options.of(precision, only)
+        ReduceOptions(precision, only)
 
 
 def test_the_default_bundle_keeps_its_figures_in_half_precision(
@@ -340,7 +339,7 @@ def test_the_default_bundle_keeps_its_figures_in_half_precision(
 ) -> None:
     shutil.copytree(MODELS / "mnist" / "2", workshop.models / "mnist" / "2")
     np.savez(tmp_path / "digits.npz", images=digits)
-    options = Options.of("fp16", None, images=tmp_path / "digits.npz", count=100)
+    options = ReduceOptions("fp16", None, images=tmp_path / "digits.npz", count=100)
     target, reduced = reduce(workshop.models / "mnist" / "2", options, data_dir=tmp_path)
     assert target.name == "3"
     assert abs(reduced.change) < 0.02

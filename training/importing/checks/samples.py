@@ -1,72 +1,71 @@
-"""Images to try an import with: a folder's, a file's, or pictures made for want of them."""
+"""Images to try a model with: from a folder or a file, or synthetic ones."""
 
 import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.codecs.images import READERS, Reading, read_images
 from app.errors import InvalidInput
-from training.data.dataset import DataError
+from app.maths.likelihood import Pixels
 from training.data.folder import MAX_PIXELS, list_pictures
 from training.data.idx import parse_idx
-from training.importing.checks.probe import SIDES, Latents
+from training.errors import DataError, ImportRefused
+from training.importing.checks.latents import SIDES, LatentInfo
 from training.importing.options import Answers
-from training.importing.refusal import ImportRefused
 
-LEAST, MOST = 8, 256
-"""Images that are tried: the most where that takes no longer than PATIENCE_SECONDS."""
-MOST_VALUES = 2**24
-"""Pixels times channels of all of them together."""
-MADE = 64
-"""Pictures that are made."""
-NAMES = ("test_images", "images", "x_test", "train_images")
+MIN_IMAGES, MAX_IMAGES, MAX_SYNTHETIC_IMAGES = 8, 256, 64
+"""Bounds of the number of images; the time budget of a check decides between them."""
+MAX_VALUES = 2**24
+"""Pixels times channels of all images together."""
+ARRAY_NAMES = ("test_images", "images", "x_test", "train_images")
 """Arrays of an npz file that are looked for, in this order."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Images uint8 `[N, C, H, W]`, N at least 1, and what the card says that they are."""
+class SampleImages:
+    """Images uint8 `[N, C, H, W]`, N at least 1, and their name on the card."""
 
-    images: NDArray[np.uint8]
+    images: Pixels
     title: str
     are_real: bool
+    """False for synthetic images, which say little about the model."""
 
 
-def read_samples(path: Path | None, answers: Answers, latents: Latents) -> Samples:
-    """Images of the model's size from a folder of pictures, an npz or an IDX file; without, made ones.
+def read_samples(path: Path | None, answers: Answers, latents: LatentInfo) -> SampleImages:
+    """Read images of the model's size from a folder, an npz or an IDX file; synthesize some if `path` is None.
 
     Raises:
-        ImportRefused: there are none to be read, or they are of another size.
+        ImportRefused: there are none that can be read, or they have another size.
     """
-    height, width = answers.height or SIDES[0], answers.width or SIDES[0]
-    shape = answers.channels, height, width
-    most = latents.rows(LEAST, max(LEAST, min(MOST, MOST_VALUES // (answers.channels * height * width))))
+    shape = answers.channels, answers.height or SIDES[0], answers.width or SIDES[0]
+    maximum = max(MIN_IMAGES, min(MAX_IMAGES, MAX_VALUES // int(np.prod(shape))))
+    count = latents.affordable_rows(MIN_IMAGES, maximum)
     if path is None:
-        return Samples(made_pictures(shape, min(MADE, most)), "made pictures", are_real=False)
-    return Samples(read_pictures(path, shape, most), path.name, are_real=True)
+        return SampleImages(synthesize(shape, min(MAX_SYNTHETIC_IMAGES, count)), "synthetic images", are_real=False)
+    return SampleImages(read_sample_file(path, shape, count), path.name, are_real=True)
 
 
-def read_pictures(path: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.uint8]:
-    """At most so many images of channels, height and width from a folder of pictures, an npz or an IDX file.
+def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
+    """Read images of channels, height and width `shape` from a folder, an npz or an IDX file.
 
     Raises:
-        ImportRefused: there are none to be read, or they are of another size.
+        ImportRefused: there are none that can be read, or they have another size.
     """
-    return _folder(path, shape, most) if path.is_dir() else _file(path, shape, most)
+    return _read_folder(path, shape, max_count) if path.is_dir() else _read_file(path, shape, max_count)
 
 
-def _folder(folder: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.uint8]:
+def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
+    """Images of any size, cropped and resized. Files that are no images are skipped."""
     channels, height, width = shape
-    mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
     reading = Reading(
         height=height,
         width=width,
-        mode=mode,
+        mode="L" if channels == 1 else "RGB",
         max_pixels=MAX_PIXELS,
         crop=True,
         first_frame=True,
@@ -78,36 +77,37 @@ def _folder(folder: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.
             images.append(read_images([(folder / name).read_bytes()], reading)[0])
         except (OSError, InvalidInput):
             continue
-        if len(images) == most:
+        if len(images) == max_count:
             break
     if not images:
-        raise ImportRefused(f"{folder} has no pictures that can be read")
+        raise ImportRefused(f"{folder} has no images that can be read")
     return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
 
 
-def _file(path: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.uint8]:
+def _read_file(path: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
+    """Images of an array file, evenly spread over it."""
     if not path.is_file():
-        raise ImportRefused(f"{path} is absent: --images is a folder of pictures, an npz or an IDX file")
-    array = _npz(path) if path.suffix == ".npz" else _idx(path)
+        raise ImportRefused(f"{path} is absent: --images is a folder of images, an npz or an IDX file")
+    array = _read_npz(path) if path.suffix == ".npz" else _read_idx(path)
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or not len(array) or array.shape[1:] != (*shape[1:], shape[0]):
-        wanted = f"[N, {shape[1]}, {shape[2]}{', 3' if shape[0] == 3 else ''}]"
-        raise ImportRefused(f"{path.name} holds {list(array.shape)}; the model's images are {wanted}")
-    some = array[:: max(1, len(array) // most)][:most]
-    return np.ascontiguousarray(_grey_levels(some, path).transpose(0, 3, 1, 2))
+        expected = f"[N, {shape[1]}, {shape[2]}{', 3' if shape[0] == 3 else ''}]"
+        raise ImportRefused(f"{path.name} holds {list(array.shape)}; the model's images are {expected}")
+    some = array[:: max(1, len(array) // max_count)][:max_count]
+    return np.ascontiguousarray(_to_pixels(some, path).transpose(0, 3, 1, 2))
 
 
-def _npz(path: Path) -> NDArray[Any]:
+def _read_npz(path: Path) -> NDArray[Any]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            names = [name for name in NAMES if name in file] or list(file.files)[:1]
+            names = [name for name in ARRAY_NAMES if name in file] or list(file.files)[:1]
             return np.asarray(file[names[0]])
-    except Exception as error:  # numpy and zipfile raise whatever their parsers come upon
+    except Exception as error:  # the parsers of numpy and zipfile raise many kinds
         raise ImportRefused(f"{path.name} cannot be read as .npz") from error
 
 
-def _idx(path: Path) -> NDArray[np.uint8]:
+def _read_idx(path: Path) -> Pixels:
     try:
         stored = path.read_bytes()
         return parse_idx(gzip.decompress(stored) if path.suffix == ".gz" else stored)
@@ -115,7 +115,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
         raise ImportRefused(f"{path.name} cannot be read as an IDX file") from error
 
 
-def _grey_levels(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _to_pixels(array: NDArray[Any], path: Path) -> Pixels:
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():
@@ -123,8 +123,8 @@ def _grey_levels(array: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     raise ImportRefused(f"{path.name} holds {array.dtype}; images are uint8, or floats that are all from 0 to 1")
 
 
-def made_pictures(shape: tuple[int, int, int], count: int) -> NDArray[np.uint8]:
-    """Soft blobs of random place, size and colour on black, the same every time: `[count, *shape]`."""
+def synthesize(shape: tuple[int, int, int], count: int) -> Pixels:
+    """Soft blobs of random position, size and color on black, the same every time: `[count, *shape]`."""
     channels, height, width = shape
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[0 : 1 : complex(0, height), 0 : 1 : complex(0, width)]

@@ -1,4 +1,4 @@
-"""ONNX files read with suspicion: no weights from elsewhere, no NaN, nothing that ONNX Runtime lacks."""
+"""Read ONNX files that nobody vouches for: no weights from outside their folder, no NaN, only known operators."""
 
 from pathlib import Path
 from typing import Any
@@ -8,34 +8,35 @@ import onnx
 from numpy.typing import NDArray
 from onnx import external_data_helper, inliner, numpy_helper, version_converter
 
-from app.errors import BundleError, InferenceFailed
+from app.errors import InferenceFailed
 from app.inference.session import Session
-from training.importing.onnx_edits.batches import free_batch, in_batches
-from training.importing.onnx_edits.draws import without_draws
-from training.importing.onnx_edits.graphs import all_nodes, tensors
-from training.importing.refusal import ImportRefused
-from training.importing.source import TYPES, Arrays, Half, file_name
+from training.errors import ImportRefused
+from training.importing.onnx_edits.dynamic_batch import make_batch_dynamic, run_in_portions
+from training.importing.onnx_edits.random_operators import remove_random_operators
+from training.importing.source import DTYPES, Arrays, SourceGraph, file_name
+from training.onnx_graph import all_nodes, all_tensors, replace_field
 
-MOST_BYTES = 2**31 - 2**20
-"""What one ONNX file can hold, nearly: protobuf ends at 2 GiB."""
-OLDEST_OPSET = 11
-"""The edits are written for this and all later ones; older graphs are converted."""
+MAX_BYTES = 2**31 - 2**20
+"""Maximum size of an ONNX file: protobuf ends at 2 GiB, and the edits need some room."""
+MIN_OPSET = 11
+"""Oldest opset that the edits work with. Older graphs are converted."""
 IR_VERSION = 10
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Of operators that ONNX Runtime may have; it has the last word itself."""
+"""Domains of the operators that ONNX Runtime may have. Whether it has one, it says itself when it loads the graph."""
 
 
-def read_half(path: Path, *, is_encoder: bool) -> Half:
-    """One half from an ONNX file, which ONNX Runtime runs.
+def read_graph(path: Path, *, is_encoder: bool) -> SourceGraph:
+    """Read the encoder or the decoder from an ONNX file. ONNX Runtime runs it.
 
     Raises:
+        BundleError: ONNX Runtime cannot load it.
         ImportRefused: it is no ONNX file, or one that cannot be served.
     """
-    return as_half(read_model(path), file_name(path), is_encoder=is_encoder)
+    return to_source_graph(read_model(path), file_name(path), is_encoder=is_encoder)
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The model in a file, with the weights that lie beside it.
+    """Read a model, with the weights that lie in other files of its folder.
 
     Raises:
         ImportRefused: it is absent, no ONNX file, too large, or takes weights from outside its folder.
@@ -43,55 +44,52 @@ def read_model(path: Path) -> onnx.ModelProto:
     name = file_name(path)
     if not path.is_file():
         raise ImportRefused(f"{path} is absent, or is no file")
-    if path.stat().st_size > MOST_BYTES:
-        raise ImportRefused(f"{name} is too large: one ONNX file holds at most 2 GiB")
+    _check_size(path.stat().st_size, name)
     try:
         model = onnx.load_model_from_string(path.read_bytes())
-    except Exception as error:  # protobuf's decoders raise their own, which is no part of onnx
+    except Exception as error:  # protobuf's decoders raise errors of their own
         raise ImportRefused(f"{name} is not an ONNX file") from error
     if not model.graph.node or not model.opset_import:
         raise ImportRefused(f"{name} is not an ONNX file: it has no nodes")
-    _merge_external(model, path)
+    _merge_external_data(model, path)
     return model
 
 
-def _merge_external(model: onnx.ModelProto, path: Path) -> None:
-    """Read the weights that lie in other files of the model's folder into the model."""
-    folder, total = path.parent.resolve(), path.stat().st_size
-    outside = [tensor for tensor in tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    for tensor in outside:
-        told = {entry.key: entry.value for entry in tensor.external_data}
-        location = (folder / told.get("location", "")).resolve()
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_BYTES:
+        raise ImportRefused(f"{name} is too large: one ONNX file holds at most 2 GiB, external data included")
+
+
+def _merge_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Read weights that lie in other files of the model's folder into the model."""
+    name, folder, total = file_name(path), path.parent.resolve(), path.stat().st_size
+    external = [tensor for tensor in all_tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in external:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = (folder / entries.get("location", "")).resolve()
         if not location.is_relative_to(folder) or not location.is_file():
-            raise ImportRefused(
-                f"{file_name(path)} takes the weights `{tensor.name}` from a file outside its folder, or absent"
-            )
-        length = told.get("length", "")
+            raise ImportRefused(f"{name} takes the weights `{tensor.name}` from a file outside its folder, or absent")
+        length = entries.get("length", "")
         total += int(length) if length.isdigit() else location.stat().st_size
-        if total > MOST_BYTES:
-            raise ImportRefused(
-                f"{file_name(path)} is too large with its external data: one ONNX file holds at most 2 GiB"
-            )
-    for tensor in outside:
+        _check_size(total, name)
+    for tensor in external:
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:
-            raise ImportRefused(
-                f"{file_name(path)}: the weights `{tensor.name}` cannot be read from their file"
-            ) from error
+            raise ImportRefused(f"{name}: the weights `{tensor.name}` cannot be read from their file") from error
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
 
 
-def as_half(model: onnx.ModelProto, name: str, *, is_encoder: bool) -> Half:
-    """A checked model as a half that ONNX Runtime runs, in batches of any size.
+def to_source_graph(model: onnx.ModelProto, name: str, *, is_encoder: bool) -> SourceGraph:
+    """Check and normalize a model that ONNX Runtime runs, and make its batch size dynamic.
 
     Raises:
-        ImportRefused: it cannot be served; the message says what is wrong with it and where.
+        BundleError: ONNX Runtime cannot load it.
+        ImportRefused: it cannot be served; the message says what is wrong and where.
     """
-    model = normal_form(model, name)
-    model = without_draws(model, name, is_encoder=is_encoder)
-    session, rows = load(model, name), free_batch(model)
+    model = remove_random_operators(normalize(model, name), name, is_encoder=is_encoder)
+    session = Session(model.SerializeToString(), name=name)
 
     def run(batch: NDArray[Any]) -> Arrays:
         try:
@@ -99,50 +97,38 @@ def as_half(model: onnx.ModelProto, name: str, *, is_encoder: bool) -> Half:
         except InferenceFailed as error:
             raise ImportRefused(f"{name} does not run: {str(error.__cause__).splitlines()[0]}") from error
 
-    return Half(name, model, in_batches(run, rows))
+    return SourceGraph(name, model, run_in_portions(run, make_batch_dynamic(model)))
 
 
-def load(model: onnx.ModelProto, name: str) -> Session:
-    """The model in ONNX Runtime.
-
-    Raises:
-        ImportRefused: it cannot be loaded.
-    """
-    try:
-        return Session(model.SerializeToString(), name=name)
-    except BundleError as error:
-        raise ImportRefused(str(error)) from error
-
-
-def normal_form(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Without functions, of an opset that the edits are written for, its weights no inputs; checked.
+def normalize(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Inline functions, convert an old opset, and remove weights from the inputs; then check the model.
 
     Raises:
-        ImportRefused: too large, an operator that nobody knows, a weight that is NaN, not one input of a known rank.
+        ImportRefused: it is too large, has an unknown operator or a NaN, or not one input of a known rank.
     """
-    if model.ByteSize() > MOST_BYTES:  # what torch exported was in no file yet
-        raise ImportRefused(f"{name} is too large: one ONNX file holds at most 2 GiB")
+    _check_size(model.ByteSize(), name)  # exports of torch were in no file yet
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model, name)
-    model = _new_enough(model, name)
+    model = _convert_opset(model, name)
     model.ir_version = IR_VERSION
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    _check_weights(model, name)
+    replace_field(model.graph.input, inputs)
+    for tensor in all_tensors(model.graph):
+        if tensor.data_type in DTYPES and np.isnan(numpy_helper.to_array(tensor)).any():
+            raise ImportRefused(f"{name} has NaN among its weights: `{tensor.name or 'a constant'}`")
     _check_input(model, name)
     return model
 
 
-def _new_enough(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), OLDEST_OPSET)
-    if version >= OLDEST_OPSET:
+def _convert_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), MIN_OPSET)
+    if version >= MIN_OPSET:
         return model
     try:
-        return version_converter.convert_version(model, OLDEST_OPSET)
-    except Exception as error:  # the converter's exceptions have no common base but this one
+        return version_converter.convert_version(model, MIN_OPSET)
+    except Exception as error:  # the converter's exceptions have no other common base
         raise ImportRefused(
             f"{name} is of opset {version}, which cannot be converted: export it with 13 to 20"
         ) from error
@@ -157,23 +143,14 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
             raise ImportRefused(f"{name} uses the operator `{operator}`, which ONNX Runtime does not have{where}")
 
 
-def _check_weights(model: onnx.ModelProto, name: str) -> None:
-    for tensor in tensors(model.graph):
-        if tensor.data_type in TYPES and np.isnan(numpy_helper.to_array(tensor)).any():
-            raise ImportRefused(f"{name} has NaN among its weights: `{tensor.name or 'a constant'}`")
-
-
 def _check_input(model: onnx.ModelProto, name: str) -> None:
     inputs = model.graph.input
     if len(inputs) != 1:
         listed = ", ".join(f"`{value.name}`" for value in inputs) or "none"
         raise ImportRefused(f"{name} must have one input, the images or the latents, and has {listed}")
-    kind = inputs[0].type.tensor_type
-    if kind.elem_type not in TYPES:
-        raise ImportRefused(f"{name} takes `{inputs[0].name}` of an element type that is none of {_types()}")
-    if not kind.HasField("shape"):
+    tensor_type = inputs[0].type.tensor_type
+    if tensor_type.elem_type not in DTYPES:
+        known = ", ".join(map(str, DTYPES.values()))
+        raise ImportRefused(f"{name} takes `{inputs[0].name}` of an element type that is none of {known}")
+    if not tensor_type.HasField("shape"):
         raise ImportRefused(f"{name} takes `{inputs[0].name}` of any rank: export it with a fixed number of axes")
-
-
-def _types() -> str:
-    return ", ".join(str(dtype) for dtype in TYPES.values())

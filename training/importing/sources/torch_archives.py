@@ -1,6 +1,6 @@
-"""What is in a zip file of torch's, and whether torch would unpickle parts of it: looked at before torch does.
+"""Inspect zip files of torch before torch opens them: what they are, and whether torch would unpickle parts of them.
 
-That makes no program harmless: torch evaluates the expressions and guards that are written in it.
+A program that passes is still code: torch evaluates the expressions and guards that it contains.
 """
 
 import io
@@ -13,24 +13,24 @@ from typing import Any, Literal
 
 import torch
 
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
 
-Kind = Literal["torchscript", "program", "weights"]
+ArchiveFormat = Literal["torchscript", "program", "weights"]
 
 HARMLESS = re.compile(
     r"archive_format|archive_version|byteorder|version|\.data/\w+|models/\w+\.json|extra/.*"
     r"|data/(weights|constants)/(\w+_config\.json|(weight|tensor)_\d+)"
 )
 """Members of a program that torch reads without unpickling."""
-SAMPLES = re.compile(r"data/sample_inputs/\w+\.pt")
+SAMPLE_INPUTS = re.compile(r"data/sample_inputs/\w+\.pt")
 
 
-def kind_of(path: Path) -> Kind | None:
-    """What a file is, by its members; None if it is no zip file of torch's."""
+def format_of(path: Path) -> ArchiveFormat | None:
+    """Format of a file by the members of its archive; None if torch did not write it."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
-        names = {_below(name) for name in archive.namelist()}
+        names = {_without_root(name) for name in archive.namelist()}
     if "constants.pkl" in names and any(name.startswith("code/") for name in names):
         return "torchscript"
     if any(name.startswith("models/") and name.endswith(".json") for name in names):
@@ -42,26 +42,26 @@ def check_program(content: bytes, name: str) -> None:
     """Refuse a program of which torch would unpickle more than tensors.
 
     Raises:
-        ImportRefused: there is such a part, or one that nobody knows.
+        ImportRefused: there is such a member, or an unknown one.
     """
     refused = ImportRefused(f"{name} holds a pickle or another part that is not opened: export and save it anew")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.namelist():
-            part = _below(member)
+            part = _without_root(member)
             is_config = part.endswith("_config.json")
-            if SAMPLES.fullmatch(part):
+            if SAMPLE_INPUTS.fullmatch(part):
                 _check_pickle(archive.read(member), refused)
             elif not HARMLESS.fullmatch(part) or (is_config and not _is_plain(archive.read(member))):
                 raise refused
 
 
-def _below(member: str) -> str:
-    """A member's name without the folder that everything lies in."""
+def _without_root(member: str) -> str:
+    """Name of a member without the folder that contains all members."""
     return member.partition("/")[2]
 
 
 def _check_pickle(content: bytes, refused: ImportRefused) -> None:
-    """Torch would fall back on a full unpickling where this one fails."""
+    """Load with `weights_only`: if that fails, torch.export.load would fall back to unpickling everything."""
     try:
         torch.load(io.BytesIO(content), weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:

@@ -1,11 +1,9 @@
-"""A class of somebody's own and a file of weights. The class's code is run; the weights' file is only read."""
+"""Read a model given as a torch class and a file of weights. The class is code and is run; the weights are not."""
 
 import importlib
 import json
 import pickle
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,87 +12,78 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.importing.answers import Ask
-from training.importing.options import Options, read_image
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
+from training.importing.options import ImportOptions, TorchClass
+from training.importing.prompt import Ask, ask_image
 from training.importing.source import Source
-from training.importing.sources.torch_nets import Net, as_net_half, find_examples, first_line
+from training.importing.sources.torch_modules import Submodule, export_submodule, find_examples, first_line
 
 PARTS = {"encoder": ("encode", "encoder"), "decoder": ("decode", "decoder")}
-"""Methods and parts that are looked for, in this order."""
-PREFERRED = ("state_dict", "model_state_dict", "model", "model_state")
-"""Where checkpoints keep the weights."""
+"""Names of methods and submodules that are looked for, in this order."""
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state")
+"""Keys under which checkpoints keep the weights; the first that exists counts."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the model is made."""
-
-    path: str
-    """`package.module:Class`, or any callable there that returns a module."""
-    arguments: Sequence[str] = ()
-    """`name=value` each, the value as JSON or as it stands."""
-    weights: Path | None = None
-    encoder: str | None = None
-    decoder: str | None = None
-
-
-def read_class(recipe: Recipe, options: Options, ask: Ask) -> Source:
-    """The model that the class makes, with the weights in it.
+def read_class(torch_class: TorchClass, options: ImportOptions, ask: Ask) -> Source:
+    """Read the model that the class makes, with its weights.
 
     Raises:
         ImportRefused: it cannot be made, the weights do not fit, or it cannot be exported.
     """
-    model = build(recipe)
-    if recipe.weights is not None:
-        fill(model, read_weights(recipe.weights), recipe.weights.name)
-    return read_module(model.eval(), recipe, options, ask, kind=f"the class `{recipe.path}`")
+    model = build(torch_class)
+    if torch_class.weights is not None:
+        load_weights(model, read_weights(torch_class.weights), torch_class.weights.name)
+    return read_module(model.eval(), torch_class, options, ask, kind=f"the class `{torch_class.path}`")
 
 
-def read_module(model: nn.Module, recipe: Recipe, options: Options, ask: Ask, *, kind: str) -> Source:
-    """A module in its evaluation mode as a source."""
-    image = options.image or read_image(ask("image", "Channels, height and width of the images, such as 1x28x28", ()))
-    encoder = Net(model, recipe.encoder or _part(model, "encoder"))
-    decoder = Net(model, recipe.decoder or _part(model, "decoder"))
+def read_module(model: nn.Module, torch_class: TorchClass, options: ImportOptions, ask: Ask, *, kind: str) -> Source:
+    """Export encoder and decoder of a module in evaluation mode.
+
+    Raises:
+        ImportRefused: they are not found, do not take the images, or cannot be exported.
+    """
+    image = options.image or ask_image(ask)
+    encoder = Submodule(model, torch_class.encoder or _find_part(model, "encoder"))
+    decoder = Submodule(model, torch_class.decoder or _find_part(model, "decoder"))
     examples, any_size = find_examples(encoder, decoder, image, options.layout), image[1] is None
     return Source(
-        as_net_half("the encoder", encoder, examples.image, any_size=any_size, is_encoder=True),
-        as_net_half("the decoder", decoder, examples.latent, any_size=any_size, is_encoder=False),
+        export_submodule("the encoder", encoder, examples.image, any_size=any_size, is_encoder=True),
+        export_submodule("the decoder", decoder, examples.latent, any_size=any_size, is_encoder=False),
         kind=kind,
-        known={"image": image, "layout": examples.layout},
+        known=ImportOptions(image=image, layout=examples.layout),
     )
 
 
-def _part(model: nn.Module, half: str) -> str:
-    """The method or part that is the half."""
-    found = next((name for name in PARTS[half] if callable(getattr(model, name, None))), None)
-    if found is None:
+def _find_part(model: nn.Module, role: str) -> str:
+    """Name of the method or submodule that is the encoder or the decoder."""
+    name = next((name for name in PARTS[role] if callable(getattr(model, name, None))), None)
+    if name is None:
         raise ImportRefused(
-            f"{type(model).__name__} has neither {' nor '.join(PARTS[half])}: name its part with --{half}"
+            f"{type(model).__name__} has neither {' nor '.join(PARTS[role])}: name its part with --{role}"
         )
-    return found
+    return name
 
 
-def build(recipe: Recipe) -> nn.Module:
-    """Import the class and make an object of it.
+def build(torch_class: TorchClass) -> nn.Module:
+    """Import the class and make an instance.
 
     Raises:
-        ImportRefused: there is none, or it cannot be made with these arguments.
+        ImportRefused: there is no such class, or it cannot be made with these arguments.
     """
-    module, _, name = recipe.path.partition(":")
+    module, _, name = torch_class.path.partition(":")
     if not module or not name:
         raise ImportRefused("--class is written as package.module:Class")
     try:
         part: Any = importlib.import_module(module)
         for step in name.split("."):
             part = getattr(part, step)
-        model = part(**dict(_argument(text) for text in recipe.arguments))
+        model = part(**dict(_argument(text) for text in torch_class.arguments))
     except ImportRefused:
         raise
-    except Exception as error:  # whatever the foreign code raises
-        raise ImportRefused(f"{recipe.path} cannot be made: {first_line(error)}") from error
+    except Exception as error:  # foreign code raises any kind
+        raise ImportRefused(f"{torch_class.path} cannot be made: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise ImportRefused(f"{recipe.path} makes no torch module")
+        raise ImportRefused(f"{torch_class.path} makes no torch module")
     return model
 
 
@@ -109,10 +98,10 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a safetensors file, or in a torch file that holds nothing else.
+    """Read the tensors of a safetensors file, or of a torch file that holds nothing else.
 
     Raises:
-        ImportRefused: it is absent, another file, or a pickle with more than tensors in it.
+        ImportRefused: the file is absent, no file of weights, or a pickle that holds more than tensors.
     """
     if not path.is_file():
         raise ImportRefused(f"{path} is absent, or is no file")
@@ -120,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles of unusual protocols
+            warnings.simplefilter("ignore")  # unusual pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ImportRefused(
@@ -133,36 +122,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _state(content: Any, name: str) -> dict[str, Tensor]:
-    """The weights themselves, which a checkpoint has beside other things."""
+    """The state dict itself, or the one inside a checkpoint."""
     if _is_state(content):
-        state: dict[str, Tensor] = content
-        return state
-    inner = {key: part for key, part in content.items() if _is_state(part)} if isinstance(content, dict) else {}
-    key = next((key for key in (*PREFERRED, *inner) if key in inner), None)
+        return dict(content)
+    states = {key: part for key, part in content.items() if _is_state(part)} if isinstance(content, dict) else {}
+    key = next((key for key in (*STATE_KEYS, *states) if key in states), None)
     if key is None:
         raise ImportRefused(f"{name} holds no weights by name")
-    return dict(inner[key])
+    return dict(states[key])
 
 
 def _is_state(content: Any) -> bool:
     return isinstance(content, dict) and bool(content) and all(isinstance(part, Tensor) for part in content.values())
 
 
-def fill(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Put weights into a model; a prefix that all their names share is cut off where the model lacks it.
+def load_weights(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load weights into a model. If all their names share a prefix that the model's lack, it is removed.
 
     Raises:
         ImportRefused: they do not fit; the message names one that does not.
     """
-    places = model.state_dict()
+    expected = model.state_dict()
     prefixes = {key.partition(".")[0] for key in state}
-    if len(prefixes) == 1 and not set(state) & set(places):
+    if len(prefixes) == 1 and not set(state) & set(expected):
         prefix = f"{prefixes.pop()}."
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    wrong = sorted(set(places) ^ set(state)) or [
-        key for key, tensor in state.items() if tensor.shape != places[key].shape
+    wrong = sorted(set(expected) ^ set(state)) or [
+        key for key, tensor in state.items() if tensor.shape != expected[key].shape
     ]
     if wrong:
-        count = f"{len(wrong)} in all do not fit"
-        raise ImportRefused(f"{name} does not have `{wrong[0]}` as the class has it; {count}")
+        raise ImportRefused(f"{name} does not have `{wrong[0]}` as the class has it; {len(wrong)} in all do not fit")
     model.load_state_dict(state)

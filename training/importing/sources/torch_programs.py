@@ -1,4 +1,4 @@
-"""TorchScript files and `torch.export` programs."""
+"""Read TorchScript files and `torch.export` programs."""
 
 import io
 import warnings
@@ -9,82 +9,81 @@ import onnx
 import torch
 
 from training.bundling.conversion import quiet, to_model
-from training.importing.answers import Ask
-from training.importing.options import Options, read_image
-from training.importing.refusal import ImportRefused
-from training.importing.source import Half, Source
+from training.errors import ImportRefused
+from training.importing.options import ImportOptions
+from training.importing.prompt import Ask, ask_image
+from training.importing.source import Source, SourceGraph
 from training.importing.sources.torch_archives import check_program
-from training.importing.sources.torch_nets import find_examples, first_line, net_half, tensors_of
+from training.importing.sources.torch_modules import find_examples, first_line, flatten_output, graph_of
 
 OPSET = 17
-"""Of TorchScript's exporter."""
+"""Opset of TorchScript's exporter."""
 
 
 def read_programs(encoder: Path, decoder: Path) -> Source:
-    """A pair of `torch.export` programs.
+    """Read a pair of `torch.export` programs.
 
     Raises:
-        ImportRefused: one of them is damaged, holds a pickle, or cannot be served.
+        ImportRefused: a program is damaged, holds a pickle, or cannot be served.
     """
-    halves = _program_half(encoder, is_encoder=True), _program_half(decoder, is_encoder=False)
-    return Source(*halves, kind="`torch.export` programs")
+    graphs = _read_program(encoder, is_encoder=True), _read_program(decoder, is_encoder=False)
+    return Source(*graphs, kind="`torch.export` programs")
 
 
-def _program_half(path: Path, *, is_encoder: bool) -> Half:
+def _read_program(path: Path, *, is_encoder: bool) -> SourceGraph:
     content = path.read_bytes()
     check_program(content, path.name)
     try:
         program = torch.export.load(io.BytesIO(content))
         model = to_model(program)
-    except Exception as error:  # torch raises whatever it comes upon
+    except Exception as error:  # torch raises many kinds
         raise ImportRefused(f"{path.name} cannot be read, or not be exported to ONNX: {first_line(error)}") from error
-    return net_half(model, path.name, program.module(), is_encoder=is_encoder)
+    return graph_of(model, path.name, program.module(), is_encoder=is_encoder)
 
 
-def read_scripts(encoder: Path, decoder: Path, options: Options, ask: Ask) -> Source:
-    """A pair of TorchScript files, whose inputs no file tells.
+def read_scripts(encoder: Path, decoder: Path, options: ImportOptions, ask: Ask) -> Source:
+    """Read a pair of TorchScript files. The files do not say what images they take, so that is asked for.
 
     Raises:
-        ImportRefused: one of them is damaged, does not take the images, or cannot be served.
+        ImportRefused: a file is damaged, does not take the images, or cannot be served.
     """
-    image = options.image or read_image(ask("image", "Channels, height and width of the images, such as 1x28x28", ()))
-    nets = _load(encoder), _load(decoder)
-    examples = find_examples(*nets, image, options.layout)
+    image = options.image or ask_image(ask)
+    modules = _load_script(encoder), _load_script(decoder)
+    examples, any_size = find_examples(*modules, image, options.layout), image[1] is None
     return Source(
-        _script_half(encoder.name, nets[0], examples.image, any_size=image[1] is None, is_encoder=True),
-        _script_half(decoder.name, nets[1], examples.latent, any_size=image[1] is None, is_encoder=False),
+        _export_script(encoder.name, modules[0], examples.image, any_size=any_size, is_encoder=True),
+        _export_script(decoder.name, modules[1], examples.latent, any_size=any_size, is_encoder=False),
         kind="TorchScript files",
-        known={"image": image, "layout": examples.layout},
+        known=ImportOptions(image=image, layout=examples.layout),
     )
 
 
-def _load(path: Path) -> Any:
+def _load_script(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is deprecated
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
             return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    except Exception as error:  # torch raises whatever it comes upon
+    except Exception as error:  # torch raises many kinds
         raise ImportRefused(f"{path.name} cannot be read as TorchScript: {first_line(error)}") from error
 
 
-def _script_half(name: str, net: Any, example: torch.Tensor, *, any_size: bool, is_encoder: bool) -> Half:
+def _export_script(name: str, module: Any, example: torch.Tensor, *, any_size: bool, is_encoder: bool) -> SourceGraph:
     with torch.no_grad():
-        outputs = [output for output, _ in tensors_of(net(example))]
-    axes = dict.fromkeys((0, 2, 3) if any_size else (0,))
-    free = {tensor: {axis: f"{tensor}_{axis}" for axis in axes} for tensor in ("input", *outputs)}
+        outputs = [output for output, _ in flatten_output(module(example))]
+    axes = (0, 2, 3) if any_size else (0,)
     content: Any = io.BytesIO()
     try:
         with quiet():
             torch.onnx.export(
-                net,
+                module,
                 (example,),
                 content,
-                dynamo=False,  # the other exporter takes no TorchScript
+                dynamo=False,  # the other exporter does not take TorchScript
                 opset_version=OPSET,
                 input_names=["input"],
                 output_names=outputs,
-                dynamic_axes=free,
+                dynamic_axes={name: {axis: f"{name}_{axis}" for axis in axes} for name in ("input", *outputs)},
             )
-    except Exception as error:  # the exporter raises whatever it comes upon
+    except Exception as error:  # the exporter raises many kinds
         raise ImportRefused(f"{name} cannot be exported to ONNX: {first_line(error)}") from error
-    return net_half(onnx.load_model_from_string(content.getvalue()), name, net, is_encoder=is_encoder)
+    return graph_of(onnx.load_model_from_string(content.getvalue()), name, module, is_encoder=is_encoder)

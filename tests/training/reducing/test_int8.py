@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from app.inference.session import Session
 from tests.conftest import MODELS, Pixels
-from training.reducing.integers import compute_in_integers
-from training.reducing.refusal import ReductionRefused
+from training.errors import ReductionRefused
+from training.reducing.int8 import quantize_products
 
 QUANTIZED = {"DequantizeLinear", "QuantizeLinear"}
 
@@ -25,7 +25,7 @@ def run(loaded: onnx.ModelProto, name: str, rows: NDArray[Any]) -> dict[str, NDA
 
 @pytest.fixture(scope="module")
 def encoder(digits: Pixels) -> onnx.ModelProto:
-    return compute_in_integers(model("encoder"), "encoder.onnx", digits[:200, None])
+    return quantize_products(model("encoder"), "encoder.onnx", digits[:200, None])
 
 
 def test_a_row_is_the_same_alone_and_in_a_batch(encoder: onnx.ModelProto, digits: Pixels) -> None:
@@ -47,7 +47,7 @@ def test_heads_may_give_more_than_the_calibration_saw(encoder: onnx.ModelProto) 
 
 def test_latents_may_be_further_out_than_the_calibration_saw() -> None:
     latents = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
-    decoder = compute_in_integers(model("decoder"), "decoder.onnx", latents)
+    decoder = quantize_products(model("decoder"), "decoder.onnx", latents)
     first = next(node for node in decoder.graph.node if node.op_type == "Gemm")
     assert first.input[0] == "latent"
     assert (run(decoder, "latent", latents * 3)["image"] != run(decoder, "latent", latents)["image"]).any()
@@ -66,9 +66,9 @@ def test_there_must_be_something_to_reduce(digits: Pixels) -> None:
     del bare.graph.node[:]
     bare.graph.node.extend(kept)
     with pytest.raises(ReductionRefused, match=r"encoder\.onnx has no products between"):
-        compute_in_integers(bare, "encoder.onnx", digits[:2, None])
+        quantize_products(bare, "encoder.onnx", digits[:2, None])
 
 
 def test_nothing_is_said(digits: Pixels, capfd: pytest.CaptureFixture[str]) -> None:
-    compute_in_integers(model("encoder"), "encoder.onnx", digits[:20, None])
+    quantize_products(model("encoder"), "encoder.onnx", digits[:20, None])
     assert capfd.readouterr() == ("", "")

@@ -10,7 +10,7 @@ from onnx import helper
 from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
-from training.importing.options import RANGES, Range
+from training.importing.options import RANGES, PixelRange
 from training.offline import Graphs
 
 
@@ -27,7 +27,7 @@ def check(imported_graphs: Graphs, linear: Linear, images: Pixels) -> None:
 @pytest.mark.parametrize("layout", ["nchw", "nhwc", "nhw", "flat"])
 @pytest.mark.parametrize("values", RANGES, ids=str)
 def test_grey_images_of_every_layout_and_range(
-    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path, layout: str, values: Range
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path, layout: str, values: PixelRange
 ) -> None:
     foreign = linear.with_habits(layout=layout, low=values.low, high=values.high)
     source = save(tmp_path, foreign.encoder(), foreign.decoder())

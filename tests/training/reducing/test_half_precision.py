@@ -9,9 +9,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from app.inference.session import Session
-from training.reducing.halves import compute_in_half, emulate_half, store_in_half
-from training.reducing.nodes import between, reads
-from training.reducing.refusal import ReductionRefused
+from training.errors import ReductionRefused
+from training.onnx_graph import beside_products, inputs_of
+from training.reducing.half_precision import compute_in_half, emulate_half, store_in_half
 
 ROWS = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
 
@@ -144,7 +144,7 @@ def test_what_a_subgraph_reads_keeps_float32_for_it() -> None:
         ],
         {"first": weight(8, 8), "second": weight(8, 8, seed=4), "always": np.array(True)},
     )
-    assert "b" in set(reads(model.graph.node[3]))
+    assert "b" in inputs_of(model.graph.node[3])
     expected = run(model)
     half = compute_in_half(model, "net.onnx")
     assert np.abs(run(half) - expected).max() < 0.05
@@ -189,7 +189,7 @@ def test_there_must_be_something_to_reduce() -> None:
 
 
 def test_before_and_behind_products() -> None:
-    after, before = between(net().graph)
+    after, before = beside_products(net().graph)
     operators = [node.op_type for node in net().graph.node]
     assert [operators[index] for index in sorted(after - before)] == ["MatMul", "Exp"]
     assert [operators[index] for index in sorted(before - after)] == ["Mul", "MatMul"]

@@ -10,27 +10,27 @@ from PIL import Image
 from app.bundle.files import read_manifest
 from tests.conftest import DATA, Pixels
 from tests.training.importing.foreign import LATENT, Linear, bring, read, save
-from training.importing.checks.probe import PATIENCE_SECONDS, Latents
-from training.importing.options import RANGES, Range
-from training.importing.refusal import ImportRefused
+from training.errors import ImportRefused
+from training.importing.checks.latents import PATIENCE_SECONDS, LatentInfo
+from training.importing.options import RANGES, PixelRange
 from training.importing.report import figures, warnings
 
 
 @pytest.mark.parametrize("true", RANGES, ids=str)
 @pytest.mark.parametrize("told", RANGES[:2], ids=str)  # told 0,255, a linear map would give back the same image
 def test_a_wrong_range_is_refused_with_the_right_one(
-    linear: Linear, sample_file: Path, tmp_path: Path, true: Range, told: Range
+    linear: Linear, sample_file: Path, tmp_path: Path, true: PixelRange, told: PixelRange
 ) -> None:
     foreign = linear.with_habits(low=true.low, high=true.high)
     source = save(tmp_path, foreign.encoder(), foreign.decoder())
     if true == told:
-        assert bring(source, tmp_path, sample_file, range=told, output="image").trip.better is None
+        assert bring(source, tmp_path, sample_file, range=told, output="image").round_trip.better_options is None
         return
     with pytest.raises(ImportRefused, match=r"pass that, or --force") as caught:
         bring(source, tmp_path, sample_file, range=told, output="image")
     assert f"with --range {true}" in str(caught.value)
     forced = bring(source, tmp_path, sample_file, range=told, output="image", force=True)
-    assert "Mind that the images come back much better with" in (forced.directory / "README.md").read_text()
+    assert "Warning: the reconstructions are much better with" in (forced.directory / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("true", "told"), [("logits", "image"), ("image", "logits")])
@@ -42,7 +42,7 @@ def test_logits_are_told_from_images(linear: Linear, sample_file: Path, tmp_path
                 values = np.frombuffer(weight.raw_data, np.float32) * 12 - (6 if weight.name == "b" else 0)
                 weight.raw_data = values.astype(np.float32).tobytes()
     source = save(tmp_path, linear.encoder(), decoder)
-    assert bring(source, tmp_path, sample_file, range=RANGES[0], output=true).trip.better is None
+    assert bring(source, tmp_path, sample_file, range=RANGES[0], output=true).round_trip.better_options is None
     with pytest.raises(ImportRefused, match=f"with --output {true}"):
         bring(source, tmp_path, sample_file, range=RANGES[0], output=told)
 
@@ -62,7 +62,7 @@ def test_the_order_of_channels_is_told_where_only_one_half_has_it(
 def test_made_pictures_are_warned_of_and_refuse_nothing(linear: Linear, tmp_path: Path) -> None:
     source = save(tmp_path, linear.encoder(), linear.decoder())
     done = bring(source, tmp_path, range=RANGES[1], output="image")
-    words = list(warnings(done.trip, done.answers))
+    words = list(warnings(done.round_trip, done.answers))
     assert words[0].startswith("no images were given")
     manifest = read_manifest(done.directory)
     assert (manifest.metrics, manifest.arrays) == ({}, {})
@@ -72,9 +72,9 @@ def test_latents_that_do_not_follow_the_prior_are_warned_of(linear: Linear, samp
     far = Linear(linear.center, linear.basis * 5)
     source = save(tmp_path, far.encoder(), linear.decoder())
     done = bring(source, tmp_path, sample_file, range=RANGES[0], output="image")
-    assert any("--prior none" in words for words in warnings(done.trip, done.answers))
+    assert any("--prior none" in words for words in warnings(done.round_trip, done.answers))
     again = bring(source, tmp_path, sample_file, range=RANGES[0], output="image", prior="none", name="other")
-    assert not any("--prior none" in words for words in warnings(again.trip, again.answers))
+    assert not any("--prior none" in words for words in warnings(again.round_trip, again.answers))
     assert read_manifest(again.directory).latent.prior is None
 
 
@@ -82,7 +82,7 @@ def test_a_model_that_knows_nothing_is_warned_of(linear: Linear, sample_file: Pa
     other = Linear(linear.center, linear.basis[::-1])
     source = save(tmp_path, linear.encoder(), other.decoder())
     done = bring(source, tmp_path, sample_file, range=RANGES[0], output="image", force=True)
-    assert any("no better than their mean" in words for words in warnings(done.trip, done.answers))
+    assert any("no better than the mean image" in words for words in warnings(done.round_trip, done.answers))
 
 
 def test_the_figures_are_those_of_the_bundle(linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path) -> None:
@@ -90,10 +90,10 @@ def test_the_figures_are_those_of_the_bundle(linear: Linear, planes: Pixels, sam
     done = bring(source, tmp_path, sample_file, range=RANGES[0], output="image")
     images = planes[:100]
     truth = np.clip(linear.decoded(linear.mean(images)), 0, 1)
-    assert done.trip.error == pytest.approx(np.square(truth - images / 255).mean(), rel=1e-3)
-    assert done.trip.mean_image_error == pytest.approx((images / 255).var(axis=0).mean(), rel=1e-3)
+    assert done.round_trip.error == pytest.approx(np.square(truth - images / 255).mean(), rel=1e-3)
+    assert done.round_trip.mean_image_error == pytest.approx((images / 255).var(axis=0).mean(), rel=1e-3)
     metrics = read_manifest(done.directory).metrics
-    assert metrics["mean_squared_error"] == pytest.approx(done.trip.error, abs=1e-6)
+    assert metrics["mean_squared_error"] == pytest.approx(done.round_trip.error, abs=1e-6)
     assert (metrics["images"], len(metrics["kl_per_dimension"])) == (100, LATENT)
     assert sum(metrics["kl_per_dimension"]) == pytest.approx(metrics["kl"], abs=0.01)
 
@@ -103,7 +103,7 @@ def test_the_card_shows_what_was_answered_and_measured(linear: Linear, sample_fi
     done = bring(source, tmp_path, sample_file, range=RANGES[0], output="image")
     card = (done.directory / "README.md").read_text()
     assert card.startswith("# mine, version 1\n\nA test.\n\nImported from a pair of ONNX files.")
-    for name, value in figures(done.trip):
+    for name, value in figures(done.round_trip):
         assert f"| {name} | {value} |" in card
     assert "in batches of 1, 2, 7, 64" in card
     assert "| posterior | log-variance |" in card
@@ -128,7 +128,7 @@ def test_images_from_everywhere(linear: Linear, digits: Pixels, sample_file: Pat
     plain.write_bytes(gzip.decompress(packed.read_bytes()))
     source = save(tmp_path, linear.encoder(), linear.decoder())
     counts = [
-        len(bring(source, tmp_path, images, range=RANGES[0], output="image").trip.samples.images)
+        len(bring(source, tmp_path, images, range=RANGES[0], output="image").round_trip.samples.images)
         for images in (folder, plain, packed, sample_file)
     ]
     assert counts == [20, 256, 256, 100]
@@ -138,7 +138,7 @@ def test_images_from_everywhere(linear: Linear, digits: Pixels, sample_file: Pat
     ("name", "message"),
     [
         ("absent", "absent is absent"),
-        ("empty", "has no pictures"),
+        ("empty", "has no images"),
         ("a.npz", "cannot be read as .npz"),
         ("a.idx", "cannot be read as an IDX file"),
         ("small.npz", r"holds \[5, 8, 8, 1\]; the model's images are"),
@@ -156,4 +156,4 @@ def test_images_that_cannot_be_read(linear: Linear, tmp_path: Path, name: str, m
 
 @pytest.mark.parametrize(("seconds", "rows"), [(1e-4, 256), (PATIENCE_SECONDS / 20, 20), (PATIENCE_SECONDS, 8)])
 def test_a_net_is_tried_with_as_many_images_as_a_minute_allows(seconds: float, rows: int) -> None:
-    assert Latents((4,), None, seconds).rows(8, 256) == rows
+    assert LatentInfo((4,), None, seconds).affordable_rows(8, 256) == rows

@@ -1,4 +1,4 @@
-"""Graphs whose batch was frozen when they were exported: run as they are, and freed by an edit."""
+"""Graphs whose batch size was fixed by the export: make it dynamic, and run the original in portions of that size."""
 
 from typing import Any
 
@@ -7,27 +7,27 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from training.importing.onnx_edits.graphs import all_graphs
-from training.importing.source import Run, shape_of
+from training.importing.source import RunGraph, shape_of
+from training.onnx_graph import all_graphs
 
 
-def free_batch(model: onnx.ModelProto) -> int | None:
-    """Free the batch of a model, and return what it was fixed at: None where it was free.
+def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
+    """Make the batch size of a model dynamic, and return the size that it was fixed at; None if it was dynamic.
 
-    A Reshape to a constant shape that begins with the batch is told to keep it instead. Whether that was all is for
-    the comparison with the source to say, row by row.
+    A Reshape to a constant shape that begins with the batch size is changed to keep it. Other operators may depend on
+    the size, too: the comparison with the source finds out.
     """
     value = model.graph.input[0]
     rows = shape_of(value)[0] if shape_of(value) else None
     if rows is None:
         return None
     value.type.tensor_type.shape.dim[0].dim_param = "N"
-    constants = _constants(model.graph)
     for part in all_graphs(model.graph):
-        del part.value_info[:]
-        for output in part.output if part is model.graph else ():
-            if shape_of(output)[:1] == (rows,):
-                output.type.tensor_type.shape.dim[0].dim_param = "N"
+        del part.value_info[:]  # shapes that are no longer true
+    for output in model.graph.output:
+        if shape_of(output)[:1] == (rows,):
+            output.type.tensor_type.shape.dim[0].dim_param = "N"
+    constants = _constants(model.graph)
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"} & set(constants)
     for name in shapes:
         shape = numpy_helper.to_array(constants[name]).copy()
@@ -39,15 +39,15 @@ def free_batch(model: onnx.ModelProto) -> int | None:
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """The constant tensors by the names that nodes read them by."""
-    found = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            found |= {name: part.t for name in node.output for part in node.attribute if part.name == "value"}
-    return found
+            constants |= {name: part.t for name in node.output for part in node.attribute if part.name == "value"}
+    return constants
 
 
-def in_batches(run: Run, rows: int | None) -> Run:
-    """`run` for any number of rows, where it takes `rows` at a time: the last of a batch are repeated to fill it."""
+def run_in_portions(run: RunGraph, rows: int | None) -> RunGraph:
+    """Make a `run` that takes exactly `rows` rows take any number; the last row is repeated to fill a portion."""
     if rows is None:
         return run
 

@@ -1,0 +1,31 @@
+"""Errors that end a training command. Each message is one sentence for the person who typed it.
+
+CommandError
+├── RecipeError
+├── DataError
+├── ParityError
+├── ImportRefused
+└── ReductionRefused
+"""
+
+from app.errors import CommandError
+
+
+class RecipeError(CommandError):
+    """A recipe that cannot be used; the message names the file and the key."""
+
+
+class DataError(CommandError):
+    """A data set that is missing or malformed; the message names the file."""
+
+
+class ParityError(CommandError):
+    """A graph that does not compute what its source computes; the message names the tensor."""
+
+
+class ImportRefused(CommandError):
+    """A foreign model that cannot be imported; the message says what is wrong and where. No bundle was written."""
+
+
+class ReductionRefused(CommandError):
+    """A bundle whose weights cannot be reduced; the message says why. No bundle was written."""

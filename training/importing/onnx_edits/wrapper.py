@@ -1,0 +1,214 @@
+"""Wrap foreign graphs with pre- and postprocessing, so that they take and return the tensors of a bundle.
+
+`training.importing.checks.reference` does the same in numpy. Both results are compared before a bundle is written.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from app.bundle.manifest import Tensor
+from training.importing.checks.reference import TINY
+from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, producer_of
+from training.importing.options import Answers
+from training.importing.source import Shape, SourceGraph
+from training.onnx_graph import replace_field
+
+PREFIX = "source."
+"""Prefix of every name that the foreign graph had."""
+ELEMENT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
+WrappedGraph = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
+"""A model, its inputs, and its outputs."""
+
+
+class Chain:
+    """A chain of nodes from one tensor on. Every name in it begins with `name`."""
+
+    def __init__(self, tensor: str, name: str) -> None:
+        self.tensor, self._name = tensor, name
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def then(self, operator: str, *constants: object, **attributes: Any) -> "Chain":
+        """Append a node that takes the chain's last tensor, and constants as its further inputs."""
+        output = f"{self._name}.{len(self.nodes)}"
+        names = [f"{output}.{index}" for index in range(len(constants))]
+        for name, constant in zip(names, constants, strict=True):
+            self.constants.append(numpy_helper.from_array(np.asarray(constant), name))
+        self.nodes.append(helper.make_node(operator, [self.tensor, *names], [output], **attributes))
+        self.tensor = output
+        return self
+
+    def renamed(self, name: str) -> "Chain":
+        """Give the chain's last tensor a name."""
+        self.nodes.append(helper.make_node("Identity", [self.tensor], [name]))
+        self.tensor = name
+        return self
+
+
+def wrap_encoder(encoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
+    """Make the encoder of a bundle; `latent` is the shape of one latent."""
+    before = _to_source_image(Chain("image", "image"), encoder, answers)
+    outputs = [PREFIX + name for name in encoder.outputs]
+    mean = Chain(outputs[answers.mean], "mean").then("Cast", to=TensorProto.FLOAT)
+    heads = [_to_bundle_latent(_split(mean, answers, 0, latent), answers, latent).renamed("mean")]
+    if answers.spread is not None:
+        spread = Chain(outputs[answers.spread], "log_std").then("Cast", to=TensorProto.FLOAT)
+        log_std = _log_std(_split(spread, answers, 1, latent), answers)
+        heads.append(_to_bundle_latent(log_std, answers, latent).renamed("log_std"))
+    image = Tensor(dtype="uint8", shape=(None, answers.channels, answers.height, answers.width))
+    tensor = Tensor(dtype="float32", shape=(None, *latent))
+    return _join(encoder, before, heads, {"image": image}, {head.tensor: tensor for head in heads})
+
+
+def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
+    """Make the decoder of a bundle, with the output `logits` if the foreign graph has such a tensor."""
+    before = _to_source_latent(Chain("latent", "latent"), decoder, answers, latent)
+    logits = _find_logits(decoder, answers)
+    output = PREFIX + decoder.outputs[answers.image_output]
+    values = _to_planes(Chain(output, "image").then("Cast", to=TensorProto.FLOAT), answers)
+    chains = [_to_levels(values, answers).renamed("image")]
+    shape = (None, answers.channels, answers.height, answers.width)
+    outputs = {"image": Tensor(dtype="uint8", shape=shape)}
+    if logits is not None:
+        values = _to_output_shape(Chain(PREFIX + logits, "logits").then("Cast", to=TensorProto.FLOAT), answers)
+        chains.append(_to_planes(values, answers).renamed("logits"))
+        outputs["logits"] = Tensor(dtype="float32", shape=shape)
+    return _join(decoder, before, chains, {"latent": Tensor(dtype="float32", shape=(None, *latent))}, outputs)
+
+
+def _find_logits(decoder: SourceGraph, answers: Answers) -> str | None:
+    """Name of the decoder's tensor of logits: its output, or the input of its last sigmoid; None if there is none."""
+    if answers.output == "logits":
+        return decoder.outputs[answers.image_output]
+    # A Reshape behind the sigmoid can be repeated for the logits if sizes are fixed. A Transpose cannot.
+    skipped = SHAPE_OPERATORS if answers.height is not None else ("Identity", "Cast")
+    node = producer_of(decoder, answers.image_output, skipped) if answers.output == "probabilities" else None
+    return node.input[0] if node is not None and node.op_type == "Sigmoid" else None
+
+
+def _to_source_image(chain: Chain, encoder: SourceGraph, answers: Answers) -> Chain:
+    """From uint8 `[N, C, H, W]` to the foreign encoder's input."""
+    low, high = np.float32(answers.range.low), np.float32(answers.range.high)
+    chain.then("Cast", to=TensorProto.FLOAT)
+    if answers.bgr:
+        chain.then("Gather", np.array([2, 1, 0]), axis=1)
+    chain.then("Mul", (high - low) / np.float32(255)).then("Add", low)
+    if answers.layout in ("nhwc", "flat-nhwc"):
+        chain.then("Transpose", perm=[0, 2, 3, 1])
+    if answers.layout.startswith("flat"):
+        chain.then("Flatten", axis=1)
+    if answers.layout == "nhw":
+        chain.then("Reshape", _shape(-1, answers.height, answers.width))
+    if encoder.dtype.kind == "u":
+        chain.then("Round")
+    return _cast(chain, encoder)
+
+
+def _to_source_latent(chain: Chain, decoder: SourceGraph, answers: Answers, latent: Shape) -> Chain:
+    """From float32 `[N, *latent]` to the foreign decoder's input."""
+    extra = len(decoder.input) - 1 - len(latent)
+    if extra > 0:
+        chain.then("Reshape", _shape(-1, *latent, *[1] * extra))
+    elif len(latent) == 3 and answers.layout == "nhwc":
+        chain.then("Transpose", perm=[0, 2, 3, 1])
+    return _cast(chain, decoder)
+
+
+def _cast(chain: Chain, graph: SourceGraph) -> Chain:
+    """Cast to the element type of a foreign graph's input, and take its name."""
+    value = graph.model.graph.input[0]
+    return chain.then("Cast", to=value.type.tensor_type.elem_type).renamed(PREFIX + value.name)
+
+
+def _split(chain: Chain, answers: Answers, part: int, latent: Shape) -> Chain:
+    """Mean (part 0) or spread (part 1) of a tensor that holds both; any other tensor is left as it is."""
+    if not answers.is_split:
+        return chain
+    channels = latent[0] or 0
+    axis = 3 if answers.layout == "nhwc" and len(latent) == 3 else 1
+    return chain.then("Slice", *([value] for value in (part * channels, (part + 1) * channels, axis)))
+
+
+def _log_std(chain: Chain, answers: Answers) -> Chain:
+    if answers.clip is not None:
+        chain.then("Clip", *(np.float32(bound) for bound in answers.clip))
+    if answers.posterior in ("variance", "std"):
+        chain.then("Clip", np.float32(TINY)).then("Log")
+    if answers.posterior in ("variance", "log-variance"):
+        chain.then("Mul", np.float32(0.5))
+    return chain
+
+
+def _to_bundle_latent(chain: Chain, answers: Answers, latent: Shape) -> Chain:
+    """Latents in a bundle's layout: a map has its channels first, and a map of 1 x 1 is a vector."""
+    if len(latent) == 3:
+        return chain.then("Transpose", perm=[0, 3, 1, 2]) if answers.layout == "nhwc" else chain
+    return chain.then("Reshape", _shape(-1, *latent))
+
+
+def _to_planes(chain: Chain, answers: Answers) -> Chain:
+    """From the layout of the foreign images to `[N, C, H, W]`."""
+    size = answers.height, answers.width
+    if answers.layout == "flat":
+        chain.then("Reshape", _shape(-1, answers.channels, *size))
+    if answers.layout == "flat-nhwc":
+        chain.then("Reshape", _shape(-1, *size, answers.channels))
+    if answers.layout == "nhw":
+        chain.then("Reshape", _shape(-1, 1, *size))
+    if answers.layout in ("nhwc", "flat-nhwc"):
+        chain.then("Transpose", perm=[0, 3, 1, 2])
+    return chain.then("Gather", np.array([2, 1, 0]), axis=1) if answers.bgr else chain
+
+
+def _to_output_shape(chain: Chain, answers: Answers) -> Chain:
+    """Reshape to the shape of the decoder's output, if that is fixed."""
+    size = answers.height, answers.width
+    shape = {"nchw": (answers.channels, *size), "nhwc": (*size, answers.channels)}.get(answers.layout)
+    return chain if None in size or shape is None else chain.then("Reshape", _shape(-1, *shape))
+
+
+def _to_levels(chain: Chain, answers: Answers) -> Chain:
+    """Gray levels, rounded and clipped before the cast: ONNX does not define casts of values out of range."""
+    low, high = np.float32(answers.output_range.low), np.float32(answers.output_range.high)
+    if answers.output == "logits":
+        chain.then("Sigmoid")
+    if answers.output == "image":
+        chain.then("Sub", low).then("Mul", np.float32(255) / (high - low))
+    else:
+        chain.then("Mul", np.float32(255))
+    return chain.then("Round").then("Clip", np.float32(0), np.float32(255)).then("Cast", to=TensorProto.UINT8)
+
+
+def _shape(*sizes: int | None) -> list[int]:
+    return [size or 0 for size in sizes]
+
+
+def _join(
+    source: SourceGraph, before: Chain, after: Sequence[Chain], inputs: dict[str, Tensor], outputs: dict[str, Tensor]
+) -> WrappedGraph:
+    """Put nodes before and after a foreign graph."""
+    model = compose.add_prefix(source.model, PREFIX)
+    graph, chains = model.graph, [before, *after]
+    replace_field(graph.node, [*before.nodes, *graph.node, *(node for chain in after for node in chain.nodes)])
+    graph.initializer.extend(constant for chain in chains for constant in chain.constants)
+    replace_field(graph.input, _infos(inputs))
+    replace_field(graph.output, _infos(outputs))
+    del graph.value_info[:], model.metadata_props[:]
+    model.producer_name, model.doc_string, graph.doc_string = "vaeserve", "", ""
+    return model, inputs, outputs
+
+
+def _infos(tensors: dict[str, Tensor]) -> list[onnx.ValueInfoProto]:
+    """Descriptions of tensors. A dynamic size is named after its tensor: those of images and latents differ."""
+    return [
+        helper.make_tensor_value_info(
+            name,
+            ELEMENT_TYPES[tensor.dtype],
+            ["N", *(f"{name}_{axis}" if size is None else size for axis, size in enumerate(tensor.shape[1:]))],
+        )
+        for name, tensor in tensors.items()
+    ]

@@ -1,0 +1,45 @@
+"""Import a foreign autoencoder: complete its options, run it, compare it with the bundle's graphs, write the bundle.
+
+    python -m training import encoder.onnx decoder.onnx --name mine --images my-images/
+
+Torch is imported only for sources that need it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.importing.answers import find_answers
+from training.importing.checks.latents import probe_latents
+from training.importing.checks.reference import Reference
+from training.importing.checks.round_trip import RoundTrip, measure_round_trip
+from training.importing.checks.samples import read_samples
+from training.importing.options import Answers, BundleInfo, ImportOptions
+from training.importing.prompt import Ask
+from training.importing.source import Source
+from training.importing.write import write_bundle
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """A written bundle, the answers that it was made with, and the measured round trip."""
+
+    directory: Path
+    answers: Answers
+    round_trip: RoundTrip
+
+
+def import_model(
+    source: Source, options: ImportOptions, info: BundleInfo, *, images: Path | None, ask: Ask, force: bool
+) -> ImportResult:
+    """Write the bundle of a source to `info.directory`, and replace what is there.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load a graph.
+        ImportRefused, ParityError: the message says what is wrong and where. No bundle was written.
+    """
+    answers = find_answers(source, options, ask)
+    reference = Reference(source, answers)
+    latents = probe_latents(reference)
+    round_trip = measure_round_trip(reference, read_samples(images, answers, latents))
+    write_bundle(info, reference, latents, round_trip, force=force)
+    return ImportResult(info.directory, answers, round_trip)
