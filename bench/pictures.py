@@ -19,7 +19,7 @@ from rich.table import Table
 from app.bundle.manifest import read_bundle
 from app.codecs.images import Reading, read_images, read_plain_png, tile, write_image
 from bench.serving import LIGHT, ROOT, newest, png, processor
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 COUNTS = (1, 64, 400)
 """Digits in a picture."""
@@ -39,7 +39,7 @@ def pillow(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
 
 def main() -> None:
     """Print microseconds and bytes."""
-    graphs = Graphs(read_bundle(ROOT / "models" / newest(LIGHT)))
+    graphs = OfflineGraphs(read_bundle(ROOT / "models" / newest(LIGHT)))
     latents = np.random.default_rng(0).standard_normal((max(COUNTS), 2), np.float32)
     digits = graphs.decode(latents).transpose(0, 2, 3, 1)
     writers: dict[str, Callable[[Any], bytes]] = {

@@ -37,20 +37,11 @@ def train(
     """Train a recipe, going on from its last checkpoint."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from training.fit.train import train
+    from training.fit.train import Hardware, train
     from training.recipe import load_recipe
 
-    folder = train(
-        load_recipe(recipe),
-        data_dir=data_dir,
-        runs=runs,
-        models=models,
-        accelerator=accelerator,
-        devices=devices,
-        nodes=nodes,
-        compile_nets=compile_nets,
-        fresh=fresh,
-    )
+    hardware = Hardware(accelerator, devices, nodes, compile_nets)
+    folder = train(load_recipe(recipe), data_dir=data_dir, runs=runs, models=models, hardware=hardware, fresh=fresh)
     rank_zero_only(print)(f"Trained: {folder}. Next: python -m training export {recipe}")
 
 

@@ -28,7 +28,7 @@ from training.bundling.aggregate import gap_to_prior
 from training.bundling.calibration import score_quantiles
 from training.card import metric_rows, write_card
 from training.data import load_dataset, read_options
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 ROWS = 1024
 """Latents decoded at a time: with logits and temporaries some tens of MB."""
@@ -110,7 +110,7 @@ def measure(
     read: Bundle, test: Pixels, train: Pixels, *, k: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Metrics and calibration arrays of a bundle, from images `[N, C, H, W]` as the data set has them."""
-    graphs, manifest, kind = Graphs(read), read.manifest, measured_binarization(read.manifest)
+    graphs, manifest, kind = OfflineGraphs(read), read.manifest, measured_binarization(read.manifest)
     with _progress() as progress:
         terms = partial(measure_terms, graphs, seed=seed, progress=progress)
         held_out = terms(prepare(test, manifest, seed), k=k if manifest.stochastic else 1, name="test")
@@ -184,7 +184,7 @@ def measured_binarization(manifest: Manifest) -> str:
     return training
 
 
-def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str) -> Terms:
+def measure_terms(graphs: OfflineGraphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str) -> Terms:
     """The terms of images `[N, C, H, W]`, as the encoder gets them, with k draws from each one's posterior.
 
     IWAE-k is log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) (Burda, Grosse & Salakhutdinov 2015, equation 8). Without a
@@ -210,7 +210,7 @@ def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress
     return Terms(reconstruction, kl, bounds, posterior, squared_error(graphs, images, posterior.mean))
 
 
-def squared_error(graphs: Graphs, images: Pixels, latents: Floats) -> Doubles:
+def squared_error(graphs: OfflineGraphs, images: Pixels, latents: Floats) -> Doubles:
     """Mean over pixels of (image - picture)^2, both in [0, 1], `[N]`, of images and the pictures of their latents."""
     difference = pixels(images) - pixels(graphs.decode(latents))
     return np.asarray(np.square(difference).mean(axis=1, dtype=np.float64))

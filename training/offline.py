@@ -14,7 +14,7 @@ BATCH = 256
 """Rows a run: more cost memory, and are no faster on a CPU."""
 
 
-class Graphs:
+class OfflineGraphs:
     """Encoder and decoder of a bundle. Images are uint8 `[N, C, H, W]`, latents float32 `[N, latent]`, N any number."""
 
     def __init__(

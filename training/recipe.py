@@ -151,7 +151,7 @@ class Recipe(_Table):
     """Of the weights, the order of the images, and all draws."""
     latent: Positive
     """Latent dimensions."""
-    data: DataOptions = idx.Options()
+    data: DataOptions = idx.IdxOptions()
     architecture: ArchitectureOptions
     objective: Annotated[Elbo | Iwae | Autoencoder, Field(discriminator="name")] = Elbo()
     likelihood: Annotated[

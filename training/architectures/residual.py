@@ -16,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.architectures.shape import NetShape
+from training.errors import RecipeError
 
-class Options(BaseModel):
+
+class ResidualOptions(BaseModel):
     """Width and depth of the net."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
@@ -34,8 +37,18 @@ class Options(BaseModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
 
+    def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
+        """Make the encoder and the decoder, freshly initialised.
 
-class Block(nn.Module):
+        Raises:
+            RecipeError: the encoder cannot halve images of this size as often as it has stages.
+        """
+        if shape.size % 2**self.stages:
+            raise RecipeError(f"architecture.stages = {self.stages} cannot halve {shape.size} pixels a side so often")
+        return ResidualEncoder(self, shape), ResidualDecoder(self, shape)
+
+
+class ResidualBlock(nn.Module):
     """x + conv(dropout(silu(conv(silu(x))))), channels and size unchanged."""
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -52,34 +65,34 @@ class Block(nn.Module):
 
 
 def blocks(channels: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
-    return nn.Sequential(*(Block(channels, dropout) for _ in range(depth)), nn.SiLU())
+    return nn.Sequential(*(ResidualBlock(channels, dropout) for _ in range(depth)), nn.SiLU())
 
 
-def top_shape(options: Options, size: int) -> tuple[int, int, int]:
+def top_shape(options: ResidualOptions, size: int) -> tuple[int, int, int]:
     """Channels and sides of what the last stage of the encoder gives, and the first of the decoder takes."""
     side = size >> options.stages
     return options.width << (options.stages - 1), side, side
 
 
-def _halve(channels: int, options: Options) -> tuple[nn.Module, ...]:
+def _halve(channels: int, options: ResidualOptions) -> tuple[nn.Module, ...]:
     """`[N, channels / 2, H, W]` -> `[N, channels, H / 2, W / 2]`."""
     first = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
     return first, blocks(channels, options.depth, options.dropout)
 
 
-def _double(channels: int, options: Options) -> tuple[nn.Module, ...]:
+def _double(channels: int, options: ResidualOptions) -> tuple[nn.Module, ...]:
     """`[N, channels, H, W]` -> `[N, channels / 2, 2 H, 2 W]`."""
     return blocks(channels, options.depth), nn.Conv2d(channels, 2 * channels, 1), nn.PixelShuffle(2)
 
 
-class Encoder(nn.Module):
+class ResidualEncoder(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] -> a tuple of heads `[N, latent]`."""
 
-    def __init__(self, options: Options, *, channels: int, size: int, latent: int, heads: int) -> None:
+    def __init__(self, options: ResidualOptions, shape: NetShape) -> None:
         super().__init__()
-        width, top = options.width, top_shape(options, size)
+        width, top = options.width, top_shape(options, shape.size)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 5, stride=2, padding=2),
+            nn.Conv2d(shape.channels, width, 5, stride=2, padding=2),
             blocks(width, options.depth, options.dropout),
             *(layer for stage in range(1, options.stages) for layer in _halve(width * 2**stage, options)),
             nn.Flatten(1),
@@ -87,21 +100,21 @@ class Encoder(nn.Module):
             nn.SiLU(),
             nn.Dropout(options.dropout),
         )
-        self.heads = nn.ModuleList(nn.Linear(options.hidden, latent) for _ in range(heads))
+        self.heads = nn.ModuleList(nn.Linear(options.hidden, shape.latent) for _ in range(shape.heads))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         hidden = self.body(2 * images - 1)  # [N, hidden]
         return tuple(head(hidden) for head in self.heads)
 
 
-class Decoder(nn.Module):
+class ResidualDecoder(nn.Module):
     """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
 
-    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
+    def __init__(self, options: ResidualOptions, shape: NetShape) -> None:
         super().__init__()
-        width, top = options.width, top_shape(options, size)
+        width, top = options.width, top_shape(options, shape.size)
         self.body = nn.Sequential(
-            nn.Linear(latent, options.hidden),
+            nn.Linear(shape.latent, options.hidden),
             nn.SiLU(),
             nn.Linear(options.hidden, math.prod(top)),
             nn.Unflatten(1, top),
@@ -110,7 +123,7 @@ class Decoder(nn.Module):
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.PixelShuffle(2),
             nn.SiLU(),
-            nn.Conv2d(width // 2, outputs, 3, padding=1),
+            nn.Conv2d(width // 2, shape.outputs, 3, padding=1),
         )
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from training.card.subjects import subject_of
 from training.data import Split, load_dataset
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.recipe import RECIPES, Recipe, load_recipe
 
 WEIGHTS_LICENSE = "Apache-2.0"
@@ -66,7 +66,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
         check_parity(written, encoder, decoder, dataset.test.images[: max(BATCH_SIZES)])
-        graphs = Graphs(written)
+        graphs = OfflineGraphs(written)
         arrays = write_arrays(directory, graphs, dataset.train, recipe.seed)
         arrays |= write_posteriors(directory, graphs, dataset.test)
         bundle.write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
@@ -75,7 +75,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
     return target
 
 
-def write_arrays(directory: Path, graphs: Graphs, split: Split, seed: int) -> dict[str, Array]:
+def write_arrays(directory: Path, graphs: OfflineGraphs, split: Split, seed: int) -> dict[str, Array]:
     """Write what is learnt from the training images' posteriors: class means, and the aggregated posterior."""
     posterior = graphs.encode(split.images)
     latents = posterior.draw(seed) if graphs.manifest.stochastic else posterior.mean

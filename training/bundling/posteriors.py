@@ -24,7 +24,7 @@ from app.maths.gaussian import Floats
 from training.atomic import whole
 from training.bundling.calibration import latent_quantiles
 from training.data import Split, load_dataset, read_options
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 MOST = 5000
 """Images: enough for a dense scatter, and little beside the graphs."""
@@ -40,12 +40,12 @@ def posteriors(directory: Path, *, data_dir: Path) -> dict[str, Array]:
     read = bundle.read_bundle(directory)
     test = load_dataset(read_options(directory), data_dir).test
     with whole(directory, copy=True) as partial:
-        written = write_posteriors(partial, Graphs(read), test)
+        written = write_posteriors(partial, OfflineGraphs(read), test)
         bundle.write_manifest(partial, read.manifest.model_copy(update={"arrays": read.manifest.arrays | written}))
     return written
 
 
-def write_posteriors(directory: Path, graphs: Graphs, split: Split) -> dict[str, Array]:
+def write_posteriors(directory: Path, graphs: OfflineGraphs, split: Split) -> dict[str, Array]:
     """Write the arrays into `directory`, and return their entries for the manifest."""
     means = graphs.encode(split.images).mean
     some = slice(None, None, math.ceil(len(means) / MOST))

@@ -17,7 +17,9 @@ from training.errors import DataError
 
 __all__ = ["DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
 
-DataOptions = Annotated[idx.Options | emoji.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
+DataOptions = Annotated[
+    idx.IdxOptions | emoji.EmojiOptions | folder.FolderOptions | npz.NpzOptions, Field(discriminator="dataset")
+]
 
 READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
     "mnist": idx.read,

@@ -64,7 +64,7 @@ class Dataset:
         return channels, height, width
 
 
-class Options(BaseModel):
+class DatasetOptions(BaseModel):
     """What every kind of data set can be asked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)

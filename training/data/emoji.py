@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from app.codecs.images import Reading, parse_color, read_images
-from training.data import dataset
-from training.data.dataset import LOCK, SIDE, Fraction, Split, is_within
+from training.data.dataset import LOCK, SIDE, DatasetOptions, Fraction, Split, is_within
 from training.errors import DataError
 
 FILES = 64
@@ -72,7 +71,7 @@ CATEGORIES = (
 """Unicode's, which are the labels. What is in none of them (the patches of skin tones) is left out."""
 
 
-class Options(dataset.Options):
+class EmojiOptions(DatasetOptions):
     """Noto Emoji and Twemoji, with every skin tone, on white; fetched by npm where they are absent.
 
     The labels are Unicode's categories. An emoji is in one split with all its tones and by both houses.
@@ -106,7 +105,7 @@ class Emoji:
     """Of its code points without the skin tone, so that those of a kind stay together."""
 
 
-def read(options: Options, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
+def read(options: EmojiOptions, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
     """The training and the test split, each in the order of hashes; what `data_dir/emoji` lacks is fetched.
 
     Raises:
@@ -156,7 +155,7 @@ def _pack(folder: Path, package: Package) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _read_package(path: Path, package: Package, options: Options) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
+def _read_package(path: Path, package: Package, options: EmojiOptions) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
     """Each emoji that a house drew, and its pixels `[3, size, size]`."""
     reading = Reading(
         height=options.size,

@@ -14,8 +14,7 @@ from rich.progress import track
 from app.bundle.manifest import Colour
 from app.codecs.images import READERS, Reading, parse_color, read_images
 from app.errors import InvalidInput
-from training.data import dataset
-from training.data.dataset import BLACK, SIDE, Fraction, RelativePath, Split, is_within
+from training.data.dataset import BLACK, SIDE, DatasetOptions, Fraction, RelativePath, Split, is_within
 from training.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -27,7 +26,7 @@ REPORTED = 20
 """Unreadable files that are named; the others are counted."""
 
 
-class Options(dataset.Options):
+class FolderOptions(DatasetOptions):
     """The pictures in a folder and all folders below it: PNG, JPEG, WebP, BMP, or the first frame of a GIF.
 
     Where each lies in a sub-folder, and there are 2 to 256 of these, a picture's label is the number of its sub-folder
@@ -57,7 +56,7 @@ class Options(dataset.Options):
         return PurePosixPath(self.path).name
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
     """The training and the test split of the folder, each in the order of their paths' hashes.
 
     The folder may itself be a link. Links in it are read if they point to a file in it; linked folders are not entered.
@@ -96,7 +95,7 @@ def list_pictures(folder: Path) -> list[str]:
     return sorted(names, key=_digest)
 
 
-def is_test(name: str, options: Options) -> bool:
+def is_test(name: str, options: FolderOptions) -> bool:
     """Whether the file of this relative path is in the test split: its hash as a number in [0, 1) is small."""
     return is_within(_digest(name), options.test_fraction)
 
@@ -121,7 +120,7 @@ def _labels(names: list[str], classes: list[str]) -> NDArray[np.uint8] | None:
 
 
 def _read_pictures(
-    folder: Path, names: list[str], options: Options, skipped: list[str]
+    folder: Path, names: list[str], options: FolderOptions, skipped: list[str]
 ) -> tuple[NDArray[np.uint8], list[str]]:
     """The readable pictures, uint8 `[N, C, size, size]`, and their names. A line on each other one joins `skipped`."""
     reading = Reading(

@@ -16,8 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from training.data import dataset
-from training.data.dataset import BLACK, LOCK, Split
+from training.data.dataset import BLACK, LOCK, DatasetOptions, Split
 from training.errors import DataError
 
 TIMEOUT_SECONDS = 30
@@ -94,7 +93,7 @@ SOURCES = {
 }
 
 
-class Options(dataset.Options):
+class IdxOptions(DatasetOptions):
     """A data set of four IDX files, downloaded where they are absent."""
 
     background: ClassVar = BLACK
@@ -111,7 +110,7 @@ class Options(dataset.Options):
         return SOURCES[self.dataset].title
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+def read(options: IdxOptions, data_dir: Path) -> tuple[Split, Split]:
     """The training and the test split in `data_dir/<dataset>`; what is absent is downloaded.
 
     Raises:

@@ -6,14 +6,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import dataset
-from training.data.dataset import BLACK, SIDE, Fraction, RelativePath, Split
+from training.data.dataset import BLACK, SIDE, DatasetOptions, Fraction, RelativePath, Split
 from training.errors import DataError
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-class Options(dataset.Options):
+class NpzOptions(DatasetOptions):
     """Arrays `train_images` and, if there are any, `test_images`, `train_labels` and `test_labels` of a file.
 
     Images are uint8, or floats from 0 to 1, which are rounded to 256 levels: `[N, H, W]`, `[N, H, W, 1]` or
@@ -38,7 +37,7 @@ class Options(dataset.Options):
         return PurePosixPath(self.path).stem
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+def read(options: NpzOptions, data_dir: Path) -> tuple[Split, Split]:
     """The training and the test split of the file. Either may be empty.
 
     Raises:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from training.card import captions, write_card
 from training.figures.charts import draw_active_units, draw_rate_distortion, draw_training
-from training.figures.pictures import (
+from training.figures.images import (
     draw_aggregate,
     draw_interpolation,
     draw_manifold,

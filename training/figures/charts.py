@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from training.bundling.record import watched
 from training.evaluate import ACTIVE_VARIANCE
-from training.figures.plots import MARK, PALETTE, TRAIN_COLOUR, WATCHED_COLOUR, curves, settled
+from training.figures.plots import MARK, PALETTE, TRAIN_COLOR, WATCHED_COLOR, curves, settled
 from training.figures.scene import Scene
 
 LEAST_BARS = 6
@@ -56,8 +56,8 @@ def draw_rate_distortion(scene: Scene) -> Figure:
     axes.set_xlim(settled([rates for rates, _ in points.values()]))
     axes.set_ylim(settled([distortions for _, distortions in points.values()]))
     _equal_elbo(axes)
-    for (split, (rates, distortions)), colour in zip(points.items(), (TRAIN_COLOUR, WATCHED_COLOUR), strict=True):
-        axes.plot(rates, distortions, color=colour, label=split, linewidth=1.2, marker="o", markersize=3)
+    for (split, (rates, distortions)), color in zip(points.items(), (TRAIN_COLOR, WATCHED_COLOR), strict=True):
+        axes.plot(rates, distortions, color=color, label=split, linewidth=1.2, marker="o", markersize=3)
     _name_epochs(axes, scene.log["epoch"], *points[watched(scene.log)])
     axes.set_xlabel("rate: KL, nats an image")
     axes.set_ylabel(f"distortion: reconstruction{_kind(scene)}, nats an image")
@@ -72,13 +72,13 @@ def draw_active_units(scene: Scene) -> Figure:
     order, size = scene.order, len(scene.kl)
     variance = np.maximum(scene.variance[order], LEAST_VARIANCE)
     active = variance > ACTIVE_VARIANCE
-    colours = [PALETTE[0] if is_active else UNUSED for is_active in active]
+    colors = [PALETTE[0] if is_active else UNUSED for is_active in active]
     figure = Figure(figsize=(min(7.2, 3.2 + 0.16 * size), 4.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    above.bar(range(size), scene.kl[order], color=colours, width=0.75)
+    above.bar(range(size), scene.kl[order], color=colors, width=0.75)
     above.set_ylabel("KL, nats an image")
     above.set_title(f"{active.sum()} of {size} dimensions active")
-    below.scatter(range(size), variance, c=colours, s=18, zorder=3)
+    below.scatter(range(size), variance, c=colors, s=18, zorder=3)
     below.axhline(ACTIVE_VARIANCE, color=MARK, linewidth=1)
     across = below.get_yaxis_transform()
     below.text(0.01, 0.85 * ACTIVE_VARIANCE, "active above 0.01", va="top", transform=across, color=MARK, fontsize=8)

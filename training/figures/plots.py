@@ -20,10 +20,10 @@ from app.maths.gaussian import Floats
 
 DPI = 150
 PALETTE = [mpl.color_sequences["petroff10"][i] for i in (0, 3, 2, 1, 4, 5, 9, 6, 8, 7)]
-"""A colour a digit. They stay apart under the usual deficiencies of colour vision (Petroff 2021, arXiv:2107.02270); the
+"""A color a digit. They stay apart under the usual deficiencies of color vision (Petroff 2021, arXiv:2107.02270); the
 order keeps its two greys from 3 and 8, whose latents lie side by side."""
 MARK = PALETTE[2]
-TRAIN_COLOUR, WATCHED_COLOUR = "0.55", PALETTE[0]
+TRAIN_COLOR, WATCHED_COLOR = "0.55", PALETTE[0]
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -44,20 +44,20 @@ NAMED_CLASSES = 20
 TILE = 56
 """About the side of a tile in pixels: two for each of MNIST's."""
 GAP = 4
-PLOT_COLOURS = 2**16
+PLOT_COLORS = 2**16
 """More than any plot has, with its blends."""
 MAX_BYTES = 400_000
 NEARLY = 12
-"""Of 256 levels: colours that pass for one another."""
+"""Of 256 levels: colors that pass for one another."""
 
 Pixels = NDArray[np.uint8]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a small PNG: in greys, or in 256 colours, where nobody can tell these from all of them.
+    """Write a figure as a small PNG: in greys, or in 256 colors, where nobody can tell these from all of them.
 
-    A colour picture that would be larger than MAX_BYTES gets 256 colours, too, and if need be a quarter of the pixels.
+    A color picture that would be larger than MAX_BYTES gets 256 colors, too, and if need be a quarter of the pixels.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI)
@@ -65,8 +65,8 @@ def save(figure: Figure, path: Path) -> None:
     pixels = np.asarray(image)
     if (pixels == pixels[..., :1]).all():
         image = image.convert("L")
-    elif image.getcolors(PLOT_COLOURS) is not None:  # to search among a colour picture's takes minutes
-        few = in_few_colours(image)
+    elif image.getcolors(PLOT_COLORS) is not None:  # to search among a color picture's takes minutes
+        few = in_few_colors(image)
         if np.abs(np.asarray(few.convert("RGB"), np.int16) - pixels).mean() < 1:
             image = few
     content = _png(image)
@@ -82,23 +82,23 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def in_few_colours(image: Image.Image) -> Image.Image:
-    """An RGB image in 256 of its colours, and where one of PALETTE is nearly among them, in that itself."""
+def in_few_colors(image: Image.Image) -> Image.Image:
+    """An RGB image in 256 of its colors, and where one of PALETTE is nearly among them, in that itself."""
     few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
     chosen = np.array(few.getpalette()).reshape(-1, 3)
-    for colour in np.rint(255 * np.array(colours(len(PALETTE)))).astype(np.int64):
-        distances = np.abs(chosen - colour).max(axis=1)
+    for color in np.rint(255 * np.array(colors(len(PALETTE)))).astype(np.int64):
+        distances = np.abs(chosen - color).max(axis=1)
         if distances.min() < NEARLY:
-            chosen[distances.argmin()] = colour
+            chosen[distances.argmin()] = color
     few.putpalette(chosen.ravel().tolist())
     return few
 
 
-def colours(count: int) -> list[Colour]:
-    """A colour a class: the palette, or as many steps of a rainbow where there are more classes than it has."""
+def colors(count: int) -> list[Color]:
+    """A color a class: the palette, or as many steps of a rainbow where there are more classes than it has."""
     if count <= len(PALETTE):
-        return [mpl.colors.to_rgb(colour) for colour in PALETTE[:count]]
-    return [mpl.colors.to_rgb(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.03, 0.97, count))]
+        return [mpl.colors.to_rgb(color) for color in PALETTE[:count]]
+    return [mpl.colors.to_rgb(color) for color in mpl.colormaps["turbo"](np.linspace(0.03, 0.97, count))]
 
 
 def settled(lines: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
@@ -110,8 +110,8 @@ def settled(lines: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 def curves(axes: Axes, epochs: list[float], lines: dict[str, list[float]]) -> None:
     """One loss term over the epochs, a line a split, training first; the first epochs may leave the picture."""
-    for (split, line), colour in zip(lines.items(), (TRAIN_COLOUR, WATCHED_COLOUR), strict=True):
-        axes.plot(epochs, line, color=colour, label=split, marker="o" if len(line) == 1 else None)
+    for (split, line), color in zip(lines.items(), (TRAIN_COLOR, WATCHED_COLOR), strict=True):
+        axes.plot(epochs, line, color=color, label=split, marker="o" if len(line) == 1 else None)
     axes.set_ylim(settled([np.array(line) for line in lines.values()]))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -135,19 +135,19 @@ def squares(*sides: float, right: float = 0.15) -> tuple[Figure, list[Axes]]:
 
 
 def scatter(axes: Axes, points: Floats, labels: Pixels | None) -> None:
-    """Points `[N, 2]`, coloured by their labels `[N]` if they have any, and the circle that holds 95 % of the prior."""
+    """Points `[N, 2]`, colored by their labels `[N]` if they have any, and the circle that holds 95 % of the prior."""
     # In the order of the rows, not of the classes, lest the last class cover the others.
     area = np.clip(20_000 / len(points), 3, 16)
-    axes.scatter(points[:, 0], points[:, 1], s=area, c=_point_colours(len(points), labels), linewidths=0, alpha=0.7)
+    axes.scatter(points[:, 0], points[:, 1], s=area, c=_point_colors(len(points), labels), linewidths=0, alpha=0.7)
     axes.add_patch(Ellipse((0, 0), 2 * PRIOR_RADIUS, 2 * PRIOR_RADIUS, fill=False, color="0.2", linestyle=DASHES))
     frame(axes, np.concatenate([points, [[-PRIOR_RADIUS, -PRIOR_RADIUS], [PRIOR_RADIUS, PRIOR_RADIUS]]]))
 
 
-def _point_colours(count: int, labels: Pixels | None) -> list[Colour]:
+def _point_colors(count: int, labels: Pixels | None) -> list[Color]:
     if labels is None:
-        return colours(1) * count
+        return colors(1) * count
     classes, places = np.unique(labels, return_inverse=True)
-    palette = colours(len(classes))
+    palette = colors(len(classes))
     return [palette[place] for place in places]
 
 
@@ -214,9 +214,9 @@ def name_axes(axes: Axes, dims: list[int]) -> None:
 
 
 def legend(figure: Figure, names: list[str]) -> None:
-    """The classes' colours, unless they are too many, and the circle, at the right."""
+    """The classes' colors, unless they are too many, and the circle, at the right."""
     names = names if len(names) <= NAMED_CLASSES else []
-    dots = [Line2D([], [], marker="o", linestyle="", color=c, markersize=5) for c in colours(len(names))]
+    dots = [Line2D([], [], marker="o", linestyle="", color=c, markersize=5) for c in colors(len(names))]
     circle = Line2D([], [], color="0.2", linestyle=DASHES, linewidth=1)
     figure.legend([*dots, circle], [*names, "95 % of N(0, I)"], loc="center right")
 

@@ -12,7 +12,7 @@ from app.maths.gaussian import Floats, Mixture, Posterior
 from training.bundling.record import read_log, read_recipe
 from training.card.subjects import subject_of
 from training.data import Split, load_dataset, read_options
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 MAX_IMAGES = 10_000
 """Test images that are encoded: more points would only cover one another."""
@@ -22,7 +22,7 @@ MAX_IMAGES = 10_000
 class Scene:
     """A bundle, what it makes of the test images, and how its training went."""
 
-    graphs: Graphs
+    graphs: OfflineGraphs
     test: Split
     posterior: Posterior
     """Of the test images."""
@@ -83,10 +83,10 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
     """Read a bundle and encode the test images."""
     read = bundle.read_bundle(directory)
     log, other = read_log(directory / "training.csv"), contrast_directory(directory, models)
-    graphs = Graphs(read)
+    graphs = OfflineGraphs(read)
     test = load_dataset(read_options(directory), data_dir).test[:MAX_IMAGES]
     posterior = graphs.encode(test.images)
-    contrast = Graphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
+    contrast = OfflineGraphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
     if contrast is not None and contrast.shape != posterior.mean.shape:
         raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
     variance = _measured(graphs, "variance_per_dimension", posterior.mean.var(axis=0))
@@ -94,7 +94,7 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
     return Scene(graphs, test, posterior, kl, variance, log, Mixture.of(read.arrays), contrast)
 
 
-def _measured(graphs: Graphs, name: str, otherwise: Floats) -> Floats:
+def _measured(graphs: OfflineGraphs, name: str, otherwise: Floats) -> Floats:
     """What the evaluation found, or, before one, what the test images as they are come to."""
     return np.asarray(graphs.manifest.metrics.get(name, otherwise), np.float32)
 

@@ -21,7 +21,7 @@ from training.importing.onnx_edits.wrap import find_logits, wrap_decoder, wrap_e
 from training.importing.options import Answers, Binarization
 from training.importing.refusal import ImportRefused
 from training.importing.report import refusal
-from training.offline import Graphs
+from training.offline import OfflineGraphs as Graphs
 
 Wrapped = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
 

@@ -9,7 +9,7 @@ from onnx import ModelProto
 from app.bundle.manifest import Bundle, File, Graph, Reduced
 from app.errors import ExecutionProviderError, InferenceFailed
 from app.inference.session import ExecutionProvider, execution_providers
-from training.offline import Graphs
+from training.offline import OfflineGraphs as Graphs
 from training.reducing.halves import emulate_half
 from training.reducing.measure import TOGETHER, has_likelihood, measure_change, measure_speed
 from training.reducing.options import PROVIDERS, Options, Precision

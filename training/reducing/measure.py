@@ -11,7 +11,8 @@ from app.bundle.manifest import Manifest
 from app.maths.gaussian import Floats, Posterior
 from app.maths.likelihood import PARAMETERS, Doubles, Pixels, log_prob
 from training.evaluate import pixels
-from training.offline import BATCH, Graphs
+from training.offline import BATCH
+from training.offline import OfflineGraphs as Graphs
 
 NO_ERROR = 1e-10
 """Mean squared error of a reconstruction that is exact, so that its PSNR is a number: 100 dB."""

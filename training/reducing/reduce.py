@@ -21,7 +21,7 @@ from app.bundle.manifest import Bundle, File, Manifest, Reduced
 from app.maths.gaussian import Floats, sample_prior
 from training.atomic import whole
 from training.card import add_reduced_section, write_card
-from training.offline import Graphs
+from training.offline import OfflineGraphs as Graphs
 from training.reducing.gate import measure, refusal, serialized
 from training.reducing.halves import compute_in_half, store_in_half
 from training.reducing.integers import compute_in_integers

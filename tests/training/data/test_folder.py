@@ -11,14 +11,14 @@ from PIL import Image
 
 from tests.conftest import Pixels, png
 from training.data import Dataset, Split, check_labels, load_dataset
-from training.data.folder import REPORTED, Options, find_classes, is_test, list_pictures, read
+from training.data.folder import REPORTED, FolderOptions, find_classes, is_test, list_pictures, read
 from training.errors import DataError
 
 RAMP = (np.arange(8 * 8) * 4).astype(np.uint8).reshape(8, 8)
 
 
-def options(**changes: Any) -> Options:
-    return Options.model_validate({"dataset": "folder", "path": "pictures", "size": 8, "mode": "L", **changes})
+def options(**changes: Any) -> FolderOptions:
+    return FolderOptions.model_validate({"dataset": "folder", "path": "pictures", "size": 8, "mode": "L", **changes})
 
 
 def save(path: Path, image: Image.Image | Pixels, **settings: Any) -> Path:
@@ -372,7 +372,7 @@ def test_a_folder_without_classes_has_no_labels(tmp_path: Path, folder: Path) ->
     assert dataset.train.classes == ()
 
 
-# Options.
+# FolderOptions.
 
 
 def test_key_and_title_come_from_the_path() -> None:

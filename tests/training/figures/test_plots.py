@@ -15,7 +15,7 @@ from training.figures.plots import (
     PALETTE,
     PRIOR_RADIUS,
     apart,
-    colours,
+    colors,
     curves,
     frame,
     legend,
@@ -93,7 +93,7 @@ def test_a_grey_figure_is_saved_in_grey_unchanged(tmp_path: Path) -> None:
     assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
 
 
-def test_a_plot_is_saved_in_few_colours_with_the_palettes_own(tmp_path: Path) -> None:
+def test_a_plot_is_saved_in_few_colors_with_the_palettes_own(tmp_path: Path) -> None:
     figure, (axes,) = squares(3.0)
     scatter(axes, np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32), noise(500) % 10)
     legend(figure, list("0123456789"))
@@ -102,8 +102,8 @@ def test_a_plot_is_saved_in_few_colours_with_the_palettes_own(tmp_path: Path) ->
     assert image.mode == "P"
     there = np.asarray(image.convert("RGB"))
     assert np.abs(there.astype(int) - rendered(figure)).max() < 40
-    for colour in colours(10):
-        assert (there == np.rint(255 * np.array(colour))).all(axis=2).any()
+    for color in colors(10):
+        assert (there == np.rint(255 * np.array(color))).all(axis=2).any()
 
 
 def test_a_colour_picture_is_saved_as_it_is_unless_it_is_large(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_a_colour_picture_is_saved_as_it_is_unless_it_is_large(tmp_path: Path) -
 
 
 def test_classes_have_colours_of_their_own_however_many_they_are() -> None:
-    assert [len(set(colours(count))) for count in (1, 10, 11, 40)] == [1, 10, 11, 40]
-    assert colours(3) == colours(10)[:3]
+    assert [len(set(colors(count))) for count in (1, 10, 11, 40)] == [1, 10, 11, 40]
+    assert colors(3) == colors(10)[:3]
 
 
 def test_curves_show_both_splits_and_let_early_outliers_go() -> None:

@@ -23,7 +23,7 @@ from training.importing.options import RANGES, Options
 from training.importing.refusal import ImportRefused
 from training.importing.sources import onnx_files
 from training.importing.sources.torch_class import Recipe, build, fill, read_class, read_weights
-from training.offline import Graphs
+from training.offline import OfflineGraphs as Graphs
 
 PATH = "tests.training.importing.nets"
 SIZE = (1, 8, 8)

@@ -11,7 +11,7 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
 from training.importing.options import RANGES, Range
-from training.offline import Graphs
+from training.offline import OfflineGraphs as Graphs
 
 
 def check(imported_graphs: Graphs, linear: Linear, images: Pixels) -> None:

@@ -21,7 +21,7 @@ from training.errors import DataError
 from training.evaluate import evaluate
 from training.fit.train import load_checkpoint, run_folder
 from training.fit.warm_start import start_from
-from training.offline import Graphs
+from training.offline import OfflineGraphs as Graphs
 from training.reducing.gate import refusal
 from training.reducing.options import Options
 from training.reducing.reduce import reduce
