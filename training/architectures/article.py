@@ -16,13 +16,13 @@ from training.architectures.shape import NetShape
 
 
 class ArticleOptions(BaseModel):
-    """The article's net has nothing to choose."""
+    """The article's net has no options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["article"]
 
     def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
-        """Make the encoder and the decoder, freshly initialised."""
+        """Make the encoder and the decoder, freshly initialized."""
         return ArticleEncoder(self, shape), ArticleDecoder(self, shape)
 
 

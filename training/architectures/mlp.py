@@ -17,7 +17,7 @@ from training.architectures.shape import NetShape
 
 
 class MlpOptions(BaseModel):
-    """Width and depth of the net."""
+    """Options of the residual multilayer perceptron."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["mlp"]
@@ -26,10 +26,10 @@ class MlpOptions(BaseModel):
     depth: Annotated[int, Field(ge=0)] = 2
     """Residual blocks in each half."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
+    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its heads."""
 
     def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
-        """Make the encoder and the decoder, freshly initialised."""
+        """Make the encoder and the decoder, freshly initialized."""
         return MlpEncoder(self, shape), MlpDecoder(self, shape)
 
 

@@ -3,7 +3,7 @@ halving), `depth` and `stages`.
 
     python -m training train mnist
 
-Pre-activation residual blocks with SiLU and no normalisation; a block's second convolution starts at zero, so
+Pre-activation residual blocks with SiLU and no normalization; a block's second convolution starts at zero, so
 that every block starts as the identity. Upsampling is a convolution followed by
 PixelShuffle (DepthToSpace in ONNX), which has no checkerboard and runs on every execution provider.
 """
@@ -21,24 +21,24 @@ from training.errors import RecipeError
 
 
 class ResidualOptions(BaseModel):
-    """Width and depth of the net."""
+    """Options of the residual convolutional net."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["residual"]
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 32
-    """Channels at half the image's size; twice as many at each further halving."""
+    """Channels at half the image's size; they double at each further halving."""
     depth: Annotated[int, Field(gt=0)] = 1
-    """Residual blocks a stage."""
+    """Residual blocks per stage."""
     stages: Annotated[int, Field(gt=0, le=6)] = 2
-    """How often the encoder halves the image's sides, which must be multiples of 2 to the power of this; the decoder
-    doubles as often."""
+    """Times the encoder halves the image's sides, and the decoder doubles them. The sides must be multiples of 2 to the
+    power of this."""
     hidden: Annotated[int, Field(gt=0)] = 256
     """Units of the dense layer between the convolutions and the latent."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
+    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its heads."""
 
     def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
-        """Make the encoder and the decoder, freshly initialised.
+        """Make the encoder and the decoder, freshly initialized.
 
         Raises:
             RecipeError: the encoder cannot halve images of this size as often as it has stages.
@@ -65,11 +65,12 @@ class ResidualBlock(nn.Module):
 
 
 def blocks(channels: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
+    """`depth` residual blocks and an activation; channels and size unchanged."""
     return nn.Sequential(*(ResidualBlock(channels, dropout) for _ in range(depth)), nn.SiLU())
 
 
 def top_shape(options: ResidualOptions, size: int) -> tuple[int, int, int]:
-    """Channels and sides of what the last stage of the encoder gives, and the first of the decoder takes."""
+    """Channels, height and width after the last stage of the encoder and before the first of the decoder."""
     side = size >> options.stages
     return options.width << (options.stages - 1), side, side
 

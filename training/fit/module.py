@@ -71,7 +71,7 @@ class VaeModule(L.LightningModule):
 
     @property
     def term_names(self) -> list[str]:
-        """Names of the terms logged for each split, in nats per image. The last is the loss without beta and free bits."""
+        """Names of the terms logged for each split, in nats per image; the last is the loss without its options."""
         names = ["reconstruction", "kl", "negative_elbo"]
         return [*names, "negative_iwae"] if isinstance(self.recipe.objective, Iwae) else names
 

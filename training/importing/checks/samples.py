@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.codecs.images import READERS, Reading, read_images
 from app.errors import InvalidInput
-from training.data.folder import MAX_PIXELS, list_pictures
+from training.data.folder import MAX_PIXELS, list_images
 from training.data.idx import parse_idx
 from training.errors import DataError
 from training.importing.checks.probe import SIDES, Latents
@@ -73,7 +73,7 @@ def _folder(folder: Path, shape: tuple[int, int, int], most: int) -> NDArray[np.
         formats=(*READERS, "BMP"),
     )
     images = []
-    for name in list_pictures(folder):
+    for name in list_images(folder):
         try:
             images.append(read_images([(folder / name).read_bytes()], reading)[0])
         except (OSError, InvalidInput):
