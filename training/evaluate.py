@@ -42,7 +42,7 @@ ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Terms:
+class MeasuredTerms:
     """Loss terms of N images, in nats."""
 
     reconstruction: Doubles
@@ -150,7 +150,7 @@ def measure(
     return metrics | _gap(read, held_out.posterior.draw(seed)), arrays
 
 
-def _measure_autoencoder(read: Bundle, kind: str, held_out: Terms, seen: Terms) -> dict[str, Any]:
+def _measure_autoencoder(read: Bundle, kind: str, held_out: MeasuredTerms, seen: MeasuredTerms) -> dict[str, Any]:
     """Metrics of a plain autoencoder, which has no bound and no KL."""
     metrics = {
         "split": "test",
@@ -185,7 +185,9 @@ def measured_binarization(manifest: Manifest) -> str:
     return training
 
 
-def measure_terms(graphs: OfflineGraphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str) -> Terms:
+def measure_terms(
+    graphs: OfflineGraphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str
+) -> MeasuredTerms:
     """The terms of images uint8 `[N, C, H, W]`, already binarized if need be, with k draws from each posterior.
 
     IWAE-k is log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) (Burda, Grosse & Salakhutdinov 2015, equation 8). Without a
@@ -208,7 +210,7 @@ def measure_terms(graphs: OfflineGraphs, images: Pixels, *, k: int, seed: int, p
             for j in ks:
                 bounds[j][rows] = log_mean_exp(log_weights[:, :j])
     kl = posterior.kl() if log_std is not None else np.zeros(posterior.mean.shape)
-    return Terms(reconstruction, kl, bounds, posterior, squared_error(graphs, images, posterior.mean))
+    return MeasuredTerms(reconstruction, kl, bounds, posterior, squared_error(graphs, images, posterior.mean))
 
 
 def squared_error(graphs: OfflineGraphs, images: Pixels, latents: Floats) -> Doubles:

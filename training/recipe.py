@@ -85,7 +85,7 @@ class DiscretizedLogistic(_Table):
     name: Literal["discretized_logistic"]
 
 
-class Training(_Table):
+class TrainingOptions(_Table):
     """Optimization of the objective."""
 
     epochs: Positive = 20
@@ -116,7 +116,7 @@ class Training(_Table):
     shallower one: its added blocks start as the identity."""
 
     @model_validator(mode="after")
-    def _weight_decay_is_decoupled(self) -> "Training":
+    def _weight_decay_is_decoupled(self) -> "TrainingOptions":
         if (self.weight_decay is not None) != (self.optimizer == "adamw"):
             raise ValueError("weight_decay and optimizer = 'adamw' need each other")
         if self.gradient_clip and self.gradient_skip and self.gradient_skip <= self.gradient_clip:
@@ -158,7 +158,7 @@ class Recipe(_Table):
     likelihood: Annotated[
         Bernoulli | GreyCrossEntropy | Gaussian | DiscretizedLogistic, Field(discriminator="name")
     ] = Bernoulli()
-    training: Training = Training()
+    training: TrainingOptions = TrainingOptions()
     augmentation: Augmentation = Augmentation()
     figures: Figures = Figures()
 

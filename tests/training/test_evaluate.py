@@ -27,7 +27,7 @@ from tests.training.conftest import TINY, Workshop, copy_of
 from training import evaluate as module
 from training.data import idx, load_dataset
 from training.errors import DataError
-from training.evaluate import Terms, evaluate, measure_terms, metric_table, pixels, prepare
+from training.evaluate import MeasuredTerms, evaluate, measure_terms, metric_table, pixels, prepare
 from training.offline import OfflineGraphs
 
 QUIET = Progress(disable=True)
@@ -52,11 +52,11 @@ class Known:
         return np.zeros((len(latents), 6), np.uint8)
 
 
-def terms(graphs: Any, images: Pixels, k: int, seed: int = 0) -> Terms:
+def terms(graphs: Any, images: Pixels, k: int, seed: int = 0) -> MeasuredTerms:
     return measure_terms(graphs, images, k=k, seed=seed, progress=QUIET, name="test")
 
 
-def bound(terms: Terms) -> np.ndarray:
+def bound(terms: MeasuredTerms) -> np.ndarray:
     """The bound with all the draws."""
     return terms.bounds[max(terms.bounds)]
 

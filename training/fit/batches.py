@@ -13,7 +13,7 @@ from torch import Tensor
 Pixels = NDArray[np.uint8]
 
 
-class Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """One process's share of a batch."""
 
     images: Tensor
@@ -46,7 +46,7 @@ class Batches:
         """Use the order of this epoch from the next iteration on."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ImageBatch]:
         if self.seed is None:
             order = np.arange(self.count)
         else:
@@ -56,7 +56,7 @@ class Batches:
             total = min(self.batch_size, self.count - first)
             start, stop = (total * rank // self.world_size for rank in (self.rank, self.rank + 1))
             chosen = indices[first + start : first + stop]
-            yield Batch(
+            yield ImageBatch(
                 self.images.index_select(0, chosen), start, total
             )  # takes a third of the time of `images[chosen]`
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from training.architectures.shape import NetShape
 from training.errors import RecipeError
 from training.fit.augment import augment
-from training.fit.batches import Batch, Batches
+from training.fit.batches import Batches, ImageBatch
 from training.fit.likelihood import make_likelihood
 from training.fit.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
 from training.recipe import Elbo, Iwae, Recipe
@@ -24,7 +24,7 @@ VALIDATION_EPOCH = 2**31
 """Stands for the epoch in the seed of validation's draws: they are the same in every epoch, so that epochs compare."""
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """Loss terms of a batch of N images, in nats."""
 
     reconstruction: Tensor
@@ -81,7 +81,7 @@ class VaeModule(L.LightningModule):
             net.compile(mode="reduce-overhead", dynamic=False)
         self._begin_step = torch.compiler.cudagraph_mark_step_begin
 
-    def terms(self, batch: Batch) -> Terms:
+    def terms(self, batch: ImageBatch) -> LossTerms:
         """The terms of a batch of uint8 images `[N, C, H, W]`."""
         self._begin_step()
         pixels = self._pixels(batch)
@@ -89,7 +89,7 @@ class VaeModule(L.LightningModule):
         mean = heads[0].float()
         if not self.recipe.stochastic:
             reconstruction = -self._log_p_x(mean[None], pixels)[0]
-            return Terms(reconstruction, torch.zeros_like(mean), None, mean[None])
+            return LossTerms(reconstruction, torch.zeros_like(mean), None, mean[None])
         log_std = heads[1].float()
         eps = self._noise(torch.randn, batch, self.draws, mean.shape[1]).transpose(0, 1)  # [k, N, d]
         latents = mean + log_std.exp() * eps  # reparameterization: Kingma & Welling 2013, section 2.4
@@ -97,9 +97,9 @@ class VaeModule(L.LightningModule):
         log_weights = None
         if isinstance(self.recipe.objective, Iwae):
             log_weights = importance_weights(log_p_x, latents, mean.detach(), log_std.detach())
-        return Terms(-log_p_x.mean(dim=0), kl_divergence(mean, log_std), log_weights, latents)
+        return LossTerms(-log_p_x.mean(dim=0), kl_divergence(mean, log_std), log_weights, latents)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, _: int) -> Tensor:
         """The loss `[]` of a batch. Lightning takes the step."""
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.learning_rate()
@@ -107,7 +107,7 @@ class VaeModule(L.LightningModule):
         self._keep_terms("train", terms)
         return self.loss(terms)
 
-    def loss(self, terms: Terms) -> Tensor:
+    def loss(self, terms: LossTerms) -> Tensor:
         """The loss `[]`: the mean over the batch of what the objective minimizes."""
         objective = self.recipe.objective
         if terms.log_weights is not None:
@@ -117,7 +117,7 @@ class VaeModule(L.LightningModule):
             return reconstruction
         return reconstruction + self.kl_weight(objective) * free_bits(terms.kl, objective.free_bits)
 
-    def validation_step(self, batch: Batch, _: int) -> None:
+    def validation_step(self, batch: ImageBatch, _: int) -> None:
         self._keep_terms(self.recipe.watched, self.terms(batch))
 
     def on_validation_epoch_end(self) -> None:
@@ -187,16 +187,14 @@ class VaeModule(L.LightningModule):
             return torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=decay, fused=fused)
         return torch.optim.Adam(weights, lr=training.learning_rate, fused=fused)
 
-    def _pixels(self, batch: Batch) -> Tensor:
+    def _pixels(self, batch: ImageBatch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], augmented in training, and binarized if binarization is dynamic."""
         images = batch.images
         if self.training:
             images = augment(images, self.recipe.augmentation, partial(self._noise, torch.rand, batch))
         pixels = images.float().div_(255)
         if self.recipe.binarization == "dynamic":
-            pixels = self._noise(torch.rand, batch, *pixels.shape[1:]).lt_(
-                pixels
-            )  # in place: one pass over memory instead of two
+            pixels = self._noise(torch.rand, batch, *pixels.shape[1:]).lt_(pixels)  # in place: one pass over memory
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def _log_p_x(self, latents: Tensor, pixels: Tensor) -> Tensor:
@@ -205,7 +203,7 @@ class VaeModule(L.LightningModule):
         parameters = self.likelihood.parameters_of(output.unflatten(0, latents.shape[:2]))
         return self.likelihood.log_prob(parameters, pixels)
 
-    def _noise(self, kind: Callable[..., Tensor], batch: Batch, *shape: int) -> Tensor:
+    def _noise(self, kind: Callable[..., Tensor], batch: ImageBatch, *shape: int) -> Tensor:
         """This process's rows `[N, *shape]` of random numbers drawn for the whole batch."""
         noise = kind(batch.total, *shape, generator=self._generator, device=self.device)
         return noise[batch.start : batch.start + len(batch.images)]
@@ -216,7 +214,7 @@ class VaeModule(L.LightningModule):
         self._generator = torch.Generator(self.device).manual_seed(int(shared))
         torch.manual_seed(int(own) + self.global_rank)  # for dropout
 
-    def _keep_terms(self, split: str, terms: Terms) -> None:
+    def _keep_terms(self, split: str, terms: LossTerms) -> None:
         """Keep a batch's terms for the log of the epoch. Logging them at every step would slow down a small net."""
         values = [terms.reconstruction.detach(), terms.kl.detach().sum(dim=1)]
         if terms.log_weights is not None:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.fit.batches import Batch, Batches
+from training.fit.batches import Batches, ImageBatch
 
 
 def tensor(count: int) -> torch.Tensor:
@@ -16,7 +16,7 @@ def numbers(batches: Batches) -> list[int]:
     return [int(number) for batch in batches for number in batch.images.flatten()]
 
 
-def of_all(count: int, size: int, world: int, *, seed: int | None, epoch: int = 0) -> list[tuple[Batch, ...]]:
+def of_all(count: int, size: int, world: int, *, seed: int | None, epoch: int = 0) -> list[tuple[ImageBatch, ...]]:
     """The shares of each batch, one of every process."""
     ranks = [Batches(tensor(count), size, seed=seed, rank=rank, world_size=world) for rank in range(world)]
     for batches in ranks:

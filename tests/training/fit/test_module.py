@@ -20,9 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tests.conftest import Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
 from training.errors import RecipeError
-from training.fit.batches import Batch, Batches, ImageData
+from training.fit.batches import Batches, ImageBatch, ImageData
 from training.fit.callbacks import WeightEma
-from training.fit.module import Terms, VaeModule
+from training.fit.module import LossTerms, VaeModule
 from training.fit.objective import iwae, kl_divergence
 from training.recipe import Elbo, Recipe
 
@@ -68,8 +68,8 @@ def images(digits: Pixels) -> Tensor:
     return torch.from_numpy(digits[:20, None].copy())
 
 
-def whole(images: Tensor) -> Batch:
-    return Batch(images, 0, len(images))
+def whole(images: Tensor) -> ImageBatch:
+    return ImageBatch(images, 0, len(images))
 
 
 def encoder_inputs(module: VaeModule) -> list[Tensor]:
@@ -100,7 +100,7 @@ def test_processes_come_to_the_terms_that_one_would(
 ) -> None:
     """In two batches one after the other, the second of another size, shared equally or not."""
 
-    def through(rank: int, world: int) -> list[Terms]:
+    def through(rank: int, world: int) -> list[LossTerms]:
         module = module_of(**KINDS[kind])
         return [module.terms(batch) for batch in Batches(images, 11, rank=rank, world_size=world)]
 
@@ -182,7 +182,7 @@ def test_an_autoencoder_has_no_kl_and_decodes_its_mean(module_of: Callable[..., 
 def test_iwae_gives_the_decoder_the_bounds_gradient_and_the_encoder_another(
     module_of: Callable[..., VaeModule], images: Tensor
 ) -> None:
-    def gradients(loss: Callable[[VaeModule, Terms], Tensor]) -> dict[str, Tensor]:
+    def gradients(loss: Callable[[VaeModule, LossTerms], Tensor]) -> dict[str, Tensor]:
         module = module_of(**KINDS["iwae"])
         torch.nn.init.normal_(module.decoder.body[0].weight)  # or the draws would not differ in weight
         loss(module, module.terms(whole(images))).backward()
@@ -212,7 +212,7 @@ class Recorder(Callback):
         self.norms: list[float] = []
         self.random_states: list[bytes] = []
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: ImageBatch, *_: Any) -> None:
         self.train.append(batch.images.clone())
         if isinstance(pl_module.recipe.objective, Elbo):
             self.kl_weights.append(pl_module.kl_weight(pl_module.recipe.objective))
@@ -223,7 +223,7 @@ class Recorder(Callback):
         self.losses.append(outputs["loss"].item())
         self.norms.append(get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]).item())
 
-    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, *_: Any) -> None:
+    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: ImageBatch, *_: Any) -> None:
         self.watched.append(batch.images.clone())
 
 
