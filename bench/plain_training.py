@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from training.architectures import build
+from training.architectures.shape import NetShape
 from training.data import load_dataset
 from training.recipe import Recipe
 
@@ -49,7 +49,8 @@ def plain_steps(recipe: Recipe, data_dir: Path, transforms: str, workers: int) -
     split = load_dataset(recipe.data, data_dir).train
     assert split.labels is not None
     digits = Digits(split.images[:, 0], split.labels, transforms)
-    encoder, decoder = build(recipe.architecture, channels=1, outputs=1, size=28, latent=recipe.latent, heads=2)
+    shape = NetShape(channels=1, outputs=1, size=28, latent=recipe.latent, heads=2)
+    encoder, decoder = recipe.architecture.build(shape)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=recipe.training.learning_rate)
     loader: DataLoader[tuple[Tensor, int]] = DataLoader(
         digits,

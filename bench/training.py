@@ -38,10 +38,12 @@ from rich import print as show
 from rich.table import Table
 
 from training.fit import train as product
-from training.fit.batches import CHUNK, Chunks
+from training.fit.batches import Batches
 from training.fit.module import VaeModule
 from training.recipe import Recipe, load_recipe
 
+CHUNK = 8
+"""Steps of ours between two looks at the clock, with as many bare steps after them."""
 NETS = {"residual": "mnist", "mlp": "mnist-2d"}
 """The recipes whose architectures they are; all else is the recipe `mnist`'s."""
 SETTLE = CHUNK
@@ -55,13 +57,13 @@ EPOCH = 60_000 // 128
 
 
 class Times(NamedTuple):
-    """Seconds a step of a chunk of ours."""
+    """Seconds per step of a chunk of our steps."""
 
     step: float
     bare: float
-    """Of the bare steps after it,"""
+    """Seconds per bare step after the chunk, without its wait for a batch."""
     wait: float
-    """and their wait for a batch, which is not within `bare`."""
+    """Seconds per bare step that it waited for its batch."""
 
 
 class Side:
@@ -104,6 +106,8 @@ class Stopwatch(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.global_step % CHUNK:
+            return
         step = (time.perf_counter() - self.began) / CHUNK
         self.times.append(Times(step, *self.bare(trainer, pl_module)))
         if len(self.times) == 1 + self.chunks:
@@ -121,15 +125,15 @@ class Stopwatch(Callback):
         On the trainer's own batches, but without Lightning, and without what our module counts for its log.
         """
         assert isinstance(module, VaeModule)
-        assert isinstance(trainer.train_dataloader, Chunks)
-        optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader.batches)
+        assert isinstance(trainer.train_dataloader, Batches)
+        optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader)
         next(batches)  # which shuffles; that is once an epoch
         step = wait = 0.0
         for _ in range(CHUNK):
             began = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
-            module.drop_gradient()
+            optimizer.zero_grad()
             module.loss(module.terms(batch)).backward()  # type: ignore[no-untyped-call]
             module.on_before_optimizer_step(optimizer)
             optimizer.step()
@@ -144,7 +148,7 @@ def train_ours(turns: Connection, recipe: Recipe, data_dir: Path, chunks: int) -
         TemporaryDirectory() as runs,
         patch.object(product, "_callbacks", lambda *given: [*callbacks(*given), stopwatch]),
     ):
-        product.train(recipe, data_dir=data_dir, runs=Path(runs), accelerator="cpu")
+        product.train(recipe, data_dir=data_dir, runs=Path(runs), hardware=product.Hardware("cpu"))
 
 
 def train_peer(
@@ -233,7 +237,7 @@ def _cells(result: dict[str, Any]) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The CPU's name and family, where the system tells them: the family decides how linear layers compute."""
+    """The CPU's name and family, if the system reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

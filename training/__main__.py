@@ -1,4 +1,7 @@
-"""The command line: `python -m training train|export|evaluate|figures`, in that order, and what goes beside."""
+"""Train models, export them as bundles, evaluate and reduce bundles, import other models.
+
+From a recipe to a bundle: train, export, evaluate, figures.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +16,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name in training/recipes, or the path of its file.")]
 Target = Annotated[str, typer.Argument(help="A bundle's directory, such as models/mnist/1, or a recipe.")]
-DataDir = Annotated[Path, typer.Option(envvar="VAE_DATA_DIR", help="Data sets lie here; what is absent is downloaded.")]
-Runs = Annotated[Path, typer.Option(help="Checkpoints and logs lie here.")]
-Models = Annotated[Path, typer.Option(help="Bundles lie here.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="VAE_DATA_DIR", help="Folder of the data sets; missing ones are downloaded.")
+]
+Runs = Annotated[Path, typer.Option(help="Folder of checkpoints and logs.")]
+Models = Annotated[Path, typer.Option(help="Folder of the bundles.")]
 
 
-# Each command imports what it needs: the help is quick, and evaluating a bundle needs no torch.
+# Each command imports its modules itself, so that the help is fast and evaluating a bundle needs no torch.
 
 
 @app.command()
@@ -27,31 +32,25 @@ def train(
     data_dir: DataDir = Path("data"),
     runs: Runs = Path("runs"),
     models: Models = Path("models"),
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu: what to train on.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Devices a node.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="Device to train on: auto, cpu or gpu.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Devices per machine.")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines; start the same command on each with torchrun.")] = 1,
     compile_nets: Annotated[
-        bool, typer.Option("--compile", help="Compile the nets first: a minute, which long trainings win back.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile the nets first. It takes a minute, which long trainings on a GPU regain."
+        ),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew even where a checkpoint lies.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again even if there is a checkpoint.")] = False,
 ) -> None:
-    """Train a recipe, going on from its last checkpoint."""
+    """Train a recipe, resuming from its last checkpoint."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from training.fit.train import train
+    from training.fit.train import Hardware, train
     from training.recipe import load_recipe
 
-    folder = train(
-        load_recipe(recipe),
-        data_dir=data_dir,
-        runs=runs,
-        models=models,
-        accelerator=accelerator,
-        devices=devices,
-        nodes=nodes,
-        compile_nets=compile_nets,
-        fresh=fresh,
-    )
+    hardware = Hardware(accelerator, devices, nodes, compile_nets)
+    folder = train(load_recipe(recipe), data_dir=data_dir, runs=runs, models=models, hardware=hardware, fresh=fresh)
     rank_zero_only(print)(f"Trained: {folder}. Next: python -m training export {recipe}")
 
 
@@ -72,15 +71,17 @@ def evaluate(
     target: Target,
     data_dir: DataDir = Path("data"),
     models: Models = Path("models"),
-    k: Annotated[int, typer.Option(min=1, help="Draws an image; the NLL is the IWAE-k bound.")] = 128,
+    k: Annotated[int, typer.Option(min=1, help="Draws per image; the NLL is the IWAE-k bound.")] = 128,
     images: Annotated[
         int | None,
-        typer.Option(min=1, help="Measure the first so many; kept only as a tighter bound, with a larger k."),
+        typer.Option(
+            min=1, help="Measure only this many images, the first. Kept only as a tighter bound, with a larger k."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of pixels and latents.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and show, but write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print, but write nothing.")] = False,
 ) -> None:
-    """Measure a bundle on the test images, and write what comes out into its manifest and card."""
+    """Measure a bundle on the test images, and write the metrics into its manifest and card."""
     from rich import print as show
 
     from app.bundle.files import read_manifest
@@ -102,7 +103,7 @@ def figures(target: Target, data_dir: DataDir = Path("data"), models: Models = P
 
 @app.command()
 def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models = Path("models")) -> None:
-    """Put held-out posterior means, classes and principal axes into a bundle that was exported without."""
+    """Add held-out posterior means, classes and principal axes to a bundle that was exported without."""
     from training.bundling.posteriors import posteriors
 
     for name, array in posteriors(_bundle(target, models), data_dir=data_dir).items():
@@ -115,26 +116,28 @@ def reduce(
     precision: Annotated[
         Precision,
         typer.Option(
-            help="fp16-stored: half the size on disk. fp16: for CUDA, which takes such graphs in place of the others. "
-            "int8: the same for CPUs, where that is faster."
+            help="fp16-stored: half the size on disk. fp16: half precision, used on CUDA only. "
+            "int8: 8-bit integers, used on CPUs only."
         ),
     ],
     only: Annotated[GraphName | None, typer.Option(help="Reduce the encoder or the decoder alone.")] = None,
-    bound_nats: Annotated[float, typer.Option(help="Largest change of -ELBO, in nats an image.")] = 0.1,
-    bound_psnr: Annotated[float, typer.Option(help="Largest change of PSNR, in dB, without a likelihood.")] = 0.1,
-    faster: Annotated[float, typer.Option(help="How many times as fast int8 must be, alone and in batches.")] = 1.2,
+    bound_nats: Annotated[float, typer.Option(help="Maximum change of -ELBO, in nats per image.")] = 0.1,
+    bound_psnr: Annotated[
+        float, typer.Option(help="Maximum change of PSNR, in dB, for bundles without a likelihood.")
+    ] = 0.1,
+    faster: Annotated[float, typer.Option(help="Minimum speedup of int8, for one row and for batches.")] = 1.2,
     images: Annotated[
         Path | None,
-        typer.Option(help="Images to measure with: a folder, npz or IDX file. Without: of the bundle's data set."),
+        typer.Option(help="Images to measure with: a folder, npz or IDX file. Default: the bundle's data set."),
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Images that are measured, at most.")] = 2000,
+    count: Annotated[int, typer.Option(min=2, help="Maximum number of images to measure.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 2, help="Seed of pixels and latents.")] = 0,
-    version: Annotated[int | None, typer.Option(min=1, help="Without: the next that is free.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the version if it is there.")] = False,
+    version: Annotated[int | None, typer.Option(min=1, help="Default: the next free version.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing version.")] = False,
     data_dir: DataDir = Path("data"),
     models: Models = Path("models"),
 ) -> None:
-    """Write a bundle with smaller weights beside a bundle, if those do no harm."""
+    """Write a new version of a bundle with smaller weights, if the metrics stay within bounds."""
     from training.card import change_in_words, speed_in_words
     from training.reducing.reduce import reduce
 
@@ -162,7 +165,7 @@ app.command("import")(import_)
 
 
 def _bundle(target: str, models: Path) -> Path:
-    """The bundle's directory itself, or where a recipe's bundle lies."""
+    """The directory `target` itself, or that of the bundle of the recipe `target`."""
     path = Path(target)
     if path.suffix != ".toml" and (path.is_dir() or len(path.parts) > 1):
         return path

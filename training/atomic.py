@@ -1,4 +1,4 @@
-"""A directory that changes whole or not at all."""
+"""Atomic replacement of a directory."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @contextmanager
 def whole(target: Path, *, copy: bool = False) -> Iterator[Path]:
-    """A directory beside `target` to write in; it takes the place of `target` if all goes well, else it is removed.
+    """Yield a directory beside `target` to write in. It replaces `target` at the end; an exception removes it.
 
-    It is empty at first, or holds what `target` holds, if `copy`.
+    It starts empty, or with `copy` as a copy of `target`.
     """
-    # A leading dot keeps both from being taken for versions.
+    # With the leading dot neither looks like a version.
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():  # an earlier run was killed between its two renames
         old.rename(target)

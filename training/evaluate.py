@@ -1,11 +1,11 @@
-"""What a bundle is worth, measured through its own graphs on images it never saw.
+"""Evaluation of a bundle through its own graphs, on images that it was not trained on.
 
     python -m training evaluate models/mnist/1
 
-Values are in nats an image. Under a Bernoulli likelihood images are binarized, because it is one on binary pixels only,
-and the encoder is given the binary image, too: dynamically, by a seeded draw, or statically, by the draw that the
-training images were binarized with. Images of other likelihoods are left as they are. An autoencoder without a
-posterior has no likelihood: only its reconstruction is measured, on pixels of the kind that it was trained on.
+Values are in nats per image. With a Bernoulli likelihood, images are binarized, for the encoder too: dynamically, by a
+seeded draw, or statically, by the draw that binarized the training images. With other likelihoods images stay as they
+are. An autoencoder without a posterior has no likelihood: only its reconstruction is measured, on the kind of pixels
+that it was trained on.
 """
 
 from collections.abc import Iterator
@@ -29,37 +29,37 @@ from training.bundling.aggregate import gap_to_prior
 from training.bundling.calibration import score_quantiles
 from training.card import metric_rows, write_card
 from training.data import load_dataset, read_options
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 ROWS = 1024
-"""Latents decoded at a time: with logits and temporaries some tens of MB."""
+"""Latents decoded at once: with logits and temporaries some tens of MB."""
 TRAIN_IMAGES = 10_000
 TRAIN_K = 16
-"""Draws an image of the training split; the test split's bound is given at this k, too, to compare."""
+"""Draws per image of the training split. The test split is measured with this k, too, for comparison."""
 CALIBRATED_K = (1, 16, 128)
-"""Numbers of draws that the server can tell a score's percentile for."""
+"""Numbers of draws for which the server has percentiles of scores."""
 ACTIVE_VARIANCE = 0.01
-"""A dimension whose posterior means vary less is switched off (Burda, Grosse & Salakhutdinov 2015)."""
+"""A dimension whose posterior means have a lower variance is inactive (Burda, Grosse & Salakhutdinov 2015)."""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What N images give, in nats."""
+class MeasuredTerms:
+    """Loss terms of N images, in nats."""
 
     reconstruction: Doubles
-    """`[N]`: -log p(x|z) averaged over the k draws. That estimates E_q as one draw does, with less variance."""
+    """-log p(x|z) `[N]`, averaged over the k draws: an estimate of E_q with less variance than one draw's."""
     kl: Doubles
-    """`[N, d]`: KL(q(z|x) || p(z)) of each latent dimension, in closed form."""
+    """KL(q(z|x) || p(z)) `[N, d]` of each latent dimension, in closed form."""
     bounds: dict[int, Doubles]
-    """`[N]` each: the IWAE bound on log p(x) with the first so many of the k draws; the largest key is k."""
+    """IWAE bounds `[N]` on log p(x), by the number of draws they use; the largest key is k."""
     posterior: Posterior
-    """Of the images as the encoder got them."""
+    """Posterior of the images, as the encoder received them."""
     squared_error: Doubles
-    """`[N]`: mean over pixels of the squared error of the picture that the mean decodes to, in [0, 1]."""
+    """Mean squared error `[N]` of the decoded means, over pixels in [0, 1]."""
 
     @property
     def mean(self) -> Floats:
-        """`[N, d]`: posterior means."""
+        """Posterior means `[N, d]`."""
         return self.posterior.mean
 
     @property
@@ -70,16 +70,16 @@ class Terms:
 def evaluate(
     directory: Path, *, data_dir: Path, k: int = 128, images: int | None = None, seed: int = 0, write: bool = True
 ) -> dict[str, Any]:
-    """Measure the bundle in `directory` on the test split, and return what the manifest calls its metrics.
+    """Measure the bundle in `directory` on the test split, and return the metrics for its manifest.
 
-    `k` is the number of draws an image, `images` the number of images (of the training split, too); all, if None. If
-    `write`, the metrics of all test images go into the manifest, the server's calibration into the bundle, and the card
-    is rendered anew. A bound that is tighter than those, on fewer images with more draws, is kept beside them as
-    `tight`; any other measurement of fewer images is only returned.
+    `k` is the number of draws per image. `images` limits the images of both splits; None uses all. With `write`, the
+    metrics of all test images go into the manifest, the server's calibration into the bundle, and the card is rendered
+    again. A bound on fewer images with more draws than those is kept beside them as `tight`; any other measurement of
+    fewer images is only returned.
 
     Raises:
         BundleError: the bundle cannot be read.
-        DataError: the data set cannot be had.
+        DataError: the data set is missing or malformed.
     """
     read = bundle.read_bundle(directory)
     dataset = load_dataset(read_options(directory), data_dir)
@@ -99,7 +99,7 @@ def evaluate(
 def write_metrics(
     directory: Path, manifest: Manifest, metrics: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> None:
-    """Put metrics and calibration arrays into a bundle, whole or not at all, and render its card."""
+    """Put metrics and calibration arrays into a bundle, atomically, and render its card."""
     with whole(directory, copy=True) as partial_directory:
         written = {name: bundle.write_array(partial_directory, name, array) for name, array in arrays.items()}
         update = {"metrics": metrics, "arrays": manifest.arrays | written}
@@ -111,7 +111,7 @@ def measure(
     read: Bundle, test: Pixels, train: Pixels, *, k: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Metrics and calibration arrays of a bundle, from images `[N, C, H, W]` as the data set has them."""
-    graphs, manifest, kind = Graphs(read), read.manifest, measured_binarization(read.manifest)
+    graphs, manifest, kind = OfflineGraphs(read), read.manifest, measured_binarization(read.manifest)
     with _progress() as progress:
         terms = partial(measure_terms, graphs, seed=seed, progress=progress)
         held_out = terms(prepare(test, manifest, seed), k=k if manifest.stochastic else 1, name="test")
@@ -119,7 +119,7 @@ def measure(
         if not manifest.stochastic:
             return _measure_autoencoder(read, kind, held_out, seen), {}
         scores = held_out.bounds
-        if kind == "static":  # the server has no draw of its own for an image: it takes a threshold
+        if kind == "static":  # the server binarizes at a threshold, without a draw
             scores = terms(threshold(test), k=k, name="threshold").bounds
     arrays = score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
     log_likelihood, variance = held_out.bounds[k], held_out.mean.var(axis=0, dtype=np.float64)
@@ -151,8 +151,8 @@ def measure(
     return metrics | _gap(read, held_out.posterior.draw(seed)), arrays
 
 
-def _measure_autoencoder(read: Bundle, kind: str, held_out: Terms, seen: Terms) -> dict[str, Any]:
-    """What can be said of a plain autoencoder: no bound, no KL."""
+def _measure_autoencoder(read: Bundle, kind: str, held_out: MeasuredTerms, seen: MeasuredTerms) -> dict[str, Any]:
+    """Metrics of a plain autoencoder, which has no bound and no KL."""
     metrics = {
         "split": "test",
         "binarization": kind,
@@ -172,21 +172,24 @@ def _gap(read: Bundle, latents: Floats) -> dict[str, float]:
 
 
 def prepare(images: Pixels, manifest: Manifest, seed: int) -> Pixels:
-    """Images as the likelihood wants them, binarized where it is Bernoulli's; see the head of this module."""
+    """Images, binarized if the likelihood is Bernoulli's; see the module's docstring."""
     kind = measured_binarization(manifest)
     return images if kind == "none" else binarize(images, manifest.training.seed if kind == "static" else seed)
 
 
 def measured_binarization(manifest: Manifest) -> str:
-    """How pixels become binary here: as in training, but a posterior trained on grey values is measured on draws."""
+    """How pixels are binarized here: as in training, except that a posterior trained on gray values is measured on
+    dynamic draws."""
     training = manifest.training.binarization
     if manifest.likelihood == "bernoulli" and manifest.stochastic and training == "none":
         return "dynamic"
     return training
 
 
-def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str) -> Terms:
-    """The terms of images `[N, C, H, W]`, as the encoder gets them, with k draws from each one's posterior.
+def measure_terms(
+    graphs: OfflineGraphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str
+) -> MeasuredTerms:
+    """The terms of images uint8 `[N, C, H, W]`, already binarized if need be, with k draws from each posterior.
 
     IWAE-k is log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) (Burda, Grosse & Salakhutdinov 2015, equation 8). Without a
     posterior the one draw is the mean, and there is no bound.
@@ -208,11 +211,11 @@ def measure_terms(graphs: Graphs, images: Pixels, *, k: int, seed: int, progress
             for j in ks:
                 bounds[j][rows] = log_mean_exp(log_weights[:, :j])
     kl = posterior.kl() if log_std is not None else np.zeros(posterior.mean.shape)
-    return Terms(reconstruction, kl, bounds, posterior, squared_error(graphs, images, posterior.mean))
+    return MeasuredTerms(reconstruction, kl, bounds, posterior, squared_error(graphs, images, posterior.mean))
 
 
-def squared_error(graphs: Graphs, images: Pixels, latents: Floats) -> Doubles:
-    """Mean over pixels of (image - picture)^2, both in [0, 1], `[N]`, of images and the pictures of their latents."""
+def squared_error(graphs: OfflineGraphs, images: Pixels, latents: Floats) -> Doubles:
+    """Mean squared error `[N]` over pixels in [0, 1], of images and the decoded images of their latents."""
     difference = pixels(images) - pixels(graphs.decode(latents))
     return np.asarray(np.square(difference).mean(axis=1, dtype=np.float64))
 
@@ -225,7 +228,7 @@ def pixels(images: Pixels) -> Floats:
 
 
 def metric_table(metrics: dict[str, Any], manifest: Manifest) -> Table:
-    """The metrics as the card has them, for a terminal."""
+    """The card's metrics as a table for a terminal."""
     table = Table("metric", "value", "measured on", title=f"{manifest.name} {manifest.version}, nats an image")
     for row in metric_rows(metrics, manifest):
         table.add_row(*row)
@@ -233,7 +236,7 @@ def metric_table(metrics: dict[str, Any], manifest: Manifest) -> Table:
 
 
 def _chunks(count: int, size: int, progress: Progress, name: str) -> Iterator[slice]:
-    """Slices of at most `size` rows, whose progress is shown as they are used."""
+    """Yield slices of at most `size` rows, and show the progress."""
     task = progress.add_task(name, total=count)
     for start in range(0, count, size):
         rows = slice(start, min(start + size, count))

@@ -1,4 +1,4 @@
-"""The two graphs of a bundle, run batch by batch through ONNX Runtime. Needs no torch."""
+"""A bundle's two graphs, run in batches through ONNX Runtime. Needs no torch."""
 
 import os
 from functools import partial
@@ -11,16 +11,16 @@ from app.inference.session import ExecutionProvider, Session
 from app.maths.gaussian import Floats, Posterior
 
 BATCH = 256
-"""Rows a run: more cost memory, and are no faster on a CPU."""
+"""Rows per run: more cost memory, and are no faster on a CPU."""
 
 
-class Graphs:
-    """Encoder and decoder of a bundle. Images are uint8 `[N, C, H, W]`, latents float32 `[N, latent]`, N any number."""
+class OfflineGraphs:
+    """Encoder and decoder of a bundle. Images are uint8 `[N, C, H, W]`, latents float32 `[N, latent]`, for any N."""
 
     def __init__(
         self, bundle: Bundle, *, execution_provider: ExecutionProvider = "cpu", threads: int | None = None
     ) -> None:
-        """Load both graphs, with a thread for each CPU if no number is given.
+        """Load both graphs. Without `threads`, each gets a thread per CPU.
 
         Raises:
             BundleError: ONNX Runtime cannot load one of them.
@@ -39,7 +39,7 @@ class Graphs:
         return Posterior(np.concatenate([run["mean"] for run in runs]), log_std)
 
     def decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """Images `[N, C, H, W]`, the decoder's mean in grey levels."""
+        """Images uint8 `[N, C, H, W]`: the decoder's mean."""
         runs = [self._decoder.run({"latent": latents[rows]}, ["image"])["image"] for rows in _batches(len(latents))]
         return np.concatenate(runs)
 

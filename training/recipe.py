@@ -1,4 +1,4 @@
-"""A recipe: one TOML file that says everything needed to train one bundle version again."""
+"""A recipe: one TOML file with everything needed to train one bundle version again."""
 
 import tomllib
 from pathlib import Path
@@ -23,14 +23,15 @@ class _Table(BaseModel):
 
 
 class Elbo(_Table):
-    """Minimise the negative ELBO, reconstruction + beta * KL (Kingma & Welling 2013)."""
+    """Minimize the negative ELBO, reconstruction + beta * KL (Kingma & Welling 2013)."""
 
     name: Literal["elbo"] = "elbo"
     beta: PositiveFloat = 1.0
-    """Weight of the KL term; what is not 1 trains a beta-VAE (Higgins et al. 2017) and no longer bounds log p(x)."""
+    """Weight of the KL term. A weight other than 1 trains a beta-VAE (Higgins et al. 2017): the loss no longer bounds
+    log p(x)."""
     free_bits: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Nats of KL that a latent dimension has for nothing, on the mean of a process's share of a batch (Kingma et al.
-    2016, appendix C.8)."""
+    """KL in nats that each latent dimension may use at no cost, on the mean over a process's share of a batch (Kingma
+    et al. 2016, appendix C.8)."""
     kl_warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the weight of the KL term rises linearly from 0 to beta."""
 
@@ -38,62 +39,62 @@ class Elbo(_Table):
 class Iwae(_Table):
     """Maximise the IWAE-k bound on log p(x) (Burda, Grosse & Salakhutdinov 2015).
 
-    The encoder's gradient is doubly reparameterised (DReG: Tucker et al. 2018), so that its signal does not fade as k
-    grows. A model trained so has a better NLL and a looser ELBO.
+    The encoder's gradient is doubly reparameterized (DReG: Tucker et al. 2018), so that its signal does not fade as k
+    grows. Models trained with IWAE have a better NLL and a looser ELBO.
     """
 
     name: Literal["iwae"]
     k: Annotated[int, Field(ge=2)]
-    """Draws an image."""
+    """Draws per image."""
 
 
 class Autoencoder(_Table):
-    """Minimise the reconstruction alone: a plain autoencoder, whose encoder has no posterior. For contrast."""
+    """Minimize the reconstruction alone: a plain autoencoder, whose encoder has no posterior. For comparison."""
 
     name: Literal["autoencoder"]
 
 
 class Bernoulli(_Table):
-    """Binary pixels, each with its own probability."""
+    """Binary pixels, with a probability per pixel."""
 
     name: Literal["bernoulli"] = "bernoulli"
     binarization: Literal["dynamic", "static"] = "dynamic"
-    """How grey pixels become binary: `dynamic` draws anew whenever an image is seen, `static` draws once for all, by
-    the recipe's seed, as the usual binarized MNIST was made (that one's own draws are not these)."""
+    """How gray pixels become binary. `dynamic` draws anew at every use of an image. `static` draws once, with the
+    recipe's seed, as in the usual binarized MNIST, whose draws are others."""
 
 
 class GreyCrossEntropy(_Table):
-    """The cross entropy with the grey values themselves, as many tutorials train. No likelihood: its values compare
-    with nothing."""
+    """The cross entropy with the gray values themselves, as in many tutorials. It is no likelihood: its values do not
+    compare with other models'."""
 
     name: Literal["grey_cross_entropy"]
 
 
 class Gaussian(_Table):
-    """Pixels in [0, 1] with a normal distribution about the decoder's mean; a density, so its nats can be negative."""
+    """Pixels in [0, 1] with a normal distribution around the decoder's mean. It is a density: nats can be negative."""
 
     name: Literal["gaussian"]
     scale: PositiveFloat | Literal["learned"]
-    """Standard deviation of a pixel; `learned` is one for all pixels, trained along (Rybkin et al. 2021)."""
+    """Standard deviation of all pixels; `learned` trains it with the weights (Rybkin et al. 2021)."""
 
 
 class DiscretizedLogistic(_Table):
-    """8-bit pixels: a logistic distribution whose mean and scale the decoder gives for each, integrated over the 256
-    levels (Kingma et al. 2016, appendix C.1; Salimans et al. 2017). Its nats convert to bits per dimension."""
+    """8-bit pixels: a logistic distribution per pixel, with the decoder's mean and scale, integrated over each of
+    the 256 levels (Kingma et al. 2016, appendix C.1; Salimans et al. 2017). Its nats convert to bits per dimension."""
 
     name: Literal["discretized_logistic"]
 
 
-class Training(_Table):
-    """How the objective is minimised."""
+class TrainingOptions(_Table):
+    """Optimization of the objective."""
 
     epochs: Positive = 20
     """Passes over the training images."""
     batch_size: Positive = 128
-    """Images a step, over all processes together."""
+    """Images per step, of all processes together."""
     optimizer: Literal["adam", "adamax", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
-    """The highest, after the warm-up."""
+    """Maximum learning rate, reached after the warm-up."""
     weight_decay: PositiveFloat | None = None
     """Decoupled weight decay; `adamw` only."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -101,63 +102,63 @@ class Training(_Table):
     learning_rate_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly from zero."""
     gradient_clip: PositiveFloat | None = None
-    """Largest gradient norm; a longer gradient is shortened to it."""
+    """Maximum gradient norm: longer gradients are scaled down to it."""
     gradient_skip: PositiveFloat | None = None
-    """A step whose gradient norm is larger changes nothing. One that is not finite never does."""
+    """Skip steps whose gradient norm is larger. Steps whose gradient is not finite are always skipped."""
     ema_decay: Fraction | None = None
-    """Decay a step of the exponential moving average of the weights; where set, the average is what is exported."""
+    """Decay per step of the exponential moving average of the weights. If it is set, the average is exported."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    """Of the nets; loss terms are float32 always. `16-mixed` needs a GPU."""
+    """Precision of the nets; loss terms are always float32. `16-mixed` needs a GPU."""
     early_stopping_epochs: Positive | None = None
-    """Stop after so many epochs in which the validation loss did not fall, and export the best epoch's weights."""
+    """Stop after this many epochs without a lower validation loss, and export the best epoch's weights."""
     start: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*/[1-9][0-9]*$")] | None = None
-    """`name/version` of a bundle whose weights the training starts from. A deeper `residual` net takes up a shallower
-    one's: its added blocks start as the identity."""
+    """`name/version` of a bundle whose weights the training starts from. A deeper `residual` net can start from a
+    shallower one: its added blocks start as the identity."""
 
     @model_validator(mode="after")
-    def _weight_decay_is_decoupled(self) -> "Training":
+    def _weight_decay_is_decoupled(self) -> "TrainingOptions":
         if (self.weight_decay is not None) != (self.optimizer == "adamw"):
-            raise ValueError("weight_decay and optimizer = 'adamw' need one another")
+            raise ValueError("weight_decay and optimizer = 'adamw' need each other")
         if self.gradient_clip and self.gradient_skip and self.gradient_skip <= self.gradient_clip:
             raise ValueError("gradient_skip must be larger than gradient_clip, or nothing is left to clip")
         return self
 
 
 class Augmentation(_Table):
-    """How training images are changed whenever they are seen; measured are always the images themselves."""
+    """Random changes of training images, drawn anew at every use. Measurements use the images themselves."""
 
     flip: bool = False
-    """Every other image, by a draw, is mirrored: left is right."""
+    """Mirror half of the images, chosen at random, left to right."""
     shift: Annotated[int, Field(ge=0)] = 0
-    """Most pixels that an image is moved along either axis; what comes in is its edge, repeated."""
+    """Maximum shift along either axis, in pixels. The edge of the image is repeated."""
 
 
 class Figures(_Table):
-    """What the card shows."""
+    """Options of the card's figures."""
 
     contrast: str | None = None
-    """Name of a plain autoencoder's bundle to draw beside this one."""
+    """Name of a plain autoencoder's bundle to show beside this one."""
 
 
 class Recipe(_Table):
-    """One bundle version: what it learns from, what it is made of, how it is trained."""
+    """One bundle version: its data, its nets and its training."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
-    """Of the bundle: small letters, digits, `.`, `_` and `-`."""
+    """Name of the bundle: small letters, digits, `.`, `_` and `-`."""
     version: Positive
     description: str
-    """The first words of the card."""
+    """First sentence of the card."""
     seed: Seed = 0
-    """Of the weights, the order of the images, and all draws."""
+    """Seed of the initial weights, the order of the images, and all draws."""
     latent: Positive
     """Latent dimensions."""
-    data: DataOptions = idx.Options()
+    data: DataOptions = idx.IdxOptions()
     architecture: ArchitectureOptions
     objective: Annotated[Elbo | Iwae | Autoencoder, Field(discriminator="name")] = Elbo()
     likelihood: Annotated[
         Bernoulli | GreyCrossEntropy | Gaussian | DiscretizedLogistic, Field(discriminator="name")
     ] = Bernoulli()
-    training: Training = Training()
+    training: TrainingOptions = TrainingOptions()
     augmentation: Augmentation = Augmentation()
     figures: Figures = Figures()
 
@@ -179,7 +180,7 @@ class Recipe(_Table):
 
     @property
     def binarization(self) -> Literal["dynamic", "static", "none"]:
-        """How pixels become binary in training."""
+        """How pixels are binarized in training."""
         return self.likelihood.binarization if isinstance(self.likelihood, Bernoulli) else "none"
 
     @property

@@ -7,19 +7,27 @@ import torch
 from torch import nn
 
 from tests.training.test_recipe import SHIPPED
-from training.architectures import ArchitectureOptions, article, build, mlp, residual
+from training.architectures import ArchitectureOptions
+from training.architectures.article import ArticleOptions
+from training.architectures.mlp import MlpBlock, MlpOptions
+from training.architectures.residual import ResidualBlock, ResidualOptions, top_shape
+from training.architectures.shape import NetShape
 from training.errors import RecipeError
 from training.fit.module import VaeModule
 from training.recipe import Recipe, load_recipe
 
 OPTIONS = {
-    "article": article.Options(name="article"),
-    "mlp": mlp.Options(name="mlp", width=16, depth=2),
-    "shallow mlp": mlp.Options(name="mlp", width=16, depth=0),
-    "residual": residual.Options(name="residual", width=4, hidden=16),
-    "deep residual": residual.Options(name="residual", width=2, depth=3, hidden=5),
-    "one stage": residual.Options(name="residual", width=2, stages=1, hidden=5),
+    "article": ArticleOptions(name="article"),
+    "mlp": MlpOptions(name="mlp", width=16, depth=2),
+    "shallow mlp": MlpOptions(name="mlp", width=16, depth=0),
+    "residual": ResidualOptions(name="residual", width=4, hidden=16),
+    "deep residual": ResidualOptions(name="residual", width=2, depth=3, hidden=5),
+    "one stage": ResidualOptions(name="residual", width=2, stages=1, hidden=5),
 }
+
+
+def build(options: ArchitectureOptions, **shape: int) -> tuple[nn.Module, nn.Module]:
+    return options.build(NetShape(**shape))
 
 
 @pytest.mark.parametrize("size", [28, 32])
@@ -57,7 +65,7 @@ def test_the_seed_decides_the_weights(options: ArchitectureOptions) -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
-BLOCKS = {"residual": (residual.Block(4, dropout=0.5), (2, 4, 5, 5)), "mlp": (mlp.Block(6, dropout=0.5), (2, 6))}
+BLOCKS = {"residual": (ResidualBlock(4, dropout=0.5), (2, 4, 5, 5)), "mlp": (MlpBlock(6, dropout=0.5), (2, 6))}
 
 
 @pytest.mark.parametrize(("block", "shape"), BLOCKS.values(), ids=BLOCKS)
@@ -70,7 +78,7 @@ def test_a_block_starts_as_the_identity_and_leaves_it_once_it_learns(block: nn.M
 
 
 def test_dropout_acts_in_the_encoder_and_in_training_alone() -> None:
-    options = mlp.Options(name="mlp", width=16, depth=1, dropout=0.5)
+    options = MlpOptions(name="mlp", width=16, depth=1, dropout=0.5)
     encoder, decoder = build(options, channels=1, outputs=1, size=28, latent=7, heads=1)
     images, latents = torch.rand(3, 1, 28, 28), torch.randn(3, 7)
     assert not torch.equal(encoder(images)[0], encoder(images)[0])
@@ -94,12 +102,12 @@ def test_a_deeper_net_has_every_tensor_of_a_shallower_one(name: str) -> None:
 def test_depth_is_the_number_of_blocks_a_stage() -> None:
     encoder, decoder = build(OPTIONS["deep residual"], channels=1, outputs=1, size=28, latent=7, heads=2)
     for half in (encoder, decoder):
-        assert sum(isinstance(layer, residual.Block) for layer in half.modules()) == 2 * 3
+        assert sum(isinstance(layer, ResidualBlock) for layer in half.modules()) == 2 * 3
 
 
 def test_every_stage_halves_the_sides() -> None:
-    options = residual.Options(name="residual", width=2, stages=5, hidden=5)
-    assert residual.top_shape(options, 64) == (32, 2, 2)
+    options = ResidualOptions(name="residual", width=2, stages=5, hidden=5)
+    assert top_shape(options, 64) == (32, 2, 2)
     encoder, decoder = build(options, channels=3, outputs=6, size=64, latent=7, heads=2)
     mean, _ = encoder(torch.rand(2, 3, 64, 64))
     assert decoder(mean).shape == (2, 6, 64, 64)

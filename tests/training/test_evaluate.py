@@ -27,8 +27,8 @@ from tests.training.conftest import TINY, Workshop, copy_of
 from training import evaluate as module
 from training.data import idx, load_dataset
 from training.errors import DataError
-from training.evaluate import Terms, evaluate, measure_terms, metric_table, pixels, prepare
-from training.offline import Graphs
+from training.evaluate import MeasuredTerms, evaluate, measure_terms, metric_table, pixels, prepare
+from training.offline import OfflineGraphs
 
 QUIET = Progress(disable=True)
 
@@ -52,18 +52,18 @@ class Known:
         return np.zeros((len(latents), 6), np.uint8)
 
 
-def terms(graphs: Any, images: Pixels, k: int, seed: int = 0) -> Terms:
+def terms(graphs: Any, images: Pixels, k: int, seed: int = 0) -> MeasuredTerms:
     return measure_terms(graphs, images, k=k, seed=seed, progress=QUIET, name="test")
 
 
-def bound(terms: Terms) -> np.ndarray:
+def bound(terms: MeasuredTerms) -> np.ndarray:
     """The bound with all the draws."""
     return terms.bounds[max(terms.bounds)]
 
 
 @pytest.fixture(scope="module")
-def graphs(exported: Workshop) -> Graphs:
-    return Graphs(read_bundle(exported.bundle("tiny-2d")))
+def graphs(exported: Workshop) -> OfflineGraphs:
+    return OfflineGraphs(read_bundle(exported.bundle("tiny-2d")))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_pixels_and_latents_are_drawn_apart() -> None:
 # Bounds.
 
 
-def test_the_terms_are_those_of_torch_distributions(exported: Workshop, graphs: Graphs, binary: Pixels) -> None:
+def test_the_terms_are_those_of_torch_distributions(exported: Workshop, graphs: OfflineGraphs, binary: Pixels) -> None:
     k = 3
     ours = terms(graphs, binary, k, seed=5)
     posterior = graphs.encode(binary)
@@ -125,7 +125,7 @@ def test_the_terms_are_those_of_torch_distributions(exported: Workshop, graphs: 
     assert np.array_equal(ours.mean, posterior.mean)
 
 
-def test_one_draw_is_the_elbos_own_estimate(graphs: Graphs, binary: Pixels) -> None:
+def test_one_draw_is_the_elbos_own_estimate(graphs: OfflineGraphs, binary: Pixels) -> None:
     """With k = 1 the bound has the KL's one-draw estimate, (log q - log p)(z), in place of its closed form."""
     ours = terms(graphs, binary, k=1)
     posterior = graphs.encode(binary)
@@ -135,12 +135,12 @@ def test_one_draw_is_the_elbos_own_estimate(graphs: Graphs, binary: Pixels) -> N
     np.testing.assert_allclose(bound(ours), -ours.reconstruction - log_q_minus_log_p, rtol=1e-4)
 
 
-def test_the_elbo_is_reconstruction_and_kl(graphs: Graphs, binary: Pixels) -> None:
+def test_the_elbo_is_reconstruction_and_kl(graphs: OfflineGraphs, binary: Pixels) -> None:
     ours = terms(graphs, binary, k=2)
     assert ours.negative_elbo == pytest.approx(float((ours.reconstruction + ours.kl.sum(axis=1)).mean()))
 
 
-def test_more_draws_tighten_the_bound(graphs: Graphs, binary: Pixels) -> None:
+def test_more_draws_tighten_the_bound(graphs: OfflineGraphs, binary: Pixels) -> None:
     few = [terms(graphs, binary[:15], k) for k in (1, 8, 64)]
     bounds = [float(bound(term).mean()) for term in few]
     assert bounds[0] + 1 < bounds[1] < bounds[2] - 0.5
@@ -198,7 +198,7 @@ def test_one_latent_dimension_agrees_with_quadrature() -> None:
 
 @pytest.mark.parametrize("rows", [1, 7, 40, 10_000])
 def test_how_many_rows_run_at_a_time_changes_nothing(
-    graphs: Graphs, binary: Pixels, monkeypatch: pytest.MonkeyPatch, rows: int
+    graphs: OfflineGraphs, binary: Pixels, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     expected = terms(graphs, binary, k=5)
     monkeypatch.setattr(module, "ROWS", rows)
@@ -237,7 +237,10 @@ def test_a_manifest_holds_every_metric(finished: Workshop, name: str) -> None:
 @pytest.mark.parametrize("name", ["tiny", "tiny-2d"])
 def test_metrics_are_averages_of_the_terms(finished: Workshop, name: str) -> None:
     metrics = read_manifest(finished.bundle(name)).metrics
-    dataset, graphs = load_dataset(idx.Options(), finished.data_dir), Graphs(read_bundle(finished.bundle(name)))
+    dataset, graphs = (
+        load_dataset(idx.IdxOptions(), finished.data_dir),
+        OfflineGraphs(read_bundle(finished.bundle(name))),
+    )
     test = terms(graphs, binarize(dataset.test.images, 0), k=3)
     train = terms(graphs, binarize(dataset.train.images, 0), k=metrics["train_k"])
     assert metrics["nll"] == pytest.approx(-bound(test).mean(), abs=1e-4)
@@ -255,7 +258,10 @@ def test_an_autoencoder_has_a_reconstruction_and_no_likelihood(finished: Worksho
         *("train_images", "aggregate_gap"),
     }
     assert metrics["binarization"] == "none"
-    dataset, graphs = load_dataset(idx.Options(), finished.data_dir), Graphs(read_bundle(finished.bundle("tiny-ae")))
+    dataset, graphs = (
+        load_dataset(idx.IdxOptions(), finished.data_dir),
+        OfflineGraphs(read_bundle(finished.bundle("tiny-ae"))),
+    )
     for split, name in ((dataset.test, "reconstruction"), (dataset.train, "train_reconstruction")):
         logits = torch.tensor(graphs.parameters(graphs.encode(split.images).mean)["logits"])
         grey = torch.tensor(split.images) / 255
@@ -271,8 +277,8 @@ def test_an_autoencoder_of_binary_pixels_is_measured_on_binary_pixels(exported: 
     path.write_text(json.dumps(manifest))
     metrics = evaluate(path.parent, data_dir=workshop.data_dir)
     assert metrics["binarization"] == "dynamic"
-    binary = binarize(load_dataset(idx.Options(), workshop.data_dir).test.images, 0)
-    graphs = Graphs(read_bundle(path.parent))
+    binary = binarize(load_dataset(idx.IdxOptions(), workshop.data_dir).test.images, 0)
+    graphs = OfflineGraphs(read_bundle(path.parent))
     expected = terms(graphs, binary, k=1).reconstruction.mean()
     assert metrics["reconstruction"] == pytest.approx(expected, abs=1e-4)
 
@@ -338,8 +344,10 @@ def test_static_pixels_are_those_of_the_training(exported: Workshop, tmp_path: P
     metrics = evaluate(path.parent, data_dir=workshop.data_dir, k=2)
     assert metrics["binarization"] == "static"
     # The server has no such draws: its scores are calibrated on thresholds.
-    test = load_dataset(idx.Options(), workshop.data_dir).test.images
-    scores = terms(Graphs(read_bundle(path.parent)), np.where(test < 128, 0, 255).astype(np.uint8), k=2).bounds[1]
+    test = load_dataset(idx.IdxOptions(), workshop.data_dir).test.images
+    scores = terms(OfflineGraphs(read_bundle(path.parent)), np.where(test < 128, 0, 255).astype(np.uint8), k=2).bounds[
+        1
+    ]
     median = read_bundle(path.parent).arrays["score_quantiles"][0, 500]
     assert median == pytest.approx(np.median(scores), rel=1e-6)
 
@@ -362,8 +370,8 @@ def test_a_measurement_that_fails_leaves_the_bundle_as_it_was(
 
 def test_a_part_is_the_first_images(exported: Workshop) -> None:
     metrics = evaluate(exported.bundle("tiny-2d"), data_dir=exported.data_dir, k=2, images=10)
-    images = load_dataset(idx.Options(), exported.data_dir).test.images[:10]
-    graphs = Graphs(read_bundle(exported.bundle("tiny-2d")))
+    images = load_dataset(idx.IdxOptions(), exported.data_dir).test.images[:10]
+    graphs = OfflineGraphs(read_bundle(exported.bundle("tiny-2d")))
     assert metrics["nll"] == pytest.approx(-bound(terms(graphs, binarize(images, 0), k=2)).mean(), abs=1e-4)
     assert metrics["train_images"] == 10
 

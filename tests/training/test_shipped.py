@@ -14,7 +14,7 @@ from tests.conftest import MODELS, Pixels
 from tests.training.test_recipe import SHIPPED
 from training.bundling.record import read_log, watched
 from training.card import captions, write_card
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.recipe import Recipe, load_recipe
 
 DIRECTORIES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json"))
@@ -158,7 +158,7 @@ def test_the_bundle_of_colour_is_small_and_measured_in_bits() -> None:
 def test_the_metrics_are_the_graphs_own(stochastic: Path, digits: Pixels) -> None:
     """The KL of the first 400 test digits is near that of all 10,000: these graphs were measured, and not others."""
     metrics = MANIFESTS[stochastic].metrics
-    kl = Graphs(read_bundle(stochastic)).encode(binarize(digits[:, None], 0)).kl()
+    kl = OfflineGraphs(read_bundle(stochastic)).encode(binarize(digits[:, None], 0)).kl()
     assert kl.sum(axis=1).mean() == pytest.approx(metrics["kl"], rel=0.05)
     np.testing.assert_allclose(kl.mean(axis=0), metrics["kl_per_dimension"], atol=0.4)
 

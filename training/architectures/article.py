@@ -12,12 +12,18 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from training.architectures.shape import NetShape
 
-class Options(BaseModel):
-    """The article's net has nothing to choose."""
+
+class ArticleOptions(BaseModel):
+    """The article's net has no options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["article"]
+
+    def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
+        """Make the encoder and the decoder, freshly initialized."""
+        return ArticleEncoder(self, shape), ArticleDecoder(self, shape)
 
 
 def _glorot(layer: nn.Module) -> None:
@@ -26,21 +32,21 @@ def _glorot(layer: nn.Module) -> None:
         nn.init.zeros_(torch.as_tensor(layer.bias))
 
 
-class Encoder(nn.Module):
+class ArticleEncoder(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] -> a tuple of heads `[N, latent]`."""
 
-    def __init__(self, options: Options, *, channels: int, size: int, latent: int, heads: int) -> None:
+    def __init__(self, options: ArticleOptions, shape: NetShape) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, stride=2, padding=1),
+            nn.Conv2d(shape.channels, 32, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(1),
-            nn.Linear(64 * (size // 4) ** 2, 16),
+            nn.Linear(64 * (shape.size // 4) ** 2, 16),
             nn.ReLU(),
         )
-        self.heads = nn.ModuleList(nn.Linear(16, latent) for _ in range(heads))
+        self.heads = nn.ModuleList(nn.Linear(16, shape.latent) for _ in range(shape.heads))
         self.apply(_glorot)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -48,20 +54,20 @@ class Encoder(nn.Module):
         return tuple(head(hidden) for head in self.heads)
 
 
-class Decoder(nn.Module):
+class ArticleDecoder(nn.Module):
     """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
 
-    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
+    def __init__(self, options: ArticleOptions, shape: NetShape) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Linear(latent, 64 * (size // 4) ** 2),
+            nn.Linear(shape.latent, 64 * (shape.size // 4) ** 2),
             nn.ReLU(),
-            nn.Unflatten(1, (64, size // 4, size // 4)),
+            nn.Unflatten(1, (64, shape.size // 4, shape.size // 4)),
             nn.ConvTranspose2d(64, 64, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
             nn.ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1),
             nn.ReLU(),
-            nn.Conv2d(32, outputs, 3, padding=1),
+            nn.Conv2d(32, shape.outputs, 3, padding=1),
         )
         self.apply(_glorot)
 

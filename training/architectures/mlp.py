@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.architectures.shape import NetShape
 
-class Options(BaseModel):
-    """Width and depth of the net."""
+
+class MlpOptions(BaseModel):
+    """Options of the residual multilayer perceptron."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["mlp"]
@@ -24,10 +26,14 @@ class Options(BaseModel):
     depth: Annotated[int, Field(ge=0)] = 2
     """Residual blocks in each half."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
+    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its heads."""
+
+    def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
+        """Make the encoder and the decoder, freshly initialized."""
+        return MlpEncoder(self, shape), MlpDecoder(self, shape)
 
 
-class Block(nn.Module):
+class MlpBlock(nn.Module):
     """x + linear(dropout(silu(linear(norm(x))))), `[N, width]`."""
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -43,37 +49,37 @@ class Block(nn.Module):
         return x + torch.as_tensor(self.second(self.dropout(hidden)))
 
 
-class Encoder(nn.Module):
+class MlpEncoder(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] -> a tuple of heads `[N, latent]`."""
 
-    def __init__(self, options: Options, *, channels: int, size: int, latent: int, heads: int) -> None:
+    def __init__(self, options: MlpOptions, shape: NetShape) -> None:
         super().__init__()
         width, dropout = options.width, options.dropout
         self.body = nn.Sequential(
             nn.Flatten(1),
-            nn.Linear(channels * size**2, width),
-            *(Block(width, dropout) for _ in range(options.depth)),
+            nn.Linear(shape.channels * shape.size**2, width),
+            *(MlpBlock(width, dropout) for _ in range(options.depth)),
             nn.SiLU(),
             nn.Dropout(dropout),
         )
-        self.heads = nn.ModuleList(nn.Linear(width, latent) for _ in range(heads))
+        self.heads = nn.ModuleList(nn.Linear(width, shape.latent) for _ in range(shape.heads))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         hidden = self.body(2 * images - 1)  # [N, width]
         return tuple(head(hidden) for head in self.heads)
 
 
-class Decoder(nn.Module):
+class MlpDecoder(nn.Module):
     """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
 
-    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
+    def __init__(self, options: MlpOptions, shape: NetShape) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Linear(latent, options.width),
-            *(Block(options.width, 0.0) for _ in range(options.depth)),
+            nn.Linear(shape.latent, options.width),
+            *(MlpBlock(options.width, 0.0) for _ in range(options.depth)),
             nn.SiLU(),
-            nn.Linear(options.width, outputs * size**2),
-            nn.Unflatten(1, (outputs, size, size)),
+            nn.Linear(options.width, shape.outputs * shape.size**2),
+            nn.Unflatten(1, (shape.outputs, shape.size, shape.size)),
         )
 
     def forward(self, latents: Tensor) -> Tensor:

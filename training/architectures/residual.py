@@ -3,7 +3,7 @@ halving), `depth` and `stages`.
 
     python -m training train mnist
 
-Pre-activation residual blocks with SiLU and no normalisation; a block's second convolution starts at zero, so
+Pre-activation residual blocks with SiLU and no normalization; a block's second convolution starts at zero, so
 that every block starts as the identity. Upsampling is a convolution followed by
 PixelShuffle (DepthToSpace in ONNX), which has no checkerboard and runs on every execution provider.
 """
@@ -16,26 +16,39 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.architectures.shape import NetShape
+from training.errors import RecipeError
 
-class Options(BaseModel):
-    """Width and depth of the net."""
+
+class ResidualOptions(BaseModel):
+    """Options of the residual convolutional net."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["residual"]
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 32
-    """Channels at half the image's size; twice as many at each further halving."""
+    """Channels at half the image's size; they double at each further halving."""
     depth: Annotated[int, Field(gt=0)] = 1
-    """Residual blocks a stage."""
+    """Residual blocks per stage."""
     stages: Annotated[int, Field(gt=0, le=6)] = 2
-    """How often the encoder halves the image's sides, which must be multiples of 2 to the power of this; the decoder
-    doubles as often."""
+    """Times the encoder halves the image's sides, and the decoder doubles them. The sides must be multiples of 2 to the
+    power of this."""
     hidden: Annotated[int, Field(gt=0)] = 256
     """Units of the dense layer between the convolutions and the latent."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of units left out in the encoder, inside its blocks and before its heads, while it trains."""
+    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its heads."""
+
+    def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
+        """Make the encoder and the decoder, freshly initialized.
+
+        Raises:
+            RecipeError: the encoder cannot halve images of this size as often as it has stages.
+        """
+        if shape.size % 2**self.stages:
+            raise RecipeError(f"architecture.stages = {self.stages} cannot halve {shape.size} pixels a side so often")
+        return ResidualEncoder(self, shape), ResidualDecoder(self, shape)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x + conv(dropout(silu(conv(silu(x))))), channels and size unchanged."""
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -52,34 +65,35 @@ class Block(nn.Module):
 
 
 def blocks(channels: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
-    return nn.Sequential(*(Block(channels, dropout) for _ in range(depth)), nn.SiLU())
+    """`depth` residual blocks and an activation; channels and size unchanged."""
+    return nn.Sequential(*(ResidualBlock(channels, dropout) for _ in range(depth)), nn.SiLU())
 
 
-def top_shape(options: Options, size: int) -> tuple[int, int, int]:
-    """Channels and sides of what the last stage of the encoder gives, and the first of the decoder takes."""
+def top_shape(options: ResidualOptions, size: int) -> tuple[int, int, int]:
+    """Channels, height and width after the last stage of the encoder and before the first of the decoder."""
     side = size >> options.stages
     return options.width << (options.stages - 1), side, side
 
 
-def _halve(channels: int, options: Options) -> tuple[nn.Module, ...]:
+def _halve(channels: int, options: ResidualOptions) -> tuple[nn.Module, ...]:
     """`[N, channels / 2, H, W]` -> `[N, channels, H / 2, W / 2]`."""
     first = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
     return first, blocks(channels, options.depth, options.dropout)
 
 
-def _double(channels: int, options: Options) -> tuple[nn.Module, ...]:
+def _double(channels: int, options: ResidualOptions) -> tuple[nn.Module, ...]:
     """`[N, channels, H, W]` -> `[N, channels / 2, 2 H, 2 W]`."""
     return blocks(channels, options.depth), nn.Conv2d(channels, 2 * channels, 1), nn.PixelShuffle(2)
 
 
-class Encoder(nn.Module):
+class ResidualEncoder(nn.Module):
     """Images `[N, C, H, W]` in [0, 1] -> a tuple of heads `[N, latent]`."""
 
-    def __init__(self, options: Options, *, channels: int, size: int, latent: int, heads: int) -> None:
+    def __init__(self, options: ResidualOptions, shape: NetShape) -> None:
         super().__init__()
-        width, top = options.width, top_shape(options, size)
+        width, top = options.width, top_shape(options, shape.size)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 5, stride=2, padding=2),
+            nn.Conv2d(shape.channels, width, 5, stride=2, padding=2),
             blocks(width, options.depth, options.dropout),
             *(layer for stage in range(1, options.stages) for layer in _halve(width * 2**stage, options)),
             nn.Flatten(1),
@@ -87,21 +101,21 @@ class Encoder(nn.Module):
             nn.SiLU(),
             nn.Dropout(options.dropout),
         )
-        self.heads = nn.ModuleList(nn.Linear(options.hidden, latent) for _ in range(heads))
+        self.heads = nn.ModuleList(nn.Linear(options.hidden, shape.latent) for _ in range(shape.heads))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         hidden = self.body(2 * images - 1)  # [N, hidden]
         return tuple(head(hidden) for head in self.heads)
 
 
-class Decoder(nn.Module):
+class ResidualDecoder(nn.Module):
     """Latents `[N, latent]` -> the likelihood's parameters `[N, outputs, H, W]`."""
 
-    def __init__(self, options: Options, *, outputs: int, size: int, latent: int) -> None:
+    def __init__(self, options: ResidualOptions, shape: NetShape) -> None:
         super().__init__()
-        width, top = options.width, top_shape(options, size)
+        width, top = options.width, top_shape(options, shape.size)
         self.body = nn.Sequential(
-            nn.Linear(latent, options.hidden),
+            nn.Linear(shape.latent, options.hidden),
             nn.SiLU(),
             nn.Linear(options.hidden, math.prod(top)),
             nn.Unflatten(1, top),
@@ -110,7 +124,7 @@ class Decoder(nn.Module):
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.PixelShuffle(2),
             nn.SiLU(),
-            nn.Conv2d(width // 2, outputs, 3, padding=1),
+            nn.Conv2d(width // 2, shape.outputs, 3, padding=1),
         )
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The aggregated posterior, q(z) = E_x[q(z|x)], as a Gaussian mixture: what latents of real images are spread like."""
+"""The aggregated posterior, q(z) = E_x[q(z|x)], as a Gaussian mixture: the distribution of real images' latents."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,30 +8,30 @@ from sklearn.mixture import GaussianMixture
 
 from app.maths.gaussian import Floats, Mixture
 
-DRAWS_A_LABEL = 5000
+DRAWS_PER_LABEL = 5000
 MAX_COMPONENTS = 6
-UNLABELLED_SHARE = 10
-"""Labels' worth of components and draws that stand for labels where there are none."""
+UNLABELED_SHARE = 10
+"""Without labels, the mixture has the components and draws of this many labels."""
 
 
-def components_a_label(latent: int) -> int:
-    """Components that one label's latents are fitted with: no more than have a draw for each of their parameters.
+def components_per_label(latent: int) -> int:
+    """Components that are fitted to one label's latents: at most as many as have a draw for each of their parameters.
 
-    Of 1, 2, 3, 6 and 10, six made held-out draws from MNIST's posteriors likeliest in 32 dimensions, where a mean and a
-    full covariance have 560 parameters; in 2 dimensions, ten were better by 0.003 nats.
+    Of 1, 2, 3, 6 and 10, six gave the highest likelihood of held-out draws from MNIST's posteriors in 32 dimensions,
+    where a mean and a full covariance have 560 parameters. In 2 dimensions, ten were better by 0.003 nats.
     """
     parameters = latent * (latent + 3) // 2
-    return max(1, min(MAX_COMPONENTS, DRAWS_A_LABEL // parameters))
+    return max(1, min(MAX_COMPONENTS, DRAWS_PER_LABEL // parameters))
 
 
 def fit_mixture(draws: Floats, labels: NDArray[np.uint8] | None, *, seed: int) -> Mixture:
-    """Fit a mixture with full covariances to latents `[N, d]`, label by label; a label weighs what its share is.
+    """Fit a mixture with full covariances to latents `[N, d]`, label by label. A label's weight is its share of N.
 
-    Give it *draws* from q(z|x), one an image: the posterior means alone are spread too little. Without labels every
-    component has the label -1, and there are as many of them as UNLABELLED_SHARE labels would have.
+    Pass *draws* from q(z|x), one per image: posterior means alone have too little variance. Without labels, every
+    component has the label -1.
     """
     if labels is None:
-        return _fit_label(draws, -1, len(draws), seed, share=UNLABELLED_SHARE)
+        return _fit_label(draws, -1, len(draws), seed, share=UNLABELED_SHARE)
     parts = [_fit_label(draws[labels == label], int(label), len(labels), seed) for label in np.unique(labels)]
     return Mixture(
         weights=np.concatenate([part.weights for part in parts]),
@@ -42,8 +42,8 @@ def fit_mixture(draws: Floats, labels: NDArray[np.uint8] | None, *, seed: int) -
 
 
 def _fit_label(draws: Floats, label: int, total: int, seed: int, share: int = 1) -> Mixture:
-    weight, draws = len(draws) / total, draws[: share * DRAWS_A_LABEL]
-    count = max(1, min(share * components_a_label(draws.shape[1]), len(draws) // 2))
+    weight, draws = len(draws) / total, draws[: share * DRAWS_PER_LABEL]
+    count = max(1, min(share * components_per_label(draws.shape[1]), len(draws) // 2))
     fitted = GaussianMixture(count, random_state=seed).fit(draws.astype(np.float64))
     return Mixture(
         weights=(fitted.weights_ * weight).astype(np.float32),
@@ -54,7 +54,7 @@ def _fit_label(draws: Floats, label: int, total: int, seed: int, share: int = 1)
 
 
 def gap_to_prior(mixture: Mixture, draws: Floats) -> float:
-    """How far the aggregated posterior is from the prior: a lower bound on KL(q(z) || N(0, I)), in nats.
+    """Distance of the aggregated posterior from the prior: a lower bound on KL(q(z) || N(0, I)), in nats.
 
     The mean of log m(z) - log p(z) over draws `[N, d]` from the posteriors of images that the mixture m was not fitted
     on. The bound is loose by KL(q || m). (Hoffman & Johnson 2016 have this KL as one of three terms of the ELBO.)

@@ -1,11 +1,11 @@
-"""What the server needs to say how usual a latent or a score is: quantiles of held-out images', as plain arrays.
+"""Quantiles of held-out images' latents and scores, by which the server says how usual a latent or a score is.
 
 - `percentiles` `[Q]`: 0 to 100.
 - `prior_norm_quantiles` `[Q]`: |z|^2 of a draw from the prior, which is chi-square distributed with d degrees of
   freedom.
-- `mean_norm_quantiles` `[Q]`: |mean|^2 of the held-out images' posteriors, of grey images as `/encode` gets them.
-- `score_k` `[K]` and `score_quantiles` `[K, Q]`: for each number of draws k, the IWAE-k bound on log p(x), in nats, of
-  the held-out images.
+- `mean_norm_quantiles` `[Q]`: |mean|^2 of the held-out images' posteriors, of gray images as sent to `/encode`.
+- `score_k` `[K]` and `score_quantiles` `[K, Q]`: the IWAE-k bound on log p(x) of the held-out images, in nats, for
+  each number of draws k.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ from app.maths.likelihood import Doubles
 LEVELS = np.linspace(0, 1, 1001)
 PERCENTILES = (100 * LEVELS).astype(np.float32)
 LAST_LEVEL = 1 - 1e-6
-"""The highest quantile of chi-square is infinite; this one stands for it."""
+"""Replaces 1, whose chi-square quantile is infinite."""
 
 
 def latent_quantiles(means: Floats) -> dict[str, NDArray[Any]]:
-    """Tables for latents, from the held-out images' posterior means `[N, d]`."""
+    """Quantiles of latents, from the held-out images' posterior means `[N, d]`."""
     squares = np.square(means, dtype=np.float64).sum(axis=1)
     prior = chi2.ppf(np.minimum(LEVELS, LAST_LEVEL), means.shape[1])
     return {
@@ -35,7 +35,7 @@ def latent_quantiles(means: Floats) -> dict[str, NDArray[Any]]:
 
 
 def score_quantiles(bounds: dict[int, Doubles]) -> dict[str, NDArray[Any]]:
-    """Tables for scores, from the held-out images' bounds `[N]` at each k."""
+    """Quantiles of scores, from the held-out images' bounds `[N]` at each k."""
     ks = sorted(bounds)
     return {
         "percentiles": PERCENTILES,

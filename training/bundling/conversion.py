@@ -22,7 +22,7 @@ OPSET = 20
 
 
 class ImageEncoder(nn.Module):
-    """Images uint8 `[N, C, H, W]` -> the encoder's heads, float32 `[N, latent]` each."""
+    """Maps images uint8 `[N, C, H, W]` to the encoder's heads, each float32 `[N, latent]`."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Latents float32 `[N, latent]` -> the mean as uint8 `[N, C, H, W]`, and the likelihood's parameters, float32."""
+    """Maps latents float32 `[N, latent]` to the mean as uint8 `[N, C, H, W]` and the likelihood's parameters."""
 
     def __init__(self, decoder: nn.Module, likelihood: Likelihood) -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class ImageDecoder(nn.Module):
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
         parameters = self.likelihood.parameters_of(self.decoder(latent))
-        # Clipped even where it is a sigmoid: ONNX leaves a cast from out of range undefined.
+        # Clipped even if it is a sigmoid: ONNX does not define casts of values out of range.
         image = (self.likelihood.mean(parameters) * 255).round().clamp(0, 255).to(torch.uint8)
         return image, *parameters.values()
 
 
 def write_graph(path: Path, module: nn.Module, example: Tensor, outputs: list[str]) -> None:
-    """Write `module` as one ONNX file with a dynamic batch; its input has the name of `forward`'s parameter.
+    """Write `module` as one ONNX file with a dynamic batch. Its input has the name of `forward`'s parameter.
 
-    `example` has two rows: the exporter would take a batch of one for a constant.
+    `example` has two rows: the exporter would treat a batch of one as constant.
     """
     model = to_model(module, example, outputs, {0: torch.export.Dim("batch")})
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -62,9 +62,9 @@ def to_model(
     outputs: list[str] | None = None,
     free: dict[int, Any] | None = None,
 ) -> Any:
-    """`module` as an ONNX model without the exporter's notes; `free` holds torch's dimensions of the axes that vary.
+    """Convert `module` to an ONNX model without the exporter's notes. `free` maps variable axes to torch's dimensions.
 
-    A program brings its example and its dimensions along.
+    An ExportedProgram has its own example and dimensions.
     """
     with quiet():
         program = torch.onnx.export(
@@ -107,7 +107,7 @@ def _check_session(session: Session, module: nn.Module, rows: NDArray[Any]) -> N
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back what the exporter says about its own insides: deprecations, and packages that are not installed."""
+    """Hide the exporter's warnings about its own deprecations and optional packages."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

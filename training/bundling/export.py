@@ -1,9 +1,9 @@
-"""From a checkpoint to a bundle: two ONNX graphs, the arrays beside them, and the proof that they compute the same.
+"""Export of a checkpoint as a bundle: two ONNX graphs, arrays, manifest and card.
 
     python -m training export mnist
 
-What is written is read back through the server's own `app.bundle` and `app.inference.session` and compared with torch.
-A bundle appears under its name whole, or not at all.
+The graphs are read back through the server's own `app.bundle` and `app.inference.session`, and compared with torch. A
+bundle appears atomically under its name.
 """
 
 import json
@@ -29,7 +29,7 @@ from training.card.subjects import subject_of
 from training.data import Split, load_dataset
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.recipe import RECIPES, Recipe, load_recipe
 
 WEIGHTS_LICENSE = "Apache-2.0"
@@ -38,11 +38,11 @@ Shape = tuple[int, ...]
 
 
 def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
-    """Write the bundle of `recipe`'s last checkpoint to `models/<name>/<version>`, replacing what is there.
+    """Write the bundle of `recipe`'s last checkpoint to `models/<name>/<version>`, replacing an existing one.
 
     Raises:
         RecipeError: there is no checkpoint, or it is another recipe's.
-        DataError: the data set cannot be had.
+        DataError: the data set is missing or malformed.
         ParityError: a graph does not compute what torch computes.
     """
     checkpoint = load_checkpoint(recipe, runs, "best" if recipe.training.early_stopping_epochs else "last")
@@ -66,7 +66,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
         bundle.write_manifest(directory, manifest)
         written = bundle.read_bundle(directory)
         check_parity(written, encoder, decoder, dataset.test.images[: max(BATCH_SIZES)])
-        graphs = Graphs(written)
+        graphs = OfflineGraphs(written)
         arrays = write_arrays(directory, graphs, dataset.train, recipe.seed)
         arrays |= write_posteriors(directory, graphs, dataset.test)
         bundle.write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
@@ -75,8 +75,8 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
     return target
 
 
-def write_arrays(directory: Path, graphs: Graphs, split: Split, seed: int) -> dict[str, Array]:
-    """Write what is learnt from the training images' posteriors: class means, and the aggregated posterior."""
+def write_arrays(directory: Path, graphs: OfflineGraphs, split: Split, seed: int) -> dict[str, Array]:
+    """Write the arrays made of the training images' posteriors: class means and the aggregated posterior."""
     posterior = graphs.encode(split.images)
     latents = posterior.draw(seed) if graphs.manifest.stochastic else posterior.mean
     mixture = fit_mixture(latents, split.labels, seed=seed)
@@ -93,7 +93,7 @@ def write_arrays(directory: Path, graphs: Graphs, split: Split, seed: int) -> di
 
 
 def label_means(means: Floats, labels: NDArray[np.uint8]) -> Floats:
-    """Mean of the posterior means `[N, d]` of each label, `[labels, d]`."""
+    """Mean `[labels, d]` of the posterior means `[N, d]` of each label."""
     rows = [means[labels == label].mean(axis=0, dtype=np.float64) for label in np.unique(labels)]
     return np.stack(rows).astype(np.float32)
 
@@ -106,11 +106,11 @@ def describe(
     outputs: list[str],
     classes: tuple[str, ...] = (),
 ) -> Manifest:
-    """The manifest of the two graphs in `directory`, as yet without arrays and metrics."""
+    """The manifest of the two graphs in `directory`, without arrays and metrics."""
     channels, height, width = image_shape
     image = {"dtype": "uint8", "shape": (None, *image_shape)}
     parameter = {"dtype": "float32", "shape": (None, *image_shape)}
-    pictures = {name: image if name == "image" else parameter for name in outputs}
+    decoded = {name: image if name == "image" else parameter for name in outputs}
     latent = {"dtype": "float32", "shape": (None, recipe.latent)}
     heads = {"mean": latent, "log_std": latent} if recipe.stochastic else {"mean": latent}
     return Manifest.model_validate(
@@ -131,7 +131,7 @@ def describe(
             "likelihood": "bernoulli" if "logits" in outputs else recipe.likelihood.name,
             "graphs": {
                 "encoder": _graph(directory / "encoder.onnx", {"image": image}, heads),
-                "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, pictures),
+                "decoder": _graph(directory / "decoder.onnx", {"latent": latent}, decoded),
             },
             "classes": classes,
             "training": {
@@ -151,14 +151,14 @@ def _graph(path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> Graph
 
 
 def _recipe_path(recipe: Recipe) -> str:
-    """Where this repository has the recipe, or the bundle's own copy."""
+    """Path of the recipe in this repository, or else of the bundle's copy."""
     shipped = RECIPES / f"{recipe.name}.toml"
     is_shipped = shipped.exists() and load_recipe(recipe.name) == recipe
     return f"training/recipes/{shipped.name}" if is_shipped else "recipe.toml"
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The recipe as TOML with every default spelled out, so that a later default does not change its meaning."""
+    """The recipe as TOML with all defaults, so that later changes of defaults do not change its meaning."""
     values = recipe.model_dump(mode="json", exclude_none=True)
     tables = {name: values.pop(name) for name, value in list(values.items()) if isinstance(value, dict)}
     parts = [_lines(values), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items() if table)]
@@ -166,5 +166,5 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _lines(table: dict[str, Any]) -> str:
-    # JSON's strings, numbers and booleans are TOML's.
+    # Strings, numbers and booleans are the same in JSON and TOML.
     return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())

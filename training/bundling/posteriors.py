@@ -1,12 +1,12 @@
-"""What a bundle keeps of the posteriors of held-out images, as the server's `/encode` gives them.
+"""Arrays of held-out images' posteriors that a bundle has, as the server's `/encode` computes them.
 
     python -m training posteriors models/mnist/1
 
-- `held_out_means` `[M, d]`: the posterior means of M images of the test split, grey as they are. They are evenly spread
-  over it, because it may be sorted: the first half of MNIST's is the neater one.
-- `held_out_labels` `[M]`: their classes, where the data set has classes.
-- `mean_norm_quantiles` and what goes with it: see `training.bundling.calibration`.
-- `directions` `[d, d]`: the principal axes of those means, the one of most variance first, each as long as one standard
+- `held_out_means` `[M, d]`: the posterior means of M images of the test split, not binarized. They are evenly
+  spaced, because the split may be sorted: the first half of MNIST's is easier to read.
+- `held_out_labels` `[M]`: their classes, if the data set has classes.
+- `mean_norm_quantiles` and its companions: see `training.bundling.calibration`.
+- `directions` `[d, d]`: the principal axes of those means, of decreasing variance, each as long as one standard
   deviation of the means along it.
 """
 
@@ -24,31 +24,31 @@ from app.maths.gaussian import Floats
 from training.atomic import whole
 from training.bundling.calibration import latent_quantiles
 from training.data import Split, load_dataset, read_options
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
-MOST = 5000
-"""Images: enough for a dense scatter, and little beside the graphs."""
+MAX_MEANS = 5000
+"""Maximum M: enough for a dense scatter plot, and small beside the graphs."""
 
 
 def posteriors(directory: Path, *, data_dir: Path) -> dict[str, Array]:
-    """Write the arrays of the bundle in `directory`, which changes whole or not at all, and return their entries.
+    """Write the arrays into the bundle in `directory`, atomically, and return their entries in the manifest.
 
     Raises:
         BundleError: the bundle cannot be read.
-        DataError: the data set cannot be had.
+        DataError: the data set is missing or malformed.
     """
     read = bundle.read_bundle(directory)
     test = load_dataset(read_options(directory), data_dir).test
     with whole(directory, copy=True) as partial:
-        written = write_posteriors(partial, Graphs(read), test)
+        written = write_posteriors(partial, OfflineGraphs(read), test)
         bundle.write_manifest(partial, read.manifest.model_copy(update={"arrays": read.manifest.arrays | written}))
     return written
 
 
-def write_posteriors(directory: Path, graphs: Graphs, split: Split) -> dict[str, Array]:
+def write_posteriors(directory: Path, graphs: OfflineGraphs, split: Split) -> dict[str, Array]:
     """Write the arrays into `directory`, and return their entries for the manifest."""
     means = graphs.encode(split.images).mean
-    some = slice(None, None, math.ceil(len(means) / MOST))
+    some = slice(None, None, math.ceil(len(means) / MAX_MEANS))
     arrays: dict[str, NDArray[Any]] = {"held_out_means": means[some], "directions": directions(means)}
     arrays |= latent_quantiles(means)
     if split.labels is not None:

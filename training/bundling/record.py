@@ -1,4 +1,4 @@
-"""What a bundle keeps of its training: the recipe, the log of the epochs and, where there is one, the report."""
+"""A bundle's record of its training: the recipe, the log of the epochs and, if it has one, the report."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from app.errors import BundleError
 
 
 def read_recipe(directory: Path) -> dict[str, Any]:
-    """The bundle's `recipe.toml` as it stands there, not validated: that would take torch.
+    """The bundle's `recipe.toml`, not validated: validation needs torch.
 
     Raises:
         BundleError: the file is missing, or not TOML.
@@ -25,7 +25,7 @@ def read_recipe(directory: Path) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """Columns of the log that the training wrote.
+    """Columns of the training's log, by name.
 
     Raises:
         BundleError: the file is missing, or has no epoch.
@@ -46,7 +46,7 @@ def watched(log: dict[str, list[float]]) -> str:
 
 
 def read_report(directory: Path) -> dict[str, Any] | None:
-    """What `report.json` says of time and device; None where the bundle has none.
+    """The content of `report.json`; None if the bundle has none.
 
     Raises:
         BundleError: the file is there and is not JSON.

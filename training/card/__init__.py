@@ -1,4 +1,4 @@
-"""A bundle's card: README.md, made of the manifest, of what the training left, and of the figures that are there."""
+"""A bundle's card, README.md, rendered from its manifest, its record of the training and its figures."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""What the card says below each figure."""
+"""Captions of the card's figures."""
 
 from app.bundle.manifest import Manifest
 from training.card.subjects import subject_of
 
 
 def captions(manifest: Manifest) -> dict[str, str]:
-    """A sentence or two for each figure that a bundle can have, in the order of the card."""
+    """The caption of each figure that a bundle can have, in the order of the card."""
     subject = subject_of(manifest.training.dataset)
     stochastic, planar = manifest.stochastic, manifest.latent.shape[0] == 2
     circle = "The dashed circle holds 95 % of N(0, I)."

@@ -1,4 +1,4 @@
-"""The table of metrics: of each its value with its unit, and what it was measured on."""
+"""The table of metrics: name, value with its unit, and what it was measured on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ Row = tuple[str, str, str]
 
 
 def metric_rows(metrics: dict[str, Any], manifest: Manifest) -> list[Row]:
-    """Name, value with its unit, and what it was measured on, of every scalar metric that is there."""
+    """Name, value with its unit, and what it was measured on, of every scalar metric in `metrics`."""
     if not metrics:
         return []
-    table = _Table(metrics, manifest)
+    table = _MetricTable(metrics, manifest)
     return list(table.variational() if manifest.stochastic else table.plain())
 
 
-class _Table:
+class _MetricTable:
     """The rows of one bundle. A row whose metric is absent is left out."""
 
     def __init__(self, metrics: dict[str, Any], manifest: Manifest) -> None:
@@ -29,7 +29,7 @@ class _Table:
         self.train_draws = self.train + self._count("train_k", "k = {}")
 
     def variational(self) -> Iterator[Row]:
-        """Of a model with a posterior."""
+        """Rows of a model with a posterior."""
         density = "; of a density, so it can be negative" if self.manifest.likelihood == "gaussian" else ""
         yield from self._nats("NLL", "nll", f"{self.draws}{self._bound('k')}{density}", "nll_standard_error")
         yield from self._tight()
@@ -48,7 +48,7 @@ class _Table:
             yield from self._nats(f"NLL{k}", "nll_at_train_k", f"{self.test}{k}: to compare with the training split")
 
     def plain(self) -> Iterator[Row]:
-        """Of a plain autoencoder, whose reconstruction of grey values under a Bernoulli is no likelihood."""
+        """Rows of a plain autoencoder, whose reconstruction of gray values under a Bernoulli is no likelihood."""
         note = "; cross entropy with grey values, no likelihood" if self._is_grey_cross_entropy() else ""
         yield from self._nats("Reconstruction", "reconstruction", self.test + note)
         yield from self._nats("Reconstruction, training split", "train_reconstruction", self.train + note)
@@ -98,7 +98,7 @@ class _Table:
 
 
 def kind_of_pixels(metrics: dict[str, Any], manifest: Manifest) -> str:
-    """The data set and how its pixels were measured: nats of one kind say nothing beside those of another."""
+    """The data set and how its pixels were measured: nats of different kinds do not compare."""
     title = subject_of(manifest.training.dataset).title
     binarization = metrics.get("binarization", manifest.training.binarization)
     if binarization != "none":

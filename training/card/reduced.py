@@ -1,4 +1,4 @@
-"""The card's section on smaller weights: what they change, and how that was measured."""
+"""The card's section on smaller weights: their change of the metrics, and how it was measured."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ The metrics above were measured through the graphs of version {version}, before 
 
 
 def reduced_section(manifest: Manifest) -> Iterator[str]:
-    """Its paragraphs; none where no weights were reduced."""
+    """The section's paragraphs; none if no weights were reduced."""
     if not manifest.reduced:
         return
     yield HEADING
@@ -39,7 +39,7 @@ def reduced_section(manifest: Manifest) -> Iterator[str]:
 
 
 def add_reduced_section(path: Path, manifest: Manifest) -> None:
-    """Put the section at the end of a card that was not made of the manifest alone, in place of one that is there."""
+    """Append the section to a card that is not rendered from the manifest alone, replacing an existing section."""
     kept = path.read_text().partition(f"\n{HEADING}\n")[0] if path.exists() else f"# {manifest.name}"
     path.write_text("\n\n".join([kept.rstrip(), *reduced_section(manifest)]) + "\n")
 

@@ -1,4 +1,4 @@
-"""What the known data sets show, whose they are, and what their classes are called."""
+"""Contents, license and class names of the known data sets, in the card's words."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -6,19 +6,19 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class Subject:
-    """What a data set is, in the card's words."""
+    """A data set in the card's words."""
 
     title: str
     one: str
-    """One of its pictures: a `digit`."""
+    """Noun for one of its images: `digit`."""
     many: str
     contents: str
-    """Goes on after `pictures`."""
+    """Completes a sentence after `pictures`."""
     licence: str
     misuse: str
-    """What a model of it is not for."""
+    """Completes a sentence after `Not for`: what a model of it must not be used for."""
     classes: tuple[str, ...] = ()
-    """Names of the labels 0, 1, ...; the labels themselves, if empty."""
+    """Names of the labels 0, 1, ...; if empty, the labels are shown as numbers."""
 
 
 SUBJECTS = {
@@ -77,7 +77,7 @@ their emoji are under these licences.""",
 
 
 def subject_of(dataset: str) -> Subject:
-    """The subject of a data set by its key in the manifest; of an unknown one, what can be said of any."""
+    """The subject of a data set by its key in the manifest; a generic one if the data set is unknown."""
     return SUBJECTS.get(dataset) or _unknown(dataset)
 
 

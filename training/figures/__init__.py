@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from training.card import captions, write_card
 from training.figures.charts import draw_active_units, draw_rate_distortion, draw_training
-from training.figures.pictures import (
+from training.figures.images import (
     draw_aggregate,
     draw_interpolation,
     draw_manifold,
@@ -26,20 +26,20 @@ from training.figures.scene import Scene, load_scene
 __all__ = ["choose", "figures", "load_scene"]
 
 RETIRED = ("kl.png",)
-"""Figures of earlier versions, that a bundle may still have."""
+"""Figures of earlier versions, removed from bundles that still have them."""
 
 Draw = Callable[[Scene], Figure]
 
 
 def figures(directory: Path, *, data_dir: Path, models: Path) -> list[Path]:
-    """Draw the figures of the bundle in `directory` into it, and render its card anew; returns their paths.
+    """Draw the figures of the bundle in `directory` into it, render its card again, and return the figures' paths.
 
-    The autoencoder to contrast with, where the recipe names one, is its newest version in `models`. Figures that such a
-    bundle no longer has are removed.
+    If the recipe names an autoencoder for contrast, its newest version in `models` is used. Figures that this kind of
+    bundle does not have are removed.
 
     Raises:
         BundleError: this bundle or the autoencoder's cannot be read, or their latent spaces are not of one size.
-        DataError: the data set cannot be had.
+        DataError: the data set is missing or malformed.
     """
     scene = load_scene(directory, data_dir=data_dir, models=models)
     drawings = choose(scene)
@@ -53,7 +53,7 @@ def figures(directory: Path, *, data_dir: Path, models: Path) -> list[Path]:
 
 
 def choose(scene: Scene) -> dict[str, Draw]:
-    """File name and drawing function of every figure that this kind of bundle has."""
+    """File name and drawing function of every figure for this kind of bundle."""
     size, stochastic = len(scene.kl), scene.manifest.stochastic
     chosen: dict[str, Draw] = {
         "samples.png": draw_samples,

@@ -1,4 +1,4 @@
-"""Figures of numbers: the training's loss terms, rate against distortion, the use that is made of each dimension."""
+"""Charts: loss terms over the training, rate against distortion, use of the latent dimensions."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 
 from training.bundling.record import watched
 from training.evaluate import ACTIVE_VARIANCE
-from training.figures.plots import MARK, PALETTE, TRAIN_COLOUR, WATCHED_COLOUR, curves, settled
+from training.figures.plots import MARK, PALETTE, TRAIN_COLOR, WATCHED_COLOR, curves, limits
 from training.figures.scene import Scene
 
-LEAST_BARS = 6
-"""Room for so many, lest one or two be too broad."""
-NUMBERED_BARS = 48
-"""More dimensions would have no room for their numbers."""
+MIN_BARS = 6
+"""Bars that the axis has room for at least, so that one or two are not too wide."""
+MAX_NUMBERED_BARS = 48
+"""Maximum number of bars with a label each."""
 LABELLED_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 UNUSED = "0.75"
 FAINT = "0.85"
-APART = 0.06
-"""Between numbered epochs, as a share of the axes."""
-LEAST_VARIANCE = 1e-6
-"""What the evaluation rounds to; zero has no place on a logarithmic axis."""
+MIN_DISTANCE = 0.06
+"""Minimum distance between numbered epochs, as a fraction of the axes."""
+MIN_VARIANCE = 1e-6
+"""Floor of variances on the logarithmic axis: the precision of the evaluation."""
 
 Doubles = NDArray[np.float64]
 
 
 def draw_training(scene: Scene) -> Figure:
-    """Loss terms over the epochs, on both splits."""
+    """Plot the loss terms of both splits over the epochs."""
     terms = {"reconstruction": f"Reconstruction{_kind(scene)}"}
     if scene.manifest.stochastic:
         terms |= {"kl": "KL", "negative_elbo": "Sum: the loss" if _kind(scene) else "Negative ELBO"}
@@ -49,15 +49,15 @@ def draw_training(scene: Scene) -> Figure:
 
 
 def draw_rate_distortion(scene: Scene) -> Figure:
-    """KL against reconstruction, an epoch a point, over lines of equal negative ELBO."""
+    """Plot KL against reconstruction, one point per epoch, over lines of equal negative ELBO."""
     figure = Figure(figsize=(6.0, 4.8), layout="constrained")
     axes = figure.subplots()
     points = {split: _plane(scene, split) for split in _splits(scene)}
-    axes.set_xlim(settled([rates for rates, _ in points.values()]))
-    axes.set_ylim(settled([distortions for _, distortions in points.values()]))
+    axes.set_xlim(limits([rates for rates, _ in points.values()]))
+    axes.set_ylim(limits([distortions for _, distortions in points.values()]))
     _equal_elbo(axes)
-    for (split, (rates, distortions)), colour in zip(points.items(), (TRAIN_COLOUR, WATCHED_COLOUR), strict=True):
-        axes.plot(rates, distortions, color=colour, label=split, linewidth=1.2, marker="o", markersize=3)
+    for (split, (rates, distortions)), color in zip(points.items(), (TRAIN_COLOR, WATCHED_COLOR), strict=True):
+        axes.plot(rates, distortions, color=color, label=split, linewidth=1.2, marker="o", markersize=3)
     _name_epochs(axes, scene.log["epoch"], *points[watched(scene.log)])
     axes.set_xlabel("rate: KL, nats an image")
     axes.set_ylabel(f"distortion: reconstruction{_kind(scene)}, nats an image")
@@ -68,17 +68,17 @@ def draw_rate_distortion(scene: Scene) -> Figure:
 
 
 def draw_active_units(scene: Scene) -> Figure:
-    """KL of each latent dimension in descending order, above the variance of its posterior means."""
+    """Plot the KL of each latent dimension in descending order, above the variance of its posterior means."""
     order, size = scene.order, len(scene.kl)
-    variance = np.maximum(scene.variance[order], LEAST_VARIANCE)
+    variance = np.maximum(scene.variance[order], MIN_VARIANCE)
     active = variance > ACTIVE_VARIANCE
-    colours = [PALETTE[0] if is_active else UNUSED for is_active in active]
+    colors = [PALETTE[0] if is_active else UNUSED for is_active in active]
     figure = Figure(figsize=(min(7.2, 3.2 + 0.16 * size), 4.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    above.bar(range(size), scene.kl[order], color=colours, width=0.75)
+    above.bar(range(size), scene.kl[order], color=colors, width=0.75)
     above.set_ylabel("KL, nats an image")
     above.set_title(f"{active.sum()} of {size} dimensions active")
-    below.scatter(range(size), variance, c=colours, s=18, zorder=3)
+    below.scatter(range(size), variance, c=colors, s=18, zorder=3)
     below.axhline(ACTIVE_VARIANCE, color=MARK, linewidth=1)
     across = below.get_yaxis_transform()
     below.text(0.01, 0.85 * ACTIVE_VARIANCE, "active above 0.01", va="top", transform=across, color=MARK, fontsize=8)
@@ -94,7 +94,7 @@ def _splits(scene: Scene) -> tuple[str, str]:
 
 
 def _kind(scene: Scene) -> str:
-    """What the reconstruction is, where it is no likelihood."""
+    """A note for reconstructions that are no likelihood."""
     grey = scene.manifest.likelihood == "bernoulli" and scene.manifest.training.binarization == "none"
     return " (grey cross entropy)" if grey else ""
 
@@ -104,25 +104,25 @@ def _plane(scene: Scene, split: str) -> tuple[Doubles, Doubles]:
 
 
 def _equal_elbo(axes: Axes) -> None:
-    """Faint lines of equal sum, each with its value at its lower end, in the present limits."""
+    """Draw faint lines of equal sum within the axes' limits, each with its value at its lower end."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for total in MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(left + bottom, right + top):
         start, end = max(left, total - top), min(right, total - bottom)
-        if end - start < 0.15 * (right - left):  # cuts a corner, or lies outside
+        if end - start < 0.15 * (right - left):  # too short, or outside the axes
             continue
         axes.plot([start, end], [total - start, total - end], color=FAINT, linewidth=0.8, zorder=0)
         _write(axes, f"{total:g}", (end, total - end), (-2, 2), ha="right", color="0.55", fontsize=7)
 
 
 def _name_epochs(axes: Axes, epochs: list[float], rates: Doubles, distortions: Doubles) -> None:
-    """Number some epochs at their points: the last, and those in sight that are apart from it."""
+    """Label some epochs at their points: the last, and visible ones at a distance from each other."""
     wanted = [len(epochs) - 1, *(row for row, epoch in enumerate(epochs) if epoch in LABELLED_EPOCHS)]
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     taken: list[Doubles] = []
     numbers: dict[str, Any] = {"color": "0.2", "fontsize": 8}
     for row in wanted:
         place = np.array([(rates[row] - left) / (right - left), (distortions[row] - bottom) / (top - bottom)])
-        if ((place < 0) | (place > 1)).any() or any(np.hypot(*(place - other)) < APART for other in taken):
+        if ((place < 0) | (place > 1)).any() or any(np.hypot(*(place - other)) < MIN_DISTANCE for other in taken):
             continue
         taken.append(place)
         point = float(rates[row]), float(distortions[row])
@@ -133,17 +133,17 @@ def _name_epochs(axes: Axes, epochs: list[float], rates: Doubles, distortions: D
 
 
 def _write(axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **properties: Any) -> None:
-    """Text with a halo, so many points from a point of the axes."""
+    """Write text with a halo, at an offset in points from a point of the axes."""
     halo = [withStroke(linewidth=2, foreground="white")]
     axes.annotate(text, point, offset, textcoords="offset points", path_effects=halo, zorder=4, **properties)
 
 
 def _number(axes: Axes, order: list[int]) -> None:
-    """Name the bars by their dimensions, or, where they are too many, by their rank."""
-    if len(order) <= NUMBERED_BARS:
+    """Label the bars by dimension, or the axis by rank if there are too many bars."""
+    if len(order) <= MAX_NUMBERED_BARS:
         axes.set_xticks(range(len(order)), map(str, order), fontsize=7)
         axes.set_xlabel("latent dimension")
     else:
         axes.set_xlabel("rank of the latent dimension by KL")
-    middle, reach = (len(order) - 1) / 2, max(len(order), LEAST_BARS) / 2 + 0.2
+    middle, reach = (len(order) - 1) / 2, max(len(order), MIN_BARS) / 2 + 0.2
     axes.set_xlim(middle - reach, middle + reach)

@@ -7,13 +7,13 @@ from matplotlib.figure import Figure
 from app.maths.gaussian import Floats
 from training.figures.plots import (
     MARK,
-    NAMED_CLASSES,
+    MAX_NAMED_CLASSES,
     close_up,
     ellipses,
-    faint,
     legend,
     name_axes,
     name_classes,
+    plot_background,
     scatter,
     squares,
     tiles,
@@ -22,7 +22,7 @@ from training.figures.scene import Scene
 
 
 def draw_posterior(scene: Scene) -> Figure:
-    """Posterior means of the test images, by class."""
+    """Plot the posterior means of the test images by class."""
     figure, (axes,) = squares(4.4, right=1.4)
     show_classes(axes, scene.posterior.mean, scene)
     legend(figure, scene.class_names)
@@ -30,7 +30,7 @@ def draw_posterior(scene: Scene) -> Figure:
 
 
 def draw_contrast(scene: Scene) -> Figure:
-    """The same beside a plain autoencoder's."""
+    """Plot the posterior means beside a plain autoencoder's."""
     assert scene.contrast is not None
     figure, (left, right) = squares(3.9, 3.9, right=1.4)
     show_classes(left, scene.contrast, scene)
@@ -42,16 +42,16 @@ def draw_contrast(scene: Scene) -> Figure:
 
 
 def show_classes(axes: Axes, means: Floats, scene: Scene) -> None:
-    """Scatter the scene's plane of means `[N, d]`; where there is but this plane, name the classes in it."""
+    """Scatter means `[N, d]` in the scene's plane, with the classes' names if d is 2."""
     points, labels = means[:, scene.dims], scene.test.labels
     scatter(axes, points, labels)
-    if labels is not None and means.shape[1] == 2 and len(scene.class_names) <= NAMED_CLASSES:
+    if labels is not None and means.shape[1] == 2 and len(scene.class_names) <= MAX_NAMED_CLASSES:
         name_classes(axes, points, labels, scene.class_names)
     name_axes(axes, scene.dims)
 
 
 def draw_encoding(scene: Scene) -> Figure:
-    """One test image's encoding over the faint others: a point in the autoencoder, a distribution here."""
+    """Plot one test image's encoding over the others: a point in the autoencoder, a distribution in this model."""
     assert scene.posterior.log_std is not None
     row, means = scene.specimen, scene.posterior.mean[:, scene.dims]
     mean, std = means[row], np.exp(scene.posterior.log_std[row, scene.dims])
@@ -60,10 +60,10 @@ def draw_encoding(scene: Scene) -> Figure:
     axes[0].set_axis_off()
     axes[0].set_title("Image")
     if scene.contrast is not None:
-        faint(axes[1], scene.contrast[:, scene.dims])
+        plot_background(axes[1], scene.contrast[:, scene.dims])
         axes[1].plot(*scene.contrast[row, scene.dims], "o", color=MARK, markersize=5)
         axes[1].set_title("Autoencoder: a point")
-    faint(axes[-1], means)
+    plot_background(axes[-1], means)
     ellipses(axes[-1], mean, std)
     close_up(axes[-1], mean, std)
     axes[-1].set_title("Variational autoencoder: a distribution")

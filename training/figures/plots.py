@@ -1,4 +1,4 @@
-"""What the figures are made of: pictures laid out to the pixel, scatters, curves, one palette and style."""
+"""Parts of the figures: images with exact pixels, scatter plots, curves, palette and style."""
 
 import io
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from app.maths.gaussian import Floats
 
 DPI = 150
 PALETTE = [mpl.color_sequences["petroff10"][i] for i in (0, 3, 2, 1, 4, 5, 9, 6, 8, 7)]
-"""A colour a digit. They stay apart under the usual deficiencies of colour vision (Petroff 2021, arXiv:2107.02270); the
-order keeps its two greys from 3 and 8, whose latents lie side by side."""
+"""A color per digit, distinct under common color vision deficiencies (Petroff 2021, arXiv:2107.02270). In this order
+its two grays are not those of 3 and 8, whose latents are close."""
 MARK = PALETTE[2]
-TRAIN_COLOUR, WATCHED_COLOUR = "0.55", PALETTE[0]
+TRAIN_COLOR, WATCHED_COLOR = "0.55", PALETTE[0]
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -38,26 +38,26 @@ DASHES = (0, (4, 3))
 PRIOR_RADIUS = 2.4477
 """Radius of the circle that holds 95 % of N(0, I) in two dimensions: the square root of -2 log 0.05."""
 NAME_DISTANCE = 0.055
-"""Between the names of classes, as a share of the axes' width."""
-NAMED_CLASSES = 20
-"""More would crowd a legend."""
+"""Minimum distance between classes' names, as a fraction of the axes' width."""
+MAX_NAMED_CLASSES = 20
+"""Maximum number of classes in a legend."""
 TILE = 56
-"""About the side of a tile in pixels: two for each of MNIST's."""
+"""Approximate side of a tile in pixels: twice MNIST's."""
 GAP = 4
-PLOT_COLOURS = 2**16
-"""More than any plot has, with its blends."""
+PLOT_COLORS = 2**16
+"""More colors than any plot has, blends included."""
 MAX_BYTES = 400_000
-NEARLY = 12
-"""Of 256 levels: colours that pass for one another."""
+SAME_COLOR = 12
+"""Levels of 256 by which colors may differ and still look the same."""
 
 Pixels = NDArray[np.uint8]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a small PNG: in greys, or in 256 colours, where nobody can tell these from all of them.
+    """Write a figure as a small PNG: in grays, or in 256 colors if these look the same.
 
-    A colour picture that would be larger than MAX_BYTES gets 256 colours, too, and if need be a quarter of the pixels.
+    A color image above MAX_BYTES is also reduced to 256 colors, and if needed to a quarter of the pixels.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI)
@@ -65,8 +65,8 @@ def save(figure: Figure, path: Path) -> None:
     pixels = np.asarray(image)
     if (pixels == pixels[..., :1]).all():
         image = image.convert("L")
-    elif image.getcolors(PLOT_COLOURS) is not None:  # to search among a colour picture's takes minutes
-        few = in_few_colours(image)
+    elif image.getcolors(PLOT_COLORS) is not None:  # quantizing more colors takes minutes
+        few = in_few_colors(image)
         if np.abs(np.asarray(few.convert("RGB"), np.int16) - pixels).mean() < 1:
             image = few
     content = _png(image)
@@ -82,46 +82,46 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def in_few_colours(image: Image.Image) -> Image.Image:
-    """An RGB image in 256 of its colours, and where one of PALETTE is nearly among them, in that itself."""
+def in_few_colors(image: Image.Image) -> Image.Image:
+    """Quantize an RGB image to 256 of its colors, and correct those close to PALETTE to its exact colors."""
     few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
     chosen = np.array(few.getpalette()).reshape(-1, 3)
-    for colour in np.rint(255 * np.array(colours(len(PALETTE)))).astype(np.int64):
-        distances = np.abs(chosen - colour).max(axis=1)
-        if distances.min() < NEARLY:
-            chosen[distances.argmin()] = colour
+    for color in np.rint(255 * np.array(colors(len(PALETTE)))).astype(np.int64):
+        distances = np.abs(chosen - color).max(axis=1)
+        if distances.min() < SAME_COLOR:
+            chosen[distances.argmin()] = color
     few.putpalette(chosen.ravel().tolist())
     return few
 
 
-def colours(count: int) -> list[Colour]:
-    """A colour a class: the palette, or as many steps of a rainbow where there are more classes than it has."""
+def colors(count: int) -> list[Color]:
+    """A color per class: the palette, or steps of a rainbow if there are more classes."""
     if count <= len(PALETTE):
-        return [mpl.colors.to_rgb(colour) for colour in PALETTE[:count]]
-    return [mpl.colors.to_rgb(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.03, 0.97, count))]
+        return [mpl.colors.to_rgb(color) for color in PALETTE[:count]]
+    return [mpl.colors.to_rgb(color) for color in mpl.colormaps["turbo"](np.linspace(0.03, 0.97, count))]
 
 
-def settled(lines: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Limits that the lines' last four fifths fill, so that the first epochs don't take the height from them."""
+def limits(lines: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Axis limits that fit the last four fifths of the lines: the first epochs would flatten the rest."""
     rest = np.concatenate([line[len(line) // 5 :] for line in lines])
     margin = 0.1 * (np.ptp(rest) or 1)
     return float(rest.min() - margin), float(rest.max() + margin)
 
 
 def curves(axes: Axes, epochs: list[float], lines: dict[str, list[float]]) -> None:
-    """One loss term over the epochs, a line a split, training first; the first epochs may leave the picture."""
-    for (split, line), colour in zip(lines.items(), (TRAIN_COLOUR, WATCHED_COLOUR), strict=True):
-        axes.plot(epochs, line, color=colour, label=split, marker="o" if len(line) == 1 else None)
-    axes.set_ylim(settled([np.array(line) for line in lines.values()]))
+    """Plot one loss term over the epochs, a line per split, training first. The first epochs may be out of view."""
+    for (split, line), color in zip(lines.items(), (TRAIN_COLOR, WATCHED_COLOR), strict=True):
+        axes.plot(epochs, line, color=color, label=split, marker="o" if len(line) == 1 else None)
+    axes.set_ylim(limits([np.array(line) for line in lines.values()]))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
 
 def squares(*sides: float, right: float = 0.15) -> tuple[Figure, list[Axes]]:
-    """A row of square axes with sides in inches, each with room for ticks, names and title; `right` is left free.
+    """A row of square axes with sides in inches, each with room for ticks, labels and title; `right` inches are free.
 
-    By hand, because matplotlib's layouts lose the names of axes whose aspect is fixed.
+    Not with matplotlib's layouts: they cut off the labels of axes whose aspect is fixed.
     """
     left, bottom, top = 0.65, 0.55, 0.35
     width, height = sum(sides) + left * len(sides) + right, bottom + max(sides) + top
@@ -135,37 +135,37 @@ def squares(*sides: float, right: float = 0.15) -> tuple[Figure, list[Axes]]:
 
 
 def scatter(axes: Axes, points: Floats, labels: Pixels | None) -> None:
-    """Points `[N, 2]`, coloured by their labels `[N]` if they have any, and the circle that holds 95 % of the prior."""
-    # In the order of the rows, not of the classes, lest the last class cover the others.
+    """Plot points `[N, 2]`, colored by their labels `[N]` if given, and the circle that holds 95 % of the prior."""
+    # In the order of the rows, not of the classes: otherwise the last class would cover the others.
     area = np.clip(20_000 / len(points), 3, 16)
-    axes.scatter(points[:, 0], points[:, 1], s=area, c=_point_colours(len(points), labels), linewidths=0, alpha=0.7)
+    axes.scatter(points[:, 0], points[:, 1], s=area, c=_point_colors(len(points), labels), linewidths=0, alpha=0.7)
     axes.add_patch(Ellipse((0, 0), 2 * PRIOR_RADIUS, 2 * PRIOR_RADIUS, fill=False, color="0.2", linestyle=DASHES))
     frame(axes, np.concatenate([points, [[-PRIOR_RADIUS, -PRIOR_RADIUS], [PRIOR_RADIUS, PRIOR_RADIUS]]]))
 
 
-def _point_colours(count: int, labels: Pixels | None) -> list[Colour]:
+def _point_colors(count: int, labels: Pixels | None) -> list[Color]:
     if labels is None:
-        return colours(1) * count
+        return colors(1) * count
     classes, places = np.unique(labels, return_inverse=True)
-    palette = colours(len(classes))
+    palette = colors(len(classes))
     return [palette[place] for place in places]
 
 
 def name_classes(axes: Axes, points: Floats, labels: Pixels, names: list[str]) -> None:
-    """Write each class's name about where its points `[N, 2]` have their median, apart from one another.
+    """Write each class's name near the median of its points `[N, 2]`, without overlaps.
 
     Names are in the order of the labels.
     """
     medians = np.array([np.median(points[labels == label], axis=0) for label in np.unique(labels)])
-    places = apart(medians, NAME_DISTANCE * np.ptp(axes.get_xlim()))
+    places = spread(medians, NAME_DISTANCE * np.ptp(axes.get_xlim()))
     halo = withStroke(linewidth=2.5, foreground="white")
     size = 12 if max(map(len, names)) == 1 else 9
     for (x, y), name in zip(places, names, strict=True):
         axes.text(x, y, name, ha="center", va="center", fontsize=size, weight="bold", path_effects=[halo])
 
 
-def apart(points: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
-    """Points `[N, 2]` of which those that are nearer than `distance` push one another away."""
+def spread(points: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
+    """Move points `[N, 2]` that are closer than `distance` away from each other."""
     points = points.astype(np.float64)
     for _ in range(100):
         between = points[:, None] - points
@@ -175,14 +175,14 @@ def apart(points: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
     return points
 
 
-def faint(axes: Axes, points: Floats) -> None:
-    """Points `[N, 2]` as a background."""
+def plot_background(axes: Axes, points: Floats) -> None:
+    """Plot points `[N, 2]` in light gray."""
     axes.scatter(points[:, 0], points[:, 1], s=2, color="0.8", linewidths=0)
     frame(axes, points)
 
 
 def frame(axes: Axes, points: Floats) -> None:
-    """Limit the axes to the square that points `[N, 2]` fill, so that both have one scale and panels one size."""
+    """Limit the axes to a square around points `[N, 2]`, so that both axes have one scale."""
     low, high = points.min(axis=0), points.max(axis=0)
     centre, reach = (low + high) / 2, 0.53 * ((high - low).max() or 1.0)
     axes.set_xlim(centre[0] - reach, centre[0] + reach)
@@ -191,14 +191,14 @@ def frame(axes: Axes, points: Floats) -> None:
 
 
 def ellipses(axes: Axes, mean: Floats, std: Floats) -> None:
-    """One and two standard deviations `[2]` about a mean `[2]`."""
+    """Draw ellipses of one and two standard deviations `[2]` around a mean `[2]`."""
     for factor in (1, 2):
         axes.add_patch(Ellipse(tuple(mean), *(2 * factor * std), color=PALETTE[0], alpha=0.35, linewidth=0))
     axes.plot(*mean, "o", color=MARK, markersize=2.5)
 
 
 def close_up(axes: Axes, mean: Floats, std: Floats) -> None:
-    """The same ellipses large in a corner, three standard deviations each way."""
+    """Draw the same ellipses enlarged in a corner, up to three standard deviations."""
     mean, std = mean.astype(np.float64), std.astype(np.float64)  # float32 cannot tell 1 + 1e-8 from 1
     inset = axes.inset_axes((0.68, 0.68, 0.32, 0.32))
     ellipses(inset, mean, std)
@@ -214,15 +214,15 @@ def name_axes(axes: Axes, dims: list[int]) -> None:
 
 
 def legend(figure: Figure, names: list[str]) -> None:
-    """The classes' colours, unless they are too many, and the circle, at the right."""
-    names = names if len(names) <= NAMED_CLASSES else []
-    dots = [Line2D([], [], marker="o", linestyle="", color=c, markersize=5) for c in colours(len(names))]
+    """Draw the legend at the right: the classes' colors, unless there are too many, and the circle."""
+    names = names if len(names) <= MAX_NAMED_CLASSES else []
+    dots = [Line2D([], [], marker="o", linestyle="", color=c, markersize=5) for c in colors(len(names))]
     circle = Line2D([], [], color="0.2", linestyle=DASHES, linewidth=1)
     figure.legend([*dots, circle], [*names, "95 % of N(0, I)"], loc="center right")
 
 
 def tiles(images: Pixels) -> Pixels:
-    """Images `[N, C, H, W]` as RGB tiles `[N, h, w, 3]` of about TILE pixels, enlarged or reduced by a whole factor."""
+    """Images uint8 `[N, C, H, W]` as RGB tiles `[N, h, w, 3]` of about TILE pixels, scaled by an integer factor."""
     side = max(images.shape[2:])
     if side > TILE:
         images = _reduced(images, round(side / TILE))
@@ -252,10 +252,12 @@ def mosaic(cells: Pixels, columns: int, gap: int = GAP) -> Pixels:
     return grid.reshape(rows * (height + gap), columns * (width + gap), 3)[: -gap or None, : -gap or None]
 
 
-def picture(pixels: Pixels, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> tuple[Figure, Axes]:
-    """A figure of a picture `[H, W, 3]`, with margins in pixels for the names of the axes.
+def image_figure(
+    pixels: Pixels, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0
+) -> tuple[Figure, Axes]:
+    """A figure of an image `[H, W, 3]`, with margins in pixels for the axes' labels.
 
-    Laid out to the pixel, so that none is drawn wider than its neighbour. The axes count the picture's own pixels.
+    One pixel of the figure is one of the image, so that all are drawn equally wide. The axes count the image's pixels.
     """
     height, width, _ = pixels.shape
     whole_width, whole_height = left + width + right, bottom + height + top

@@ -1,4 +1,4 @@
-"""What the figures of one bundle are drawn from."""
+"""The data of one bundle's figures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,36 +6,37 @@ from pathlib import Path
 import numpy as np
 
 from app import bundle
+from app.bundle.directory import find_bundles
 from app.bundle.manifest import Manifest
 from app.errors import BundleError
 from app.maths.gaussian import Floats, Mixture, Posterior
 from training.bundling.record import read_log, read_recipe
 from training.card.subjects import subject_of
 from training.data import Split, load_dataset, read_options
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 MAX_IMAGES = 10_000
-"""Test images that are encoded: more points would only cover one another."""
+"""Maximum number of encoded test images: more points would only cover each other."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A bundle, what it makes of the test images, and how its training went."""
+    """A bundle, its encodings of the test images, and the log of its training."""
 
-    graphs: Graphs
+    graphs: OfflineGraphs
     test: Split
     posterior: Posterior
-    """Of the test images."""
+    """Posterior of the test images."""
     kl: Floats
-    """`[d]`: KL of each latent dimension; of an autoencoder without a posterior, the variance of each."""
+    """KL `[d]` of each latent dimension in nats; of an autoencoder without a posterior, the variance."""
     variance: Floats
-    """`[d]`: variance of the posterior means of each latent dimension."""
+    """Variance `[d]` of the posterior means in each latent dimension."""
     log: dict[str, list[float]]
-    """Columns of training.csv."""
+    """Columns of training.csv, by name."""
     mixture: Mixture | None
-    """The aggregated posterior, where the bundle has it."""
+    """The aggregated posterior, if the bundle has it."""
     contrast: Floats | None
-    """Means of the same images in a plain autoencoder, `[N, d]`."""
+    """Means `[N, d]` of the same images in a plain autoencoder, if the recipe names one."""
 
     @property
     def manifest(self) -> Manifest:
@@ -43,7 +44,7 @@ class Scene:
 
     @property
     def order(self) -> list[int]:
-        """The dimensions by falling KL."""
+        """The dimensions in order of decreasing KL."""
         return [int(i) for i in np.argsort(-self.kl, kind="stable")]
 
     @property
@@ -53,18 +54,18 @@ class Scene:
 
     @property
     def class_names(self) -> list[str]:
-        """Of the test images' labels, in ascending order; none, if they have no labels."""
+        """Names of the test images' labels, in ascending order; empty without labels."""
         if self.test.labels is None:
             return []
         return [self.name_of(int(label)) for label in np.unique(self.test.labels)]
 
     def name_of(self, label: int) -> str:
-        """A label's name, where its data set has names."""
+        """A label's name, or its number if the data set has no names."""
         names = self.manifest.classes or subject_of(self.manifest.training.dataset).classes
         return names[label] if label < len(names) else str(label)
 
     def examples(self, count: int) -> list[int]:
-        """Rows of so many test images, or all: the first of each class, then the second of each, and so on."""
+        """Rows of `count` test images at most: the first of each class, then the second of each, and so on."""
         labels = self.test.labels
         if labels is None:
             return list(range(min(count, len(self.test.images))))
@@ -75,7 +76,7 @@ class Scene:
 
     @property
     def specimen(self) -> int:
-        """Row of the one test image that is looked at closely: a 2, of digits."""
+        """Row of the test image that is shown alone: a 2, of digits."""
         return self.examples(3)[-1]
 
 
@@ -83,10 +84,10 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
     """Read a bundle and encode the test images."""
     read = bundle.read_bundle(directory)
     log, other = read_log(directory / "training.csv"), contrast_directory(directory, models)
-    graphs = Graphs(read)
+    graphs = OfflineGraphs(read)
     test = load_dataset(read_options(directory), data_dir).test[:MAX_IMAGES]
     posterior = graphs.encode(test.images)
-    contrast = Graphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
+    contrast = OfflineGraphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
     if contrast is not None and contrast.shape != posterior.mean.shape:
         raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
     variance = _measured(graphs, "variance_per_dimension", posterior.mean.var(axis=0))
@@ -94,8 +95,8 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
     return Scene(graphs, test, posterior, kl, variance, log, Mixture.of(read.arrays), contrast)
 
 
-def _measured(graphs: Graphs, name: str, otherwise: Floats) -> Floats:
-    """What the evaluation found, or, before one, what the test images as they are come to."""
+def _measured(graphs: OfflineGraphs, name: str, otherwise: Floats) -> Floats:
+    """A metric of the evaluation, or before an evaluation the value of the unbinarized test images."""
     return np.asarray(graphs.manifest.metrics.get(name, otherwise), np.float32)
 
 
@@ -103,16 +104,12 @@ def contrast_directory(directory: Path, models: Path) -> Path | None:
     """The newest version of the autoencoder that the bundle's recipe names for contrast; None if it names none.
 
     Raises:
-        BundleError: it names one, and that isn't there; or there is no recipe.
+        BundleError: the named autoencoder has no version, or the bundle has no recipe.
     """
     name: str | None = read_recipe(directory).get("figures", {}).get("contrast")
     if name is None:
         return None
-    versions = [path for path in (models / name).glob("[1-9]*") if path.name.isdecimal()]
+    versions = find_bundles(models, [name])
     if not versions:
         raise BundleError(f"{models / name} holds no version of the autoencoder to contrast with: export it first")
-    return max(versions, key=_version)
-
-
-def _version(path: Path) -> int:
-    return int(path.name)
+    return versions[max(versions)]

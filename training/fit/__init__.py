@@ -1,1 +1,1 @@
-"""From a recipe to a checkpoint: the training loop and what it is made of."""
+"""From a recipe to a checkpoint: the training loop and its parts."""

@@ -1,9 +1,8 @@
-"""Batches: the images as one uint8 tensor on the device, indexed by batch."""
+"""Batches of a data set that is one uint8 tensor on the device."""
 
 import math
 from collections.abc import Iterator
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -14,27 +13,23 @@ from torch import Tensor
 Pixels = NDArray[np.uint8]
 
 
-CHUNK = 8
-"""Batches that Lightning hands over at a time: what it does around a call takes a twentieth of a small net's step."""
-
-
-class Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """One process's share of a batch."""
 
     images: Tensor
     """uint8 `[N, C, H, W]`."""
     start: int
-    """Where they begin in the batch of all processes,"""
+    """Index of the first image in the batch of all processes."""
     total: int
-    """and how many that has."""
+    """Images in the batch of all processes."""
 
 
 class Batches:
     """Batches of one uint8 tensor `[N, C, H, W]`, gathered on its own device.
 
-    With `seed` each epoch has its own order, a function of seed and epoch alone, and every process gets equally many
-    rows of each batch, for which up to `world_size - 1` images of the epoch's last batch are left out. Without, the
-    order is the tensor's and nothing is left out.
+    With a seed, images are shuffled: the order depends on seed and epoch alone. Every process gets the same number of
+    rows of each batch, so up to `world_size - 1` images are left out of an epoch's last batch. Without a seed, images
+    keep the tensor's order and all are used.
     """
 
     def __init__(
@@ -48,10 +43,10 @@ class Batches:
         return math.ceil(self.count / self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch from the next pass on."""
+        """Use the order of this epoch from the next iteration on."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ImageBatch]:
         if self.seed is None:
             order = np.arange(self.count)
         else:
@@ -61,39 +56,22 @@ class Batches:
             total = min(self.batch_size, self.count - first)
             start, stop = (total * rank // self.world_size for rank in (self.rank, self.rank + 1))
             chosen = indices[first + start : first + stop]
-            yield Batch(self.images.index_select(0, chosen), start, total)  # a third of the time of indexing
-
-
-class Chunks:
-    """Batches in lists of `size`, the last of which may be shorter."""
-
-    def __init__(self, batches: Batches, size: int) -> None:
-        self.batches, self.size = batches, size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.batches) / self.size)
-
-    def __iter__(self) -> Iterator[list[Batch]]:
-        batches = iter(self.batches)
-        while chunk := list(islice(batches, self.size)):
-            yield chunk
+            # index_select takes a third of the time of `images[chosen]`.
+            yield ImageBatch(self.images.index_select(0, chosen), start, total)
 
 
 class ImageData(L.LightningDataModule):
-    """The splits as uint8 tensors on the trainer's device: chunks of batches to train on, batches to validate on."""
+    """The two splits of a training as uint8 tensors on the trainer's device."""
 
-    def __init__(self, train: Pixels, watched: Pixels, *, batch_size: int, seed: int, chunk: int = CHUNK) -> None:
+    def __init__(self, train: Pixels, watched: Pixels, *, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.train, self.watched, self.batch_size, self.seed, self.chunk = train, watched, batch_size, seed, chunk
+        self.train, self.watched, self.batch_size, self.seed = train, watched, batch_size, seed
 
-    def train_dataloader(self) -> Chunks:
-        return Chunks(self._batches(self.train, seed=self.seed), self.chunk)
+    def train_dataloader(self) -> Batches:
+        return self._batches(self.train, seed=self.seed)
 
     def val_dataloader(self) -> Batches:
         return self._batches(self.watched, seed=None)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # it is gathered there; Lightning's own way looks into every batch for what to move
 
     def _batches(self, pixels: Pixels, *, seed: int | None) -> Batches:
         assert self.trainer is not None

@@ -1,7 +1,8 @@
-"""p(x|z): what the decoder's output means. Each likelihood says how many channels it needs for one of the image.
+"""Likelihoods p(x|z): the meaning of the decoder's output.
 
-`parameters` turns the decoder's output into the tensors that the decoder graph answers; `log_prob` is summed over
-pixels, in nats; `mean` is the picture in [0, 1]. Pixels are float in [0, 1].
+`channels` is the number of output channels per image channel. `parameters_of` turns the decoder's output
+`[*, channels * C, H, W]` into the outputs of the decoder graph, `names`, each `[*, C, H, W]`. `mean` is the image
+`[*, C, H, W]`, nominally in [0, 1]. `log_prob` is log p(x|z) in nats, summed over pixels, of float pixels in [0, 1].
 """
 
 import math
@@ -13,12 +14,12 @@ from torch.nn import functional
 from training.recipe import Bernoulli, DiscretizedLogistic, Gaussian, GreyCrossEntropy
 
 MIN_LOG_SCALE = -7.0
-"""Scales below 1/1000 of the range are no use on 8-bit levels, and overflow."""
+"""Floor of log scales: scales below 1/1000 of the range overflow, and are finer than 8-bit levels."""
 HALF_LEVEL = 0.5 / 255
 
 
 class BernoulliLikelihood(nn.Module):
-    """`logits`. On grey pixels `log_prob` is minus the cross entropy, which is no likelihood."""
+    """Binary pixels by their `logits`. Of gray pixels `log_prob` is minus the cross entropy, which is no likelihood."""
 
     channels = 1
     names = ("logits",)
@@ -37,7 +38,7 @@ class BernoulliLikelihood(nn.Module):
 
 
 class GaussianLikelihood(nn.Module):
-    """`mean`, and `log_scale`, which is the same for all pixels: fixed, or learned with the weights."""
+    """A normal distribution with a `mean` per pixel, and one `log_scale` for all pixels, fixed or learned."""
 
     channels = 1
     names = ("mean", "log_scale")
@@ -54,31 +55,34 @@ class GaussianLikelihood(nn.Module):
         return parameters["mean"]
 
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
-        """`[*, N]`, the log of a density, of pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`."""
+        """Log density `[*, N]` of pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`."""
         mean, log_scale = parameters["mean"], parameters["log_scale"]
         standard = (pixels - mean) * (-log_scale).exp()
         return -(0.5 * standard.square() + log_scale + 0.5 * math.log(2 * math.pi)).flatten(-3).sum(dim=-1)
 
 
 class DiscretizedLogisticLikelihood(nn.Module):
-    """`mean` and `log_scale` of each pixel; the first half of the decoder's channels and the second."""
+    """A logistic distribution per pixel: `mean` and `log_scale` are the halves of the decoder's channels.
+
+    Kingma et al. 2016, appendix C.1; Salimans et al. 2017, equation 2.
+    """
 
     channels = 2
     names = ("mean", "log_scale")
 
     def parameters_of(self, output: Tensor) -> dict[str, Tensor]:
         mean, log_scale = output.chunk(2, dim=-3)
-        # exp(-2) of the range is about where an untrained mean needs it.
+        # The scale starts at exp(-2) of the range: about the error of an untrained mean.
         return {"mean": mean + 0.5, "log_scale": (log_scale - 2).clamp(min=MIN_LOG_SCALE)}
 
     def mean(self, parameters: dict[str, Tensor]) -> Tensor:
         return parameters["mean"]
 
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
-        """`[*, N]`, the log of a probability, of 8-bit pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`.
+        """Log probability `[*, N]` of 8-bit pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`.
 
-        The mass between the edges of a level; the lowest takes all below it, the highest all above.
-        log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)) keeps its precision far out in either tail.
+        A level has the mass between its edges; the lowest level also that below, the highest also that above.
+        log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)) stays precise far out in either tail.
         """
         mean, log_scale = parameters["mean"], parameters["log_scale"]
         precision = (-log_scale).exp()

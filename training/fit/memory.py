@@ -1,4 +1,4 @@
-"""Keep freed memory: the C library gives large blocks back to the system, and fetches them anew for every tensor."""
+"""Reuse of freed memory. By default glibc returns large blocks to the system after each use."""
 
 import ctypes
 
@@ -7,9 +7,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep what it frees, for the next step to use; whether the C library could be told so.
+    """Make the process keep freed memory for the next step. Returns whether the C library, which must be glibc, can.
 
-    Fetching pages anew took an eighth of a step of the shipped convolutional net on a CPU. Only glibc knows how.
+    Requesting pages again took an eighth of a step of the shipped convolutional net on a CPU.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""What a run comes to, in `report.json` and on the terminal."""
+"""The report of a training, for `report.json` and the terminal."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from training.fit.module import VaeModule
 
 @dataclass(frozen=True)
 class Report:
-    """One call of `train`: the epochs before a resumed one's are not in its time."""
+    """Results of one call of `train`. `seconds` and `images_per_second` leave out epochs trained before a resume."""
 
     epochs: int
-    """Trained in all,"""
+    """Epochs trained in total."""
     epochs_now: int
-    """and by this call."""
+    """Epochs trained by this call."""
     seconds: float
     images_per_second: float
     processes: int
@@ -25,13 +25,13 @@ class Report:
     precision: str
     parameters: int
     skipped_steps: int
-    """In this call's last epoch."""
+    """Steps of the last epoch that were skipped for their gradient."""
     terms: dict[str, float]
-    """Of the last epoch, in nats an image."""
+    """Loss terms of the last epoch, in nats per image."""
     torch: str
 
     def table(self, folder: Path) -> Table:
-        """The same for a terminal."""
+        """The report as a table for a terminal."""
         table = Table("", "", title=str(folder), show_header=False)
         for name, value in asdict(self).items():
             if name != "terms":
@@ -42,7 +42,7 @@ class Report:
 
 
 def make_report(trainer: L.Trainer, module: VaeModule, *, seconds: float, first_epoch: int, images: int) -> Report:
-    """The report of a training that went on from `first_epoch` with so many images an epoch."""
+    """Make the report of a training that began at `first_epoch`, counted from 0, with `images` images per epoch."""
     now, metrics = trainer.current_epoch - first_epoch, trainer.callback_metrics
     cuda, threads = module.device.type == "cuda", torch.get_num_threads()
     noun = "thread" if threads == 1 else "threads"

@@ -1,4 +1,4 @@
-"""Fit a recipe: everything around Lightning's loop."""
+"""Train a recipe: everything around Lightning's loop."""
 
 import json
 import logging
@@ -10,51 +10,74 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import ValidationError
 from rich import print as show
 
 from app.maths.likelihood import binarize
-from training.data import check_labels, load_dataset
+from training.data import Dataset, check_labels, load_dataset
 from training.errors import RecipeError
 from training.fit.batches import ImageData
-from training.fit.callbacks import EarlyStop, EpochCheckpoint, EpochLog, ProgressBar, Provenance, WeightEma
-from training.fit.linear import onednn_wins, use_onednn
+from training.fit.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
 from training.fit.memory import keep_freed_memory
 from training.fit.module import VaeModule
-from training.fit.profiler import NoProfiler
 from training.fit.report import make_report
 from training.fit.warm_start import start_from
 from training.recipe import Recipe
 
-LIGHTNING_SAYS = (
+IGNORED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
     r"It is recommended to use `self\.log\(.*, sync_dist=True\)`",
 )
-"""Warnings of its own code, and of what is meant so: a run goes on in its folder; what is logged are the means of an
-epoch over all processes."""
+"""Warnings of Lightning about its own code, and about what is intended here: a run resumes in its folder, and the
+logged values are already means over all processes."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The devices that a training uses. Under torchrun its number of processes replaces `devices` and `nodes`."""
+
+    accelerator: str = "auto"
+    """Lightning's name of the kind of device: `auto`, `cpu` or `gpu`."""
+    devices: int = 1
+    """Devices on each machine; each has a process of its own."""
+    nodes: int = 1
+    """Machines."""
+    compile_nets: bool = False
+    """Compile encoder and decoder with torch.compile, on a GPU into CUDA graphs."""
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.nodes
+
+    def under_torchrun(self) -> "Hardware":
+        """The same with torchrun's number of processes, if torchrun started this one."""
+        if "LOCAL_WORLD_SIZE" not in os.environ:
+            return self
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        return replace(self, devices=devices, nodes=int(os.environ["WORLD_SIZE"]) // devices)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what Lightning tells of the hardware, of its loop and of other products. Other warnings stay."""
+    """Hide Lightning's remarks on hardware, its loop and other products. Other warnings stay visible."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for message in LIGHTNING_SAYS:
+            for message in IGNORED_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
@@ -63,7 +86,7 @@ def _quiet() -> Iterator[None]:
 
 
 def run_folder(runs: Path, recipe: Recipe) -> Path:
-    """Where a recipe's checkpoint and log lie."""
+    """The folder of a recipe's checkpoints and logs."""
     return runs / f"{recipe.name}-{recipe.version}"
 
 
@@ -74,33 +97,26 @@ def train(
     data_dir: Path,
     runs: Path,
     models: Path = Path("models"),
-    accelerator: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    compile_nets: bool = False,
+    hardware: Hardware = Hardware(),
     fresh: bool = False,
 ) -> Path:
-    """Train `recipe`, going on from its last checkpoint; returns the run's folder, which `fresh` empties first.
+    """Train `recipe`, resuming from its last checkpoint, and return the run's folder, which `fresh` empties first.
 
-    The folder holds `last.ckpt`, written at the end of every epoch, `training.csv`, the loss terms of every epoch, the
-    same for TensorBoard in `tensorboard`, and at the end `report.json`. Under torchrun the processes are as many as it
-    started; else `devices` on each of `nodes`. With `compile_nets` torch.compile fuses the operations of encoder and
-    decoder, and on a GPU records them as CUDA graphs: a minute at the start, and less time a step.
+    The folder holds `last.ckpt`, written at the end of every epoch, `training.csv` with the loss terms of every epoch,
+    the same for TensorBoard in `tensorboard`, and at the end `report.json`.
 
     Raises:
-        RecipeError: the checkpoint there is another recipe's, or an earlier version's that counted steps elsewhere; or
-            the recipe cannot run on these devices.
-        DataError: the data set cannot be had, or a class has no images to train on.
+        RecipeError: the checkpoint is another recipe's, or of an earlier version that counted steps elsewhere; or the
+            recipe cannot run on this hardware.
+        DataError: the data set is missing or malformed, or a class has no images to train on.
         BundleError: the bundle to start from cannot be read.
     """
     folder = run_folder(runs, recipe)
     checkpoint = folder / "last.ckpt"
     resume = checkpoint.exists() and not fresh
     first_epoch = _next_epoch(load_checkpoint(recipe, runs), folder) if resume else 0
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    _check_devices(recipe, accelerator, devices * nodes)
+    hardware = hardware.under_torchrun()
+    _check_hardware(recipe, hardware)
     dataset = load_dataset(recipe.data, data_dir)
     check_labels(dataset, recipe.data.title)
     keep_freed_memory()
@@ -109,43 +125,49 @@ def train(
     module = VaeModule(recipe, channels=channels, size=size)
     if recipe.training.start is not None and not resume:
         start_from(models / recipe.training.start, module)
+    trainer = _make_trainer(recipe, module, folder, hardware)
+    if hardware.compile_nets:
+        module.compile_nets()
+    if fresh and trainer.is_global_zero:  # a run that ends before its first checkpoint must not leave the old one
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = _image_data(recipe, dataset)
+    began = time.monotonic()
+    trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=False)
+    if trainer.is_global_zero and trainer.current_epoch > first_epoch:  # a run that was complete keeps its report
+        seconds, images = time.monotonic() - began, len(dataset.train.images)
+        report = make_report(trainer, module, seconds=seconds, first_epoch=first_epoch, images=images)
+        (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+        if sys.stdout.isatty():
+            show(report.table(folder))
+    return folder
+
+
+def _make_trainer(recipe: Recipe, module: VaeModule, folder: Path, hardware: Hardware) -> L.Trainer:
     interactive = sys.stdout.isatty()
-    trainer = L.Trainer(
-        accelerator=accelerator,
+    return L.Trainer(
+        accelerator=hardware.accelerator,
         max_epochs=recipe.training.epochs,
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy="ddp" if hardware.processes > 1 else "auto",
         precision=recipe.training.precision,
         num_sanity_val_steps=0,
         logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
         callbacks=_callbacks(recipe, module, folder, interactive),
-        profiler=NoProfiler(),
-        enable_progress_bar=False,  # ours shows the whole training
+        enable_progress_bar=False,  # `ProgressBar` shows the whole training, not an epoch
         enable_model_summary=interactive,
         use_distributed_sampler=False,
     )
-    if compile_nets:
-        module.compile_nets()
-    elif trainer.strategy.root_device.type == "cpu" and recipe.training.precision == "32-true" and onednn_wins():
-        use_onednn(module)
-    if fresh and trainer.is_global_zero:  # or an end before the first checkpoint would leave the old run to go on with
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = {"train": dataset.train, recipe.watched: getattr(dataset, recipe.watched)}
-    images = {name: split.images for name, split in splits.items()}
+
+
+def _image_data(recipe: Recipe, dataset: Dataset) -> ImageData:
+    """The images to train on and those to watch; binarized once, if the recipe asks for static binarization."""
+    watched = dataset.validation if recipe.watched == "validation" else dataset.test
+    train, held_out = dataset.train.images, watched.images
     if recipe.binarization == "static":
-        images = {name: binarize(images, recipe.seed) for name, images in images.items()}
-    data = ImageData(images["train"], images[recipe.watched], batch_size=recipe.training.batch_size, seed=recipe.seed)
-    began = time.monotonic()
-    trainer.fit(module, data, ckpt_path=checkpoint if resume else None, weights_only=False)
-    if trainer.is_global_zero and trainer.current_epoch > first_epoch:  # else it was done before, and has its report
-        seconds, count = time.monotonic() - began, len(images["train"])
-        report = make_report(trainer, module, seconds=seconds, first_epoch=first_epoch, images=count)
-        (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
-        if interactive:
-            show(report.table(folder))
-    return folder
+        train, held_out = binarize(train, recipe.seed), binarize(held_out, recipe.seed)
+    return ImageData(train, held_out, batch_size=recipe.training.batch_size, seed=recipe.seed)
 
 
 def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str, Any]:
@@ -171,22 +193,29 @@ def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str,
 
 
 def _next_epoch(checkpoint: dict[str, Any], folder: Path) -> int:
-    """The epoch after a checkpoint's, counted from 0. Raises RecipeError where going on would count its steps anew."""
+    """The epoch after a checkpoint's, counted from 0.
+
+    Raises:
+        RecipeError: the run is unfinished, and Lightning counted its steps elsewhere, so that it would count anew.
+    """
     epoch = int(checkpoint["epoch"]) + 1
-    counted = checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"][
-        "completed"
-    ]
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+    counted = progress["optimizer"]["step"]["total"]["completed"]
     if counted < checkpoint["global_step"] and epoch < checkpoint["recipe"]["training"]["epochs"]:
         raise RecipeError(f"{folder} was begun by an earlier version of this program: train with --fresh")
     return epoch
 
 
-def _check_devices(recipe: Recipe, accelerator: str, processes: int) -> None:
-    """Refuse what would fail, or mean something else than it says, on these devices."""
-    training = recipe.training
+def _check_hardware(recipe: Recipe, hardware: Hardware) -> None:
+    """Reject what would fail on this hardware, or mean something else than the recipe says.
+
+    Raises:
+        RecipeError: the batch cannot be shared equally, or the precision needs a GPU.
+    """
+    training, processes = recipe.training, hardware.processes
     if training.batch_size % processes:
         raise RecipeError(f"training.batch_size = {training.batch_size} cannot be shared by {processes} processes")
-    if training.precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
+    if training.precision == "16-mixed" and (hardware.accelerator == "cpu" or not torch.cuda.is_available()):
         raise RecipeError("training.precision = '16-mixed' needs a GPU; on a CPU use '32-true' or 'bf16-mixed'")
 
 
@@ -194,7 +223,7 @@ def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: boo
     loss = f"{recipe.watched}/{module.term_names[-1]}"
     columns = [f"{split}/{name}" for split in ("train", recipe.watched) for name in module.term_names]
     callbacks: list[Callback] = [EpochLog(folder / "training.csv", columns), Provenance(recipe)]
-    save = partial(EpochCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
+    save = partial(ModelCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
     if recipe.training.early_stopping_epochs is not None:
         callbacks.append(EarlyStop(loss, patience=recipe.training.early_stopping_epochs))
         callbacks.append(save(filename="best", monitor=loss))

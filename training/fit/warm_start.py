@@ -1,4 +1,4 @@
-"""Weights to start from: those of a bundle, read from its ONNX graphs, whose initialisers keep their torch names."""
+"""Start a training from the weights of a bundle. Initializers of its ONNX graphs have the names of torch's tensors."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from training.reducing.half_precision import HALF
 def start_from(directory: Path, module: VaeModule) -> None:
     """Copy the weights of the bundle in `directory` into `module`.
 
-    Every tensor of the bundle must have its place. What the bundle lacks keeps its fresh values: the added blocks of a
-    deeper net, which start as the identity, and a learned scale of the likelihood.
+    Every tensor of the bundle must fit one of the module. Tensors that the bundle lacks keep their initial values: the
+    added blocks of a deeper net, which start as the identity, and a learned scale of the likelihood.
 
     Raises:
         BundleError: the bundle cannot be read.
-        RecipeError: a tensor of the bundle has no place of its shape in the net.
+        RecipeError: the net has no tensor of the name and shape of one of the bundle's.
     """
     bundle = read_bundle(directory)
     for name, half, content in (
@@ -32,11 +32,11 @@ def start_from(directory: Path, module: VaeModule) -> None:
 
 
 def _weights(graph: bytes, prefix: str) -> dict[str, Tensor]:
-    """The initialisers of a graph whose names begin with `prefix`, which is cut off; of some, their halves."""
-    initialisers = onnx.load_model_from_string(graph).graph.initializer
+    """A graph's initializers whose names begin with `prefix`, without it; some are stored in half precision."""
+    initializers = onnx.load_model_from_string(graph).graph.initializer
     return {
         tensor.name.removeprefix(prefix).removesuffix(HALF): torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in initialisers
+        for tensor in initializers
         if tensor.name.startswith(prefix)
     }
 
@@ -45,7 +45,5 @@ def _load(what: str, half: nn.Module, weights: dict[str, Tensor]) -> None:
     places = half.state_dict()
     wrong = [name for name, weight in weights.items() if name not in places or places[name].shape != weight.shape]
     if wrong or not weights:
-        raise RecipeError(
-            f"{what} has weights that fit no layer of training.fit.warm_start's net: {', '.join(wrong) or 'none'}"
-        )
+        raise RecipeError(f"{what} has weights that fit no layer of training.start's net: {', '.join(wrong) or 'none'}")
     half.load_state_dict(weights, strict=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app import bundle
-from app.bundle.manifest import Graph, Manifest
+from app.bundle.manifest import Manifest
 from app.inference.session import Session
 from training.atomic import whole
 from training.errors import ImportRefused
@@ -16,7 +16,7 @@ from training.importing.checks.reference import Reference
 from training.importing.checks.round_trip import RoundTrip
 from training.importing.onnx_edits.wrapper import WrappedGraph, wrap_decoder, wrap_encoder
 from training.importing.options import Answers, BundleInfo
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 
 def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, trip: RoundTrip, *, force: bool) -> None:
@@ -48,10 +48,10 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
         bundle.read_bundle(directory)
 
 
-def _write_graph(path: Path, wrapped: WrappedGraph) -> Graph:
+def _write_graph(path: Path, wrapped: WrappedGraph) -> GraphFile:
     model, inputs, outputs = wrapped
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return Graph.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
+    return GraphFile.model_validate(bundle.describe(path) | {"inputs": inputs, "outputs": outputs})
 
 
 def _add_arrays(directory: Path, read: bundle.Bundle, trip: RoundTrip) -> None:
@@ -59,7 +59,7 @@ def _add_arrays(directory: Path, read: bundle.Bundle, trip: RoundTrip) -> None:
     from training.bundling.posteriors import write_posteriors
     from training.data import Split
 
-    arrays = write_posteriors(directory, Graphs(read), Split(trip.samples.images, None))
+    arrays = write_posteriors(directory, OfflineGraphs(read), Split(trip.samples.images, None))
     bundle.write_manifest(directory, read.manifest.model_copy(update={"arrays": arrays}))
 
 
@@ -81,7 +81,7 @@ def _metrics(trip: RoundTrip, latents: LatentInfo) -> dict[str, Any]:
 
 
 def _describe(
-    info: BundleInfo, answers: Answers, latents: LatentInfo, graphs: dict[str, Graph], metrics: dict[str, Any]
+    info: BundleInfo, answers: Answers, latents: LatentInfo, graphs: dict[str, GraphFile], metrics: dict[str, Any]
 ) -> Manifest:
     return Manifest.model_validate(
         {

@@ -11,7 +11,7 @@ from app.bundle.manifest import File, Graph, Reduced
 from app.errors import ExecutionProviderError, InferenceFailed
 from app.inference.session import ExecutionProvider, execution_providers
 from training.errors import ReductionRefused
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.reducing.comparison import MANY_ROWS, has_likelihood, measure_change, measure_speed_up
 from training.reducing.half_precision import emulate_half
 from training.reducing.options import PROVIDERS, Precision, ReduceOptions
@@ -35,14 +35,14 @@ def measure_reduction(
     is_emulated = precision == "fp16" and provider == "cpu"
     run = {name: _emulated(model) for name, model in models.items()} if is_emulated else contents
     bundles = read, replace(read, encoder=run.get("encoder", read.encoder), decoder=run.get("decoder", read.decoder))
-    original, reduced = (Graphs(bundle, execution_provider=provider) for bundle in bundles)
+    original, reduced = (OfflineGraphs(bundle, execution_provider=provider) for bundle in bundles)
     try:
         change = measure_change(original, reduced, images.held_out, options.seed)
     except InferenceFailed as error:
         raise ReductionRefused(f"{error} with {precision} weights, {error.__cause__}: nothing is written") from error
     alone = together = None
     if not is_emulated:
-        original, reduced = (Graphs(bundle, execution_provider=provider, threads=1) for bundle in bundles)
+        original, reduced = (OfflineGraphs(bundle, execution_provider=provider, threads=1) for bundle in bundles)
         alone, together = measure_speed_up(original, reduced, images.held_out, contents)
     sizes = {"encoder": len(read.encoder), "decoder": len(read.decoder)}
     return Reduced(
@@ -71,7 +71,7 @@ def _provider(read: Bundle) -> ExecutionProvider:
     """CUDA if it is usable on this machine, else CPU."""
     provider = execution_providers("auto")[0]
     try:
-        Graphs(read, execution_provider=provider)
+        OfflineGraphs(read, execution_provider=provider)
     except ExecutionProviderError:  # ONNX Runtime has CUDA, but the machine does not
         return "cpu"
     return provider

@@ -23,7 +23,7 @@ from app.maths.gaussian import Floats, sample_prior
 from training.atomic import whole
 from training.card import add_reduced_section, write_card
 from training.errors import ReductionRefused
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.reducing.half_precision import compute_in_half, store_in_half
 from training.reducing.int8 import quantize_products
 from training.reducing.options import PROVIDERS, ReduceOptions
@@ -94,7 +94,7 @@ def _check_finite(model: ModelProto, name: str) -> None:
 
 def _latents(read: Bundle, images: ReductionImages, seed: int) -> Floats:
     """Typical latents `[N, *latent]`: draws from posteriors, and every second one from the prior if there is one."""
-    posterior = Graphs(read).encode(images.calibration)
+    posterior = OfflineGraphs(read).encode(images.calibration)
     latents = posterior.mean if posterior.log_std is None else posterior.draw(seed)
     if read.manifest.latent.prior is not None:
         latents[1::2] = sample_prior(seed, len(latents), latents.shape[1:])[1::2]
@@ -129,5 +129,5 @@ def _run_once(directory: Path, reduced: Reduced, images: ReductionImages) -> Non
     """Read the written bundle, and run its reduced graphs on one image."""
     written = bundle.read_bundle(directory)
     encoder, decoder = written.graphs_of(PROVIDERS[reduced.precision])
-    graphs = Graphs(replace(written, encoder=encoder, decoder=decoder))
+    graphs = OfflineGraphs(replace(written, encoder=encoder, decoder=decoder))
     graphs.decode(graphs.encode(images.held_out[:1]).mean)

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, kl_divergence
 
 from app.maths.gaussian import Mixture
-from training.bundling.aggregate import DRAWS_A_LABEL, components_a_label, fit_mixture, gap_to_prior
+from training.bundling.aggregate import DRAWS_PER_LABEL, components_per_label, fit_mixture, gap_to_prior
 
 COVARIANCES = {3: np.array([[1.0, 0.8], [0.8, 1.0]]), 8: np.array([[0.2, 0.0], [0.0, 3.0]])}
 MEANS = {3: np.array([5.0, 0.0]), 8: np.array([-5.0, 1.0])}
@@ -58,7 +58,7 @@ def test_its_draws_are_spread_like_the_latents(
 
 
 def test_types_and_shapes_are_the_contracts(mixture: Mixture) -> None:
-    count = 2 * components_a_label(2)
+    count = 2 * components_per_label(2)
     assert (mixture.weights.dtype, mixture.weights.shape) == (np.float32, (count,))
     assert (mixture.means.dtype, mixture.means.shape) == (np.float32, (count, 2))
     assert (mixture.cholesky.dtype, mixture.cholesky.shape) == (np.float32, (count, 2, 2))
@@ -73,9 +73,9 @@ def test_the_seed_decides_the_mixture(mixture: Mixture, draws_and_labels: tuple[
 
 
 def test_a_label_is_fitted_to_its_first_draws_and_weighs_all_of_them() -> None:
-    count = DRAWS_A_LABEL + 1000
+    count = DRAWS_PER_LABEL + 1000
     draws = np.random.default_rng(0).normal(size=(count + 1000, 1)).astype(np.float32)
-    draws[DRAWS_A_LABEL:count] = 1e6
+    draws[DRAWS_PER_LABEL:count] = 1e6
     labels = np.repeat(np.array([0, 1], np.uint8), [count, 1000])
     mixture = fit_mixture(draws, labels, seed=0)
     assert np.abs(mixture.means).max() < 10
@@ -83,19 +83,19 @@ def test_a_label_is_fitted_to_its_first_draws_and_weighs_all_of_them() -> None:
 
 
 def test_no_more_components_than_there_are_draws_for_their_parameters() -> None:
-    counts = [components_a_label(latent) for latent in (1, 2, 32, 50, 64, 1000)]
+    counts = [components_per_label(latent) for latent in (1, 2, 32, 50, 64, 1000)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > 1
     assert counts[-1] == 1
     for latent, count in zip((32, 50, 64), counts[2:5], strict=True):
-        assert count * latent * (latent + 3) / 2 <= DRAWS_A_LABEL
+        assert count * latent * (latent + 3) / 2 <= DRAWS_PER_LABEL
 
 
 def test_without_labels_components_have_none(draws_and_labels: tuple[np.ndarray, np.ndarray]) -> None:
     draws = draws_and_labels[0]
     mixture = fit_mixture(draws, None, seed=0)
     assert set(mixture.labels.tolist()) == {-1}
-    assert len(mixture.labels) > components_a_label(2)
+    assert len(mixture.labels) > components_per_label(2)
     assert mixture.weights.sum() == pytest.approx(1.0, abs=1e-6)
     np.testing.assert_allclose(mixture.sample(0, 4000).mean(axis=0), draws.mean(axis=0), atol=0.3)
 

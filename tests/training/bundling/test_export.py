@@ -27,7 +27,7 @@ from training.data import Split, load_dataset
 from training.errors import DataError, ParityError, RecipeError
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder, train
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.recipe import Recipe, load_recipe
 
 FILES = [
@@ -112,7 +112,7 @@ def test_averaged_weights_are_exported(exported: Workshop, digits: Pixels) -> No
     module.load_state_dict(load_checkpoint(recipe, exported.runs)["current_model_state"])
     with torch.no_grad():
         unaveraged = module.encoder(torch.from_numpy(images.copy()).float() / 255)[0].numpy()
-    mean = Graphs(read_bundle(exported.bundle("tiny"))).encode(images).mean
+    mean = OfflineGraphs(read_bundle(exported.bundle("tiny"))).encode(images).mean
     assert np.abs(mean - unaveraged).max() > 1e-3
 
 
@@ -127,7 +127,7 @@ def test_the_best_epoch_of_a_run_that_stopped_early_is_exported(exported_more: W
     module.load_state_dict(load_checkpoint(recipe, exported_more.runs)["state_dict"])
     with torch.no_grad():
         last = module.encoder(torch.from_numpy(digits[:8, None].copy()).float() / 255)[0].numpy()
-    assert np.abs(Graphs(read_bundle(directory)).encode(digits[:8, None]).mean - last).max() > 1e-3
+    assert np.abs(OfflineGraphs(read_bundle(directory)).encode(digits[:8, None]).mean - last).max() > 1e-3
 
 
 def test_a_learned_scale_is_a_pixels(exported_more: Workshop) -> None:
@@ -256,7 +256,7 @@ def images_of(bundle: Bundle, digits: Pixels) -> Pixels:
 
 
 def test_only_an_autoencoder_has_no_log_std(bundle: Bundle, digits: Pixels) -> None:
-    log_std = Graphs(bundle).encode(images_of(bundle, digits[:2])).log_std
+    log_std = OfflineGraphs(bundle).encode(images_of(bundle, digits[:2])).log_std
     assert (log_std is None) == (bundle.manifest.name in AUTOENCODERS)
     assert bundle.manifest.stochastic == (log_std is not None)
 
@@ -288,7 +288,7 @@ def test_classes_are_called_like_the_sub_folders_of_the_pictures(tmp_path: Path,
     data = {"dataset": "folder", "path": "sorted", "size": 28, "mode": "L", "test_fraction": 0.3}
     recipe = tiny_recipe(tmp_path, "tiny-2d", data=data, training={"epochs": 1})
     runs = tmp_path / "runs"
-    train(recipe, data_dir=tmp_path, runs=runs, accelerator="cpu")
+    train(recipe, data_dir=tmp_path, runs=runs)
     bundle = read_bundle(export(recipe, runs=runs, models=tmp_path / "models", data_dir=tmp_path))
     assert bundle.manifest.classes == ("even", "odd")
     assert len(bundle.arrays["label_means"]) == 2
@@ -313,7 +313,7 @@ def training_digits(workshop: Workshop, name: str) -> Split:
 @pytest.mark.parametrize("name", [*TINY, *MORE])
 def test_label_means_are_the_means_of_each_labels_posterior_means(workshops: dict[str, Workshop], name: str) -> None:
     bundle, train = read_bundle(workshops[name].bundle(name)), training_digits(workshops[name], name)
-    mean = Graphs(bundle).encode(train.images).mean
+    mean = OfflineGraphs(bundle).encode(train.images).mean
     for label in range(10):
         expected = mean[train.labels == label].astype(np.float64).mean(axis=0)
         np.testing.assert_allclose(bundle.arrays["label_means"][label], expected, rtol=1e-5, atol=1e-6)
@@ -330,7 +330,7 @@ def test_each_label_weighs_its_share_of_the_training_images(workshops: dict[str,
 
 def test_the_mixture_is_fitted_to_draws_and_not_to_means(exported: Workshop) -> None:
     bundle, train = read_bundle(exported.bundle("tiny")), training_digits(exported, "tiny")
-    posterior = Graphs(bundle).encode(train.images)
+    posterior = OfflineGraphs(bundle).encode(train.images)
     own = bundle.arrays["aggregate_labels"] == 1
     weights = bundle.arrays["aggregate_weights"][own] / bundle.arrays["aggregate_weights"][own].sum()
     fitted = weights @ bundle.arrays["aggregate_means"][own]

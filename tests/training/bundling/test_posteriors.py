@@ -9,7 +9,7 @@ from app.bundle.files import read_bundle
 from tests.conftest import MODELS, Pixels
 from tests.training.conftest import TRAIN_IMAGES, Workshop, copy_of
 from training.bundling.posteriors import directions, posteriors
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 DIRECTORIES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json") if path.parts[-3] != "emoji")
 
@@ -17,7 +17,7 @@ DIRECTORIES = sorted(path.parent for path in MODELS.glob("*/*/manifest.json") if
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_the_shipped_ones_are_of_every_second_test_digit(directory: Path, digits: Pixels, labels: Pixels) -> None:
     bundle = read_bundle(directory)
-    means = Graphs(bundle).encode(digits[::2, None]).mean
+    means = OfflineGraphs(bundle).encode(digits[::2, None]).mean
     assert bundle.arrays["held_out_means"].shape[0] == 5000
     assert np.abs(bundle.arrays["held_out_means"][: len(means)] - means).max() < 1e-4
     assert (bundle.arrays["held_out_labels"][: len(means)] == labels[::2]).all()
@@ -39,7 +39,7 @@ def test_directions_are_axes_as_long_as_the_means_spread() -> None:
 
 def test_an_exported_bundle_has_them(exported: Workshop, digits: Pixels, labels: Pixels) -> None:
     bundle = read_bundle(exported.bundle("tiny"))
-    assert (bundle.arrays["held_out_means"] == Graphs(bundle).encode(digits[TRAIN_IMAGES:, None]).mean).all()
+    assert (bundle.arrays["held_out_means"] == OfflineGraphs(bundle).encode(digits[TRAIN_IMAGES:, None]).mean).all()
     assert (bundle.arrays["held_out_labels"] == labels[TRAIN_IMAGES:]).all()
 
 

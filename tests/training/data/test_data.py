@@ -33,15 +33,15 @@ def write(tmp_path: Path, table: str) -> str:
 
 def test_a_recipe_names_a_folder(tmp_path: Path) -> None:
     data = load_recipe(write(tmp_path, FOLDER + 'mode = "L"\ntest_fraction = 0.2\nvalidation = 100')).data
-    assert data == folder.Options(
+    assert data == folder.FolderOptions(
         dataset="folder", path="faces/aligned", size=32, mode="L", test_fraction=0.2, validation=100
     )
     assert load_recipe(write(tmp_path, FOLDER)).data.mode == "RGB"
 
 
 def test_a_recipe_names_a_file_of_arrays_or_an_idx_set(tmp_path: Path) -> None:
-    assert load_recipe(write(tmp_path, NPZ)).data == npz.Options(dataset="npz", path="faces.npz")
-    assert load_recipe(write(tmp_path, IDX)).data == idx.Options(dataset="kmnist")
+    assert load_recipe(write(tmp_path, NPZ)).data == npz.NpzOptions(dataset="npz", path="faces.npz")
+    assert load_recipe(write(tmp_path, IDX)).data == idx.IdxOptions(dataset="kmnist")
 
 
 @pytest.mark.parametrize("table", [FOLDER, NPZ, IDX])
@@ -102,7 +102,7 @@ def test_a_path_stays_below_the_data_directory_and_has_one_spelling(tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["a", "a/b", "a b/c.d", "...", "..a", "übung/é", "a.npz"])
 def test_a_plain_path_is_taken(path: str) -> None:
-    assert npz.Options(dataset="npz", path=path).key == f"npz:{path}"
+    assert npz.NpzOptions(dataset="npz", path=path).key == f"npz:{path}"
 
 
 # What holds for every data set.
@@ -116,7 +116,7 @@ def arrays(tmp_path: Path) -> Path:
 
 
 def test_the_last_training_images_are_set_aside(arrays: Path) -> None:
-    dataset = load_dataset(npz.Options(dataset="npz", path="faces.npz", validation=4), arrays)
+    dataset = load_dataset(npz.NpzOptions(dataset="npz", path="faces.npz", validation=4), arrays)
     assert dataset.train.images[:, 0, 0, 0].tolist() == list(range(6))
     assert dataset.validation.images[:, 0, 0, 0].tolist() == list(range(6, 10))
     assert dataset.train.labels is not None
@@ -129,7 +129,7 @@ def test_the_last_training_images_are_set_aside(arrays: Path) -> None:
 @pytest.mark.parametrize("validation", [10, 11])
 def test_some_training_images_must_be_left(arrays: Path, validation: int) -> None:
     with pytest.raises(DataError, match=f"validation = {validation} leaves none of 10 images"):
-        load_dataset(npz.Options(dataset="npz", path="faces.npz", validation=validation), arrays)
+        load_dataset(npz.NpzOptions(dataset="npz", path="faces.npz", validation=validation), arrays)
 
 
 @pytest.mark.parametrize("wrong", ["training", "test"])
@@ -138,7 +138,7 @@ def test_every_image_has_its_label(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     good, bad = Split(images, labels), Split(images, labels[:4])
     monkeypatch.setitem(READERS, "mnist", lambda *_: (bad, good) if wrong == "training" else (good, bad))
     with pytest.raises(DataError, match=f"the {wrong} split of MNIST has 5 images and 4 labels"):
-        load_dataset(idx.Options(), tmp_path)
+        load_dataset(idx.IdxOptions(), tmp_path)
 
 
 # The recipe beside a bundle.

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 from training.data import Split
-from training.data.emoji import CATEGORIES, PACKAGES, Options, Package, fetch, read
+from training.data.emoji import CATEGORIES, PACKAGES, EmojiOptions, Package, fetch, read
 from training.errors import DataError
 
 KINDS = [(f"1F{number:03X}", CATEGORIES[number % len(CATEGORIES)]) for number in range(60)]
 TONES = ("1F3FB", "1F3FF")
 PEOPLE = [unified for unified, category in KINDS if category == "People & Body"]
-OPTIONS = Options(dataset="emoji", size=8, test_fraction=0.3)
+OPTIONS = EmojiOptions(dataset="emoji", size=8, test_fraction=0.3)
 
 
 def picture(level: int) -> bytes:

@@ -11,14 +11,14 @@ from PIL import Image
 
 from tests.conftest import Pixels, png
 from training.data import Dataset, Split, check_labels, load_dataset
-from training.data.folder import REPORTED, Options, find_classes, is_test, list_pictures, read
+from training.data.folder import MAX_REPORTED, FolderOptions, find_classes, is_test, list_images, read
 from training.errors import DataError
 
 RAMP = (np.arange(8 * 8) * 4).astype(np.uint8).reshape(8, 8)
 
 
-def options(**changes: Any) -> Options:
-    return Options.model_validate({"dataset": "folder", "path": "pictures", "size": 8, "mode": "L", **changes})
+def options(**changes: Any) -> FolderOptions:
+    return FolderOptions.model_validate({"dataset": "folder", "path": "pictures", "size": 8, "mode": "L", **changes})
 
 
 def save(path: Path, image: Image.Image | Pixels, **settings: Any) -> Path:
@@ -82,7 +82,7 @@ def test_other_files_are_no_pictures(tmp_path: Path, folder: Path) -> None:
     (folder / "labels.csv").write_text("a")
     (folder / "b.png").mkdir()
     os.mkfifo(folder / "c.png")
-    assert list_pictures(folder) == ["a.png"]
+    assert list_images(folder) == ["a.png"]
 
 
 def test_the_centre_square_is_kept(tmp_path: Path, folder: Path) -> None:
@@ -172,11 +172,11 @@ def test_of_many_unreadable_files_the_first_are_named_and_the_others_counted(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(folder, "good.png")
-    for name in numbered(REPORTED + 7):
+    for name in numbered(MAX_REPORTED + 7):
         (folder / name).write_bytes(b"")
     assert len(both(tmp_path)) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in lines[:-1]] == [f"skipped {name}" for name in numbered(REPORTED)]
+    assert [line.split(":")[0] for line in lines[:-1]] == [f"skipped {name}" for name in numbered(MAX_REPORTED)]
     assert lines[-1] == "skipped 7 more files"
 
 
@@ -221,7 +221,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures_is_a_data_error(tmp_path: Path, folder: Path) -> None:
     (folder / "notes.txt").write_text("")
-    with pytest.raises(DataError, match=r"pictures has no pictures: no file ends in \.png"):
+    with pytest.raises(DataError, match=r"pictures has no images: no file ends in \.png"):
         read(options(), tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_a_data_error(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = corrupt(folder)
-    with pytest.raises(DataError, match="none of the pictures can be read"):
+    with pytest.raises(DataError, match="none of the images can be read"):
         read(options(), tmp_path)
     assert len(capsys.readouterr().err.splitlines()) == len(expected)
 
@@ -247,7 +247,7 @@ def test_each_split_is_in_the_order_of_the_paths_hashes(tmp_path: Path, folder: 
     names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
     fill(folder, *reversed(names))
     train, test = read(options(test_fraction=0.3), tmp_path)
-    assert list_pictures(folder) == names
+    assert list_images(folder) == names
     for split, tested in ((train, False), (test, True)):
         expected = [level(name) for name in names if is_test(name, options(test_fraction=0.3)) is tested]
         assert split.images[:, 0, 0, 0].tolist() == expected
@@ -372,7 +372,7 @@ def test_a_folder_without_classes_has_no_labels(tmp_path: Path, folder: Path) ->
     assert dataset.train.classes == ()
 
 
-# Options.
+# FolderOptions.
 
 
 def test_key_and_title_come_from_the_path() -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.conftest import Pixels
 from tests.training.conftest import NAMES, TRAIN_IMAGES, idx, source_of
 from training.data import load_dataset
-from training.data.idx import LOCK, SOURCES, IdxFile, IdxSource, Options, parse_idx, read, read_idx
+from training.data.idx import LOCK, SOURCES, IdxFile, IdxOptions, IdxSource, parse_idx, read, read_idx
 from training.errors import DataError
 
 NAME = "some-images-idx3-ubyte"
@@ -352,7 +352,7 @@ def test_a_folder_that_cannot_be_made_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_a_data_set_has_both_splits_with_their_labels(data_dir: Path, digits: Pixels, labels: Pixels) -> None:
-    train, test = read(Options(), data_dir)
+    train, test = read(IdxOptions(), data_dir)
     assert np.array_equal(train.images, digits[:TRAIN_IMAGES, None])
     assert np.array_equal(train.labels, labels[:TRAIN_IMAGES])
     assert np.array_equal(test.images, digits[TRAIN_IMAGES:, None])
@@ -371,7 +371,7 @@ def test_a_data_set_is_downloaded_file_by_file(tmp_path: Path, data_dir: Path, m
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         source = source_of(data_dir / "mnist", (f"http://127.0.0.1:{server.server_port}/",))
         monkeypatch.setitem(SOURCES, "mnist", source)
-        dataset = load_dataset(Options(), tmp_path)
+        dataset = load_dataset(IdxOptions(), tmp_path)
         server.shutdown()
     assert len(dataset.train.images) == TRAIN_IMAGES
     assert files(tmp_path / "mnist") == sorted(f"{name}.gz" for name in NAMES)
@@ -394,14 +394,14 @@ def test_the_kin_of_mnist_lie_in_folders_of_their_own(tmp_path: Path, monkeypatc
     for seed, key in enumerate(("fashion-mnist", "kmnist")):
         monkeypatch.setitem(SOURCES, key, replace(write_packed(tmp_path / key, seed), title=key))
     for key in ("fashion-mnist", "kmnist"):
-        dataset = load_dataset(Options(dataset=key), tmp_path)
+        dataset = load_dataset(IdxOptions(dataset=key), tmp_path)
         assert dataset.train.images.shape == (6, 1, 28, 28)
         assert dataset.test.images.shape == (4, 1, 28, 28)
         assert dataset.test.labels.shape == (4,)
     for name in NAMES:
         (tmp_path / "kmnist" / f"{name}.gz").replace(tmp_path / "fashion-mnist" / f"{name}.gz")
     with pytest.raises(DataError, match=r"fashion-mnist.*is not the expected file"):
-        load_dataset(Options(dataset="fashion-mnist"), tmp_path)
+        load_dataset(IdxOptions(dataset="fashion-mnist"), tmp_path)
 
 
 # What the package ships; the fixtures replace only `mnist`.
@@ -411,7 +411,7 @@ def test_the_kin_of_mnist_lie_in_folders_of_their_own(tmp_path: Path, monkeypatc
     ("key", "title"), [("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"), ("kmnist", "KMNIST")]
 )
 def test_a_source_has_a_title_mirrors_and_four_sums(key: str, title: str) -> None:
-    options, source = Options(dataset=key), SOURCES[key]
+    options, source = IdxOptions(dataset=key), SOURCES[key]
     assert (options.key, options.title) == (key, title)
     four = (source.train_images, source.train_labels, source.test_images, source.test_labels)
     assert tuple(file.name for file in four) == NAMES

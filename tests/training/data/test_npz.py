@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.data import load_dataset
-from training.data.npz import Options, read
+from training.data.npz import NpzOptions, read
 from training.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -18,8 +18,8 @@ TEST = RANDOM.integers(0, 256, (5, 8, 8)).astype(np.uint8)
 LABELS = RANDOM.integers(0, 10, 20)
 
 
-def options(**changes: Any) -> Options:
-    return Options.model_validate({"dataset": "npz", "path": "arrays.npz", **changes})
+def options(**changes: Any) -> NpzOptions:
+    return NpzOptions.model_validate({"dataset": "npz", "path": "arrays.npz", **changes})
 
 
 def write(tmp_path: Path, **arrays: Any) -> Path:

@@ -24,7 +24,7 @@ TRAINED = {
 }
 CONTRAST = '[figures]\ncontrast = "odd"\n'
 LINEAR = {
-    "colour": (Linear(), TRAINED["tiny"]),
+    "color": (Linear(), TRAINED["tiny"]),
     "one dimension": (Linear(latent=1, recipe=CONTRAST), VARIATIONAL | {"traversals.png"}),
     "no labels": (Linear(latent=2, labels=None, recipe=CONTRAST), TRAINED["tiny-2d"] - {"contrast.png"}),
     "many labels": (Linear(latent=2, labels=tuple(range(5, 30)), recipe=CONTRAST), TRAINED["tiny-2d"]),

@@ -14,17 +14,17 @@ from training.figures.plots import (
     MAX_BYTES,
     PALETTE,
     PRIOR_RADIUS,
-    apart,
-    colours,
+    colors,
     curves,
     frame,
+    image_figure,
     legend,
+    limits,
     mosaic,
     name_classes,
-    picture,
     save,
     scatter,
-    settled,
+    spread,
     squares,
     tiles,
 )
@@ -79,21 +79,21 @@ def test_a_mosaic_without_gaps_and_one_that_ends_early() -> None:
 def test_a_picture_shows_every_pixel(margins: dict[str, int]) -> None:
     pixels = noise(30, 40, 3)
     left, right, top, bottom = (margins.get(side, 0) for side in ("left", "right", "top", "bottom"))
-    shown = rendered(picture(pixels, **margins)[0])
+    shown = rendered(image_figure(pixels, **margins)[0])
     assert shown.shape == (30 + top + bottom, 40 + left + right, 3)
     assert np.array_equal(shown[top : top + 30, left : left + 40], pixels)
 
 
 def test_a_grey_figure_is_saved_in_grey_unchanged(tmp_path: Path) -> None:
     pixels = noise(50, 60, 1).repeat(3, axis=2)
-    save(picture(pixels)[0], tmp_path / "x.png")
+    save(image_figure(pixels)[0], tmp_path / "x.png")
     image = Image.open(tmp_path / "x.png")
     assert image.mode == "L"
     assert np.array_equal(np.asarray(image), pixels[..., 0])
     assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
 
 
-def test_a_plot_is_saved_in_few_colours_with_the_palettes_own(tmp_path: Path) -> None:
+def test_a_plot_is_saved_in_few_colors_with_the_palettes_own(tmp_path: Path) -> None:
     figure, (axes,) = squares(3.0)
     scatter(axes, np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32), noise(500) % 10)
     legend(figure, list("0123456789"))
@@ -102,23 +102,23 @@ def test_a_plot_is_saved_in_few_colours_with_the_palettes_own(tmp_path: Path) ->
     assert image.mode == "P"
     there = np.asarray(image.convert("RGB"))
     assert np.abs(there.astype(int) - rendered(figure)).max() < 40
-    for colour in colours(10):
-        assert (there == np.rint(255 * np.array(colour))).all(axis=2).any()
+    for color in colors(10):
+        assert (there == np.rint(255 * np.array(color))).all(axis=2).any()
 
 
 def test_a_colour_picture_is_saved_as_it_is_unless_it_is_large(tmp_path: Path) -> None:
     small, large = noise(200, 300, 3), noise(1000, 1000, 3)
-    save(picture(small)[0], tmp_path / "small.png")
+    save(image_figure(small)[0], tmp_path / "small.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "small.png").convert("RGB")), small)
-    save(picture(large)[0], tmp_path / "large.png")
+    save(image_figure(large)[0], tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size < MAX_BYTES
     with Image.open(tmp_path / "large.png") as image:
         assert image.size == (500, 500)
 
 
 def test_classes_have_colours_of_their_own_however_many_they_are() -> None:
-    assert [len(set(colours(count))) for count in (1, 10, 11, 40)] == [1, 10, 11, 40]
-    assert colours(3) == colours(10)[:3]
+    assert [len(set(colors(count))) for count in (1, 10, 11, 40)] == [1, 10, 11, 40]
+    assert colors(3) == colors(10)[:3]
 
 
 def test_curves_show_both_splits_and_let_early_outliers_go() -> None:
@@ -142,7 +142,7 @@ def test_a_single_epoch_is_a_dot_in_sight() -> None:
 
 
 def test_limits_leave_a_margin() -> None:
-    assert settled([np.array([1.0, 2.0]), np.array([3.0])]) == pytest.approx((0.8, 3.2))
+    assert limits([np.array([1.0, 2.0]), np.array([3.0])]) == pytest.approx((0.8, 3.2))
 
 
 def test_a_scatter_has_a_colour_a_class_and_the_priors_circle() -> None:
@@ -177,7 +177,7 @@ def test_a_class_is_named_at_its_median() -> None:
 
 def test_names_that_would_cover_one_another_are_pushed_apart() -> None:
     points = np.array([[0, 0], [0.1, 0], [0, 0.1], [5, 5]])
-    moved = apart(points, 1.0)
+    moved = spread(points, 1.0)
     between = [np.hypot(*(a - b)) for i, a in enumerate(moved) for b in moved[:i]]
     assert min(between) > 0.98
     assert moved[3].tolist() == [5, 5]

@@ -13,7 +13,7 @@ from tests.training.conftest import Workshop, copy_of
 from tests.training.linear import TEST_IMAGES, Linear
 from training.data import load_dataset, read_options
 from training.figures.scene import Scene, contrast_directory, load_scene
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 
 def load(folder: Path, linear: Linear) -> Scene:
@@ -29,7 +29,7 @@ def test_dimensions_are_ordered_by_the_kl_that_was_measured(tmp_path: Path) -> N
     directory = Linear(latent=4).write(tmp_path)
     options = {"data_dir": tmp_path, "models": tmp_path / "models"}
     test = load_dataset(read_options(directory), tmp_path).test.images
-    posterior = Graphs(read_bundle(directory)).encode(test)
+    posterior = OfflineGraphs(read_bundle(directory)).encode(test)
     scene = load_scene(directory, **options)
     np.testing.assert_allclose(scene.kl, posterior.kl().mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(scene.variance, posterior.mean.var(axis=0), rtol=1e-5)
@@ -88,7 +88,7 @@ def test_the_contrast_shows_the_same_images(exported: Workshop) -> None:
     directory = exported.bundle("tiny-2d")
     scene = load_scene(directory, data_dir=exported.data_dir, models=exported.models)
     test = load_dataset(read_options(directory), exported.data_dir).test.images
-    expected = Graphs(read_bundle(exported.bundle("tiny-ae"))).encode(test).mean
+    expected = OfflineGraphs(read_bundle(exported.bundle("tiny-ae"))).encode(test).mean
     assert scene.contrast is not None
     assert np.array_equal(scene.contrast, expected)
 

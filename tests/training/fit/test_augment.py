@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.training.conftest import tiny_recipe
 from training.fit.augment import augment
-from training.fit.batches import Batch
+from training.fit.batches import ImageBatch
 from training.fit.module import VaeModule
 from training.recipe import Augmentation
 
@@ -54,7 +54,7 @@ def test_every_image_is_mirrored_or_moved_alike_however_many_processes_there_are
 
     def seen(start: int, stop: int) -> Tensor:
         module._seed(0)
-        return module._pixels(Batch(images[start:stop], start, len(images)))
+        return module._pixels(ImageBatch(images[start:stop], start, len(images)))
 
     assert torch.equal(seen(0, 8), torch.cat([seen(0, 4), seen(4, 8)]))
     assert not torch.equal(seen(0, 8), images / 255)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.fit.batches import Batch, Batches, Chunks
+from training.fit.batches import Batches, ImageBatch
 
 
 def tensor(count: int) -> torch.Tensor:
@@ -16,7 +16,7 @@ def numbers(batches: Batches) -> list[int]:
     return [int(number) for batch in batches for number in batch.images.flatten()]
 
 
-def of_all(count: int, size: int, world: int, *, seed: int | None, epoch: int = 0) -> list[tuple[Batch, ...]]:
+def of_all(count: int, size: int, world: int, *, seed: int | None, epoch: int = 0) -> list[tuple[ImageBatch, ...]]:
     """The shares of each batch, one of every process."""
     ranks = [Batches(tensor(count), size, seed=seed, rank=rank, world_size=world) for rank in range(world)]
     for batches in ranks:
@@ -115,15 +115,3 @@ def test_every_process_takes_as_many_steps_as_it_says(count: int, size: int, wor
 def test_batches_lie_where_their_images_do() -> None:
     images = tensor(4).to("meta")
     assert {batch.images.device.type for batch in Batches(images, 2, seed=0)} == {"meta"}
-
-
-@given(counts, sizes, st.integers(1, 12))
-@settings(deadline=None)
-def test_chunks_are_the_batches_in_their_order(count: int, size: int, length: int) -> None:
-    batches = Batches(tensor(count), size, seed=0)
-    chunks = list(Chunks(batches, length))
-    assert len(Chunks(batches, length)) == len(chunks)
-    assert all(len(chunk) == length for chunk in chunks[:-1])
-    assert 1 <= len(chunks[-1]) <= length
-    images = [batch.images for chunk in chunks for batch in chunk]
-    assert all(torch.equal(ours, batch.images) for ours, batch in zip(images, batches, strict=True))

@@ -59,7 +59,7 @@ def test_a_terminal_shows_the_net_the_way_and_what_came_of_it(
     with at_terminal(monkeypatch) as terminal:
         train(recipe, data_dir=trained.data_dir, runs=tmp_path)
     text = plain(terminal.getvalue())
-    assert re.search(r"encoder +│ Encoder", text), "the layers"
+    assert re.search(r"encoder +│ ArticleEncoder", text), "the layers"
     nats = re.findall(r"epoch 2/2 \S* *12/12 steps, ([\d.]+) nats", text)[-1]
     assert float(nats) > 100
     assert re.search(r"[\r\n]epoch 1  train/reconstruction \d", text)

@@ -20,10 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tests.conftest import Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
 from training.errors import RecipeError
-from training.fit.adam import FusedAdam
-from training.fit.batches import Batch, Batches, ImageData
+from training.fit.batches import Batches, ImageBatch, ImageData
 from training.fit.callbacks import WeightEma
-from training.fit.module import Terms, VaeModule
+from training.fit.module import LossTerms, VaeModule
 from training.fit.objective import iwae, kl_divergence
 from training.recipe import Elbo, Recipe
 
@@ -69,8 +68,8 @@ def images(digits: Pixels) -> Tensor:
     return torch.from_numpy(digits[:20, None].copy())
 
 
-def whole(images: Tensor) -> Batch:
-    return Batch(images, 0, len(images))
+def whole(images: Tensor) -> ImageBatch:
+    return ImageBatch(images, 0, len(images))
 
 
 def encoder_inputs(module: VaeModule) -> list[Tensor]:
@@ -101,7 +100,7 @@ def test_processes_come_to_the_terms_that_one_would(
 ) -> None:
     """In two batches one after the other, the second of another size, shared equally or not."""
 
-    def through(rank: int, world: int) -> list[Terms]:
+    def through(rank: int, world: int) -> list[LossTerms]:
         module = module_of(**KINDS[kind])
         return [module.terms(batch) for batch in Batches(images, 11, rank=rank, world_size=world)]
 
@@ -183,7 +182,7 @@ def test_an_autoencoder_has_no_kl_and_decodes_its_mean(module_of: Callable[..., 
 def test_iwae_gives_the_decoder_the_bounds_gradient_and_the_encoder_another(
     module_of: Callable[..., VaeModule], images: Tensor
 ) -> None:
-    def gradients(loss: Callable[[VaeModule, Terms], Tensor]) -> dict[str, Tensor]:
+    def gradients(loss: Callable[[VaeModule, LossTerms], Tensor]) -> dict[str, Tensor]:
         module = module_of(**KINDS["iwae"])
         torch.nn.init.normal_(module.decoder.body[0].weight)  # or the draws would not differ in weight
         loss(module, module.terms(whole(images))).backward()
@@ -202,7 +201,7 @@ def test_iwae_gives_the_decoder_the_bounds_gradient_and_the_encoder_another(
 
 
 class Recorder(Callback):
-    """Notes what every step sees, where a chunk is one batch."""
+    """Records what every step sees."""
 
     def __init__(self) -> None:
         self.train: list[Tensor] = []
@@ -213,8 +212,8 @@ class Recorder(Callback):
         self.norms: list[float] = []
         self.random_states: list[bytes] = []
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batches: list[Batch], *_: Any) -> None:
-        self.train += [batch.images.clone() for batch in batches]
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: ImageBatch, *_: Any) -> None:
+        self.train.append(batch.images.clone())
         if isinstance(pl_module.recipe.objective, Elbo):
             self.kl_weights.append(pl_module.kl_weight(pl_module.recipe.objective))
         self.random_states.append(torch.random.get_rng_state().numpy().tobytes())
@@ -224,14 +223,14 @@ class Recorder(Callback):
         self.losses.append(outputs["loss"].item())
         self.norms.append(get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None]).item())
 
-    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Batch, *_: Any) -> None:
+    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: ImageBatch, *_: Any) -> None:
         self.watched.append(batch.images.clone())
 
 
 Run = tuple[VaeModule, Recorder, L.Trainer]
 
 
-def fit(recipe: Recipe, train: Pixels, test: Pixels, *callbacks: Callback, chunk: int = 1) -> Run:
+def fit(recipe: Recipe, train: Pixels, test: Pixels, *callbacks: Callback) -> Run:
     torch.manual_seed(0)
     module, recorder = VaeModule(recipe, channels=1, size=28), Recorder()
     trainer = L.Trainer(
@@ -245,7 +244,7 @@ def fit(recipe: Recipe, train: Pixels, test: Pixels, *callbacks: Callback, chunk
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, ImageData(train, test, batch_size=recipe.training.batch_size, seed=recipe.seed, chunk=chunk))
+    trainer.fit(module, ImageData(train, test, batch_size=recipe.training.batch_size, seed=recipe.seed))
     return module, recorder, trainer
 
 
@@ -253,9 +252,9 @@ def fit(recipe: Recipe, train: Pixels, test: Pixels, *callbacks: Callback, chunk
 def run(recipe_of: Callable[..., Recipe], digits: Pixels) -> Callable[..., Run]:
     """Fit a recipe to the digits."""
 
-    def run(*callbacks: Callback, chunk: int = 1, **changes: Any) -> Run:
+    def run(*callbacks: Callback, **changes: Any) -> Run:
         splits = digits[:TRAIN_IMAGES, None], digits[TRAIN_IMAGES:, None]
-        return fit(recipe_of(**changes), *splits, *callbacks, chunk=chunk)
+        return fit(recipe_of(**changes), *splits, *callbacks)
 
     return run
 
@@ -303,9 +302,9 @@ def test_without_schedule_and_warm_ups_both_rates_are_constant(run: Callable[...
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({"optimizer": "adam"}, FusedAdam),
+        ({"optimizer": "adam"}, torch.optim.Adam),
         ({"optimizer": "adamax"}, torch.optim.Adamax),
-        ({"optimizer": "adamw", "weight_decay": 0.3}, FusedAdam),
+        ({"optimizer": "adamw", "weight_decay": 0.3}, torch.optim.AdamW),
     ],
     ids=str,
 )
@@ -520,20 +519,6 @@ def test_the_average_is_torchs_own(run: Callable[..., Run]) -> None:
     theirs = WeightAveraging(use_buffers=False, multi_avg_fn=multi_avg_fn)
     modules = [run(average, objective=ELBO, training=PLAIN)[0] for average in (WeightEma(0.9), theirs)]
     pairs = zip(*(module.parameters() for module in modules), strict=True)
-    assert all(torch.equal(ours, reference) for ours, reference in pairs)
-
-
-@pytest.mark.parametrize("size", [3, STEPS, STEPS + 1])
-def test_steps_are_the_same_however_many_lightning_is_called_for(run: Callable[..., Run], size: int) -> None:
-    objective = ELBO | {"kl_warmup_epochs": 1}
-    training = {"epochs": 2, "schedule": "cosine", "learning_rate_warmup_steps": 4}
-    (single, _, one), (chunked, _, other) = (
-        run(WeightEma(0.9), chunk=chunk, objective=objective, training=training) for chunk in (1, size)
-    )
-    assert one.global_step == other.global_step == 2 * STEPS
-    assert one.callback_metrics == other.callback_metrics
-    assert one.optimizers[0].param_groups[0]["lr"] == other.optimizers[0].param_groups[0]["lr"]
-    pairs = zip(single.parameters(), chunked.parameters(), strict=True)  # averaged
     assert all(torch.equal(ours, reference) for ours, reference in pairs)
 
 

@@ -26,7 +26,7 @@ from training.errors import RecipeError
 from training.fit import train as training_train
 from training.fit.batches import Batches
 from training.fit.module import VaeModule
-from training.fit.train import load_checkpoint, run_folder, train
+from training.fit.train import Hardware, load_checkpoint, run_folder, train
 from training.recipe import Recipe, load_recipe
 
 MLP = {"name": "mlp", "width": 16, "depth": 1}
@@ -436,8 +436,9 @@ def test_a_checkpoint_of_what_is_no_longer_a_recipe_is_refused(trained: Workshop
 
 def test_a_run_whose_steps_lightning_counted_elsewhere_is_not_gone_on_with(trained: Workshop, rewritten: Any) -> None:
     def age(checkpoint: dict[str, Any], epoch: int) -> None:
-        """As a run with automatic optimization left it at the end of that epoch."""
-        checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"] = 0
+        """As a run with manual optimization left it at the end of that epoch."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+        progress["optimizer"]["step"]["total"]["completed"] = 0
         checkpoint["epoch"] = epoch
 
     recipe, runs = trained.recipes["tiny"], rewritten(lambda checkpoint: age(checkpoint, 1))
@@ -490,7 +491,12 @@ def test_a_batch_that_does_not_go_into_equal_shares_is_refused(
         monkeypatch.setenv(name, value)
     sentence = f"training.batch_size = 25 cannot be shared by {processes} processes"
     with pytest.raises(RecipeError, match=f"^{re.escape(sentence)}$"):
-        train(tiny_recipe(tmp_path, "tiny"), data_dir=data_dir, runs=tmp_path / "runs", accelerator="cpu", **options)
+        train(
+            tiny_recipe(tmp_path, "tiny"),
+            data_dir=data_dir,
+            runs=tmp_path / "runs",
+            hardware=Hardware("cpu", **options),
+        )
     assert not (tmp_path / "runs").exists()
 
 
@@ -499,7 +505,7 @@ def test_a_batch_that_does_not_go_into_equal_shares_is_refused(
 def test_half_precision_is_refused_without_a_gpu(data_dir: Path, tmp_path: Path, accelerator: str) -> None:
     recipe = tiny_recipe(tmp_path, "tiny", training={"precision": "16-mixed"})
     with pytest.raises(RecipeError, match=r"'16-mixed' needs a GPU"):
-        train(recipe, data_dir=data_dir, runs=tmp_path / "runs", accelerator=accelerator)
+        train(recipe, data_dir=data_dir, runs=tmp_path / "runs", hardware=Hardware(accelerator))
     assert not (tmp_path / "runs").exists()
 
 

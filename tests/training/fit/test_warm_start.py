@@ -16,7 +16,7 @@ from training.errors import RecipeError
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder, train
 from training.fit.warm_start import start_from
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.recipe import Recipe
 
 
@@ -79,7 +79,7 @@ def test_a_deeper_net_starts_as_the_same_function(bundles: Workshop, digits: Pix
     assert len(deep.state_dict()) > len(shallow.state_dict())
     for ours, theirs in zip(outputs(deep, images, latents), outputs(shallow, images, latents), strict=True):
         assert torch.equal(ours, theirs)
-    posterior = Graphs(read_bundle(bundles.bundle(name))).encode(images)
+    posterior = OfflineGraphs(read_bundle(bundles.bundle(name))).encode(images)
     np.testing.assert_allclose(outputs(deep, images, latents)[0].numpy(), posterior.mean, rtol=1e-4, atol=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_weights_without_a_place_are_named(
     before = {tensor: weight.clone() for tensor, weight in getattr(module, half).state_dict().items()}
     with pytest.raises(RecipeError) as caught:
         load(module, exported, "tiny")
-    sentence, _, listed = str(caught.value).partition("training.fit.warm_start's net: ")
+    sentence, _, listed = str(caught.value).partition("training.start's net: ")
     assert sentence == f"{exported.bundle('tiny')}: the {half} has weights that fit no layer of "
     assert sorted(listed.split(", ")) == sorted(names)
     assert all(torch.equal(weight, before[name]) for name, weight in getattr(module, half).state_dict().items())

@@ -23,7 +23,7 @@ from training.importing.options import RANGES, BundleInfo, ImportOptions, TorchC
 from training.importing.pipeline import import_model
 from training.importing.sources import onnx_files
 from training.importing.sources.torch_class import build, load_weights, read_class, read_weights
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 PATH = "tests.training.importing.nets"
 SIZE = (1, 8, 8)
@@ -45,7 +45,7 @@ def bring_class(recipe: TorchClass, folder: Path, **options: Any) -> Bundle:
 
 def check(bundle: Bundle, model: nets.Vae, images: Pixels) -> None:
     """Against what the heads say that are inside of all of them."""
-    graphs = Graphs(bundle)
+    graphs = OfflineGraphs(bundle)
     with torch.no_grad():
         mean, log_variance = nets.Vae.encode(model, torch.from_numpy(images.reshape(-1, 64) / np.float32(255)))
         decoded = nets.Vae.decode(model, mean).numpy()

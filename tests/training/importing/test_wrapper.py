@@ -11,10 +11,10 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
 from training.importing.options import RANGES, PixelRange
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 
-def check(imported_graphs: Graphs, linear: Linear, images: Pixels) -> None:
+def check(imported_graphs: OfflineGraphs, linear: Linear, images: Pixels) -> None:
     """Means, spreads and pictures are the model's own."""
     posterior = imported_graphs.encode(images)
     np.testing.assert_allclose(posterior.mean, linear.mean(images), atol=1e-3)
@@ -32,7 +32,7 @@ def test_grey_images_of_every_layout_and_range(
     foreign = linear.with_habits(layout=layout, low=values.low, high=values.high)
     source = save(tmp_path, foreign.encoder(), foreign.decoder())
     bundle = read(bring(source, tmp_path, sample_file, range=values, output="image"))
-    check(Graphs(bundle), linear, planes[:70])
+    check(OfflineGraphs(bundle), linear, planes[:70])
     image, latent = bundle.manifest.image, bundle.manifest.latent
     assert (image.channels, image.height, image.width, latent.shape, latent.stride) == (1, 28, 28, (LATENT,), None)
 
@@ -47,7 +47,7 @@ def test_colour_images_of_every_layout_and_order(
     source = save(tmp_path, foreign.encoder(), foreign.decoder())
     options = {"image": (3, 28, 28), "layout": layout} if "flat" in layout else {}
     imported = bring(source, tmp_path, colour_file, range=RANGES[1], output="image", bgr=bgr, **options)
-    check(Graphs(read(imported)), linear, colours[:10])
+    check(OfflineGraphs(read(imported)), linear, colours[:10])
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 20, 21])
@@ -55,7 +55,7 @@ def test_graphs_of_any_opset(linear: Linear, planes: Pixels, sample_file: Path, 
     foreign = linear.with_habits(opset=opset)
     source = save(tmp_path, foreign.encoder(), foreign.decoder())
     bundle = read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))
-    check(Graphs(bundle), linear, planes[:7])
+    check(OfflineGraphs(bundle), linear, planes[:7])
     model = onnx.load_model_from_string(bundle.encoder)
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == 10
@@ -67,14 +67,16 @@ def test_a_batch_that_was_frozen_is_freed(
 ) -> None:
     foreign = linear.with_habits(batch=batch)
     source = save(tmp_path, foreign.encoder(), foreign.decoder())
-    check(Graphs(read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))), linear, planes[:64])
+    check(
+        OfflineGraphs(read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))), linear, planes[:64]
+    )
 
 
 def test_one_tensor_of_moments_is_split(linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path) -> None:
     source = save(tmp_path, linear.encoder("moments"), linear.decoder())
     imported = bring(source, tmp_path, sample_file, range=RANGES[0], output="image")
     assert imported.answers.is_split
-    check(Graphs(read(imported)), linear, planes[:7])
+    check(OfflineGraphs(read(imported)), linear, planes[:7])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_a_spread_is_read_as_told(
 ) -> None:
     source = save(tmp_path, linear.encoder(), linear.decoder())
     imported = bring(source, tmp_path, posterior=posterior, range=RANGES[0], output="image")
-    given = Graphs(read(imported)).encode(planes[:2]).log_std
+    given = OfflineGraphs(read(imported)).encode(planes[:2]).log_std
     assert given is not None
     np.testing.assert_allclose(given, np.tile(log_std, (2, 1)), atol=1e-5)
 
@@ -101,7 +103,7 @@ def test_a_spread_that_is_no_logarithm(
     imported = bring(
         save(tmp_path, encoder, linear.decoder()), tmp_path, posterior=posterior, range=RANGES[0], output="image"
     )
-    given = Graphs(read(imported)).encode(planes[:2]).log_std
+    given = OfflineGraphs(read(imported)).encode(planes[:2]).log_std
     assert given is not None
     np.testing.assert_allclose(given, np.tile(factor * LOG_VARIANCES, (2, 1)), atol=1e-4)
 
@@ -125,7 +127,7 @@ def test_a_draw_inside_the_encoder_gives_way_to_its_parameters(
     encoder.graph.output[0].name = "drawn"
     imported = bring(save(tmp_path, encoder, linear.decoder()), tmp_path, sample_file, range=RANGES[0], output="image")
     assert imported.answers.posterior == "std"
-    check(Graphs(read(imported)), linear, planes[:7])
+    check(OfflineGraphs(read(imported)), linear, planes[:7])
     operators = {node.op_type for node in onnx.load_model_from_string(read(imported).encoder).graph.node}
     assert not {name for name in operators if name.startswith("Random")}
 
@@ -137,7 +139,7 @@ def test_a_deterministic_encoder_has_no_log_std(
     bundle = read(bring(source, tmp_path, sample_file, range=RANGES[0], output="image"))
     assert not bundle.manifest.stochastic
     assert bundle.manifest.latent.prior is None
-    posterior = Graphs(bundle).encode(planes[:7])
+    posterior = OfflineGraphs(bundle).encode(planes[:7])
     np.testing.assert_allclose(posterior.mean, linear.mean(planes[:7]), atol=1e-3)
 
 
@@ -168,7 +170,7 @@ def test_weights_beside_the_file_are_merged_into_one(
     for path, model in zip(paths, (linear.encoder(), linear.decoder()), strict=True):
         onnx.save_model(model, path, save_as_external_data=True, location=f"{path.stem}.data", size_threshold=0)
     bundle = read(bring(list(paths), tmp_path, sample_file, range=RANGES[0], output="image"))
-    check(Graphs(bundle), linear, planes[:7])
+    check(OfflineGraphs(bundle), linear, planes[:7])
     assert not any(weight.external_data for weight in onnx.load_model_from_string(bundle.encoder).graph.initializer)
 
 
@@ -184,7 +186,7 @@ def test_a_half_precision_model_takes_and_gives_float32(
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
         models.append(model)
-    graphs = Graphs(read(bring(save(tmp_path, *models), tmp_path, sample_file, range=RANGES[0], output="image")))
+    graphs = OfflineGraphs(read(bring(save(tmp_path, *models), tmp_path, sample_file, range=RANGES[0], output="image")))
     posterior = graphs.encode(planes[:7])
     assert posterior.mean.dtype == np.float32
     np.testing.assert_allclose(posterior.mean, linear.mean(planes[:7]), atol=0.05)

@@ -22,7 +22,7 @@ from training.errors import DataError, ReductionRefused
 from training.evaluate import evaluate
 from training.fit.train import load_checkpoint, run_folder
 from training.fit.warm_start import start_from
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 from training.reducing.options import ReduceOptions
 from training.reducing.quality_gate import reason_to_refuse
 from training.reducing.reduce import reduce
@@ -81,7 +81,7 @@ def test_stored_halves_take_the_place_of_the_graphs(workshop: Workshop, digits: 
     assert after.manifest.graphs.encoder.sha256 == reduced.encoder.sha256
     assert sum(map(len, (after.encoder, after.decoder))) == reduced.size
     assert reduced.speed_alone is not None
-    old, new = Graphs(before).encode(digits[:50, None]), Graphs(after).encode(digits[:50, None])
+    old, new = OfflineGraphs(before).encode(digits[:50, None]), OfflineGraphs(after).encode(digits[:50, None])
     assert 0 < np.abs(old.mean - new.mean).max() < 0.02
     assert after.manifest.model_dump(include={"image", "latent", "arrays", "training"}) == before.manifest.model_dump(
         include={"image", "latent", "arrays", "training"}
@@ -112,7 +112,7 @@ def test_graphs_for_cuda_lie_beside_those_for_all_and_a_cpu_takes_these(workshop
     )
     assert (reduced.measured_on, reduced.speed_alone) == ("cpu", None)
     encoder, decoder = after.graphs_of("cuda")
-    halves, exact = Graphs(replace(after, encoder=encoder, decoder=decoder)), Graphs(before)
+    halves, exact = OfflineGraphs(replace(after, encoder=encoder, decoder=decoder)), OfflineGraphs(before)
     means = [graphs.encode(digits[:50, None]).mean for graphs in (halves, exact)]
     assert 0 < np.abs(means[0] - means[1]).max() < 0.02
     images = [graphs.decode(means[1]).astype(int) for graphs in (halves, exact)]
@@ -144,12 +144,12 @@ def test_what_is_served_of_int8_is_near_and_the_same_in_any_batch(workshop: Work
     assert read_manifest(target).reduced == {"cpu": reduced}
     assert read_manifest(target).graphs == read_manifest(workshop.bundle("tiny")).graphs
     encoder, decoder = read_bundle(target).graphs_of("cpu")
-    graphs = Graphs(replace(read_bundle(target), encoder=encoder, decoder=decoder))
+    graphs = OfflineGraphs(replace(read_bundle(target), encoder=encoder, decoder=decoder))
     rows = digits[:9, None]
     together, alone = graphs.encode(rows), graphs.encode(rows[4:5])
     assert (together.mean[4] == alone.mean[0]).all()
     assert (graphs.decode(together.mean)[4] == graphs.decode(alone.mean)[0]).all()
-    exact = Graphs(read_bundle(target)).encode(rows)
+    exact = OfflineGraphs(read_bundle(target)).encode(rows)
     assert np.abs(together.mean - exact.mean).max() > 0
     with client_of(workshop.models, default_model="tiny") as client:
         pixels = [client.get(f"/sample/npy?n=4&seed=1&version={version}").content for version in (1, 2)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.codecs.images import READERS, Reading, read_images
 from app.errors import InvalidInput
 from app.maths.likelihood import Pixels
-from training.data.folder import MAX_PIXELS, list_pictures
+from training.data.folder import MAX_PIXELS, list_images
 from training.data.idx import parse_idx
 from training.errors import DataError, ImportRefused
 from training.importing.checks.latents import SIDES, LatentInfo
@@ -72,7 +72,7 @@ def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> P
         formats=(*READERS, "BMP"),
     )
     images = []
-    for name in list_pictures(folder):
+    for name in list_images(folder):
         try:
             images.append(read_images([(folder / name).read_bytes()], reading)[0])
         except (OSError, InvalidInput):

@@ -15,7 +15,7 @@ from app.maths.gaussian import Posterior
 from app.maths.likelihood import threshold
 from tests.conftest import MODELS, Pixels, base64_png, from_base64, load_npz, npy, png, pointers
 from training.evaluate import measure_terms, prepare
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 NPY = {"Content-Type": "application/x-npy"}
 NAMES = ("elbo", "log_likelihood", "reconstruction", "kl", "kl_per_dimension", "effective_sample_size")
@@ -30,7 +30,7 @@ def score(client: TestClient, images: Pixels, **query: Any) -> dict[str, NDArray
 @pytest.mark.parametrize("bundle", ["mnist/2", "mnist-2d/1", "mnist-2d/2"])
 def test_scores_are_the_offline_evaluations(client: TestClient, digits: Pixels, bundle: str) -> None:
     name, version = bundle.split("/")
-    graphs = Graphs(read_bundle(MODELS / bundle))
+    graphs = OfflineGraphs(read_bundle(MODELS / bundle))
     images = prepare(digits[:30, None], graphs.manifest, seed=0)
     with Progress(disable=True) as progress:
         terms = measure_terms(graphs, images, k=128, seed=0, progress=progress, name="")

@@ -11,9 +11,9 @@ from app.maths import gaussian
 from tests.training.conftest import Workshop
 from tests.training.linear import Linear
 from training.figures import figures
-from training.figures.pictures import TEMPERATURES, draw_traversals
+from training.figures.images import TEMPERATURES, draw_traversals
 from training.figures.scene import Scene, load_scene
-from training.offline import Graphs
+from training.offline import OfflineGraphs
 
 TILE, STEP = 56, 60
 
@@ -31,25 +31,25 @@ def assert_shows(picture: np.ndarray, top: int, left: int, image: np.ndarray) ->
 
 
 @pytest.fixture(scope="module")
-def colour(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Of 8 x 8 colour images with the labels 0, 1 and 2, drawn."""
-    folder = tmp_path_factory.mktemp("colour")
+def color(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Of 8 x 8 color images with the labels 0, 1 and 2, drawn."""
+    folder = tmp_path_factory.mktemp("color")
     directory = Linear().write(folder)
     figures(directory, data_dir=folder, models=folder / "models")
     return load_scene(directory, data_dir=folder, models=folder / "models")
 
 
 @pytest.fixture(scope="module")
-def directory(colour: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return next(tmp_path_factory.getbasetemp().glob("colour*/models/odd/1"))
+def directory(color: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return next(tmp_path_factory.getbasetemp().glob("color*/models/odd/1"))
 
 
-def test_the_samples_are_the_same_draws_at_three_temperatures(colour: Scene, directory: Path) -> None:
+def test_the_samples_are_the_same_draws_at_three_temperatures(color: Scene, directory: Path) -> None:
     picture = shown(directory, "samples.png")
     assert picture.shape == (6 * STEP - 4 + 40, 3 * (6 * STEP - 4) + 2 * 24, 3)
     eps = gaussian.standard_normal(0, 36, (3,))
     for panel, temperature in enumerate(TEMPERATURES):
-        images = colour.graphs.decode(np.float32(temperature) * eps)
+        images = color.graphs.decode(np.float32(temperature) * eps)
         for index, image in enumerate(images):
             row, column = divmod(index, 6)
             assert_shows(picture, 40 + STEP * row, panel * (6 * STEP - 4 + 24) + STEP * column, image)
@@ -59,7 +59,7 @@ def test_grey_samples_are_shown_in_grey(finished: Workshop) -> None:
     directory = finished.bundle("tiny")
     with Image.open(directory / "samples.png") as image:
         assert image.mode == "L"
-    images = Graphs(read_bundle(directory)).decode(gaussian.sample_prior(0, 36, (4,)))
+    images = OfflineGraphs(read_bundle(directory)).decode(gaussian.sample_prior(0, 36, (4,)))
     assert np.ptp(images, axis=0).max() > 20, "or one would pass for another"
     picture = shown(directory, "samples.png")
     for index, image in enumerate(images):
@@ -67,12 +67,12 @@ def test_grey_samples_are_shown_in_grey(finished: Workshop) -> None:
         assert_shows(picture, 40 + STEP * row, 6 * STEP - 4 + 24 + STEP * column, image)
 
 
-def test_the_aggregates_rows_are_its_labels(colour: Scene, directory: Path) -> None:
-    assert colour.mixture is not None
+def test_the_aggregates_rows_are_its_labels(color: Scene, directory: Path) -> None:
+    assert color.mixture is not None
     picture = shown(directory, "aggregate.png")
     picture = picture[:, -(10 * STEP - 4) :]
     for label in range(3):
-        images = colour.graphs.decode(colour.mixture.sample(0, 10, label=label))
+        images = color.graphs.decode(color.mixture.sample(0, 10, label=label))
         for column, image in enumerate(images):
             assert_shows(picture, STEP * label, STEP * column, image)
 
@@ -83,15 +83,15 @@ def test_an_aggregate_without_labels_fills_ten_rows(tmp_path: Path) -> None:
     assert shown(directory, "aggregate.png").shape == (10 * STEP - 4, 10 * STEP - 4, 3)
 
 
-def test_the_reconstructions_are_below_their_images(colour: Scene, directory: Path) -> None:
-    rows = colour.examples(20)
-    decoded = colour.graphs.decode(colour.posterior.mean[rows])
+def test_the_reconstructions_are_below_their_images(color: Scene, directory: Path) -> None:
+    rows = color.examples(20)
+    decoded = color.graphs.decode(color.posterior.mean[rows])
     picture = shown(directory, "reconstructions.png")
     assert picture.shape[0] == 4 * STEP - 4
     picture = picture[:, -(10 * STEP - 4) :]
     for index, row in enumerate(rows):
         block, column = divmod(index, 10)
-        assert_shows(picture, 2 * block * STEP, column * STEP, colour.test.images[row])
+        assert_shows(picture, 2 * block * STEP, column * STEP, color.test.images[row])
         assert_shows(picture, (2 * block + 1) * STEP, column * STEP, decoded[index])
 
 
@@ -109,28 +109,28 @@ def test_the_interpolation_goes_from_image_to_image(finished: Workshop) -> None:
 
 def test_the_manifold_is_the_grid_of_the_plane(finished: Workshop) -> None:
     directory = finished.bundle("tiny-2d")
-    images = Graphs(read_bundle(directory)).decode(gaussian.manifold_grid(20))
+    images = OfflineGraphs(read_bundle(directory)).decode(gaussian.manifold_grid(20))
     picture = shown(directory, "manifold.png")
     picture = picture[: 20 * TILE, -20 * TILE :]
     for index, image in enumerate(images):
         assert_shows(picture, *(TILE * place for place in divmod(index, 20)), image)
 
 
-def test_a_traversal_moves_one_dimension_of_one_image(colour: Scene, directory: Path) -> None:
-    figure = draw_traversals(colour)
+def test_a_traversal_moves_one_dimension_of_one_image(color: Scene, directory: Path) -> None:
+    figure = draw_traversals(color)
     (axes,) = figure.axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == [f"$z_{{{dim}}}$, {colour.kl[dim]:.2f} nats" for dim in colour.order]
+    assert labels == [f"$z_{{{dim}}}$, {color.kl[dim]:.2f} nats" for dim in color.order]
     assert [label.get_text() for label in axes.get_xticklabels()][::6] == ["\N{MINUS SIGN}3.0", "0.0", "3.0"]
 
     pixels = axes.get_images()[0].get_array()
     assert pixels is not None
-    mean = colour.posterior.mean[colour.specimen]
-    for row, dim in enumerate(colour.order):
+    mean = color.posterior.mean[color.specimen]
+    for row, dim in enumerate(color.order):
         for column, value in ((0, -3), (6, 0), (12, 3)):
             latent = mean.copy()
             latent[dim] = value
-            assert_shows(np.asarray(pixels), STEP * row, STEP * column, colour.graphs.decode(latent[None])[0])
+            assert_shows(np.asarray(pixels), STEP * row, STEP * column, color.graphs.decode(latent[None])[0])
         frame = axes.patches[row]
         assert frame.get_x() // STEP + 1 == np.abs(np.linspace(-3, 3, 13) - mean[dim]).argmin()
 

@@ -1,4 +1,4 @@
-"""Figures of decoded latents."""
+"""Figures of decoded images."""
 
 from statistics import NormalDist
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from app.maths import gaussian
-from training.figures.plots import GAP, MARK, Pixels, mosaic, name_axes, picture, tiles
+from training.figures.plots import GAP, MARK, Pixels, image_figure, mosaic, name_axes, tiles
 from training.figures.scene import Scene
 
 SEED = 0
@@ -16,18 +16,18 @@ COLUMNS = 10
 TEMPERATURES = (0.6, 1.0, 1.4)
 SAMPLES_A_SIDE = 6
 PAIRS = ((0, 6), (1, 7), (3, 8), (4, 9), (5, 2))
-"""Of ten examples, one of each digit in MNIST, those that interpolation.png goes between."""
+"""Indices of the examples that interpolation.png connects. In MNIST, ten examples are one of each digit."""
 STEPS = 12
 REACH = np.linspace(-3, 3, 13, dtype=np.float32)
-"""Values that a traversed dimension takes, in standard deviations of the prior."""
-TRAVERSED = 16
+"""Values of a traversed dimension, in standard deviations of the prior."""
+MAX_TRAVERSED = 16
 MANIFOLD_SIDE = 20
-LABELLED_ROWS = 20
+MAX_LABEL_ROWS = 20
 PANEL_GAP = 24
 
 
 def draw_samples(scene: Scene) -> Figure:
-    """The same draws from N(0, I) at three temperatures, decoded, side by side."""
+    """Decode the same draws from N(0, I) at three temperatures, side by side."""
     n, shape = SAMPLES_A_SIDE, (len(scene.kl),)
     draws = [gaussian.sample_prior(SEED, n * n, shape, temperature=t) for t in TEMPERATURES]
     panels = [mosaic(tiles(scene.graphs.decode(latents)), columns=n) for latents in draws]
@@ -35,46 +35,46 @@ def draw_samples(scene: Scene) -> Figure:
 
 
 def draw_aggregate(scene: Scene) -> Figure:
-    """Decoded draws from the aggregated posterior: a row a label, with the label's name, or ten rows without."""
+    """Decode draws from the aggregated posterior: a named row per label, or ten rows without labels."""
     assert scene.mixture is not None
-    labels = [int(label) for label in np.unique(scene.mixture.labels)][:LABELLED_ROWS]
+    labels = [int(label) for label in np.unique(scene.mixture.labels)][:MAX_LABEL_ROWS]
     if labels[0] < 0:  # fitted without labels
         latents = scene.mixture.sample(SEED, COLUMNS * COLUMNS)
-        return picture(mosaic(tiles(scene.graphs.decode(latents)), COLUMNS))[0]
+        return image_figure(mosaic(tiles(scene.graphs.decode(latents)), COLUMNS))[0]
     latents = np.concatenate([scene.mixture.sample(SEED, COLUMNS, label=label) for label in labels])
     cells = tiles(scene.graphs.decode(latents))
     names = [scene.name_of(label) for label in labels]
-    figure, axes = picture(mosaic(cells, COLUMNS), left=_margin(names))
+    figure, axes = image_figure(mosaic(cells, COLUMNS), left=_margin(names))
     _name_rows(axes, names, cells.shape[1])
     return figure
 
 
 def draw_reconstructions(scene: Scene) -> Figure:
-    """Test images, two of each class where there are ten, each above its reconstruction."""
+    """Show test images (two of each class, of ten classes), each above its reconstruction."""
     rows = scene.examples(2 * COLUMNS)
     images, decoded = scene.test.images[rows], scene.graphs.decode(scene.posterior.mean[rows])
     lines = [pixels[at : at + COLUMNS] for at in range(0, len(rows), COLUMNS) for pixels in (images, decoded)]
     parts = [mosaic(tiles(line), min(COLUMNS, len(rows))) for line in lines]
     gap = np.full((GAP, parts[0].shape[1], 3), 255, np.uint8)
     names = ["image", "decoded"] * (len(lines) // 2)
-    figure, axes = picture(_joined(parts, gap, axis=0), left=_margin(names))
+    figure, axes = image_figure(_joined(parts, gap, axis=0), left=_margin(names))
     _name_rows(axes, names, len(parts[0]))
     return figure
 
 
 def draw_interpolation(scene: Scene) -> Figure:
-    """One row a pair of test images: the straight line between their posterior means, decoded."""
+    """Decode the straight line between the posterior means of pairs of test images, a row per pair."""
     rows = scene.examples(COLUMNS)
     pairs = [[rows[i] for i in pair] for pair in PAIRS if max(pair) < len(rows)] or [[rows[0], rows[-1]]]
     latents = np.concatenate([gaussian.interpolate(scene.posterior.mean[pair], STEPS, "lerp") for pair in pairs])
-    return picture(mosaic(tiles(scene.graphs.decode(latents)), columns=STEPS))[0]
+    return image_figure(mosaic(tiles(scene.graphs.decode(latents)), columns=STEPS))[0]
 
 
 def draw_manifold(scene: Scene) -> Figure:
-    """20 x 20 points of a latent plane, spaced evenly under the prior, decoded."""
+    """Decode 20 x 20 points of a latent plane, evenly spaced under the prior."""
     n = MANIFOLD_SIDE
     pixels = mosaic(tiles(scene.graphs.decode(gaussian.manifold_grid(n))), columns=n, gap=0)
-    figure, axes = picture(pixels, left=100, bottom=70)
+    figure, axes = image_figure(pixels, left=100, bottom=70)
     side, values = len(pixels), np.arange(-1.5, 2, 0.5)
     places = np.array([((NormalDist().cdf(value) - 0.05) / 0.9 * (n - 1) + 0.5) / n * side for value in values])
     axes.set_xticks(places, [_number(value) for value in values])
@@ -84,14 +84,14 @@ def draw_manifold(scene: Scene) -> Figure:
 
 
 def draw_traversals(scene: Scene) -> Figure:
-    """One row a dimension, of highest KL first: a test image's posterior mean with that dimension moved, decoded."""
-    dims, mean = scene.order[:TRAVERSED], scene.posterior.mean[scene.specimen]
+    """Decode a test image's posterior mean with one dimension varied per row, in order of decreasing KL."""
+    dims, mean = scene.order[:MAX_TRAVERSED], scene.posterior.mean[scene.specimen]
     latents = np.tile(mean, (len(dims), len(REACH), 1))
     for row, dim in enumerate(dims):
         latents[row, :, dim] = REACH
     cells = tiles(scene.graphs.decode(latents.reshape(-1, len(mean))))
     height, width = cells.shape[1:3]
-    figure, axes = picture(mosaic(cells, len(REACH)), left=155, top=40)
+    figure, axes = image_figure(mosaic(cells, len(REACH)), left=155, top=40)
     _name_rows(axes, [f"$z_{{{dim}}}$, {scene.kl[dim]:.2f} nats" for dim in dims], height)
     axes.xaxis.tick_top()
     axes.set_xticks((width + GAP) * np.arange(len(REACH)) + width / 2, [_number(value) for value in REACH])
@@ -107,25 +107,25 @@ def _number(value: float) -> str:
 
 
 def _name_rows(axes: Axes, names: list[str], height: int) -> None:
-    """Names at the left of rows of so many pixels."""
+    """Label rows of `height` pixels at the left."""
     axes.set_yticks((height + GAP) * np.arange(len(names)) + height / 2, names)
 
 
 def _margin(names: list[str]) -> int:
-    """Pixels that names at the left need."""
+    """Width of the left margin for these names, in pixels."""
     return 24 + 12 * max(map(len, names))
 
 
 def _beside(panels: list[Pixels], titles: list[str]) -> Figure:
-    """Pictures of one size in a row, each below its title."""
+    """A figure of images `[H, W, 3]` of one size in a row, each below its title."""
     height, width, _ = panels[0].shape
     gap = np.full((height, PANEL_GAP, 3), 255, np.uint8)
-    figure, axes = picture(_joined(panels, gap, axis=1), top=40)
+    figure, axes = image_figure(_joined(panels, gap, axis=1), top=40)
     for index, title in enumerate(titles):
         axes.text(index * (width + PANEL_GAP) + width / 2, -10, title, ha="center", va="bottom", fontsize=10)
     return figure
 
 
 def _joined(parts: list[Pixels], gap: Pixels, axis: int) -> Pixels:
-    """Pictures with a gap between."""
+    """Concatenate images, with a gap between each two."""
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=axis)
