@@ -12,12 +12,11 @@ from threading import get_ident
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from app.errors import InvalidInput
+from app.maths.arrays import Pixels as Pixels
 
-Pixels = NDArray[np.uint8]
 PictureFormat = Literal["png", "webp"]
 AnimationFormat = Literal["png", "gif", "webp"]
 

@@ -3,21 +3,19 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.bundle.arrays import Tables
 from app.errors import InvalidInput
 from app.inference.batcher import Work
 from app.inference.graphs import Graphs, Lane, planes
 from app.inference.offload import computed
+from app.maths.arrays import Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores, score
-from app.maths.gaussian import Floats, Posterior
-from app.maths.likelihood import Doubles, binarize, threshold
+from app.maths.gaussian import Posterior
+from app.maths.likelihood import binarize, threshold
 
-Pixels = NDArray[np.uint8]
-
-MOST_DRAWN = 2**25
-"""Values in all latents that one request's scores are drawn from: some hundred MB with what is made of them."""
+MAX_DRAWN_VALUES = 2**25
+"""Largest number of values in all latents that one request draws to score images: some hundred MB with the rest."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,9 @@ class Scoring:
             rows = self._binarized(planes(images), how, seed)
             posterior = _flat(await self.graphs.encode(work, rows))
             elements = posterior.mean.size * k
-            if elements > MOST_DRAWN:
+            if elements > MAX_DRAWN_VALUES:
                 raise InvalidInput(
-                    f"so many draws have more than {MOST_DRAWN} values: fewer draws or images", "/query/k"
+                    f"so many draws have more than {MAX_DRAWN_VALUES} values: fewer draws or images", "/query/k"
                 )
             eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
             log_p_x, explanation = await self._explained(work, latents, rows.reshape(len(rows), -1), explain)

@@ -17,12 +17,11 @@ from app.inference.batcher import Batcher, Work
 from app.inference.graphs import GraphName, Graphs, Lane, ServingOptions, planes
 from app.inference.offload import computed
 from app.maths import gaussian
-from app.maths.arrays import Arrays
+from app.maths.arrays import Arrays, Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores
-from app.maths.gaussian import Floats, Posterior, Quantiles, squared_norm
-from app.maths.likelihood import Doubles
+from app.maths.gaussian import Posterior, Quantiles, squared_norm
 from app.observability.timing import Timing
-from app.vae.points import Decoded, Pixels, Points, finite_latents
+from app.vae.points import Decoded, Points, finite_latents
 from app.vae.scoring import Scoring
 
 Source = Literal["prior", "aggregate"]
