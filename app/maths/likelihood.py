@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from app.maths.arrays import Doubles as Doubles
-from app.maths.arrays import Floats, Pixels
+from app.maths.arrays import Floats
+from app.maths.arrays import Pixels as Pixels
 from app.maths.gaussian import generator
 
 STREAM = 1

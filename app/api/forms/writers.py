@@ -131,7 +131,7 @@ async def one_picture(images: Pixels, format: str, columns: int | None = None) -
 
 
 def _check_sides(height: int, width: int, format: str) -> None:
-    most = PICTURES[format].most_pixels
+    most = PICTURES[format].max_side
     if max(height, width) > most:
         raise InvalidInput(f"a {format} picture has at most {most} pixels a side", "/query/format")
 
