@@ -81,7 +81,7 @@ class Plan:
 
     @classmethod
     def of(cls, height: int, width: int, elements: int, max_side: int) -> "Plan":
-        """The tiles of `height` x `width` elements, each of at most `max_side` elements a side, but at least 4 cells."""
+        """The tiles of `height` x `width` elements, each with sides of at most `max_side`, but at least 4 cells."""
         cells = max(MIN_CELLS, max_side // elements)
         return cls(Axis(height // elements, cells), Axis(width // elements, cells), elements)
 
