@@ -148,6 +148,6 @@ class Geometry:
         if planes:
             words = f"[N, {self.channels}, {height}, {width}]"
         else:
-            grey = f"[N, {height}, {width}] or " if self.channels == 1 else ""
-            words = f"{grey}[N, {height}, {width}, {self.channels}]"
+            gray = f"[N, {height}, {width}] or " if self.channels == 1 else ""
+            words = f"{gray}[N, {height}, {width}, {self.channels}]"
         return words if self.size is not None else f"{words}, H and W multiples of {self.stride}"

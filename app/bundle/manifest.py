@@ -14,7 +14,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 Provider = Literal["any", "cpu", "cuda"]
 """An execution provider; `any` stands for all of them."""
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
 class _Part(BaseModel):
@@ -32,7 +32,7 @@ class Image(_Part):
     """Width in pixels."""
     mode: Literal["L", "RGB"]
     """Pillow's name of the pixel format: `L` is gray, `RGB` is color."""
-    background: Colour = "#000000"
+    background: Color = "#000000"
     """Color under transparent pixels, `#rrggbb`, unless a request names another."""
 
     @model_validator(mode="after")

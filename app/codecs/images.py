@@ -103,7 +103,7 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
         raise InvalidInput(f"strict wants a {reading.width} x {reading.height} image of mode {reading.mode}")
     image = ImageOps.exif_transpose(image)
     size = reading.size(*image.size)
-    if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit grey at 255
+    if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit gray at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         under = Image.new("RGBA", image.size, reading.background)

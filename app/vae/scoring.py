@@ -45,7 +45,8 @@ class Scoring:
             elements = posterior.mean.size * k
             if elements > MAX_DRAWN_VALUES:
                 raise InvalidInput(
-                    f"so many draws have more than {MAX_DRAWN_VALUES} values: fewer draws or images", "/query/k"
+                    f"the draws have more than {MAX_DRAWN_VALUES} values together: ask for fewer draws or images",
+                    "/query/k",
                 )
             eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
             log_p_x, explanation = await self._explained(work, latents, rows.reshape(len(rows), -1), explain)
@@ -111,6 +112,6 @@ def _flat(posterior: Posterior) -> Posterior:
 
 
 def _check_binary(rows: Pixels) -> None:
-    grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
-    if len(grey):
-        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
+    gray = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
+    if len(gray):
+        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{gray[0]}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.progress import track
 
-from app.bundle.manifest import Colour
+from app.bundle.manifest import Color
 from app.codecs.images import READERS, Reading, parse_color, read_images
 from app.errors import InvalidInput
 from training.data import dataset
@@ -40,7 +40,7 @@ class Options(dataset.Options):
     """Pixels a side. Pictures are cut to their centre square, which is resized to this."""
     mode: Literal["L", "RGB"] = "RGB"
     """Grey or colour; pictures of the other kind are converted."""
-    background: Colour = BLACK
+    background: Color = BLACK
     """What transparent pictures are put on, here and in the server: `#rrggbb`."""
     test_fraction: Fraction = 0.1
     """About so many of the files are the test split. A file's path alone decides, so that no other file moves it."""
