@@ -38,7 +38,7 @@ def pillow(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
 
 def main() -> None:
     """Print tables of microseconds and bytes."""
-    graphs = Graphs(read_bundle(ROOT / "models" / newest(LIGHT)))
+    graphs = OfflineGraphs(read_bundle(ROOT / "models" / newest(LIGHT)))
     latents = np.random.default_rng(0).standard_normal((max(COUNTS), 2), np.float32)
     digits = graphs.decode(latents).transpose(0, 2, 3, 1)
     writers: dict[str, Callable[[Any], bytes]] = {

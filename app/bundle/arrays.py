@@ -1,4 +1,4 @@
-"""What a bundle knows beside its graphs: class means, aggregated posterior, quantiles, held-out posteriors."""
+"""The arrays of a bundle: class means, aggregated posterior, quantiles, held-out posteriors, directions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,46 +14,46 @@ from app.maths.gaussian import Floats, Mixture, Quantiles
 
 _LABELS = ("int64", "uint8")
 _TYPES = {"score_k": ("int64",), "aggregate_labels": _LABELS, "held_out_labels": _LABELS}
-"""Of arrays that are not float32."""
+"""Data types of arrays that are not float32."""
 _OF_VECTORS = {"label_means", "held_out_means", "held_out_labels", "directions"} | {
     f"aggregate_{name}" for name in ("weights", "means", "cholesky", "labels")
 }
-"""Arrays that no model has whose latents are maps."""
+"""Arrays that exist only for vector latents."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Posteriors of images that the model never saw."""
+    """Posteriors of images that were not used for training."""
 
     means: Floats
-    """`[M, d]`: the means, as the encoder gives them for grey images."""
+    """`[M, d]`: posterior means of the images without binarization."""
     labels: NDArray[np.int64] | None
-    """`[M]`: the images' classes, where there are any."""
+    """`[M]`: classes of the images; None if there are none."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The arrays of one bundle; None where it lacks them."""
+    """The arrays of one bundle; None for those that it does not have."""
 
     label_means: Floats | None
-    """`[L, d]`: mean of the training images' posterior means of each class."""
+    """`[L, d]`: average of the posterior means of the training images of each class."""
     mixture: Mixture | None
     calibration: Calibration | None
     prior_norms: Quantiles | None
-    """Of |z|^2 of draws from the prior: chi-square with d degrees of freedom."""
+    """Quantiles of |z|^2 for draws from the prior: chi-square with d degrees of freedom."""
     mean_norms: Quantiles | None
-    """Of |mean|^2 of held-out images' posteriors."""
+    """Quantiles of |mean|^2 for posteriors of held-out images."""
     held_out: HeldOut | None
     directions: Floats | None
-    """`[K, d]`: directions worth going, each as long as one standard deviation along it."""
+    """`[K, d]`: principal axes of the latents, each as long as one standard deviation along it."""
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Tables":
-        """Of a bundle; where its latents are maps, the arrays that are of vectors must not be there.
+        """The arrays of a bundle. A bundle whose latents are maps must not have arrays of vectors.
 
         Raises:
-            BundleError: an array does not have the shape that the others and the latents ask for, is of another type
-                than the server relies on, or holds NaN.
+            BundleError: an array has a shape that does not fit the other arrays or the latents, an unexpected data
+                type, or NaN.
         """
         _check(bundle)
         arrays = bundle.arrays
@@ -69,7 +69,7 @@ class Tables:
         )
 
     def label_mean(self, label: int, pointer: str = "") -> Floats:
-        """Mean `[d]` of one class; `pointer` is what asked for it.
+        """Mean `[d]` of one class; `pointer` is the JSON pointer for errors.
 
         Raises:
             InvalidInput: this bundle has no class means, or no such class.
@@ -82,7 +82,7 @@ class Tables:
         return mean
 
     def direction(self, index: int, pointer: str = "") -> Floats:
-        """One direction `[d]`; `pointer` is what asked for it.
+        """One direction `[d]`; `pointer` is the JSON pointer for errors.
 
         Raises:
             InvalidInput: this bundle has no directions, or no such direction.
@@ -96,15 +96,15 @@ class Tables:
 
 
 def _check(bundle: Bundle) -> None:
-    """Refuse arrays that do not fit each other or the latents, or hold what the server cannot reckon with."""
+    """Raise if arrays do not fit each other or the latents, or have values that the server cannot use."""
     directory, d = f"{bundle.manifest.name}/{bundle.manifest.version}", bundle.manifest.latent.shape[0]
     kl = bundle.manifest.metrics.get("kl_per_dimension")
     if len(bundle.manifest.latent.shape) > 1 and (wrong := _OF_VECTORS & bundle.arrays.keys()):
         raise BundleError(
             f"{directory}/{bundle.manifest.arrays[min(wrong)].file} is of vectors, and the latents are maps"
         )
-    is_told = len(bundle.manifest.latent.shape) == 1 and kl is not None
-    if is_told and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
+    has_kl = len(bundle.manifest.latent.shape) == 1 and kl is not None
+    if has_kl and not (isinstance(kl, list) and len(kl) == d and all(isinstance(v, float | int) for v in kl)):
         raise BundleError(f"{directory}/{MANIFEST} has a kl_per_dimension that is not {d} numbers")
 
     def count(name: str) -> int:
@@ -114,7 +114,7 @@ def _check(bundle: Bundle) -> None:
     components, levels, ks, held_out = (
         count(name) for name in ("aggregate_weights", "percentiles", "score_k", "held_out_means")
     )
-    wanted = {
+    expected = {
         "label_means": (count("label_means"), d),
         "aggregate_weights": (components,),
         "aggregate_means": (components, d),
@@ -129,7 +129,7 @@ def _check(bundle: Bundle) -> None:
         "held_out_labels": (held_out,),
         "directions": (count("directions"), d),
     }
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if name in bundle.arrays:
             path = f"{directory}/{bundle.manifest.arrays[name].file}"
             _check_array(path, bundle.arrays[name], shape, _TYPES.get(name, ("float32",)))

@@ -1,4 +1,4 @@
-"""The models directory: which bundles lie in it, by name and version, and how one is read."""
+"""The models directory: finds and reads its bundles, by name and version."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -17,9 +17,10 @@ class ModelKey(NamedTuple):
 
 
 def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey, Path]:
-    """The directories `<name>/<version>` of `models_dir`, ascending, of the models `names` alone if there are any; a
-    version is a plain number, so that a bundle can be copied in as `3.part` and renamed to `3`. `models_dir` may be one
-    bundle itself, whatever it is called.
+    """Find the directories `<name>/<version>` of `models_dir`, ascending; only of the models `names`, if not empty.
+
+    A version is a plain number, so that a bundle can be copied in as `3.part` and then renamed to `3`. `models_dir` may
+    also be a single bundle, with any name.
 
     Raises:
         BundleError: it is one bundle, and its manifest cannot be read.
@@ -36,10 +37,10 @@ def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey
 
 
 def read_found(key: ModelKey, directory: Path) -> Bundle:
-    """Read and verify the bundle of one of these directories.
+    """Read and verify a bundle that `find_bundles` found.
 
     Raises:
-        BundleError: it is damaged, or of another name or version than its directory; the message names the file.
+        BundleError: it is damaged, or its name or version differs from its directory's; the message names the file.
     """
     bundle = read_bundle(directory)
     if (found := _key(bundle.manifest)) != key:

@@ -20,7 +20,7 @@ from app.errors import BundleError
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle, read and verified."""
+    """A bundle whose files were read and verified."""
 
     manifest: Manifest
     encoder: bytes
@@ -29,7 +29,7 @@ class Bundle:
     reduced: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def graphs_of(self, provider: Provider) -> tuple[bytes, bytes]:
-        """Encoder and decoder that an execution provider takes."""
+        """ONNX bytes of the encoder and decoder that an execution provider runs."""
         return self.reduced.get(provider, (self.encoder, self.decoder))
 
 
@@ -37,7 +37,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Read and validate `directory/manifest.json`.
 
     Raises:
-        BundleError: it is missing, not JSON, of an unknown format, or breaks the contract; the message names the file.
+        BundleError: it is missing, not JSON, of an unknown format, or not valid; the message names the file.
     """
     path = directory / MANIFEST
     try:
@@ -70,7 +70,7 @@ def read_bundle(directory: Path) -> Bundle:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `directory/manifest.json` so that a reader sees the old or the new one, never half of one."""
+    """Write `directory/manifest.json` atomically: a reader sees the old or the new manifest, never a part."""
     temporary = directory / f".{MANIFEST}"
     temporary.write_text(manifest.model_dump_json(indent=2) + "\n")
     temporary.replace(directory / MANIFEST)
@@ -84,7 +84,7 @@ def write_array(directory: Path, name: str, array: NDArray[Any]) -> Array:
 
 
 def describe(path: Path) -> dict[str, str]:
-    """Name and sha256 of a file, as the manifest holds them."""
+    """Name and sha256 of a file, as entries of the manifest."""
     return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

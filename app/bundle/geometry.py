@@ -1,4 +1,4 @@
-"""How the sizes of a model's images and latents follow from each other: fixed, or of any size by the model's stride."""
+"""The sizes of a model's images and latents: fixed, or any size that is a multiple of the model's stride."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ class Geometry:
     """The sizes of one model."""
 
     channels: int
-    """Of an image."""
+    """Channels of an image."""
     size: tuple[int, int] | None
-    """Height and width of an image; None where any size will do."""
+    """Height and width of an image in pixels; None if images may be of any size."""
     latent: tuple[int | None, ...]
-    """Shape of one latent: `[d]`, `[c, h, w]` or, where any size will do, `[c, null, null]`."""
+    """Shape of one latent: `[d]`, `[c, h, w]` or, if images may be of any size, `[c, None, None]`."""
     stride: int
-    """Pixels a cell of a map, along each side; 1 of a vector."""
+    """Image pixels per cell of a map, along each side; 1 for a vector."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Geometry":
-        """Of a manifest.
+        """The geometry in a manifest.
 
         Raises:
-            BundleError: its sizes do not go together.
+            BundleError: its sizes contradict each other.
         """
         image, latent = manifest.image, manifest.latent
         height, width, stride = image.height, image.width, latent.stride or 1
@@ -65,39 +65,39 @@ class Geometry:
 
     @property
     def is_vector(self) -> bool:
-        """Whether a latent is a vector, and no map."""
+        """Whether a latent is a vector rather than a map."""
         return len(self.latent) == 1
 
     @property
     def latent_words(self) -> str:
-        """The shape of a latent as errors name it: `4, h, w`."""
+        """The shape of a latent in error messages: `4, h, w`."""
         return ", ".join(str(size or letter) for size, letter in zip(self.latent, "chw", strict=False))
 
     def dimensions(self, pointer: str = "/query/model") -> int:
-        """How many dimensions a latent has; `pointer` is what asks for a vector.
+        """Dimensions of a vector latent; `pointer` is the JSON pointer for errors.
 
         Raises:
-            InvalidInput: it is a map, whose dimensions mean nothing one by one.
+            InvalidInput: latents are maps, whose dimensions have no meaning one by one.
         """
         if not self.is_vector:
             raise InvalidInput("this model's latents are maps, and this operation needs vectors", pointer)
         return self.latent_shape[0]
 
     def check_images(self, shape: Sequence[int], pointer: str = "", *, planes: bool = False) -> None:
-        """Refuse an array of images `[N, H, W, C]`, or `[N, C, H, W]` if they are `planes`, of another shape.
+        """Raise unless an array of images is `[N, H, W, C]`, or `[N, C, H, W]` if `planes`, of the model's size.
 
         Raises:
-            InvalidInput: it does not fit; says how it must be.
+            InvalidInput: the shape is wrong; the message says which is right.
         """
         channels, height, width = (shape[1:] if planes else (shape[3], *shape[1:3])) if len(shape) == 4 else (0, 0, 0)
         if channels != self.channels or not self._takes(height, width):
             raise InvalidInput(f"images must be {self._image_words(planes)}", pointer)
 
     def check_latents(self, shape: Sequence[int], pointer: str = "") -> None:
-        """Refuse an array of latents `[N, *latent]` of another shape.
+        """Raise unless an array of latents is `[N, *latent]`.
 
         Raises:
-            InvalidInput: it does not fit; says how it must be.
+            InvalidInput: the shape is wrong; the message says which is right.
         """
         if not self.is_latent(shape[1:]):
             raise InvalidInput(f"latents must be [N, {self.latent_words}]", pointer)
@@ -109,21 +109,21 @@ class Geometry:
         return len(shape) == 3 and shape[0] == self.latent[0] and min(shape) > 0
 
     def latent_of(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of the latent of an image of so many pixels, which are the model's."""
+        """Shape of the latent of an image of `height` x `width` pixels, a size that the model takes."""
         if self.size is not None:
             return self.latent_shape
         assert self.latent[0] is not None
         return self.latent[0], height // self.stride, width // self.stride
 
     def image_of(self, latent: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the image of a latent of this shape."""
+        """Height and width, in pixels, of the image of a latent of this shape."""
         return (latent[1] * self.stride, latent[2] * self.stride) if self.size is None else self.size
 
     def size_asked(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of images that are to be made, as a query may ask for them.
+        """Height and width of images to generate, from what a query asks for.
 
         Raises:
-            InvalidInput: not the model's own; or, where it makes any size, none or no multiples of its stride.
+            InvalidInput: not the model's size; or, for a model of any size, missing or not a multiple of its stride.
         """
         if self.size is not None:
             for name, asked, own in zip(("height", "width"), (height, width), self.size, strict=True):
@@ -148,6 +148,6 @@ class Geometry:
         if planes:
             words = f"[N, {self.channels}, {height}, {width}]"
         else:
-            grey = f"[N, {height}, {width}] or " if self.channels == 1 else ""
-            words = f"{grey}[N, {height}, {width}, {self.channels}]"
+            gray = f"[N, {height}, {width}] or " if self.channels == 1 else ""
+            words = f"{gray}[N, {height}, {width}, {self.channels}]"
         return words if self.size is not None else f"{words}, H and W multiples of {self.stride}"

@@ -13,8 +13,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_len
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 Provider = Literal["any", "cpu", "cuda"]
-"""An execution provider, or whichever runs."""
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+"""An execution provider; `any` stands for all of them."""
+Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
 class _Part(BaseModel):
@@ -22,18 +22,18 @@ class _Part(BaseModel):
 
 
 class Image(_Part):
-    """The images of a model. Height and width are null where any size will do."""
+    """The images of a model. Height and width are null if images may be of any size."""
 
     channels: Literal[1, 3]
-    """1 for `L`, 3 for `RGB`."""
+    """Channels of a pixel: 1 for `L`, 3 for `RGB`."""
     height: Positive | None
-    """Pixels."""
+    """Height in pixels."""
     width: Positive | None
-    """Pixels."""
+    """Width in pixels."""
     mode: Literal["L", "RGB"]
-    """Pillow's name of the pixel format: `L` is grey, `RGB` colour."""
-    background: Colour = "#000000"
-    """`#rrggbb`, under transparent pixels, where a request names no other colour."""
+    """Pillow's name of the pixel format: `L` is gray, `RGB` is color."""
+    background: Color = "#000000"
+    """Color under transparent pixels, `#rrggbb`, unless a request names another."""
 
     @model_validator(mode="after")
     def _mode_has_channels(self) -> "Image":
@@ -43,18 +43,18 @@ class Image(_Part):
 
 
 class Latent(_Part):
-    """The latent space. A null size follows the image's."""
+    """The latent space. A size is null if it follows from the size of the image."""
 
     shape: Annotated[tuple[Positive | None, ...], Field(min_length=1, max_length=3)]
-    """Of one latent, without the batch: `[d]` for a vector, `[c, h, w]` for a map; null where it follows the image."""
+    """Shape of one latent, without the batch: `[d]` for a vector, `[c, h, w]` for a map."""
     stride: Positive | None = None
-    """Image pixels a cell of a map, along each side; none of a vector."""
+    """Image pixels per cell of a map, along each side; null for a vector."""
     prior: Literal["standard_normal"] | None = "standard_normal"
-    """What latents were made to follow; null where nothing did, so that draws from N(0, I) mean nothing."""
+    """Distribution that training fitted the latents to; null if none, so that draws from N(0, I) mean nothing."""
     scaling_factor: float = 1.0
-    """For protocols that send latents as (z - shift_factor) * scaling_factor; the graphs take and give z."""
+    """Scale for protocols that send latents as (z - shift_factor) * scaling_factor. The graphs use z itself."""
     shift_factor: float = 0.0
-    """See `scaling_factor`."""
+    """Shift for the same protocols as `scaling_factor`."""
 
     @model_validator(mode="after")
     def _maps_have_a_stride(self) -> "Latent":
@@ -69,36 +69,36 @@ class Tensor(_Part):
     """One input or output of a graph; a null size is variable."""
 
     dtype: Literal["uint8", "float32"]
-    """Of its elements."""
+    """Data type of the elements."""
     shape: tuple[int | None, ...]
-    """With the batch, which comes first and is null."""
+    """Shape including the batch, which comes first and is null."""
 
 
 class File(_Part):
     """A file of the bundle and the sha256 of its bytes."""
 
     file: FileName
-    """Its name; it lies beside the manifest."""
+    """Name of the file, which lies beside the manifest."""
     sha256: Sha256
-    """Of its bytes, in small hexadecimal digits."""
+    """sha256 of the file, in lower-case hexadecimal digits."""
 
 
 class GraphFile(File):
     """An ONNX file, its inputs and its outputs."""
 
     inputs: dict[str, Tensor]
-    """Of the encoder `image`, of the decoder `latent`, and no others."""
+    """Inputs by name: `image` for the encoder, `latent` for the decoder."""
     outputs: dict[str, Tensor]
-    """`mean` and, where there is a posterior, `log_std`; `image` and the likelihood's parameters."""
+    """Outputs by name: `mean` and, if there is a posterior, `log_std`; or `image` and the likelihood's parameters."""
 
 
 class GraphFiles(_Part):
     """The two graphs: `image` -> `mean`, `log_std`, and `latent` -> `image` with the likelihood's parameters."""
 
     encoder: GraphFile
-    """From images to their posteriors."""
+    """The graph from images to posteriors."""
     decoder: GraphFile
-    """From latents to images."""
+    """The graph from latents to images."""
 
     @model_validator(mode="after")
     def _tensors_of_the_contract(self) -> "GraphFiles":
@@ -113,105 +113,108 @@ class Array(File):
     """An npy file of the bundle."""
 
     dtype: Literal["float32", "int64", "uint8"]
-    """Of its elements, as the file has them."""
+    """Data type of the elements in the file."""
     shape: tuple[int, ...]
-    """As the file has it."""
+    """Shape in the file."""
 
 
 class Reduced(_Part):
-    """Graphs with smaller weights, and what those change: these and the graphs that they were made of were run on the
-    same held-out images, with the same draws."""
+    """Graphs with smaller weights, and what the reduction changes.
+
+    Both the reduced and the original graphs were run on the same held-out images, with the same draws."""
 
     precision: Literal["fp16-stored", "fp16", "int8"]
-    """Of the weights: `fp16-stored` are float16 in the file and float32 in memory, `fp16` are multiplied as float16,
-    `int8` as 8-bit integers."""
+    """Precision of the weights: `fp16-stored` is float16 in the file and float32 in memory, `fp16` multiplies as
+    float16, `int8` as 8-bit integers."""
     encoder: File
-    """Its inputs and outputs are those of `graphs.encoder`."""
+    """The reduced encoder, with the inputs and outputs of `graphs.encoder`."""
     decoder: File
-    """Its inputs and outputs are those of `graphs.decoder`."""
+    """The reduced decoder, with the inputs and outputs of `graphs.decoder`."""
     source: Positive
-    """The version of this model whose graphs were reduced."""
+    """Version of this model whose graphs were reduced."""
     measured_on: Literal["cpu", "cuda"]
-    """The execution provider that all of this was measured on."""
+    """Execution provider of the measurement."""
     split: str
-    """Where the images are from: a split of the data set, or the name of a folder or file."""
+    """Source of the images: a split of the data set, or the name of a folder or file."""
     images: Positive
-    """How many."""
+    """Number of images."""
     seed: int
-    """Of the draws, and of binary pixels."""
+    """Seed of the draws and of the binarization."""
     measure: Literal["negative_elbo", "psnr"]
-    """In nats, or in dB of the posterior mean's reconstruction where there is no likelihood; the mean over images."""
+    """Quantity that was compared, as a mean over images: the negative ELBO in nats, or the PSNR in dB of the posterior
+    mean's reconstruction if there is no likelihood."""
     change: float
-    """Of it, by the reduction."""
+    """Change of `measure` by the reduction."""
     standard_error: float
-    """Of that, over the images."""
+    """Standard error of `change`, over the images."""
     bound: float
-    """The largest change, up or down and with twice its standard error, that would have been let pass."""
+    """Largest absolute change, plus twice its standard error, that was accepted."""
     mean_change: float
-    """Largest change of a posterior's mean, in its standard deviations; of encodings without one, in those of all."""
+    """Largest change of a posterior mean, in standard deviations of that posterior, or of all encodings if there is no
+    posterior."""
     pixel_change: int
-    """Largest change of a pixel of a reconstruction, in grey levels."""
+    """Largest change of a pixel of a reconstruction, in gray levels."""
     size: Positive
-    """Bytes of both graphs."""
+    """Bytes of both reduced graphs."""
     size_before: Positive
-    """Of those that were reduced."""
+    """Bytes of both original graphs."""
     speed_alone: float | None = None
-    """How many times as fast a row alone goes through what was reduced; null where that ran on another provider."""
+    """Speed of a single row, as a multiple of the original graphs'; null if those ran on another provider."""
     speed_batched: float | None = None
-    """The same of many rows at a time."""
+    """Speed of many rows at a time, as a multiple of the original graphs'."""
 
 
 class Training(_Part):
-    """Where the weights come from."""
+    """The training that the weights come from."""
 
     dataset: str
     """Name of the data set."""
     binarization: Literal["dynamic", "static", "none"]
-    """How grey pixels became binary: by a draw whenever an image was seen, by one draw for all, or not."""
+    """How gray pixels became binary: by a new draw in each epoch (`dynamic`), by one draw (`static`), or not at all."""
     recipe: str
-    """Path of the recipe, in this repository or in the bundle."""
+    """Path of the training recipe, in this repository or in the bundle."""
     epochs: int
     """Passes over the training images."""
     seed: int
-    """Of the training's random numbers."""
+    """Seed of the training's random numbers."""
     commit: str | None = None
-    """Commit of this repository that the training ran at."""
+    """Commit of this repository at the time of the training."""
 
 
 class Manifest(_Part):
     """`manifest.json`, format 1."""
 
     format: Literal[1] = 1
-    """Version of this contract."""
+    """Version of the manifest's format."""
     name: Name
-    """What requests call the model, and the name of the directory above the bundle."""
+    """Name of the model in requests, and of the directory above the bundle."""
     version: Positive
-    """The name of the bundle's directory. Of several, the highest answers requests that name none."""
+    """Version, and name of the bundle's directory. Requests that name no version get the highest."""
     description: str
     """One sentence about the model."""
     license: str
-    """Of the weights, an SPDX identifier."""
+    """License of the weights, an SPDX identifier."""
     created: str
-    """Date and time of the export, ISO 8601, UTC."""
+    """Date and time of the export, ISO 8601, in UTC."""
     image: Image
-    """What the images are."""
+    """The images."""
     latent: Latent
-    """What the latents are."""
+    """The latents."""
     likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"]
-    """p(x|z), whose parameters the decoder gives."""
+    """The likelihood p(x|z), whose parameters are outputs of the decoder."""
     graphs: GraphFiles
-    """The nets."""
+    """The ONNX graphs."""
     reduced: dict[str, Reduced] = {}
-    """Graphs with smaller weights, by the execution provider that takes them in place of `graphs`: `cpu`, `cuda`; or
-    `any`, which tells that `graphs` are such themselves."""
+    """Graphs with smaller weights, by the execution provider that runs them instead of `graphs`: `cpu` or `cuda`. The
+    key `any` says that `graphs` are reduced themselves."""
     classes: tuple[str, ...] = ()
-    """What the labels 0, 1, ... are called, where they are more than numbers."""
+    """Names of the labels 0, 1, ..., if they have names."""
     arrays: dict[str, Array] = {}
-    """What the server knows beside them, by name. Names that it does not know are verified and left alone."""
+    """Arrays that the server uses besides the graphs, by name. Unknown names are verified and ignored."""
     training: Training
-    """How the weights came to be."""
+    """The training of the weights."""
     metrics: dict[str, Any] = {}
-    """Measured through these graphs on held-out images, in nats an image; the server reads `kl_per_dimension` alone."""
+    """Metrics of these graphs on held-out images, in nats per image. The server reads only `kl_per_dimension`."""
 
     @model_validator(mode="after")
     def _reduced_for_providers(self) -> "Manifest":
@@ -224,12 +227,12 @@ class Manifest(_Part):
 
     @property
     def stochastic(self) -> bool:
-        """Whether the encoder has a posterior; a plain autoencoder has none."""
+        """Whether the encoder has a posterior; that of a plain autoencoder has none."""
         return "log_std" in self.graphs.encoder.outputs
 
     @property
     def digest(self) -> str:
-        """sha256 of the manifest, which holds every file's: the same bundle, the same digest."""
+        """sha256 of the manifest. It covers every file, because the manifest has the sha256 of each."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
@@ -240,6 +243,6 @@ class Manifest(_Part):
         return {part.file: part.sha256 for part in (*graphs, *self.arrays.values())}
 
     def graphs_of(self, provider: Provider) -> tuple[File, File]:
-        """Encoder and decoder that an execution provider takes."""
+        """Encoder and decoder that an execution provider runs."""
         taken = self.reduced.get(provider, self.graphs)
         return taken.encoder, taken.decoder

@@ -1,4 +1,4 @@
-"""npy and npz bytes <-> arrays, safely: no pickle, and a header checked against the bytes that are really there."""
+"""npy and npz files <-> arrays, safely: no pickle, and the header is checked against the number of bytes."""
 
 import io
 import math
@@ -30,17 +30,17 @@ def read_npy(content: bytes) -> NDArray[Any]:
     stream = io.BytesIO(content)
     try:
         read_header = _HEADERS[npy.read_magic(stream)]
-        with warnings.catch_warnings():  # of escapes, of Python 2: the log is no place for what a client sends
+        with warnings.catch_warnings():  # numpy warns of what a client sent, which does not belong in the log
             warnings.simplefilter("ignore")
             shape, fortran, dtype = read_header(stream, max_header_size=_HEADER_BYTES)
-    except Exception:  # the header is a Python literal: its parser raises many things
+    except Exception:  # the header is a Python literal, whose parser raises many kinds of errors
         raise BadRequest("not an npy file of version 1 or 2") from None
     native = dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise InvalidInput("an npy array must be uint8, float16, float32 or float64")
-    # Bounds on each size, too: a zero among them would make the product fit.
-    sane = len(shape) <= _DIMENSIONS and all(type(size) is int and 0 <= size <= len(content) for size in shape)
-    if not sane or len(content) - stream.tell() != math.prod(shape) * dtype.itemsize:
+    # Each size is bounded, too: with a zero among them, any product would fit.
+    is_valid = len(shape) <= _DIMENSIONS and all(type(size) is int and 0 <= size <= len(content) for size in shape)
+    if not is_valid or len(content) - stream.tell() != math.prod(shape) * dtype.itemsize:
         raise BadRequest("an npy file whose data has another length than its header says")
     array = np.frombuffer(content, dtype, offset=stream.tell())
     return array.reshape(shape, order="F" if fortran else "C").astype(native, copy=False)
@@ -51,7 +51,7 @@ def write_npy(array: NDArray[Any]) -> bytes:
     array = np.ascontiguousarray(array)
     stream = io.BytesIO()
     npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
-    # numpy's own write_array goes through the data piece by piece, six times as slowly.
+    # numpy's write_array copies the data piece by piece, which is six times slower.
     return b"".join((stream.getvalue(), array.data))
 
 

@@ -1,4 +1,4 @@
-"""safetensors bytes <-> arrays: the library checks the header against the bytes that are really there."""
+"""safetensors files <-> arrays: the library checks the header against the number of bytes."""
 
 import json
 from collections.abc import Mapping
@@ -14,26 +14,25 @@ from app.errors import BadRequest, InvalidInput
 
 SAFETENSORS = "application/x-safetensors"
 
-_HEADER_BYTES = 65_536
-"""A header of more could describe so many tensors that to list them would take long."""
+_MAX_HEADER_BYTES = 65_536
+"""Largest header: a longer one could list so many tensors that reading them takes long."""
 _LENGTH_BYTES = 8
 _DTYPES = {"U8": "uint8", "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
 
 
 def read_safetensors(content: bytes, name: str) -> NDArray[Any]:
-    """The tensor `name` of a safetensors file, whatever else it holds: uint8 or float16, float32, float64, bfloat16,
-    which becomes float32; read-only.
+    """The tensor `name` of a safetensors file, read-only: uint8, float16, float32, float64, or bfloat16 as float32.
 
     Raises:
         BadRequest: not a safetensors file.
         InvalidInput: it has no such tensor, or one without values or of another data type.
     """
     try:
-        if int.from_bytes(content[:_LENGTH_BYTES], "little") > _HEADER_BYTES:
+        if int.from_bytes(content[:_LENGTH_BYTES], "little") > _MAX_HEADER_BYTES:
             raise SafetensorError("a long header")
         tensors = dict(deserialize(content))  # type: ignore[no-untyped-call]
     except SafetensorError:
-        raise BadRequest(f"not a safetensors file with a header of at most {_HEADER_BYTES} bytes") from None
+        raise BadRequest(f"not a safetensors file with a header of at most {_MAX_HEADER_BYTES} bytes") from None
     if name not in tensors:
         raise InvalidInput(f"the file has no tensor `{name}`")
     tensor = tensors[name]
@@ -42,11 +41,11 @@ def read_safetensors(content: bytes, name: str) -> NDArray[Any]:
     return of_bytes(tensor["data"], _DTYPES[tensor["dtype"]], tensor["shape"])
 
 
-def write_safetensors(arrays: Mapping[str, NDArray[Any]], told: Mapping[str, str]) -> bytes:
+def write_safetensors(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file of arrays, with strings by name in its metadata; the same bytes each time."""
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(told))
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata))
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     header = json.loads(content[_LENGTH_BYTES:end])
-    header["__metadata__"] = dict(sorted(told.items()))  # which the library writes in any order
+    header["__metadata__"] = dict(sorted(metadata.items()))  # the library writes them in any order
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return content[:_LENGTH_BYTES] + text.ljust(end - _LENGTH_BYTES) + content[end:]

@@ -1,4 +1,4 @@
-"""Points on a plane, coloured by class, as a picture."""
+"""A scatter plot: points on a plane, colored by class, as pixels."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _RADIUS = 2.6
 _OPACITY = 0.75
 _TEXT = 15
 _PAPER, _INK, _GRID = 255.0, 70.0, 232.0
-# Tableau's ten, which matplotlib has made the usual colours of ten classes.
+# Tableau's ten colors, which matplotlib made usual for ten classes.
 COLORS = np.array(
     [
         (31, 119, 180),
@@ -34,9 +34,9 @@ COLORS = np.array(
 
 
 def scatter(points: Floats, labels: NDArray[np.int64] | None, names: tuple[str, str]) -> Pixels:
-    """RGB `[SIZE, SIZE, 3]` of points `[N, 2]`; `names` are of the axes, across and up.
+    """RGB pixels `[SIZE, SIZE, 3]` of points `[N, 2]`; `names` are those of the horizontal and the vertical axis.
 
-    Both axes have one scale, so that the prior's circles look round; colours come back after ten labels.
+    Both axes have the same scale, so that the prior looks round. Colors repeat after ten labels.
     """
     canvas = np.full((SIZE, SIZE, 3), _PAPER, np.float32)
     frame = Frame.around(points)
@@ -52,27 +52,27 @@ def scatter(points: Floats, labels: NDArray[np.int64] | None, names: tuple[str, 
 
 @dataclass(frozen=True)
 class Frame:
-    """The square of the plane that is shown."""
+    """The square part of the plane that is shown."""
 
     center: NDArray[np.float64]
-    """`[2]`: what is in its middle."""
+    """`[2]`: the center of the square."""
     extent: float
-    """Half of its side."""
+    """Half of the side of the square."""
 
     @classmethod
     def around(cls, points: Floats) -> "Frame":
-        """All points, and a little more."""
+        """The square around all points, with a margin of 4 %."""
         low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
         return cls((low + high) / 2, max(float((high - low).max()) / 2, 1e-3) * 1.04)
 
     def place(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Rows and columns `[N, 2]` of points `[N, 2]`, in pixels; the second coordinate is largest at the top."""
+        """Rows and columns `[N, 2]`, in pixels, of points `[N, 2]`; the second coordinate grows upward."""
         unit = (points - self.center) / self.extent
         middle, half = SIZE / 2, SIZE / 2 - _MARGIN
         return np.stack([middle - half * unit[:, 1], middle + half * unit[:, 0]], axis=1)
 
     def ticks(self, axis: int) -> NDArray[np.float64]:
-        """Round numbers along an axis, five or so."""
+        """About five round numbers along an axis."""
         step = 10.0 ** np.floor(np.log10(self.extent / 2))
         step *= next(factor for factor in (1, 2, 5, 10) if self.extent / (step * factor) <= 3)
         low, high = self.center[axis] - self.extent, self.center[axis] + self.extent
@@ -95,7 +95,7 @@ def _draw_grid(canvas: Floats, frame: Frame) -> None:
 
 
 def _draw_dots(canvas: Floats, places: NDArray[np.float64], colors: Floats) -> None:
-    """Discs with soft edges, each over those before it."""
+    """Draw discs with soft edges, each over the ones before."""
     reach = int(_RADIUS) + 2
     rows, columns = np.round(places).astype(int).T
     for down in range(-reach, reach + 1):
@@ -107,18 +107,18 @@ def _draw_dots(canvas: Floats, places: NDArray[np.float64], colors: Floats) -> N
 
 
 def _draw_legend(canvas: Floats, labels: NDArray[np.int64]) -> None:
-    """A dot and a number for each class, in a line at the top."""
+    """Draw a dot and a number for each class, in a line at the top."""
     shown = labels[:20]
     columns = np.linspace(_MARGIN + 20, SIZE - _MARGIN - 20, len(shown)) if len(shown) > 1 else np.array([SIZE / 2])
     places = np.stack([np.full(len(shown), _MARGIN / 2), columns], axis=1)
-    for _ in range(3):  # not as faint as a single point
+    for _ in range(3):  # drawn three times, because a single dot is faint
         _draw_dots(canvas, places, COLORS[shown % len(COLORS)])
     for label, column in zip(shown, columns, strict=True):
         _write(canvas, str(label), _MARGIN // 2, int(column) + 14)
 
 
 def _write(canvas: Floats, text: str, row: int, column: int) -> None:
-    """A text around a place, as far as it is on the canvas."""
+    """Draw a text centered at a row and column, moved so that it lies on the canvas."""
     ink = write_text(text, _TEXT).astype(np.float32)[..., None] / 255
     height, width = ink.shape[:2]
     top = int(np.clip(row - height // 2, 0, SIZE - height))

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from app.errors import BadRequest, InvalidInput
 
 DATATYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32", "FP64": "float64"}
-"""The protocol's names of the data types that are read, and numpy's."""
+"""The protocol's names of data types, and numpy's."""
 NAMES = {name: datatype for datatype, name in DATATYPES.items()}
 
 BFLOAT16 = "bfloat16"
-_DIMENSIONS = 8
-_LONGEST_NUMBER = 19
+_MAX_DIMENSIONS = 8
+_MAX_DIGITS = 19
 _NUMBERS = {int, float}
 
 
@@ -28,28 +28,28 @@ def of_json(data: list[Any], dtype: str, shape: Sequence[int]) -> NDArray[Any]:
     """The array of JSON numbers, flat or nested as `shape` says, in row-major order.
 
     Raises:
-        InvalidInput: another number of values, something that is no number, not finite, or out of the type's range.
+        InvalidInput: a wrong number of values, or one that is not a number, not finite or outside the type's range.
     """
     count, values = _count(shape), _flat(data, shape)
     if len(values) != count:
         raise InvalidInput("another number of values than the shape says")
-    if not set(map(type, values)) <= _NUMBERS:  # a bool is no number here
+    if not set(map(type, values)) <= _NUMBERS:  # a bool is not accepted as a number
         raise InvalidInput("must be numbers, flat or nested as the shape says")
     try:
         array = np.array(values, np.float64).reshape(shape)
-    except OverflowError:  # an integer beyond float64
+    except OverflowError:  # an integer too large for float64
         raise InvalidInput(f"a number that {dtype} does not hold") from None
     return _cast(array, np.dtype(dtype))
 
 
 def _count(shape: Sequence[int]) -> int:
-    if not (1 <= len(shape) <= _DIMENSIONS and min(shape) >= 1):
-        raise InvalidInput(f"a shape has 1 to {_DIMENSIONS} sizes, of 1 or more")
+    if not (1 <= len(shape) <= _MAX_DIMENSIONS and min(shape) >= 1):
+        raise InvalidInput(f"a shape has 1 to {_MAX_DIMENSIONS} sizes, of 1 or more")
     return math.prod(shape)
 
 
 def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """The values of nested lists; a flat list as it is. Work is bounded by the shape, however deep the lists go."""
+    """The values of nested lists, or of a flat list. The shape bounds the work, even if the lists are deeper."""
     if not data or type(data[0]) is not list:
         return data
     level: list[Any] = [data]
@@ -74,11 +74,12 @@ def _cast(array: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def of_bytes(content: bytes | memoryview, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
-    """The array of raw little-endian values in row-major order, perhaps read-only and unaligned; `bfloat16` becomes
-    float32.
+    """The array of raw little-endian values in row-major order; `bfloat16` becomes float32.
+
+    It may be read-only and unaligned.
 
     Raises:
-        InvalidInput: the shape and the type make another number of bytes.
+        InvalidInput: the number of bytes is not that of the shape and the data type.
     """
     if len(content) != _count(shape) * itemsize(dtype):
         raise InvalidInput("another number of bytes than shape and data type say")
@@ -95,8 +96,9 @@ def itemsize(dtype: str) -> int:
 
 
 def to_bytes(array: NDArray[Any], dtype: str | None = None) -> bytes:
-    """Raw little-endian values in row-major order, of the array's type or converted to `dtype`, where what is too
-    large becomes infinite; float32 is rounded to the nearest `bfloat16`, ties to even."""
+    """Raw little-endian values in row-major order, of the array's type or converted to `dtype`.
+
+    Values that are too large become infinite; float32 is rounded to the nearest `bfloat16`, ties to even."""
     if dtype == BFLOAT16:
         words = np.ascontiguousarray(np.where(np.isnan(array), np.nan, array), np.float32).view(np.uint32)
         rounding = ((words >> 16) & 1) + 0x7FFF
@@ -107,25 +109,26 @@ def to_bytes(array: NDArray[Any], dtype: str | None = None) -> bytes:
 
 
 def split_header(content: bytes, length: bytes | None) -> tuple[memoryview, memoryview]:
-    """JSON and raw tensors of a body, whose JSON is as long as the header `Inference-Header-Content-Length` says; all
-    of it is JSON without one.
+    """Split a body into its JSON and its raw tensors.
+
+    `length` is the header `Inference-Header-Content-Length`, the bytes of JSON; without it, the whole body is JSON.
 
     Raises:
-        BadRequest: the header is no number, or more than the body has.
+        BadRequest: the header is not a number, or exceeds the body.
     """
     view = memoryview(content)
     if length is None:
         return view, view[len(view) :]
-    if not (length.isdigit() and len(length) <= _LONGEST_NUMBER and int(length) <= len(content)):
+    if not (length.isdigit() and len(length) <= _MAX_DIGITS and int(length) <= len(content)):
         raise BadRequest("Inference-Header-Content-Length must be the length of the JSON that the body begins with")
     return view[: int(length)], view[int(length) :]
 
 
 def split_tensors(binary: memoryview, sizes: Sequence[int]) -> list[memoryview]:
-    """The raw tensors that lie one behind the other in `binary`, of so many bytes each.
+    """Split `binary` into consecutive raw tensors of `sizes` bytes each.
 
     Raises:
-        BadRequest: together they are not the whole of it.
+        BadRequest: the sizes do not add up to the bytes of `binary`.
     """
     if sum(sizes) != len(binary):
         raise BadRequest("what follows the JSON has another length than its tensors say")

@@ -187,11 +187,11 @@ class Graphs:
         return plan.down.tile * self.geometry.stride, plan.across.tile * self.geometry.stride
 
     def _cost(self, pixels: int) -> int:
-        """Rows that a row counts as whose image has so many pixels."""
+        """Rows in the queue that a row counts as if its image has `pixels`."""
         return -(-pixels * self.geometry.channels // BYTES_PER_ROW)
 
     def _lane(self, lane: Lane, pixels: int) -> LaneSpec:
-        """A lane, for rows whose images have so many pixels."""
+        """The description of a lane for rows whose images have `pixels`."""
         spec = self.lanes[lane]
         if self.geometry.size is not None:
             return spec

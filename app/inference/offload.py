@@ -1,4 +1,4 @@
-"""What takes long goes off the event loop."""
+"""Runs long computations off the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 INLINE_ELEMENTS = 16_384
-"""Draws that take the event loop less time than it would lose by a thread: some tenths of a millisecond."""
+"""Array elements that are computed faster, in some tenths of a millisecond, than handed to a thread and back."""
 
 
 async def computed(elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    """What a function of so many array elements gives, off the event loop where that takes long."""
+    """Return `function(*arguments)`, computed in a thread if it makes more than `INLINE_ELEMENTS` array elements."""
     if elements <= INLINE_ELEMENTS:
         return function(*arguments)
     return await asyncio.to_thread(function, *arguments)

@@ -3,8 +3,8 @@
 import os
 from typing import Literal
 
-# Before it is imported: it would send what it runs on and how to its makers, and keep a database for that in the home
-# directory. Whoever wants that sets 0.
+# ONNX Runtime's telemetry reports the machine and its use, and keeps a database in the home directory. This must be set
+# before the import; set it to 0 to allow telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
@@ -18,15 +18,15 @@ ExecutionProvider = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 _LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan")
-"""Operators as an ONNX file has them: field 4 of a node, its length, its text. Elsewhere these bytes do no harm."""
+"""Encoded operator names in an ONNX file: field 4 of a node, its length, its text. A false match does no harm."""
 
 
 VERSION: str = ort.__version__
-"""ONNX Runtime's."""
+"""Version of ONNX Runtime."""
 
 
 def execution_providers(asked: Literal["auto", "cpu", "cuda"]) -> list[ExecutionProvider]:
-    """The execution providers to try, in order: `auto` tries CUDA first where this ONNX Runtime has it.
+    """The execution providers to try, in order: `auto` tries CUDA first if this ONNX Runtime has it.
 
     Raises:
         ExecutionProviderError: `cuda` was asked for and this ONNX Runtime has none.
@@ -54,8 +54,9 @@ class Session:
         threads: int = 1,
         any_size: bool = False,
     ) -> None:
-        """Load the ONNX model in `model`; `name` is what errors call it, and `any_size` tells whether its rows may have
-        many shapes.
+        """Load the ONNX model in the bytes `model`.
+
+        `name` is its name in errors. `any_size` says that its rows may have many shapes.
 
         Raises:
             BundleError: ONNX Runtime cannot load it.
@@ -64,18 +65,18 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # A spinning thread takes a CPU from the next request's Python.
+        # A spinning thread would take a CPU from the Python code of the next request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Weights in a file beside the graph have no sha256; a graph could name any file below the working directory.
+        # External weights have no sha256, and a graph could name any file below the working directory.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         options.log_severity_level = 3
-        options.enable_mem_pattern = not any_size  # it would remember one for each shape, for ever
+        options.enable_mem_pattern = not any_size  # it keeps one memory plan for each shape, forever
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":
-            ort.preload_dlls()  # CUDA and cuDNN of the extra `gpu`, which lie in site-packages and on no search path
+            ort.preload_dlls()  # CUDA and cuDNN of the extra `gpu` are in site-packages, on no search path
         try:
             self._session = ort.InferenceSession(model, options, providers=[provider])
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but this one
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise BundleError(f"{name} cannot be loaded by ONNX Runtime: {str(error).splitlines()[0]}") from error
         if self._session.get_providers()[0] != provider:
             raise ExecutionProviderError(
@@ -84,15 +85,15 @@ class Session:
             )
         self.name = name
         self.has_loop = any(operator in model for operator in _LOOPS)
-        """Whether how long it runs may depend on what its rows say, not on their number alone."""
+        """Whether its run time may depend on the values of its rows, not only on their number."""
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
 
     def run(self, inputs: Arrays, outputs: list[str] | None = None) -> Arrays:
-        """Run the graph on named inputs; returns the named outputs, all of them by default, whose floats are finite.
+        """Run the graph on named inputs; returns the named outputs, by default all. Their floats are finite.
 
         Raises:
-            InferenceFailed: ONNX Runtime refuses or fails, or what it gives is not finite.
+            InferenceFailed: ONNX Runtime fails, or an output is not finite.
         """
         names = self.outputs if outputs is None else outputs
         try:
@@ -104,10 +105,10 @@ class Session:
 
 
 def check_finite(arrays: Arrays) -> None:
-    """Refuse what JSON has no words for, and what no number can be made of.
+    """Raise unless all floats are finite; JSON has no other numbers.
 
     Raises:
-        FloatingPointError: there is a NaN or an infinity among them.
+        FloatingPointError: an array has a NaN or an infinity.
     """
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():

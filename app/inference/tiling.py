@@ -1,9 +1,9 @@
-"""Large arrays in overlapping tiles of one size, whose outputs are blended linearly at the seams. Pure numpy.
+"""Runs large arrays in overlapping tiles of one size, and blends their outputs linearly at the seams. Pure numpy.
 
-Sides are counted in cells, which are the pixels of a map: what lies behind a cell, in the input and in the output, is
-so many elements along each side. Tiles are spread evenly, flush with the edges; at least a quarter of each overlaps the
-next. In the middle of an overlap one tile fades into the other over an eighth of a tile; the rest of the tile is left
-out, for there a net sees an edge that is none.
+Sides are counted in cells: the elements of a latent map. Each cell corresponds to a fixed number of elements along each
+side of the input and of the output. Tiles are spread evenly, flush with the edges; each overlaps the next by at least a
+quarter. In the middle of an overlap one tile fades into the other over an eighth of a tile; the rest of the overlap is
+discarded, because there the graph has seen an edge where the image has none.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,29 +18,29 @@ from numpy.typing import NDArray
 from app.maths.arrays import Arrays
 
 MIN_CELLS = 4
-"""Cells of a tile, so that a quarter of them is one."""
+"""Smallest side of a tile in cells, so that a quarter of it is one cell."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Tiles along one side of `length` cells; one of them, where the side is not longer than `longest`, 4 or more."""
+    """The tiles along one side of `length` cells; a single one if the side has at most `max_tile` cells, 4 or more."""
 
     length: int
-    longest: int
+    max_tile: int
 
     @property
     def tile(self) -> int:
-        """Cells of each."""
-        return min(self.length, self.longest)
+        """Side of each tile, in cells."""
+        return min(self.length, self.max_tile)
 
     @property
     def fade(self) -> int:
-        """Cells over which one fades into the next."""
+        """Cells over which one tile fades into the next."""
         return max(1, self.tile // 8)
 
     @cached_property
     def starts(self) -> list[int]:
-        """First cell of each."""
+        """First cell of each tile."""
         span = self.length - self.tile
         if not span:
             return [0]
@@ -49,24 +49,24 @@ class Axis:
 
     @cached_property
     def fades(self) -> list[int]:
-        """First cell of each fade from one tile to the next: in the middle of what they share."""
+        """First cell of each fade from one tile to the next, in the middle of their overlap."""
         return [after + (before + self.tile - after - self.fade) // 2 for before, after in pairwise(self.starts)]
 
     def part(self, index: int) -> tuple[int, int]:
-        """The cells that a tile has a share in, from the first to the one behind the last."""
+        """The first cell that a tile contributes to, and the one after the last."""
         first = self.fades[index - 1] if index else 0
         last = self.fades[index] + self.fade if index < len(self.fades) else self.length
         return first, last
 
     def weights(self, index: int, elements: int) -> NDArray[np.float32]:
-        """The tile's share in each of the `elements` a cell of its part; those of all tiles add up to 1."""
+        """Weights of the tile in the elements of its `part`, `elements` per cell; over all tiles they add up to 1."""
         first, last = self.part(index)
         weights, count = np.ones((last - first) * elements, np.float32), self.fade * elements
         rising = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count)
         if index:
             weights[:count] = rising
         if index < len(self.fades):
-            weights[-count:] = 1 - rising  # no tile fades on both sides of one cell: a part is two fades long, or more
+            weights[-count:] = 1 - rising  # the two fades do not overlap: a part is at least two fades long
         return weights
 
 
@@ -77,16 +77,16 @@ class Plan:
     down: Axis
     across: Axis
     elements: int
-    """Of the input, a cell along each side: 1 of a map, the stride of an image."""
+    """Elements of the input per cell, along each side: 1 for a map, the stride for an image."""
 
     @classmethod
-    def of(cls, height: int, width: int, elements: int, longest: int) -> "Plan":
-        """Of an array of so many elements a side, in tiles of at most `longest` of them, but four cells in any case."""
-        cells = max(MIN_CELLS, longest // elements)
+    def of(cls, height: int, width: int, elements: int, max_side: int) -> "Plan":
+        """The tiles of `height` x `width` elements, each with sides of at most `max_side`, but at least 4 cells."""
+        cells = max(MIN_CELLS, max_side // elements)
         return cls(Axis(height // elements, cells), Axis(width // elements, cells), elements)
 
     def cut(self, row: NDArray[Any], index: int) -> Iterator[NDArray[Any]]:
-        """Tiles `[C, h, w]` of the index-th row of tiles of an array `[C, H, W]`, from left to right."""
+        """The tiles `[C, h, w]` of one row of tiles of an array `[C, H, W]`, from left to right."""
         size, top = self.elements, self.down.starts[index] * self.elements
         for start in self.across.starts:
             left = start * size
@@ -94,17 +94,17 @@ class Plan:
 
 
 class Blend:
-    """One output `[C, H, W]`, made from rows of tiles as they come, from the top down."""
+    """Assembles one output `[C, H, W]` from rows of tiles, from the top down."""
 
     def __init__(self, plan: Plan, like: NDArray[Any]) -> None:
-        """`like` are the output's tiles `[T, C, h, w]`."""
+        """`like` is a row of the output's tiles, `[T, C, h, w]`."""
         self._plan, self._elements = plan, like.shape[2] // plan.down.tile
         height, width = plan.down.length * self._elements, plan.across.length * self._elements
         self.array = np.empty((like.shape[1], height, width), like.dtype)
         self._carried: NDArray[np.float32] | None = None
 
     def add(self, index: int, tiles: NDArray[Any]) -> None:
-        """Put in the index-th row of tiles, `[T, C, h, w]`."""
+        """Add one row of tiles `[T, C, h, w]`; `index` counts up from 0."""
         down, size = self._plan.down, self._elements
         first, last = down.part(index)
         top = down.starts[index]
@@ -120,7 +120,7 @@ class Blend:
         self.array[:, first * size : (first + done) * size] = finished
 
     def _strip(self, tiles: NDArray[Any]) -> NDArray[np.float32]:
-        """A row of tiles `[T, C, h, w]` side by side, `[C, h, W]`."""
+        """Blend a row of tiles `[T, C, h, w]` horizontally to `[C, h, W]`."""
         across, size = self._plan.across, self._elements
         strip = np.zeros((*tiles.shape[1:3], across.length * size), np.float32)
         for index, tile in enumerate(tiles):
@@ -131,18 +131,20 @@ class Blend:
         return strip
 
 
-async def tiled(rows: NDArray[Any], plan: Plan, most: int, run: Callable[[NDArray[Any]], Awaitable[Arrays]]) -> Arrays:
-    """What `run` gives of rows `[N, C, H, W]`, as if at once: it is given their tiles, `most` at a time, and answers
-    outputs `[T, c, h, w]` whose sides are proportional to the tiles'.
+async def tiled(
+    rows: NDArray[Any], plan: Plan, max_tiles: int, run: Callable[[NDArray[Any]], Awaitable[Arrays]]
+) -> Arrays:
+    """The outputs of `run` for rows `[N, C, H, W]`, computed in tiles, at most `max_tiles` at a time.
 
-    A row of tiles is in memory at a time, and the outputs.
+    `run` returns outputs `[T, c, h, w]` whose sides are proportional to the tiles'. Only one row of tiles and the
+    outputs are in memory at a time.
     """
     outputs: dict[str, list[NDArray[Any]]] = {}
     for row in rows:
         blends: dict[str, Blend] = {}
         for index in range(len(plan.down.starts)):
             tiles = list(plan.cut(row, index))
-            pieces = [piece async for piece in _in_turn(tiles, most, run)]
+            pieces = [piece async for piece in _in_chunks(tiles, max_tiles, run)]
             for name in pieces[0]:
                 whole = np.concatenate([piece[name] for piece in pieces])
                 blends.setdefault(name, Blend(plan, whole)).add(index, whole)
@@ -151,8 +153,8 @@ async def tiled(rows: NDArray[Any], plan: Plan, most: int, run: Callable[[NDArra
     return {name: np.stack(arrays) for name, arrays in outputs.items()}
 
 
-async def _in_turn(
-    tiles: list[NDArray[Any]], most: int, run: Callable[[NDArray[Any]], Awaitable[Arrays]]
+async def _in_chunks(
+    tiles: list[NDArray[Any]], max_tiles: int, run: Callable[[NDArray[Any]], Awaitable[Arrays]]
 ) -> AsyncIterator[Arrays]:
-    for first in range(0, len(tiles), most):
-        yield await run(np.stack(tiles[first : first + most]))
+    for first in range(0, len(tiles), max_tiles):
+        yield await run(np.stack(tiles[first : first + max_tiles]))

@@ -1,4 +1,4 @@
-"""How well a model explains images: the ELBO, the IWAE bound, and where they lie among held-out images' own."""
+"""Bounds on log p(x): the ELBO and the IWAE bound, and their percentiles among held-out images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,40 +7,41 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.maths.gaussian import Floats, Posterior, log_ratio
-from app.maths.likelihood import Doubles, log_mean_exp
+from app.maths.arrays import Doubles, Floats
+from app.maths.gaussian import Posterior, log_ratio
+from app.maths.likelihood import log_mean_exp
 
 Binarize = Literal["draw", "threshold", "none"]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of N images. In nats, `[N]` each, where nothing else is said."""
+    """The scores of N images: `[N]` and in nats, unless stated otherwise."""
 
     elbo: Doubles
-    """-(reconstruction + kl); higher is better."""
+    """-(reconstruction + kl), a bound on log p(x), higher is better: Kingma & Welling 2014 (arXiv:1312.6114), eq. 3."""
     log_likelihood: Doubles
-    """The IWAE-k bound on log p(x) (Burda, Grosse & Salakhutdinov 2015, equation 8); higher is better."""
+    """The IWAE-k bound on log p(x), higher is better: Burda et al. 2016 (arXiv:1509.00519), equation 8."""
     reconstruction: Doubles
     """-log p(x|z), averaged over the k draws."""
     kl: Doubles
     """KL(q(z|x) || N(0, I))."""
     kl_per_dimension: Doubles
-    """`[N, d]`: the same of each latent dimension."""
+    """`[N, d]`: the KL of each latent dimension."""
     effective_sample_size: Doubles
-    """(sum w)^2 / sum w^2 of the k importance weights: from 1 to k."""
+    """(sum w)^2 / sum w^2 of the k importance weights, from 1 to k: Kong 1992."""
     score_percentile: Doubles | None
-    """Per cent of held-out images with a lower log_likelihood; None where that is not known."""
+    """Percentage of held-out images with a lower `log_likelihood`; None if unknown."""
     explanation: Floats | None = None
-    """`[N, H, W]`: -log p(x_i|z) of each pixel, averaged over the k draws, whose sum is `reconstruction`; if wanted."""
+    """`[N, H, W]`: -log p(x_i|z) averaged over the k draws, whose sum is `reconstruction`; None unless asked for."""
 
 
 def score(
     log_p_x: Doubles, posterior: Posterior, eps: Floats, latents: Floats, calibration: "Calibration | None"
 ) -> Scores:
-    """Scores of N images from log p(x|z) `[N, k]` of draws z = mean + exp(log_std) eps, both `[N, k, d]`.
+    """Scores of N images, from log p(x|z) `[N, k]` and the draws z = mean + exp(log_std) eps, both `[N, k, d]`.
 
-    The weights are p(x|z) p(z) / q(z|x).
+    The importance weights are p(x|z) p(z) / q(z|x).
     """
     assert posterior.log_std is not None
     log_weights = log_p_x + log_ratio(eps, latents, posterior.log_std)
@@ -59,20 +60,20 @@ def score(
 
 @dataclass(frozen=True)
 class Calibration:
-    """The scores of held-out images as the bundle has them: `quantiles` `[Q]` at `percentiles` `[Q]`, for each k."""
+    """Scores of held-out images: for each k, `quantiles` `[Q]` of the IWAE-k bound at `percentiles` `[Q]`."""
 
     percentiles: Floats
     quantiles: dict[int, Floats]
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Calibration | None":
-        """Of a bundle's arrays; None if they lack it."""
+        """The calibration in a bundle's arrays; None if it is missing."""
         if not {"percentiles", "score_k", "score_quantiles"} <= set(arrays):
             return None
         ks = (int(k) for k in arrays["score_k"])
         return cls(arrays["percentiles"], dict(zip(ks, arrays["score_quantiles"], strict=True)))
 
     def percentile(self, k: int, log_likelihood: Doubles) -> Doubles | None:
-        """Per cent of held-out images whose IWAE-k bound is lower, `[N]`; None for a k that was not measured."""
+        """Percentage of held-out images with a lower IWAE-k bound, `[N]`; None for a k that was not measured."""
         quantiles = self.quantiles.get(k)
         return None if quantiles is None else np.asarray(np.interp(log_likelihood, quantiles, self.percentiles))

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from app.maths.arrays import Doubles
+from app.maths.arrays import Floats as Floats
 
 _NORMAL = NormalDist()
 _quantile = np.frompyfunc(_NORMAL.inv_cdf, 1, 1)
@@ -22,13 +23,15 @@ _quantile = np.frompyfunc(_NORMAL.inv_cdf, 1, 1)
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(z|x): `mean` and `log_std` `[N, *latent]`; `log_std` is None where the encoder is deterministic."""
+    """q(z|x): `mean` and `log_std` `[N, *latent]`; `log_std` is None if the encoder is deterministic."""
 
     mean: Floats
     log_std: Floats | None
 
     def draw(self, seed: int) -> Floats:
-        """One reparameterised draw a row, z = mean + exp(log_std) * eps; `[N, *latent]`.
+        """One reparameterised draw per row, z = mean + exp(log_std) * eps, `[N, *latent]`.
+
+        Kingma & Welling 2014 (arXiv:1312.6114), section 2.4.
 
         Raises:
             ValueError: the encoder is deterministic.
@@ -39,8 +42,9 @@ class Posterior:
         return np.asarray(self.mean + np.exp(self.log_std) * eps, np.float32)
 
     def draws(self, seed: int, rows: range, k: int) -> tuple[Floats, Floats]:
-        """`k` draws each of some rows, as eps and as z = mean + exp(log_std) * eps, `[len(rows), k, *latent]` both; the
-        first of a row is `draw`'s.
+        """`k` draws for each of `rows`: eps, and z = mean + exp(log_std) * eps, both `[len(rows), k, *latent]`.
+
+        The first draw of a row is that of `draw`.
 
         Raises:
             ValueError: the encoder is deterministic.
@@ -48,14 +52,14 @@ class Posterior:
         if self.log_std is None:
             raise ValueError("a deterministic encoder has no posterior to draw from")
         eps = normal_draws(seed, rows, k, self.mean.shape[1:])
-        some = slice(rows.start, rows.stop)
-        return eps, np.asarray(self.mean[some, None] + np.exp(self.log_std[some, None]) * eps, np.float32)
+        selected = slice(rows.start, rows.stop)
+        return eps, np.asarray(self.mean[selected, None] + np.exp(self.log_std[selected, None]) * eps, np.float32)
 
-    def kl(self) -> NDArray[np.float64]:
+    def kl(self) -> Doubles:
         """KL(q(z|x) || N(0, I)) of every latent dimension, in nats, `[N, *latent]`; never negative.
 
-        0.5 * (mean^2 + exp(2 log_std) - 2 log_std - 1): Kingma & Welling 2013, appendix B. Sum over the latent axes
-        for an image's KL.
+        0.5 * (mean^2 + exp(2 log_std) - 2 log_std - 1): Kingma & Welling 2014 (arXiv:1312.6114), appendix B. Sum over
+        the latent axes for an image's KL.
         """
         if self.log_std is None:
             raise ValueError("a deterministic encoder has no posterior")
@@ -64,10 +68,11 @@ class Posterior:
 
 
 def generator(seed: int, row: int, stream: int = 0) -> np.random.Generator:
-    """The counter-based generator (Philox) of one row of a request; its streams do not overlap.
+    """The generator of one row of a request, keyed by seed and row; streams do not overlap.
 
-    It is the same object every time, set anew: draw what you need before you ask for the next. A new one would first
-    ask the system for entropy that is thrown away, which takes five times as long as the draw itself.
+    It is counter-based: Philox, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Each call resets and
+    returns the same object of the thread, so draw what you need before the next call. A new generator would first read
+    entropy from the system, which takes five times as long as the draw itself.
     """
     philox, state = _thread_philox()
     state["state"]["key"][:] = seed, row
@@ -97,11 +102,11 @@ def standard_normal(seed: int, rows: int, shape: tuple[int, ...]) -> Floats:
 
 
 def normal_draws(seed: int, rows: range, k: int, shape: tuple[int, ...]) -> Floats:
-    """`k` draws from N(0, I) for each of `rows`, `[len(rows), k, *shape]`; the first of each is `standard_normal`'s."""
+    """`k` draws from N(0, I) for each of `rows`, `[len(rows), k, *shape]`; the first is that of `standard_normal`."""
     return np.stack([generator(seed, row).standard_normal((k, *shape), np.float32) for row in rows])
 
 
-def log_ratio(eps: Floats, latents: Floats, log_std: Floats) -> NDArray[np.float64]:
+def log_ratio(eps: Floats, latents: Floats, log_std: Floats) -> Doubles:
     """log p(z) - log q(z|x) `[N, k]` of draws z = mean + exp(log_std) * eps, eps and z `[N, k, d]`, log_std `[N, d]`.
 
     Both normalising constants are the same, and cancel.
@@ -111,10 +116,10 @@ def log_ratio(eps: Floats, latents: Floats, log_std: Floats) -> NDArray[np.float
 
 
 def truncated_normal(seed: int, rows: int, shape: tuple[int, ...], truncation: float) -> Floats:
-    """Draws from N(0, I) with every component within [-truncation, truncation], `[rows, *shape]`, by inverse CDF."""
+    """Draws from N(0, I), each component truncated to [-truncation, truncation], `[rows, *shape]`, by inverse CDF."""
     low = _NORMAL.cdf(-truncation)
     uniform = np.stack([generator(seed, row).random(shape) for row in range(rows)])
-    draws: NDArray[np.float64] = normal_quantile(low + (1 - 2 * low) * uniform)
+    draws: Doubles = normal_quantile(low + (1 - 2 * low) * uniform)
     return np.clip(draws, -truncation, truncation).astype(np.float32)
 
 
@@ -130,20 +135,20 @@ def sample_prior(
 
 @dataclass(frozen=True)
 class Mixture:
-    """A Gaussian mixture over vector latents: the aggregated posterior, fitted at export.
-
-    `weights` `[K]`, `means` `[K, d]`, `cholesky` `[K, d, d]` (lower factors of the covariances), `labels` `[K]` (the
-    class that a component belongs to, -1 for none).
-    """
+    """A Gaussian mixture over vector latents: the aggregated posterior, fitted at export."""
 
     weights: Floats
+    """`[K]`"""
     means: Floats
+    """`[K, d]`"""
     cholesky: Floats
+    """`[K, d, d]`: lower Cholesky factors of the covariances."""
     labels: NDArray[np.int64]
+    """`[K]`: the class that a component belongs to, -1 for none."""
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Mixture | None":
-        """The mixture that a bundle's arrays hold as `aggregate_weights` and so on; None if they lack one of them."""
+        """The mixture in a bundle's arrays `aggregate_weights` and so on; None if one of them is missing."""
         names = [f"aggregate_{field.name}" for field in fields(cls)]
         return cls(*(arrays[name] for name in names)) if all(name in arrays for name in names) else None
 
@@ -156,7 +161,7 @@ class Mixture:
         truncation: float | None = None,
         label: int | None = None,
     ) -> Floats:
-        """Draws `[rows, d]`; `temperature` scales within a component, `label` keeps that class's components.
+        """Draws `[rows, d]`; `temperature` scales within a component, `label` selects the components of one class.
 
         Raises:
             ValueError: no component has this label.
@@ -174,38 +179,39 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """A distribution on the line: `values` `[Q]` at `percentiles` `[Q]`, both float64 and ascending."""
+    """The quantiles of a distribution of numbers: `values` `[Q]` at `percentiles` `[Q]`, both ascending."""
 
-    percentiles: NDArray[np.float64]
-    values: NDArray[np.float64]
+    percentiles: Doubles
+    values: Doubles
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], name: str) -> "Quantiles | None":
-        """The distribution that a bundle's array `name` holds; None if the bundle lacks it."""
+        """The quantiles in a bundle's array `name`; None if the bundle has no such array."""
         if not {"percentiles", name} <= set(arrays):
             return None
         return cls(arrays["percentiles"].astype(np.float64), arrays[name].astype(np.float64))
 
-    def percentile(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Per cent of the distribution below each of `values`, interpolated, 0 to 100."""
+    def percentile(self, values: NDArray[Any]) -> Doubles:
+        """Percentage of the distribution below each of `values`, 0 to 100, interpolated."""
         return np.asarray(np.interp(values, self.values, self.percentiles))
 
 
-def squared_norm(latents: Floats) -> NDArray[np.float64]:
+def squared_norm(latents: Floats) -> Doubles:
     """|z|^2 `[N]` of latents `[N, *latent]`."""
-    flat = latents.reshape(len(latents), -1).astype(np.float64)  # a latent may be as large as float32 goes
+    flat = latents.reshape(len(latents), -1).astype(np.float64)  # in float32, the square of a large latent overflows
     return np.asarray(np.vecdot(flat, flat))
 
 
-def normal_quantile(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quantiles of N(0, 1) (Wichura's AS 241, from the standard library); probabilities strictly between 0 and 1."""
+def normal_quantile(probabilities: Doubles) -> Doubles:
+    """Quantiles of N(0, 1) at probabilities strictly between 0 and 1, by Wichura's algorithm AS 241 (1988)."""
     return np.asarray(_quantile(probabilities), np.float64)
 
 
 def manifold_grid(n: int) -> Floats:
-    """The latent plane seen evenly under the prior: z = Phi^-1(u), u on an even n x n grid of [0.05, 0.95].
+    """The latent plane, evenly spaced under the prior: z = Phi^-1(u) for u on an even n x n grid of [0.05, 0.95].
 
-    Returns `[n * n, 2]`, row by row from the largest second coordinate, as a picture is read. n = 1 is the origin.
+    Kingma & Welling 2014 (arXiv:1312.6114), figure 4. Returns `[n * n, 2]`, row by row, the largest second coordinate
+    first, as an image is read. n = 1 is the origin.
     """
     line = normal_quantile(np.linspace(0.05, 0.95, n) if n > 1 else np.array([0.5])).astype(np.float32)
     first, second = np.meshgrid(line, line[::-1])
@@ -213,9 +219,11 @@ def manifold_grid(n: int) -> Floats:
 
 
 def interpolate(points: Floats, steps: int, method: Literal["lerp", "slerp"]) -> Floats:
-    """A path `[(P - 1) * (steps - 1) + 1, *latent]` through `points` `[P, *latent]`, `steps` latents a leg.
+    """A path `[(P - 1) * (steps - 1) + 1, *latent]` through `points` `[P, *latent]`.
 
-    An arc between latents near float32's largest that point in almost opposite directions leaves its range: inf.
+    There are `steps` latents from each point to the next, both included.
+
+    An arc between huge, almost opposite latents may leave the range of float32; those values are infinite.
     """
     fractions = np.linspace(0, 1, steps)
     between = {"lerp": lerp, "slerp": slerp}[method]
@@ -224,16 +232,18 @@ def interpolate(points: Floats, steps: int, method: Literal["lerp", "slerp"]) ->
         return np.concatenate([leg[:-1] for leg in legs] + [points[-1:]]).astype(np.float32)
 
 
-def lerp(a: Floats, b: Floats, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+def lerp(a: Floats, b: Floats, fractions: Doubles) -> Doubles:
     """The straight line from a to b, `[len(fractions), *latent]`."""
     t = fractions.reshape(-1, *[1] * a.ndim)
     return np.asarray((1 - t) * a + t * b)
 
 
-def slerp(a: Floats, b: Floats, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The great arc from a to b (Shoemake 1985) on flattened vectors, `[len(fractions), *latent]`.
+def slerp(a: Floats, b: Floats, fractions: Doubles) -> Doubles:
+    """The great arc from a to b on flattened vectors, `[len(fractions), *latent]`.
 
-    Falls back to `lerp` where the sine of the angle is under 1e-6 (parallel, opposite or zero vectors).
+    Shoemake 1985, "Animating rotation with quaternion curves". Vectors of different lengths are not normalized.
+
+    If the sine of the angle is under 1e-6 (parallel, opposite or zero vectors), the result is that of `lerp`.
     """
     flat_a, flat_b = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
     lengths = np.linalg.norm(flat_a) * np.linalg.norm(flat_b)

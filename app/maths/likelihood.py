@@ -1,26 +1,26 @@
-"""log p(x|z) in numpy, from the parameters that a decoder graph answers, and how grey pixels become the binary ones
-that a Bernoulli likelihood is of. The torch twin of the first is `training.fit.likelihood`.
+"""log p(x|z) in numpy, from a decoder's outputs, and the binarization that a Bernoulli likelihood needs.
+
+The torch twin of log p(x|z) is `training.fit.likelihood`.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.maths.gaussian import Floats, generator
-
-Doubles = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
+from app.maths.arrays import Doubles as Doubles
+from app.maths.arrays import Floats
+from app.maths.arrays import Pixels as Pixels
+from app.maths.gaussian import generator
 
 STREAM = 1
-"""Stream of a row's generator that its pixels are drawn from; stream 0 is the latents'."""
+"""Stream of a row's generator for binarization; stream 0 is for latents."""
 
 PARAMETERS = {
     "bernoulli": ["logits"],
     "gaussian": ["mean", "log_scale"],
     "discretized_logistic": ["mean", "log_scale"],
 }
-"""What a decoder graph answers for each likelihood, if it is to score images."""
+"""Outputs that a decoder graph needs for each likelihood, to score images."""
 
 HALF_LEVEL = np.float32(0.5 / 255)
 HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
@@ -29,9 +29,9 @@ HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
 def log_prob(likelihood: str, parameters: Mapping[str, Floats], pixels: Floats) -> Doubles:
     """log p(x|z) in nats, summed over the last axis.
 
-    `likelihood` is the manifest's: `bernoulli` with `logits`, `gaussian` or `discretized_logistic` with `mean` and
-    `log_scale`, each `[..., D]`; `pixels`, in [0, 1], broadcast against them. On pixels that are not binary the first
-    is minus a cross entropy, and no likelihood.
+    The parameters are `logits` for `bernoulli`, `mean` and `log_scale` for `gaussian` and `discretized_logistic`, each
+    `[..., D]`; `pixels`, in [0, 1], broadcast against them. For pixels that are not binary, `bernoulli` is minus the
+    cross entropy, which is no likelihood.
     """
     if likelihood == "bernoulli":
         return -cross_entropy(parameters["logits"], pixels)
@@ -42,7 +42,8 @@ def log_prob(likelihood: str, parameters: Mapping[str, Floats], pixels: Floats) 
 def cross_entropy(logits: Floats, targets: Floats) -> Doubles:
     """Cross entropy of targets in [0, 1] under logits, summed over the last axis; -log p(x|z) if they are binary.
 
-    max(l, 0) - l x + log(1 + exp(-|l|)), which neither overflows nor cancels.
+    max(l, 0) - l x + log(1 + exp(-|l|)), which neither overflows nor cancels; as TensorFlow's
+    `sigmoid_cross_entropy_with_logits` documents.
     """
     values = np.abs(logits)
     np.negative(values, out=values)
@@ -60,10 +61,11 @@ def log_normal(mean: Floats, log_scale: Floats, pixels: Floats) -> Doubles:
 
 
 def log_discretized_logistic(mean: Floats, log_scale: Floats, pixels: Floats) -> Doubles:
-    """Log mass that a logistic distribution has between the edges of each pixel's level, summed over the last axis.
+    """Log probability of each pixel's level under a discretized logistic distribution, summed over the last axis.
 
-    The lowest of the 256 levels takes all below it, the highest all above; between them
-    log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)) (s is the sigmoid, a and b are the edges).
+    Salimans et al. 2017 (arXiv:1701.05517), section 2.1, with one component. The lowest of the 256 levels takes all
+    mass below it, the highest all above. Between them, with the sigmoid s and the level's edges a and b,
+    log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)).
     """
     precision = np.exp(-log_scale)
     left = _log_sigmoid((pixels + HALF_LEVEL - mean) * precision)
@@ -74,7 +76,10 @@ def log_discretized_logistic(mean: Floats, log_scale: Floats, pixels: Floats) ->
 
 
 def binarize(images: Pixels, seed: int) -> Pixels:
-    """0 or 255, 255 with probability grey/255; what a pixel becomes depends on seed, row and place alone."""
+    """Draw each pixel as 255 with probability pixel / 255, else 0: dynamic binarization, Salakhutdinov & Murray 2008.
+
+    A drawn pixel depends only on the seed, the row and its position.
+    """
     binary = np.empty_like(images)
     for row, image in enumerate(images):
         uniform = generator(seed, row, STREAM).random(image.shape, np.float32)
@@ -83,7 +88,7 @@ def binarize(images: Pixels, seed: int) -> Pixels:
 
 
 def threshold(images: Pixels) -> Pixels:
-    """0 or 255, 255 from the middle of the grey levels on."""
+    """255 for pixels of 128 and above, else 0."""
     return np.where(images < 128, np.uint8(0), np.uint8(255))
 
 

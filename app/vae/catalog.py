@@ -1,6 +1,6 @@
-"""The served models: discovered at start, looked up by name and version, loaded, unloaded and reloaded at run time.
+"""The served models: found at start, looked up by name and version, loaded, unloaded and reloaded at run time.
 
-A name from outside is never a path: it is looked up among what the models directory holds.
+A name in a request is never used as a path: it is looked up among the bundles of the models directory.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from app.vae.vae import DEFAULT_OPTIONS, Vae
 
 logger = logging.getLogger(__name__)
 
-Make = Callable[[Bundle], Vae]
-"""Loads a bundle's graphs, on the execution provider chosen at start, and warms them up.
+LoadVae = Callable[[Bundle], Vae]
+"""Loads a bundle's graphs on the execution provider chosen at start, and warms them up.
 
-Raises StartupError where it cannot be served."""
+Raises StartupError if the bundle cannot be served."""
 
 
 @dataclass(frozen=True)
@@ -44,28 +44,28 @@ class Known:
     version: int
     state: Literal["ready", "loading", "unavailable"]
     reason: str
-    """Why it is not ready, or not as the directory has it; empty where there is nothing to say."""
+    """Why the version is not ready, or differs from the directory; empty if neither."""
 
 
 @dataclass(frozen=True)
 class Reload:
-    """What a reload came to: `loaded` and `kept` together are what is served now. Each ascending."""
+    """What a reload changed, each list ascending. `loaded` and `kept` together are served now."""
 
     loaded: list[ModelKey]
-    """New, or changed and replaced."""
+    """Versions that are new, or changed and replaced."""
     unloaded: list[ModelKey]
-    """Gone from the directory."""
+    """Versions that are gone from the directory."""
     kept: list[ModelKey]
-    """Served as before."""
+    """Versions that are served as before."""
     refused: list[ModelKey]
-    """In the directory, but broken; what answered before, if anything did, is among `kept`."""
+    """Versions in the directory that are broken. If an older copy was served, it is served on and among `kept`."""
 
 
 class Catalog:
     """The served models, by name, then by version, and the batcher that they share.
 
-    Bundles are read and warmed up in a thread, one change after another; what is served changes on the event loop, at
-    once, so that a request finds the old or the new and never waits. Make and use it on one loop.
+    Bundles are read and warmed up in a thread, one change after another. What is served changes at once, on the event
+    loop, so that a request finds the old or the new model and never waits. Make and use it on one event loop.
     """
 
     def __init__(
@@ -74,13 +74,15 @@ class Catalog:
         default: str,
         batcher: Batcher,
         models_dir: Path,
-        make: Make,
+        load_vae: LoadVae,
         names: Collection[str] = (),
     ) -> None:
-        """`names` are the models that are to be served of the directory, all if there are none.
+        """`names` are the models of the directory to serve; all if empty.
 
-        Raises StartupError where `default` is not among several models."""
-        self._batcher, self._models_dir, self._make, self._names = batcher, models_dir, make, names
+        Raises:
+            StartupError: there are several models, and `default` is not among them.
+        """
+        self._batcher, self._models_dir, self._load_vae, self._names = batcher, models_dir, load_vae, names
         self._vaes: dict[str, dict[int, Vae]] = {}
         self._serve({ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
@@ -92,18 +94,18 @@ class Catalog:
         self._loading: set[ModelKey] = set()
         self._refused: set[ModelKey] = set()
         self._unloaded: set[ModelKey] = set()
-        """What `unload` took out: `reload` leaves it out, until `load` takes it in or its directory is gone."""
+        """Versions that were unloaded: `reload` skips them until they are loaded, or their directory is gone."""
         self.refusals = 0
-        """How often a bundle, or the whole directory, was refused since the start."""
+        """Number of times that a bundle, or the whole directory, was refused since the start."""
 
     def __iter__(self) -> Iterator[Vae]:
         return (vae for versions in self._vaes.values() for vae in versions.values())
 
     def find(self, name: str | None = None, version: int | None = None) -> Vae:
-        """The model `name` (the default one if None) in `version` (the newest if None).
+        """The model `name` (None: the default one) in `version` (None: the newest).
 
         Raises:
-            UnknownModel: there is none.
+            UnknownModel: there is no such model or version.
         """
         versions = self._vaes.get(self.default if name is None else name)
         if versions is None:
@@ -114,7 +116,7 @@ class Catalog:
         return vae
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a model that is there, ascending."""
+        """The served versions of a model, ascending."""
         return sorted(self._vaes[name])
 
     def known(self) -> list[Known]:
@@ -123,16 +125,17 @@ class Catalog:
         return [self._describe(key, key in served, key in held) for key in sorted(served.keys() | held.keys())]
 
     async def load(self, name: str, version: int | None = None) -> list[Vae]:
-        """Serve what the models directory has of `name` in `version` (in every version if None): all of it or, where a
-        bundle is broken, nothing new. What is served already as the directory has it is kept.
+        """Serve `version` of `name` (None: every version) from the models directory.
+
+        Either all of them are served or, if a bundle is broken, nothing changes. Unchanged versions are kept.
 
         Raises:
-            UnknownModel: the models directory has none such.
-            BundleRefused: a bundle cannot be served; what answered before answers on.
+            UnknownModel: the models directory has no such model or version.
+            BundleRefused: a bundle cannot be served; what was served before is served on.
         """
         async with self._changing:
             held = await asyncio.to_thread(self._held)
-            chosen = {key: path for key, path in held.items() if _is_meant(key, name, version)}
+            chosen = {key: path for key, path in held.items() if _matches(key, name, version)}
             if not chosen:
                 raise UnknownModel("the models directory has no such model or version")
             vaes = await self._read(chosen)
@@ -143,16 +146,17 @@ class Catalog:
             return list(vaes.values())
 
     async def unload(self, name: str, version: int | None = None) -> list[ModelKey]:
-        """Serve `version` of `name` (every version if None) no more, and return what was served; requests that were
-        accepted finish. `reload` leaves it out, until `load` takes it in again.
+        """Stop serving `version` of `name` (None: every version), and return what was served.
+
+        Accepted requests finish. `reload` skips the version until it is loaded again.
 
         Raises:
             UnknownModel: it is neither served nor in the models directory.
-            Conflict: nothing of the default model would be left.
+            Conflict: no version of the default model would be left.
         """
         async with self._changing:
             held, served = await asyncio.to_thread(self._held), self._served
-            gone = {key for key in held.keys() | served.keys() if _is_meant(key, name, version)}
+            gone = {key for key in held.keys() | served.keys() if _matches(key, name, version)}
             if not gone:
                 raise UnknownModel("no such model or version, served or in the models directory")
             left = {key: vae for key, vae in served.items() if key not in gone}
@@ -163,12 +167,13 @@ class Catalog:
             return sorted(served.keys() & gone)
 
     async def reload(self) -> Reload:
-        """Serve what the models directory holds now: load what is new or changed, take out what has vanished. What is
-        broken is refused, and what answered before answers on; so does the default model's newest version, were it to
-        lose all.
+        """Serve what is in the models directory now: load new and changed bundles, unload those that are gone.
+
+        A broken bundle is refused, and an older copy of it is served on. So is the newest version of the default model
+        if it would have none left.
 
         Raises:
-            BundleRefused: the directory holds no bundle at all; nothing changes.
+            BundleRefused: the directory has no bundle at all; nothing changes.
         """
         async with self._changing:
             held = await asyncio.to_thread(self._held)
@@ -197,16 +202,16 @@ class Catalog:
         return self._batcher.queued_rows
 
     def check_ready(self) -> None:
-        """Refuse where requests are not taken.
+        """Raise if requests are not accepted.
 
         Raises:
-            Overloaded: the server stops.
+            Overloaded: the server is stopping.
         """
         if self._batcher.is_closed:
             raise Overloaded("the server is stopping")
 
     async def close(self) -> None:
-        """Take no more requests, and wait until all accepted ones have ended."""
+        """Accept no more requests, and wait until all accepted ones have ended."""
         await self._batcher.close()
 
     @property
@@ -214,7 +219,7 @@ class Catalog:
         return {ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in self}
 
     def _serve(self, vaes: dict[ModelKey, Vae]) -> None:
-        """From now on these answer, and no others."""
+        """Serve exactly these models from now on."""
         before, table = self._served, dict[str, dict[int, Vae]]()
         for key in sorted(vaes):
             table.setdefault(key.name, {})[key.version] = vaes[key]
@@ -225,7 +230,7 @@ class Catalog:
         self._vaes = table
 
     def _held(self) -> dict[ModelKey, Path]:
-        """What the models directory holds now; nothing, where it is one bundle whose manifest is broken."""
+        """The bundles in the models directory; none if it is a single bundle whose manifest is broken."""
         try:
             return find_bundles(self._models_dir, self._names)
         except BundleError as error:
@@ -233,7 +238,7 @@ class Catalog:
             return {}
 
     async def _read(self, chosen: dict[ModelKey, Path]) -> dict[ModelKey, Vae]:
-        """The Vaes of bundles, ready to run, without those that are refused; what is unchanged is as it is served."""
+        """Load bundles, without those that are refused; unchanged ones are the served objects."""
         served = self._served
         self._loading = set(chosen)
         try:
@@ -249,14 +254,14 @@ class Catalog:
         return vaes
 
     def _vae(self, key: ModelKey, directory: Path, served: Vae | None) -> Vae | None:
-        """What the bundle of a directory is to be served as; None where it cannot be. Runs in a thread."""
+        """Load one bundle unless it is unchanged; None if it cannot be served. Runs in a thread."""
         try:
             if served is not None and read_manifest(directory).digest == served.digest:
                 return served
-            return self._make(read_found(key, directory))
+            return self._load_vae(read_found(key, directory))
         except StartupError as error:
             logger.error("refused: %s", error)
-        except Exception:  # whatever else a broken bundle may raise is the log's, and ends nothing
+        except Exception:  # any other error of a broken bundle is logged, and the server goes on
             logger.exception("refused: %s", directory)
         return None
 
@@ -271,7 +276,7 @@ class Catalog:
         return Known(*key, "unavailable", "unloaded" if key in self._unloaded else "not loaded yet")
 
 
-def _is_meant(key: ModelKey, name: str, version: int | None) -> bool:
+def _matches(key: ModelKey, name: str, version: int | None) -> bool:
     return key.name == name and version in (None, key.version)
 
 
@@ -284,21 +289,22 @@ def load_catalog(
     options: ServingOptions = DEFAULT_OPTIONS,
     names: Collection[str] = (),
 ) -> Catalog:
-    """Read, verify and load every bundle of `models_dir`, of the models `names` alone if there are any, on the first
-    execution provider that all of them run on.
+    """Read, verify and load every bundle of `models_dir`, or only those of the models `names`.
+
+    They run on the first execution provider that all of them run on.
 
     Raises:
-        StartupError: there is no bundle, or one of them cannot be served; the message names the file.
+        StartupError: there is no bundle, or one cannot be served; the message names the file.
     """
     bundles = [read_found(key, directory) for key, directory in find_bundles(models_dir, names).items()]
     if missing := set(names) - {bundle.manifest.name for bundle in bundles}:
         raise StartupError(f"VAE_MODELS names {', '.join(sorted(missing))}: not in {models_dir.absolute()}")
     if not bundles:
-        raise BundleError(_what_it_holds(models_dir.absolute()))
+        raise BundleError(_why_empty(models_dir.absolute()))
     for provider in execution_providers:
         try:
-            make = partial(Vae, batcher=batcher, options=replace(options, execution_provider=provider))
-            vaes = [_made(make, bundle) for bundle in bundles]
+            load_vae = partial(Vae, batcher=batcher, options=replace(options, execution_provider=provider))
+            vaes = [_loaded(load_vae, bundle) for bundle in bundles]
         except ExecutionProviderError as error:
             if provider == execution_providers[-1]:
                 raise
@@ -306,13 +312,13 @@ def load_catalog(
         else:
             break
     logger.info("execution provider: %s", provider)
-    return Catalog(vaes, default, batcher, models_dir, make, names)
+    return Catalog(vaes, default, batcher, models_dir, load_vae, names)
 
 
-def _made(make: Make, bundle: Bundle) -> Vae:
-    """A bundle's Vae; raises BundleError, beside what `make` does, for whatever else a broken bundle may raise."""
+def _loaded(load_vae: LoadVae, bundle: Bundle) -> Vae:
+    """Load a bundle; any error that a broken bundle raises besides StartupError becomes a BundleError."""
     try:
-        return make(bundle)
+        return load_vae(bundle)
     except StartupError:
         raise
     except Exception as error:
@@ -320,8 +326,8 @@ def _made(make: Make, bundle: Bundle) -> Vae:
         raise BundleError(f"{name}/{version} cannot be served: {type(error).__name__}: {error}") from error
 
 
-def _what_it_holds(directory: Path) -> str:
-    """Why nothing is served of a directory, and what of it might be."""
+def _why_empty(directory: Path) -> str:
+    """The error for a directory without bundles; it names a directory that might be meant."""
     below = [key for key in find_bundles(directory.parent) if key.name == directory.name]
     if not below:
         return f"{directory} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)"

@@ -7,10 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import InvalidInput
-from app.maths.gaussian import Floats
-from app.maths.likelihood import Doubles
-
-Pixels = NDArray[np.uint8]
+from app.maths.arrays import Doubles, Floats, Pixels
 
 
 @dataclass(frozen=True)

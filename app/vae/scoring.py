@@ -1,23 +1,21 @@
-"""Images scored by one model: binarized, encoded, explained draw by draw. Images are uint8 `[N, H, W, C]`."""
+"""Scores images: binarizes and encodes them, and computes log p(x|z) of each draw. Images are uint8 `[N, H, W, C]`."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.bundle.arrays import Tables
 from app.errors import InvalidInput
 from app.inference.batcher import Work
 from app.inference.graphs import Graphs, Lane, planes
 from app.inference.offload import computed
+from app.maths.arrays import Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores, score
-from app.maths.gaussian import Floats, Posterior
-from app.maths.likelihood import Doubles, binarize, threshold
+from app.maths.gaussian import Posterior
+from app.maths.likelihood import binarize, threshold
 
-Pixels = NDArray[np.uint8]
-
-MOST_DRAWN = 2**25
-"""Values in all latents that one request's scores are drawn from: some hundred MB with what is made of them."""
+MAX_DRAWN_VALUES = 2**25
+"""Largest number of values in all latents that one request draws to score images: some hundred MB with the rest."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +29,24 @@ class Scoring:
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool
     ) -> tuple[Scores, Binarize]:
-        """How well the model explains images `[N, H, W, C]`, from `k` draws each, and how they were binarized; with
-        `explain`, pixel by pixel, too.
+        """Score images `[N, H, W, C]` with `k` draws each, with `explain` also each pixel.
+
+        `how` says how images are binarized, None as in training. Returns the scores and the binarization used.
 
         Raises:
-            InvalidInput: this model has no likelihood of images, or none of images made binary as `how` says.
+            InvalidInput: this model has no likelihood of images, or `how` does not fit its likelihood.
         """
         how = self._how_to_binarize(how)
-        most = self.graphs.max_queued_rows(*images.shape[1:3])
+        max_rows = self.graphs.max_queued_rows(*images.shape[1:3])
         lane: Lane = "explain" if explain else "score"
-        with self.graphs.reserve(self.work, lane, min(k * len(images), most)) as work:
+        with self.graphs.reserve(self.work, lane, min(k * len(images), max_rows)) as work:
             rows = self._binarized(planes(images), how, seed)
             posterior = _flat(await self.graphs.encode(work, rows))
             elements = posterior.mean.size * k
-            if elements > MOST_DRAWN:
+            if elements > MAX_DRAWN_VALUES:
                 raise InvalidInput(
-                    f"so many draws have more than {MOST_DRAWN} values: fewer draws or images", "/query/k"
+                    f"the draws have more than {MAX_DRAWN_VALUES} values together: ask for fewer draws or images",
+                    "/query/k",
                 )
             eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
             log_p_x, explanation = await self._explained(work, latents, rows.reshape(len(rows), -1), explain)
@@ -55,7 +55,7 @@ class Scoring:
         return replace(scores, explanation=explanation), how
 
     def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
-        """Images `[N, C, H, W]` as the likelihood takes them."""
+        """Images `[N, C, H, W]`, binarized as `how` says."""
         if how == "draw":
             return binarize(rows, seed)
         if how == "threshold":
@@ -67,20 +67,22 @@ class Scoring:
     async def _explained(
         self, work: Work, latents: Floats, pixels: Pixels, explain: bool
     ) -> tuple[Doubles, Floats | None]:
-        """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`; and, if wanted, -log p(x_i|z) of
-        each pixel, summed over channels and averaged over the draws, `[N, H, W]`."""
+        """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`.
+
+        With `explain`, also -log p(x_i|z) of each pixel, summed over channels and averaged over the draws, `[N, H, W]`.
+        """
         count, k, _ = latents.shape
         flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
         height, width, channels = self.graphs.geometry.image_shape
-        most = self.graphs.max_queued_rows(height, width)
-        for first in range(0, len(flat), most):
-            drawn = flat[first : first + most]
+        max_rows = self.graphs.max_queued_rows(height, width)
+        for first in range(0, len(flat), max_rows):
+            drawn = flat[first : first + max_rows]
             images = np.arange(first, first + len(drawn)) // k
             explained = pixels[images].astype(np.float32) / np.float32(255)
             outputs = await self.graphs.score(work, np.concatenate([drawn, explained], axis=1), explain=explain)
             pieces.append(outputs["log_p_x"])
             if explain:
-                own, starts = np.unique(images, return_index=True)  # in their order: each image's draws lie together
+                own, starts = np.unique(images, return_index=True)  # sorted, because the draws of an image are adjacent
                 terms[own] += np.add.reduceat(outputs["log_p_pixels"], starts, axis=0)
         log_p_x = np.concatenate(pieces).reshape(count, k)
         if not explain:
@@ -88,7 +90,7 @@ class Scoring:
         return log_p_x, (-terms / k).reshape(count, channels, height, width).sum(axis=1)
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
-        """How images are made what the likelihood is of: as in training, if None."""
+        """The binarization to use for `how`; None stands for that of the training."""
         manifest = self.graphs.manifest
         if self.graphs.geometry.size is None:
             raise InvalidInput(
@@ -104,12 +106,12 @@ class Scoring:
 
 
 def _flat(posterior: Posterior) -> Posterior:
-    """With latents as vectors `[N, d]`, whatever their shape."""
+    """The posterior with its latents flattened to vectors `[N, d]`."""
     count, log_std = len(posterior.mean), posterior.log_std
     return Posterior(posterior.mean.reshape(count, -1), None if log_std is None else log_std.reshape(count, -1))
 
 
 def _check_binary(rows: Pixels) -> None:
-    grey = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
-    if len(grey):
-        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{grey[0]}")
+    gray = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
+    if len(gray):
+        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{gray[0]}")

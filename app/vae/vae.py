@@ -17,12 +17,11 @@ from app.inference.batcher import Batcher, Work
 from app.inference.graphs import GraphName, Graphs, Lane, ServingOptions, planes
 from app.inference.offload import computed
 from app.maths import gaussian
-from app.maths.arrays import Arrays
+from app.maths.arrays import Arrays, Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores
-from app.maths.gaussian import Floats, Posterior, Quantiles, squared_norm
-from app.maths.likelihood import Doubles
+from app.maths.gaussian import Posterior, Quantiles, squared_norm
 from app.observability.timing import Timing
-from app.vae.points import Decoded, Pixels, Points, finite_latents
+from app.vae.points import Decoded, Points, finite_latents
 from app.vae.scoring import Scoring
 
 Source = Literal["prior", "aggregate"]
@@ -37,10 +36,10 @@ DEFAULT_OPTIONS = ServingOptions()
 
 
 class Vae:
-    """Encoder and decoder of one bundle, ready to run.
+    """One served model.
 
-    Whether the queue has room for a request's rows is decided here and nowhere else: what runs several graphs, or more
-    rows than one request has in the queue at a time, reserves room first.
+    Admission is decided here and nowhere else: a method that runs several graphs, or more rows than one request has in
+    the queue at a time, first reserves room in the queue.
     """
 
     def __init__(
@@ -64,45 +63,48 @@ class Vae:
         self._work = Work()
 
     def for_request(self, timing: Timing) -> "Vae":
-        """This model as one request uses it: `timing` is told its name and version, and where the graph runs' time
-        goes."""
+        """A view of this model for one request.
+
+        It notes the model's name and version in `timing`, and its graph runs add their seconds there.
+        """
         timing.model, timing.version = self.manifest.name, self.manifest.version
         return self._view(Work(timing))
 
     def _view(self, work: Work) -> "Vae":
-        """The same model, whose graphs run for `work`."""
+        """The same model, whose graphs run for the request `work`."""
         view = Vae.__new__(Vae)
         vars(view).update(vars(self), _work=work)
         return view
 
     def check_admission(self, lane: Lane, rows: int) -> None:
-        """Refuse a request that will run `rows` of a lane, or more, if the queue has no room for them now; of rows that
-        it runs in chunks, one chunk counts.
+        """Raise if the queue has no room now for the `rows` of a lane that a request will run at least.
+
+        If it runs them in chunks, room for one chunk is enough.
 
         Raises:
-            InvalidInput: the queue never has room for them.
-            Overloaded: the queue has no room for them now, or they would wait too long.
+            InvalidInput: the queue never has room for that many rows.
+            Overloaded: the queue has no room now, or the rows would wait too long.
         """
         self.graphs.check_admission(lane, rows)
 
     @contextmanager
     def _reserved(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator["Vae"]:
-        """A view that has room in the queue for `rows` of a lane, until the block ends; see `Graphs.reserve`."""
+        """A view with room in the queue for `rows` of a lane, until the block ends; see `Graphs.reserve`."""
         with self.graphs.reserve(self._work, lane, rows, size) as work:
             yield self._view(work)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels; raises InvalidInput where images may be of any size."""
+        """Height, width, channels; raises InvalidInput if images may be of any size."""
         return self.geometry.image_shape
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent; raises InvalidInput where images may be of any size."""
+        """Shape of one latent; raises InvalidInput if images may be of any size."""
         return self.geometry.latent_shape
 
     def check_pixels(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
-        """Refuse to make so many images of latents of this shape; `pointer` is what asks for them.
+        """Raise if `count` images of latents of this shape have too many pixels; `pointer` is for the error.
 
         Raises:
             InvalidInput: they would have more pixels than one request may make.
@@ -135,16 +137,16 @@ class Vae:
         return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
 
     async def decode_latents(self, latents: Floats, *, percentile: bool) -> Decoded:
-        """Latents `[N, *latent]`, how far out they lie if `percentile`, and the images that they decode to.
+        """Decode latents `[N, *latent]`; with `percentile`, also compute their `latent_percentile`.
 
         Raises:
-            InvalidInput: this bundle has no quantiles to tell percentiles by; or as `decode`.
+            InvalidInput: `percentile` is asked for, and this bundle has no quantiles; or as `decode`.
         """
         latent_percentile = self.latent_percentile(latents) if percentile else None
         return Decoded(latents, await self.decode(latents), latent_percentile)
 
     async def draw(self, posterior: Posterior, seed: int, pointer: str = "/query/draw") -> Floats:
-        """One draw from the posterior a row; `pointer` is what asked for it.
+        """One draw from the posterior per row; `pointer` is the JSON pointer for errors.
 
         Raises:
             InvalidInput: this model's encoder is deterministic.
@@ -158,39 +160,41 @@ class Vae:
         return posterior.log_std
 
     async def reconstruct(self, images: Pixels, mode: Mode, seed: int) -> Pixels:
-        """Images `[N, H, W, C]` encoded and decoded: by the posterior's mean, by one draw, or the posterior predictive,
-        which is the average of what 32 draws decode to.
+        """Encode and decode images `[N, H, W, C]`.
+
+        `mode` is `mean`, to decode the posterior mean; `draw`, one draw from the posterior; or `predictive`, the
+        posterior predictive: the average of 32 decoded draws.
 
         Raises:
-            InvalidInput: draws are asked for, and this model's encoder is deterministic.
+            InvalidInput: draws are asked for, but this model's encoder is deterministic.
         """
-        most = self.graphs.max_queued_rows(*images.shape[1:3])
-        rows = min(len(images) * PREDICTIVE_DRAWS, most) if mode == "predictive" else len(images)
+        max_rows = self.graphs.max_queued_rows(*images.shape[1:3])
+        rows = min(len(images) * PREDICTIVE_DRAWS, max_rows) if mode == "predictive" else len(images)
         with self._reserved("decoder", rows, images.shape[1:3]) as vae:
             posterior = await vae.encode(images)
             if mode == "mean":
                 return await vae.decode(posterior.mean)
-            if mode == "draw" or posterior.log_std is None:  # which `draw` refuses
+            if mode == "draw" or posterior.log_std is None:  # `draw` raises for it
                 return await vae.decode(await vae.draw(posterior, seed, "/query/mode"))
-            return await vae._predict(posterior, images, seed, most)
+            return await vae._predict(posterior, images, seed, max_rows)
 
-    async def _predict(self, posterior: Posterior, images: Pixels, seed: int, most: int) -> Pixels:
-        """The posterior predictive of images, of which `most` decoded draws are in the queue at a time."""
+    async def _predict(self, posterior: Posterior, images: Pixels, seed: int, max_rows: int) -> Pixels:
+        """The posterior predictive of images, with at most `max_rows` draws in the queue at a time."""
         self.check_pixels(len(images), posterior.mean.shape[1:])
         predicted = []
-        for first in range(0, len(images), max(1, most // PREDICTIVE_DRAWS)):
-            rows = range(first, min(first + max(1, most // PREDICTIVE_DRAWS), len(images)))
+        for first in range(0, len(images), max(1, max_rows // PREDICTIVE_DRAWS)):
+            rows = range(first, min(first + max(1, max_rows // PREDICTIVE_DRAWS), len(images)))
             elements = len(rows) * PREDICTIVE_DRAWS * posterior.mean[0].size
             _, drawn = await computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
-            predicted.append(await self._averaged(drawn, most))
+            predicted.append(await self._averaged(drawn, max_rows))
         return np.concatenate(predicted)
 
-    async def _averaged(self, latents: Floats, most: int) -> Pixels:
-        """Averages `[N, H, W, C]` of what latents `[N, k, *latent]` decode to, `most` of them at a time."""
+    async def _averaged(self, latents: Floats, max_rows: int) -> Pixels:
+        """The average image `[N, H, W, C]` of latents `[N, k, *latent]`, decoded at most `max_rows` at a time."""
         count, k = latents.shape[:2]
         flat, sums = latents.reshape(count * k, *latents.shape[2:]), np.zeros(0, np.uint16)
-        for first in range(0, len(flat), most):
-            decoded = await self._decode(flat[first : first + most])
+        for first in range(0, len(flat), max_rows):
+            decoded = await self._decode(flat[first : first + max_rows])
             if not first:
                 sums = np.zeros((count, *decoded.shape[1:]), np.uint16)
             own, starts = np.unique(np.arange(first, first + len(decoded)) // k, return_index=True)
@@ -215,8 +219,9 @@ class Vae:
         source: Source = "prior",
         label: int | None = None,
     ) -> Floats:
-        """Latents `[n, *latent]` drawn from the prior or from the aggregated posterior, of images of `size`, height and
-        width, where that is not fixed.
+        """Draw latents `[n, *latent]` from the prior or from the aggregated posterior.
+
+        `size` is height and width of their images, if the model has no size of its own.
 
         Raises:
             InvalidInput: a label without `aggregate`; or this bundle has no prior, no aggregated posterior or no such
@@ -238,10 +243,10 @@ class Vae:
         return mixture.sample(seed, n, temperature=temperature, truncation=truncation, label=label)
 
     def check_prior(self, pointer: str = "/query/model") -> None:
-        """Refuse to draw from the prior; `pointer` is what asks for it.
+        """Raise if this model has no prior to draw from; `pointer` is the JSON pointer for errors.
 
         Raises:
-            InvalidInput: this model's latents follow none.
+            InvalidInput: this model's latents follow no prior.
         """
         if self.manifest.latent.prior is None:
             raise InvalidInput("this model's latents follow no prior that could be drawn from", pointer)
@@ -249,13 +254,13 @@ class Vae:
     async def interpolate(
         self, points: Points, steps: int, method: Method, *, percentile: bool = False
     ) -> tuple[Decoded, Literal["lerp", "slerp"]]:
-        """Decode a path through points, `steps` images from each to the next, both included; and say how it ran.
+        """Decode a path through points, `steps` images from each to the next, both included.
 
         `auto` takes slerp only through given latents of more than two dimensions: they may be prior draws, whose norms
-        concentrate at sqrt(d); posterior means are shorter.
+        concentrate at sqrt(d); posterior means are shorter. Returns the decoded path, and the method used.
 
         Raises:
-            InvalidInput: the images would have too many pixels; the path is not finite; or as `decode_latents`.
+            InvalidInput: the images have too many pixels; the path is not finite; or as `decode_latents`.
         """
         count = (len(points) - 1) * (steps - 1) + 1
         if method == "auto":
@@ -281,7 +286,7 @@ class Vae:
             return await vae.decode_latents(summed, percentile=percentile)
 
     async def _located(self, points: Points) -> Floats:
-        """Latents `[P, *latent]` of points; their images are encoded in one request."""
+        """Latents `[P, *latent]` of points; the images among them are encoded in one batch."""
         if points.images is None:
             return points.latents
         latents = points.latents.copy()
@@ -289,7 +294,7 @@ class Vae:
         return latents
 
     def traverse(self, base: Floats, dims: list[int], values: Floats) -> Floats:
-        """Latents `[len(dims) * len(values), d]`: `base` `[d]`, but one of `dims` at a time takes each of `values`."""
+        """Latents `[len(dims) * len(values), d]`: `base` `[d]` with one of `dims` at a time set to each of `values`."""
         latents = np.tile(base, (len(dims), len(values), 1))
         for row, dim in enumerate(dims):
             latents[row, :, dim] = values
@@ -312,23 +317,23 @@ class Vae:
             return await vae.decode_latents(latents, percentile=percentile)
 
     def latent_percentile(self, latents: Floats) -> Doubles:
-        """Per cent of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`.
+        """Percentage of prior draws that are nearer to the origin than each of `latents` `[N, *latent]`.
 
         Raises:
-            InvalidInput: this bundle has no quantiles of them.
+            InvalidInput: this bundle has no quantiles of prior draws.
         """
         return _norms(self.tables.prior_norms).percentile(squared_norm(latents))
 
     def mean_percentile(self, means: Floats) -> Doubles:
-        """Per cent of held-out images whose posterior mean is nearer to the origin than each of `means`.
+        """Percentage of held-out images whose posterior mean is nearer to the origin than each of `means`.
 
         Raises:
-            InvalidInput: this bundle has no quantiles of them.
+            InvalidInput: this bundle has no quantiles of posterior means.
         """
         return _norms(self.tables.mean_norms).percentile(squared_norm(means))
 
     def plane(self, grid: Floats, dims: tuple[int, int]) -> Floats:
-        """Latents `[N, d]`: the origin, but for `grid` `[N, 2]` in two dimensions."""
+        """Latents `[N, d]`: zero, except for `grid` `[N, 2]` in the dimensions `dims`."""
         latents = np.zeros((len(grid), *self.latent_shape), np.float32)
         latents[:, list(dims)] = grid
         return latents
@@ -345,7 +350,7 @@ class Vae:
         return first, second
 
     def dims_by_kl(self) -> list[int]:
-        """The dimensions of vectors, the one of highest KL first; in their order, where the manifest has no KL."""
+        """The latent dimensions by KL, the highest first; in their own order if the manifest has no KL."""
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.progress import track
 
-from app.bundle.manifest import Colour
+from app.bundle.manifest import Color
 from app.codecs.images import READERS, Reading, parse_color, read_images
 from app.errors import InvalidInput
 from training.data.dataset import BLACK, SIDE, DatasetOptions, Fraction, RelativePath, Split, is_within
@@ -40,7 +40,7 @@ class FolderOptions(DatasetOptions):
     """Pixels per side. Images are cropped to their center square, which is resized to this."""
     mode: Literal["L", "RGB"] = "RGB"
     """Gray or color; images of the other kind are converted."""
-    background: Colour = BLACK
+    background: Color = BLACK
     """Background of transparent images, in training and in the server: `#rrggbb`."""
     test_fraction: Fraction = 0.1
     """Approximate fraction of the files in the test split. A file's path alone decides, whatever other files there

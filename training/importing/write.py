@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app import bundle
-from app.bundle.manifest import Manifest
+from app.bundle.manifest import GraphFile, Manifest
 from app.inference.session import Session
 from training.atomic import whole
 from training.errors import ImportRefused

@@ -137,7 +137,7 @@ async def write_grid(images: Pixels, format: str, columns: int | None = None) ->
 
 
 def _check_sides(height: int, width: int, format: str) -> None:
-    limit = IMAGE_FORMATS[format].most_pixels
+    limit = IMAGE_FORMATS[format].max_side
     if max(height, width) > limit:
         raise InvalidInput(f"a {format} image has at most {limit} pixels a side", "/query/format")
 

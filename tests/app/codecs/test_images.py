@@ -201,7 +201,7 @@ def test_colours() -> None:
     assert parse_color("#102030") == (16, 32, 48)
     assert parse_color("white") == (255, 255, 255)
     for wrong in ("mud", "#12345", "rgb(" + "9" * 30 + ",0,0)", "hsl(0,99999999999999%,50%)", "hsv(1,2%,3%)", ""):
-        with pytest.raises(InvalidInput, match="not a colour"):
+        with pytest.raises(InvalidInput, match="not a color"):
             parse_color(wrong)
 
 
