@@ -19,6 +19,7 @@ from rich.table import Table
 from app.bundle.files import read_bundle
 from app.codecs.images import Reading, read_images, read_plain_png, tile, write_image
 from bench.serving import LIGHT, ROOT, newest, png, processor
+from training.offline import OfflineGraphs
 
 COUNTS = (1, 64, 400)
 """Digits in an image."""

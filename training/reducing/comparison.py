@@ -11,7 +11,7 @@ from app.bundle.manifest import Manifest
 from app.maths.gaussian import Floats, Posterior
 from app.maths.likelihood import PARAMETERS, Doubles, Pixels, log_prob
 from training.evaluate import pixels
-from training.offline import BATCH, Graphs
+from training.offline import BATCH, OfflineGraphs
 
 MIN_ERROR = 1e-10
 """Floor of a reconstruction's mean squared error: an exact one has a PSNR of 100 dB, not infinity."""
@@ -47,7 +47,7 @@ def has_likelihood(manifest: Manifest) -> bool:
     return manifest.stochastic and set(PARAMETERS[manifest.likelihood]) <= set(manifest.graphs.decoder.outputs)
 
 
-def measure_change(original: Graphs, reduced: Graphs, images: Pixels, seed: int) -> Change:
+def measure_change(original: OfflineGraphs, reduced: OfflineGraphs, images: Pixels, seed: int) -> Change:
     """Measure the change on images uint8 `[N, C, H, W]`, prepared as the encoder takes them.
 
     Raises:
@@ -67,7 +67,7 @@ def measure_change(original: Graphs, reduced: Graphs, images: Pixels, seed: int)
     )
 
 
-def _results(graphs: Graphs, images: Pixels, seed: int) -> _Results:
+def _results(graphs: OfflineGraphs, images: Pixels, seed: int) -> _Results:
     posterior = graphs.encode(images)
     decoded = graphs.decode(posterior.mean)
     chunks = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
@@ -79,13 +79,15 @@ def _results(graphs: Graphs, images: Pixels, seed: int) -> _Results:
     return _Results(-10 * np.log10(np.maximum(np.concatenate(errors), MIN_ERROR)), posterior, decoded)
 
 
-def _reconstruction(graphs: Graphs, images: Pixels, latents: Floats) -> Doubles:
+def _reconstruction(graphs: OfflineGraphs, images: Pixels, latents: Floats) -> Doubles:
     """-log p(x|z) in nats, `[N]`."""
     parameters = {name: values.reshape(len(values), -1) for name, values in graphs.parameters(latents).items()}
     return -log_prob(graphs.manifest.likelihood, parameters, pixels(images))
 
 
-def measure_speed_up(original: Graphs, reduced: Graphs, images: Pixels, names: Collection[str]) -> tuple[float, float]:
+def measure_speed_up(
+    original: OfflineGraphs, reduced: OfflineGraphs, images: Pixels, names: Collection[str]
+) -> tuple[float, float]:
     """Measure how many times as fast the reduced graphs are, for one row and for MANY_ROWS.
 
     `names` are the graphs that were reduced: `encoder`, `decoder` or both. Each number is the median of rounds that
@@ -97,10 +99,10 @@ def measure_speed_up(original: Graphs, reduced: Graphs, images: Pixels, names: C
     return alone, together
 
 
-def _speed_up(original: Graphs, reduced: Graphs, images: Pixels, names: Collection[str]) -> float:
+def _speed_up(original: OfflineGraphs, reduced: OfflineGraphs, images: Pixels, names: Collection[str]) -> float:
     latents = original.encode(images).mean
 
-    def seconds(graphs: Graphs) -> float:
+    def seconds(graphs: OfflineGraphs) -> float:
         started = time.perf_counter()
         if "encoder" in names:
             graphs.encode(images)

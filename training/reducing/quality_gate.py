@@ -7,7 +7,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from app.bundle.files import Bundle
-from app.bundle.manifest import File, Graph, Reduced
+from app.bundle.manifest import File, GraphFile, Reduced
 from app.errors import ExecutionProviderError, InferenceFailed
 from app.inference.session import ExecutionProvider, execution_providers
 from training.errors import ReductionRefused
@@ -89,7 +89,7 @@ def to_bytes(model: ModelProto) -> bytes:
     return content
 
 
-def _file(graph: Graph, precision: Precision, content: bytes | None) -> File:
+def _file(graph: GraphFile, precision: Precision, content: bytes | None) -> File:
     """Manifest entry of a graph: unchanged if `content` is None, under a name of its own if the original stays."""
     if content is None:
         return File(file=graph.file, sha256=graph.sha256)

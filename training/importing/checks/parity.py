@@ -52,7 +52,7 @@ def check_parity(
         return outputs
 
     check_graph(lambda batch: _run(encoder, batch), rows, expected, sizes=sizes, tolerance=_tolerance(source.encoder))
-    expected_images = {"image": to_pixels(decoded, answers)}
+    expected_images: dict[str, NDArray[Any]] = {"image": to_pixels(decoded, answers)}
     if "logits" in decoder.outputs:
         expected_images["logits"] = decoded
     check_graph(run_decoder, drawn, expected_images, sizes=sizes, tolerance=_tolerance(source.decoder))
