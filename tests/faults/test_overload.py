@@ -4,6 +4,7 @@ import math
 
 from bench.overload import overload
 from tests.conftest import MODELS, Start
+from tests.processes import PATIENCE
 
 TIMES, SECONDS = 50, 8
 
@@ -29,4 +30,4 @@ def test_overload_bounds_who_is_answered_refuses_the_others_and_passes_without_a
     assert not math.isnan(report.before.median)
     assert client.get("/models").json()["queued_rows"] == 0
     process.terminate()
-    assert process.communicate(timeout=60)[1] == ""
+    assert process.communicate(timeout=PATIENCE)[1] == ""

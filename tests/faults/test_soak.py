@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bench.soak import KEY, Server, prepare, soak
 from tests.conftest import Start
+from tests.processes import PATIENCE
 
 SECONDS = 15
 
@@ -26,4 +27,4 @@ def test_mixed_traffic_leaves_no_error_and_nothing_else_behind(start: Start, tmp
     assert late.threads <= early.threads + 4
     assert client.get("/models").json()["queued_rows"] == 0
     process.terminate()
-    assert process.communicate(timeout=60)[1] == ""
+    assert process.communicate(timeout=PATIENCE)[1] == ""
