@@ -2,9 +2,13 @@
 
 import math
 
+import pytest
+
 from bench.overload import overload
 from tests.conftest import MODELS, Start
 from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(reason="sends more than the server can do, for half a minute")
 
 TIMES, SECONDS = 50, 8
 

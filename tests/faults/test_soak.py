@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.soak import KEY, Server, prepare, soak
 from tests.conftest import Start
 from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(reason="sends mixed traffic, for a while")
 
 SECONDS = 15
 
