@@ -536,9 +536,9 @@ def test_steps_are_the_same_however_many_lightning_is_called_for(run: Callable[.
     assert all(torch.equal(ours, reference) for ours, reference in pairs)
 
 
-@pytest.mark.slow(reason="compiles C++")
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow(reason="compiles C++")
 def test_compiled_nets_give_the_same_loss_and_gradient(module_of: Callable[..., VaeModule], images: Tensor) -> None:
     plain, compiled = module_of(**KINDS["iwae"]), module_of(**KINDS["iwae"])
     compiled.compile_nets()
