@@ -18,7 +18,7 @@ TOUCHED = runpy.run_path(str(ROOT / "scripts/touched"), run_name="touched")
 @pytest.mark.parametrize(
     ("changed", "tests"),
     [
-        ("app/codecs/png.py", "tests/app/codecs/test_png.py"),
+        ("app/codecs/npy.py", "tests/app/codecs/test_npy.py"),
         ("app/codecs/none.py", "tests/app/codecs"),
         ("training/recipes/mnist.toml", None),
         ("tests/app/codecs/test_png.py", "tests/app/codecs/test_png.py"),
