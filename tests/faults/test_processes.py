@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.server.supervisor import LONGEST_PAUSE, SHORT_LIFE
 from tests.conftest import MODELS, Start, damage, put_bundle, repair
 from tests.processes import PATIENCE, children, fresh, sharing, until
 
@@ -33,6 +32,8 @@ def test_the_workers_of_a_supervisor_that_is_killed_stop(start: Start) -> None:
     assert process.communicate()[1].count("the supervisor is gone") == 2
 
 
+SHORT_LIFE, LONGEST_PAUSE = 30, 30
+"""Seconds, as docs/resilience.md says: who lives that long is replaced at once, and nobody waits longer than that."""
 DEATH = re.compile(r"died with status .* after (\d+) s; the next starts in (\d+) s")
 
 
