@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from app.bundle.files import read_manifest, write_manifest
 from app.main import create_app
 from app.observability.logs import JsonFormatter
 from app.settings import Settings
+from tests.processes import PATIENCE, until
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -117,6 +117,12 @@ def damage(directory: Path) -> None:
         file.write(b"x")
 
 
+def repair(directory: Path) -> None:
+    """Make a damaged bundle whole again, at once: whoever reads it meanwhile sees it either damaged or whole."""
+    path = directory / "decoder.onnx"
+    os.truncate(path, path.stat().st_size - 1)
+
+
 @pytest.fixture
 def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
     """Clients of applications on a copy of `mnist-2d` with settings of one's own."""
@@ -176,26 +182,28 @@ def servers() -> Iterator[Start]:
     """Starts servers with settings of one's own, and ends them."""
     started: list[tuple[subprocess.Popen[str], httpx2.Client]] = []
 
-    def start(**settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
+    def start(*, log: Path | None = None, **settings: object) -> tuple[subprocess.Popen[str], httpx2.Client]:
         port = free_port()
-        process = launch(port=port, **settings)
-        client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        process = launch(log=log, port=port, **settings)
+        client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
         started.append((process, client))
-        until = time.monotonic() + 30
-        while True:
-            assert process.poll() is None, process.communicate()
-            try:
-                if client.get("/health/ready").status_code == 200:
-                    return process, client
-            except httpx2.TransportError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
+        assert until(lambda: is_ready(process, client))
+        return process, client
 
     yield start
     for process, client in started:
         client.close()
         process.terminate()  # killed, it would leave its workers behind
-        process.communicate(timeout=40)
+        process.communicate(timeout=PATIENCE)
+
+
+def is_ready(process: subprocess.Popen[str], client: httpx2.Client) -> bool:
+    """Whether a server, which must not have ended, answers that it is ready."""
+    assert process.poll() is None, process.communicate()
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 @pytest.fixture
@@ -212,13 +220,11 @@ def live() -> Iterator[httpx2.Client]:
         yield start(models_dir=MODELS, log_level="warning")[1]
 
 
-def launch(**settings: object) -> subprocess.Popen[str]:
+def launch(*, log: Path | None = None, **settings: object) -> subprocess.Popen[str]:
+    """A server with these settings, which logs into a pipe, or into the file `log`, to be read while it runs."""
     environment = {f"VAE_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "app"],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, options = [sys.executable, "-m", "app"], {"cwd": ROOT, "env": {**os.environ, **environment}, "text": True}
+    if log is None:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    with log.open("w") as stderr:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, **options)

@@ -4,9 +4,8 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.server.protocol import Protocol
 from app.settings import Settings
+from tests.processes import PATIENCE, until
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Served:
         connection = socket.socket()
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE)
         connection.connect(("127.0.0.1", self.port))
         return connection
 
@@ -70,18 +70,8 @@ def served(app: ASGIApp, *, send_buffer: int | None = None) -> Iterator[Served]:
             yield Served(server, port)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether it comes true in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def application(gate: Gate) -> ASGIApp:

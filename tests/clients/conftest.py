@@ -1,15 +1,10 @@
 """A running server, for the clients that are generated from openapi.json."""
 
-from collections.abc import Iterator
-
+import httpx2
 import pytest
 
-from tests.conftest import MODELS, servers
 
-
-@pytest.fixture(scope="package")
-def address() -> Iterator[str]:
+@pytest.fixture(scope="session")
+def address(live: httpx2.Client) -> str:
     """Where a server answers."""
-    with servers() as start:
-        _, client = start(models_dir=MODELS)
-        yield str(client.base_url).rstrip("/")
+    return str(live.base_url).rstrip("/")

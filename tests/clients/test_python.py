@@ -18,6 +18,9 @@ from PIL import Image
 from tests.conftest import ROOT, Pixels, base64_png, from_base64, load_npz, npy, png
 from tests.document import operations
 from tests.pages import blocks
+from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(reason="generates a client, and imports all of it")
 
 CONFIG = Path(__file__).parent / "python.yml"
 PACKAGE = "vaeserve_client"
@@ -43,7 +46,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def api(generated: Path, address: str) -> Iterator[Any]:
     """Calls operations of the running server: `api("encode.encode_files", body=...)`."""
-    with import_module(PACKAGE).Client(base_url=address, raise_on_unexpected_status=True, timeout=20) as client:
+    with import_module(PACKAGE).Client(base_url=address, raise_on_unexpected_status=True, timeout=PATIENCE) as client:
 
         def call(operation: str, **arguments: Any) -> Any:
             return import_module(f"{PACKAGE}.api.{operation}").sync_detailed(client=client, **arguments)

@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.pages import blocks
 
+pytestmark = pytest.mark.slow(reason="generates a client, and compiles it several times")
+
 FOLDER = Path(__file__).parent
 MODULES = FOLDER / "node_modules"
 DOCUMENT = ROOT / "openapi.json"

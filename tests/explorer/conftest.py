@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import MODELS, Pixels, servers
+from tests.conftest import Pixels
+from tests.processes import PATIENCE, until
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -46,11 +48,37 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(live: httpx2.Client) -> str:
     """Where a server of the shipped models answers."""
-    with servers() as start:
-        _, client = start(models_dir=MODELS, log_level="warning")
-        yield str(client.base_url).rstrip("/")
+    return str(live.base_url).rstrip("/")
+
+
+def patient(page: Any) -> Any:
+    """The page, which waits as long as a test does."""
+    page.set_default_timeout(1000 * PATIENCE)
+    return page
+
+
+def rest(page: Any, milliseconds: int) -> None:
+    """Let the page's timers of up to so many milliseconds go off, and what they bring be drawn.
+
+    The page itself waits: its timers go off in order, however busy the machine is.
+    """
+    page.evaluate(
+        """milliseconds => new Promise(done => setTimeout(
+            () => requestAnimationFrame(() => requestAnimationFrame(done)), milliseconds))""",
+        milliseconds,
+    )
+
+
+def comes(page: Any, condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true, while the page goes on."""
+
+    def holds() -> bool:
+        rest(page, 20)
+        return condition()
+
+    return until(holds)
 
 
 Visit = Callable[..., Any]
@@ -70,8 +98,7 @@ def visit(browser: Any, address: str) -> Iterator[Visit]:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options)
         contexts.append(context)
         allowed.extend([allow] if allow else [])
-        page = context.new_page()
-        page.set_default_timeout(15_000)
+        page = patient(context.new_page())
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: wrong.extend(_elsewhere(request.url, address)))

@@ -1,6 +1,5 @@
 """The page around the panels: its weight, its policy, its recovery, its key, its code, and who can use it."""
 
-import contextlib
 import os
 import shlex
 import subprocess
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 
 from app import __version__
-from tests.conftest import MODELS, ROOT, free_port, launch, servers
-from tests.explorer.conftest import READY, Visit, canvas_pixels, grey
+from tests.conftest import MODELS, ROOT, free_port, is_ready, launch, servers
+from tests.explorer.conftest import READY, Visit, canvas_pixels, comes, grey, patient, rest
+from tests.processes import PATIENCE, until
 
 DIGIT = "#map .pinned canvas"
 AXE = ROOT / "tests/clients/node_modules/axe-core/axe.min.js"
@@ -65,7 +65,7 @@ def test_it_works_behind_a_path_prefix(browser: Any) -> None:
     with servers() as start:
         _, client = start(root_path="/vae", models_dir=MODELS, log_level="warning")
         address = str(client.base_url).rstrip("/")
-        page = browser.new_page()
+        page = patient(browser.new_page())
         asked: list[str] = []
 
         def strip(route: Any) -> None:  # as a reverse proxy does
@@ -82,7 +82,7 @@ def test_it_works_behind_a_path_prefix(browser: Any) -> None:
 def test_a_server_that_takes_few_rows_has_a_manifold_too(browser: Any) -> None:
     with servers() as start:
         _, client = start(max_rows=70, models_dir=MODELS, log_level="warning")
-        page, sizes = browser.new_page(), []
+        page, sizes = patient(browser.new_page()), []
 
         def note(answer: Any) -> None:
             if answer.request.method == "POST":
@@ -91,11 +91,10 @@ def test_a_server_that_takes_few_rows_has_a_manifold_too(browser: Any) -> None:
         page.on("response", note)
         page.goto(str(client.base_url))
         page.wait_for_selector(READY)
-        page.wait_for_timeout(1500)
+        assert comes(page, lambda: any(status == 200 and size > 16 for status, size in sizes))
+        rest(page, 500)
         page.close()
-    grids = [size for status, size in sizes if status == 200 and size > 16]
-    assert grids
-    assert max(grids) <= 64
+    assert max(size for status, size in sizes if status == 200) <= 64
 
 
 def test_it_stays_usable_while_the_server_refuses(visit: Visit) -> None:
@@ -124,17 +123,15 @@ def test_it_stays_usable_while_the_server_refuses(visit: Visit) -> None:
 def test_it_recovers_when_the_server_is_gone_and_comes_back(browser: Any) -> None:
     port = free_port()
     settings: dict[str, Any] = {"port": port, "models_dir": MODELS, "log_level": "warning"}
-    page, process = browser.new_page(), launch(**settings)
+    page, process = patient(browser.new_page()), launch(**settings)
     try:
-        for _ in range(100):
-            with contextlib.suppress(Exception):
-                page.goto(f"http://127.0.0.1:{port}/")
-                break
-            page.wait_for_timeout(100)
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            assert until(lambda: is_ready(process, client))
+        page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector(READY)
         before = page.get_attribute(DIGIT, "data-latent")
         process.terminate()
-        process.communicate(timeout=40)
+        process.communicate(timeout=PATIENCE)
         page.locator("#map canvas[role=application]").click(position={"x": 200, "y": 200})
         page.wait_for_selector("#away:visible")
         process = launch(**settings)
@@ -143,7 +140,7 @@ def test_it_recovers_when_the_server_is_gone_and_comes_back(browser: Any) -> Non
     finally:
         page.close()
         process.terminate()
-        process.communicate(timeout=40)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_errors_are_told_in_words(visit: Visit) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, Pixels, base64_png, from_base64, png
-from tests.explorer.conftest import Visit, canvas_pixels, grey
+from tests.explorer.conftest import Visit, canvas_pixels, grey, rest
 
 AXE = ROOT / "tests/clients/node_modules/axe-core/axe.min.js"
 
@@ -42,11 +42,13 @@ def draw(page: Any, corners: list[tuple[float, float]]) -> None:
 
 
 def settled(page: Any, requests: list[Any]) -> None:
-    """Until nothing was asked for half a second."""
+    """Until all that was asked has its answer, and nothing more is asked for half a second."""
     count = -1
     while count != len(requests):
         count = len(requests)
-        page.wait_for_timeout(500)
+        for request in requests:
+            request.response()
+        rest(page, 500)
 
 
 def listen(page: Any, path: str) -> list[Any]:
@@ -66,7 +68,7 @@ def number(text: str) -> float:
 
 
 def state(page: Any) -> dict[str, str]:
-    page.wait_for_timeout(300)
+    rest(page, 300)
     found: dict[str, str] = page.evaluate("Object.fromEntries(new URLSearchParams(location.search))")
     return found
 
@@ -416,7 +418,7 @@ def test_nothing_moves_when_pictures_come(visit: Visit) -> None:
     )
     for panel in ("draw", "morph", "samples", "contrast"):
         near(page, panel)
-        page.wait_for_timeout(500)
+        rest(page, 500)
     assert page.evaluate("shift") < 0.05
 
 
@@ -424,7 +426,7 @@ def test_nothing_moves_when_pictures_come(visit: Visit) -> None:
 def test_a_phone_shows_all_of_a_panel(visit: Visit, panel: str) -> None:
     page = visit(viewport={"width": 390, "height": 844})
     near(page, panel)
-    page.wait_for_timeout(300)
+    rest(page, 300)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
@@ -438,7 +440,7 @@ def test_an_audit_of_what_the_panels_show_finds_nothing_serious(visit: Visit, op
     page.wait_for_selector(SCORED)
     for panel in ("morph", "samples", "contrast"):
         near(page, panel)
-        page.wait_for_timeout(400)
+        rest(page, 400)
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("async () => (await axe.run()).violations")
     serious = [item for item in found if item["impact"] in ("serious", "critical")]

@@ -18,8 +18,8 @@ Fault = Literal["raises", "gives NaN", "takes long"]
 PIXELS = Tensor(dtype="uint8", shape=(None, 1, SIZE, SIZE))
 LATENT = Tensor(dtype="float32", shape=(None, 2))
 TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
-LONG = 400
-"""Rounds of a loop for each grey level of the first pixel: minutes in all, were it white."""
+LONG = 4000
+"""Rounds of a loop for each grey level of the first pixel: a second or so; minutes in all, were it white."""
 
 
 def image(first: int = 0) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """Clients that keep count: what they asked, and what became of it."""
 
 import http.client
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,11 +10,11 @@ from dataclasses import dataclass, field
 
 import httpx2
 
+from tests.processes import PATIENCE
+
 Ask = tuple[str, str, bytes | None]
 """Method, path and body."""
 SAMPLE: Ask = ("GET", "/sample/npy?n=32", None)
-LONGEST = 60.0
-"""Seconds that a client waits for an answer."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Load:
 
     def _until_closed(self, over: Callable[[bool], bool]) -> None:
         base = self.client.base_url
-        connection = http.client.HTTPConnection(base.host, base.port, timeout=LONGEST)
+        connection = http.client.HTTPConnection(base.host, base.port, timeout=PATIENCE)
         try:
             connection.connect()
         except OSError:
@@ -93,7 +94,6 @@ class Load:
 
 def is_refused(client: httpx2.Client) -> bool:
     """Whether nobody lets one in."""
-    with suppress(OSError):
-        http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=2).connect()
+    with suppress(OSError), socket.create_connection((client.base_url.host, client.base_url.port), timeout=2):
         return False
     return True

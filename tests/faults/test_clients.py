@@ -14,8 +14,7 @@ import pytest
 
 from tests.conftest import MODELS, Pixels, Start, base64_png
 from tests.live.test_protocol import connect, get
-from tests.live.test_reload import resident
-from tests.live.test_workers import until
+from tests.processes import PATIENCE, resident, until
 
 ROUNDS = 120
 HEAVY = "/sample/npy?model=mnist-2d&n=8192"
@@ -73,18 +72,18 @@ def test_nothing_is_left_of_clients_that_go_away(
     for number in range(ROUNDS):
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(60)
+        connection.settimeout(PATIENCE)
         connection.connect((client.base_url.host, client.base_url.port))
         leave(connection)
         close(connection)
         if number % 40 == 39:
-            assert until(lambda: client.get("/models").json()["queued_rows"] == 0, 60)
+            assert until(lambda: client.get("/models").json()["queued_rows"] == 0)
             memory.append(resident(process.pid))
-    assert until(lambda: descriptors(process.pid) <= before, 60)
+    assert until(lambda: descriptors(process.pid) <= before)
     assert memory[-1] < memory[0] + 50
     assert client.get("/sample?n=1").status_code == 200
     process.terminate()
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert log == ""  # nothing is worth a warning, and no task was still there to be cancelled
 
 
@@ -114,18 +113,17 @@ def slow_senders(client: httpx2.Client, count: int) -> Iterator[None]:
 
 
 def test_hundreds_of_slow_senders_keep_nobody_waiting(start: Start, digits: Pixels) -> None:
-    process, client = start(models_dir=MODELS, log_level="warning")
+    """They may take longer than the test waits: a request that waited for one of them would fail."""
+    process, client = start(models_dir=MODELS, log_level="warning", receive_seconds=10 * PATIENCE)
     before = descriptors(process.pid)
     with slow_senders(client, 300):
         for number in range(200):
-            began = time.monotonic()
             answer = client.post("/encode", json={"images": [base64_png(digits[number])]})
             assert answer.status_code == 200
-            assert time.monotonic() - began < 5
         assert client.get("/health/live").status_code == 200
-    assert until(lambda: descriptors(process.pid) <= before + 1, 60)
+    assert until(lambda: descriptors(process.pid) <= before + 1)
     process.terminate()
-    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert "Traceback" not in process.communicate(timeout=PATIENCE)[1]
 
 
 def test_what_is_uploaded_in_part_leaves_no_file(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,10 +136,10 @@ def test_what_is_uploaded_in_part_leaves_no_file(start: Start, tmp_path: Path, m
     for _ in range(20):
         with connect(client) as connection:
             connection.sendall(form + head + b"x" * 3_000_000)  # beyond what is kept in memory
-    assert until(lambda: not any(str(tmp_path) in os.readlink(path) for path in links(process.pid)), 30)
+    assert until(lambda: not any(str(tmp_path) in os.readlink(path) for path in links(process.pid)))
     assert list(tmp_path.iterdir()) == []
     process.terminate()
-    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert "Traceback" not in process.communicate(timeout=PATIENCE)[1]
 
 
 def links(pid: int) -> list[Path]:

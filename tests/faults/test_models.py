@@ -1,7 +1,6 @@
 """Models that fail while they run: the request is told so, and nobody else notices."""
 
 import logging
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +14,10 @@ from starlette.testclient import TestClient
 from app.errors import InferenceFailed
 from app.main import create_app
 from app.settings import Settings
+from tests.app.metrics.test_metrics import scrape
 from tests.conftest import Start, base64_png, npy, put_bundle
 from tests.faults.bundles import Fault, image, put_faulty_bundle
+from tests.processes import PATIENCE, until
 
 
 @pytest.fixture
@@ -84,8 +85,8 @@ def test_a_graph_that_hangs_takes_one_slot_and_the_server_stops_all_the_same(sta
     )
     address = client.base_url
     with ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(lambda: encode(httpx2.Client(base_url=address, timeout=120), 255))
-        time.sleep(0.5)
+        hanging = pool.submit(lambda: encode(httpx2.Client(base_url=address, timeout=PATIENCE), 255))
+        assert until(lambda: scrape(client)["vae_busy_slots"] == 1)
         for _ in range(20):
             answer = client.get("/sample/npy", params={"model": "mnist-2d", "version": 1, "n": 64})
             assert answer.status_code == 200
@@ -93,7 +94,7 @@ def test_a_graph_that_hangs_takes_one_slot_and_the_server_stops_all_the_same(sta
         assert not hanging.done()
         process.terminate()
         answer = hanging.result()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)
     assert answer.status_code == 503
     assert answer.json()["detail"] == "the server is stopping"
     _, log = process.communicate()

@@ -2,8 +2,13 @@
 
 import math
 
+import pytest
+
 from bench.overload import overload
 from tests.conftest import MODELS, Start
+from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(reason="sends more than the server can do, for half a minute")
 
 TIMES, SECONDS = 50, 8
 
@@ -29,4 +34,4 @@ def test_overload_bounds_who_is_answered_refuses_the_others_and_passes_without_a
     assert not math.isnan(report.before.median)
     assert client.get("/models").json()["queued_rows"] == 0
     process.terminate()
-    assert process.communicate(timeout=60)[1] == ""
+    assert process.communicate(timeout=PATIENCE)[1] == ""

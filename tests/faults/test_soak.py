@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.soak import KEY, Server, prepare, soak
 from tests.conftest import Start
+from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(reason="sends mixed traffic, for a while")
 
 SECONDS = 15
 
@@ -26,4 +31,4 @@ def test_mixed_traffic_leaves_no_error_and_nothing_else_behind(start: Start, tmp
     assert late.threads <= early.threads + 4
     assert client.get("/models").json()["queued_rows"] == 0
     process.terminate()
-    assert process.communicate(timeout=60)[1] == ""
+    assert process.communicate(timeout=PATIENCE)[1] == ""

@@ -12,6 +12,11 @@ import pytest
 from tests.conftest import MODELS, ROOT, Start
 from tests.document import operations
 from tests.maps import write_maps
+from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(
+    reason="sends thousands of requests; what the document shows is asked in tests/app/api/openapi"
+)
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
 PHASES = "examples,coverage,fuzzing,stateful"
@@ -46,7 +51,7 @@ def fuzz(process: subprocess.Popen[str], client: httpx2.Client, *options: str) -
     done = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     process.terminate()
-    out, log = process.communicate(timeout=40)
+    out, log = process.communicate(timeout=PATIENCE)
     assert out == ""
     assert {line.partition(" ")[2] for line in log.splitlines()} <= {NO_HTTP}  # no other warning, no traceback
     return done.stdout

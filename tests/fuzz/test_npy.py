@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import MODELS, ROOT, Start, npy
 from tests.document import operations
+from tests.processes import PATIENCE
 
 HEADERS = {"Content-Type": "application/x-npy"}
 PATHS = sorted(
@@ -133,7 +134,7 @@ def test_the_worst_leave_one_line_each_and_no_memory(start: Start) -> None:
     sent += sum(send_all() for _ in range(3))
     assert resident(process) - before < 8 * 2**20
     process.terminate()
-    out, log = process.communicate(timeout=40)
+    out, log = process.communicate(timeout=PATIENCE)
     lines = [line for line in (out + log).splitlines() if "/npy" in line or not re.match(r"\S+ INFO ", line)]
     assert len(lines) == sent
     assert all(re.match(r"\S+ INFO +app\.requests: POST /\w+/npy 4\d\d ", line) for line in lines)

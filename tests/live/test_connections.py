@@ -12,11 +12,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from app.settings import Settings
 from tests.conftest import MODELS, ROOT, Start
-from tests.connections import Answer, Gate, Served, answers, application, get, served, until
+from tests.connections import Answer, Gate, Served, answers, application, get, served
+from tests.processes import PATIENCE, until
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def test_an_endless_header_does_not_grow_memory(start: Start) -> None:
 
     before = resident()
     for start_ in (b"GET / HTTP/1.1\r\nX: ", b"GET /"):
-        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE) as connection:
             with suppress(OSError):
                 connection.sendall(start_)
                 for _ in range(64):
@@ -147,7 +149,7 @@ def test_two_thousand_idle_connections_leave_the_server_well(start: Start) -> No
     _, client = start(models_dir=MODELS)
     address = client.base_url.host, client.base_url.port
     with ExitStack() as stack:
-        idle = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(2000)]
+        idle = [stack.enter_context(socket.create_connection(address, timeout=PATIENCE)) for _ in range(2000)]
         for connection in idle[1000:]:  # the test's own client holds one more
             refused(connection, 503, "overloaded")
         assert client.get("/health/live").status_code == 200
@@ -156,7 +158,7 @@ def test_two_thousand_idle_connections_leave_the_server_well(start: Start) -> No
 
 def httpx_get_is_ok(address: tuple[str, int]) -> bool:
     """Whether a new connection is let in."""
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
         send(connection, get("/health/live", "Connection: close"))
         return [answer.status for answer in answers(connection)] == [200]
 
@@ -309,15 +311,14 @@ def test_a_client_that_still_sends_reads_why_it_is_refused(start: Start) -> None
     _, client = start(models_dir=MODELS, max_body_bytes=1000)
     body = b" " * 20_000_000
     headers = "Content-Type: application/json", f"Content-Length: {len(body)}"
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE) as connection:
         connection.sendall(get("/encode", *headers, method="POST") + body)  # all of it is taken, and thrown away
         assert refused(connection, 413, "body-too-large").problem["detail"] == "at most 1000 bytes"
 
 
-def test_a_wish_for_a_websocket_is_answered_as_any_request(start: Start) -> None:
-    _, client = start(models_dir=MODELS)
+def test_a_wish_for_a_websocket_is_answered_as_any_request(live: httpx2.Client) -> None:
     offer = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAA")
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+    with socket.create_connection((live.base_url.host, live.base_url.port), timeout=PATIENCE) as connection:
         connection.sendall(get("/nope", *offer))
         assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
 

@@ -1,61 +1,46 @@
 """A server that has more to do than it can still says that it lives, and that it takes work."""
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import httpx2
-import numpy as np
+import json
+from contextlib import ExitStack
+from pathlib import Path
 
 from tests.app.metrics.test_metrics import scrape
-from tests.conftest import MODELS, Start, npy
-from tests.live.test_workers import fresh, until
+from tests.conftest import Start, base64_png
+from tests.faults.bundles import image, put_faulty_bundle
+from tests.live.test_protocol import connect, get
+from tests.processes import PATIENCE, until
 
-IMAGES = npy(np.zeros((64, 28, 28), np.uint8))
-HEADERS = {"Content-Type": "application/x-npy"}
-
-
-@contextmanager
-def overloaded(client: httpx2.Client) -> Iterator[list[int]]:
-    """While it lasts, more `/score` is asked than there is room for; the statuses of its answers."""
-    done, statuses = threading.Event(), list[int]()
-
-    def ask() -> None:
-        with fresh(client) as another:
-            another.timeout = 120
-            while not done.is_set():
-                answer = another.post("/score/npy?k=128&binarize=threshold", content=IMAGES, headers=HEADERS)
-                statuses.append(answer.status_code)
-                if answer.status_code == 503:
-                    time.sleep(0.02)
-
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield statuses
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+QUEUE_ROWS, ROUNDS = 8, 20
+SETTINGS = {"slots": 1, "threads": 1, "queue_rows": QUEUE_ROWS, "shutdown_seconds": 1, "log_level": "error"}
+NO_DEADLINE = dict.fromkeys(("queue_seconds", "request_seconds", "wait_seconds"), 10 * PATIENCE)
 
 
-def test_every_slot_and_the_queue_are_full(start: Start) -> None:
-    _, client = start(models_dir=MODELS, slots=1, queue_rows=2048, log_level="error")
-    client.timeout = 60
-    with overloaded(client) as statuses:
-        assert until(lambda: 503 in statuses, 60)
-        was_full = 0
-        for _ in range(20):
+def test_every_slot_and_the_queue_are_full(start: Start, tmp_path: Path) -> None:
+    """By a graph that runs for minutes, and a request that waits for it: both stay so while they are looked at."""
+    put_faulty_bundle(tmp_path, "takes long")
+    _, client = start(models_dir=tmp_path, **SETTINGS, **NO_DEADLINE)
+
+    def images(first: int, count: int = 1) -> bytes:
+        return json.dumps({"images": [base64_png(image(first))] * count}).encode()
+
+    with ExitStack() as leaving:
+
+        def ask(body: bytes) -> None:
+            """Send a request, and wait for no answer."""
+            headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+            connection = leaving.enter_context(connect(client))
+            connection.sendall(get("/encode", *headers, method="POST") + body)
+
+        ask(images(255))
+        assert until(lambda: scrape(client)["vae_busy_slots"] == 1)
+        ask(images(0, QUEUE_ROWS))
+        assert until(lambda: scrape(client)["vae_queue_rows"] == QUEUE_ROWS)
+        for _ in range(ROUNDS):
             for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
-                began = time.monotonic()
                 assert client.get(path).status_code == 200
-                assert time.monotonic() - began < 10  # a batch takes a hundredth of a second, the queue many seconds
+            refused = client.post("/encode", content=images(0), headers={"Content-Type": "application/json"})
+            assert refused.status_code == 503
             samples = scrape(client)
-            was_full += samples["vae_busy_slots"] == 1 and samples["vae_queue_rows"] > 1024
-        assert was_full > 5
-    assert set(statuses) <= {200, 503}
-    assert 200 in statuses
-    assert until(lambda: scrape(client)["vae_queue_rows"] == 0)
-    assert scrape(client)['vae_rejections_total{reason="overloaded"}'] == statuses.count(503)
+            assert (samples["vae_busy_slots"], samples["vae_queue_rows"]) == (1, QUEUE_ROWS)
+    assert until(lambda: scrape(client)["vae_queue_rows"] == 0)  # the clients are gone
+    assert scrape(client)['vae_rejections_total{reason="overloaded"}'] == ROUNDS

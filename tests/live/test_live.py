@@ -15,6 +15,7 @@ import pytest
 
 from app.settings import Settings
 from tests.conftest import ROOT, Pixels, Start, base64_png, free_port, launch
+from tests.processes import PATIENCE
 
 
 def test_digits_come_back_and_the_server_stops_cleanly(start: Start, digits: Pixels) -> None:
@@ -24,7 +25,7 @@ def test_digits_come_back_and_the_server_stops_cleanly(start: Start, digits: Pix
     assert len(encoded.json()["mean"][0]) == 32
     assert "server" not in encoded.headers
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
     assert "execution provider: cpu" in log
     assert "Traceback" not in log
@@ -64,7 +65,7 @@ def test_the_path_prefix_of_a_proxy(start: Start) -> None:
 )
 def test_what_stops_the_start_is_one_sentence(settings: dict[str, object], sentence: str) -> None:
     process = launch(port=free_port(), **settings)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     last = log.strip().splitlines()[-1]
     assert last.startswith(sentence)
@@ -76,14 +77,14 @@ def test_a_taken_port_is_one_sentence_before_anything_is_loaded(workers: int) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = launch(port=port, workers=workers)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=PATIENCE)
     assert (process.returncode, log) == (1, f"error: port {port} is taken; set VAE_PORT or --port\n")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
 def test_a_host_that_is_none_of_this_machine_is_one_sentence(host: str) -> None:
     process = launch(port=0, host=host)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert log.startswith(f"error: VAE_HOST {host} and VAE_PORT 0 cannot be listened on: ")
     assert log.count("\n") == 1
@@ -107,14 +108,14 @@ def test_port_0_takes_a_free_one_and_says_which(models_copy: Path, workers: int)
             assert time.monotonic() < until
             time.sleep(0.05)
     process.terminate()
-    assert "Traceback" not in process.communicate(timeout=40)[1]
+    assert "Traceback" not in process.communicate(timeout=PATIENCE)[1]
 
 
 def test_a_damaged_bundle_stops_the_start_by_the_files_name(models_copy: Path) -> None:
     with (models_copy / "mnist-2d" / "1" / "decoder.onnx").open("ab") as file:
         file.write(b"x")
     process = launch(port=free_port(), models_dir=models_copy)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert log.strip().splitlines()[-1].endswith("decoder.onnx does not have the sha256 that manifest.json says")
 
@@ -132,4 +133,4 @@ def test_the_help_lists_every_setting_and_starts_nothing() -> None:
 def test_a_misspelt_setting_is_warned_of(start: Start) -> None:
     process, _ = start(prot=9000)
     process.send_signal(signal.SIGTERM)
-    assert "VAE_PROT is set, but there is no such setting" in process.communicate(timeout=20)[1]
+    assert "VAE_PROT is set, but there is no such setting" in process.communicate(timeout=PATIENCE)[1]

@@ -17,6 +17,7 @@ import yaml
 
 from tests import pages
 from tests.conftest import MODELS, ROOT, servers
+from tests.processes import PATIENCE
 from tests.repo.test_docs import rows
 
 PAGE = (ROOT / "docs/observability.md").read_text()
@@ -124,7 +125,7 @@ def promtool(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[st
         missing = "install promtool (apt-get install prometheus)"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     return subprocess.run(
-        [path, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False, timeout=120, **options
+        [path, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False, timeout=PATIENCE, **options
     )
 
 

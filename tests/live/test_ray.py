@@ -29,6 +29,9 @@ from safetensors.numpy import save
 from app.api.forms.images import EXAMPLE_IMAGE
 from tests.conftest import MODELS, ROOT, Pixels, base64_png, free_port, npy, servers
 from tests.document import Operation, call, operations
+from tests.processes import PATIENCE
+
+pytestmark = pytest.mark.slow(reason="starts a Ray cluster")
 
 if importlib.util.find_spec("ray") is None and "CI" not in os.environ:
     pytest.skip("needs the extra ray", allow_module_level=True)
@@ -118,7 +121,7 @@ def running(folder: Path) -> Iterator[Cluster]:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    cluster = Cluster(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60), process.pid)
+    cluster = Cluster(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE), process.pid)
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "log").read_text()[-4000:]
@@ -148,7 +151,7 @@ def stop(process: subprocess.Popen[bytes], cluster: Cluster) -> None:
     if not until(lambda: not cluster.processes(), 10):
         for pid in cluster.processes():
             os.kill(pid, signal.SIGKILL)
-    assert until(lambda: not cluster.processes(), 10)
+    assert until(lambda: not cluster.processes())
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +320,7 @@ class Load:
         """Kill a process of the cluster, and go on until a request is lost and others have begun; returns when."""
         killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        assert until(lambda: any(it.answer.status_code != 200 for it in list(self.sent)), 60)
+        assert until(lambda: any(it.answer.status_code != 200 for it in list(self.sent)))
         time.sleep(1)
         return killed
 
@@ -349,7 +352,7 @@ def test_load_brings_a_second_replica_and_a_kill_costs_only_what_was_in_flight(
     assert len(cluster.replicas("mnist-2d")) == 1
     load = Load(cluster, digits, clients=6)
     try:
-        assert until(lambda: len(cluster.replicas("mnist-2d")) == 2, 60)
+        assert until(lambda: len(cluster.replicas("mnist-2d")) == 2)
         time.sleep(2)  # until both have work
         victim, _ = cluster.processes("ray::ServeReplica:vaeserve:mnist-2d")
         killed = load.kill(victim)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from starlette.testclient import TestClient
 from app.bundle.files import read_manifest, write_array, write_manifest
 from tests import pages
 from tests.conftest import ROOT, Pixels, Start, base64_png, damage, put_bundle
-from tests.live.test_workers import children, sharing, until
+from tests.processes import PATIENCE, children, resident, sharing, until
 
 KEY = "a-key-of-16-chars"
 FIRST, SECOND = "mnist-2d/1", "mnist-2d/2"
@@ -62,7 +61,7 @@ class Users:
         return like
 
     def fresh(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.address, timeout=20)
+        return httpx2.Client(base_url=self.address, timeout=PATIENCE)
 
     @contextmanager
     def at_work(self, count: int = 2) -> Iterator[None]:
@@ -96,12 +95,6 @@ class Users:
                 self.answered += 1
             except Exception as error:
                 self.failures.append(error)
-
-
-def resident(pid: int) -> float:
-    """MB of memory that a process has."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.fixture
@@ -142,8 +135,8 @@ def test_under_load_a_model_is_replaced_loaded_unloaded_and_refused(
             shutil.rmtree(models_copy / "mnist-2d" / "3")
             assert manage("reload")["unloaded"] == [{"name": "mnist-2d", "version": 3}]
             memory.append(resident(process.pid))
+        assert until(lambda: users.answered > 200)
     assert users.failures == []
-    assert users.answered > 200
     assert users.seen >= {(2, FIRST), (2, SECOND)}
     assert users.seen <= {(version, like) for version in (2, 3) for like in (FIRST, SECOND)}
     assert memory[-1] < memory[4] + 60  # of 45 loaded models more, each of 8 MB and up, about none has stayed
@@ -170,9 +163,10 @@ def test_every_command_of_the_documentation_works(start: Start, models_copy: Pat
 
 
 def test_hangup_reloads_a_lone_process_in_place(
-    start: Start, models_copy: Path, make_users: Callable[[httpx2.Client], Users]
+    start: Start, models_copy: Path, make_users: Callable[[httpx2.Client], Users], tmp_path: Path
 ) -> None:
-    process, client = start(models_dir=models_copy, log_level="warning")
+    log = tmp_path / "log"
+    process, client = start(models_dir=models_copy, log_level="warning", log=log)
     users = make_users(client)
     with users.at_work(1):
         put_bundle(models_copy, 2, like=SECOND)
@@ -186,48 +180,48 @@ def test_hangup_reloads_a_lone_process_in_place(
         assert users.encoded(client, version=2) == (2, SECOND)
         (models_copy / "mnist-2d").rename(models_copy.parent / "elsewhere")
         process.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
+        assert until(lambda: "SIGHUP: the models directory holds no bundle" in log.read_text())
         assert users.encoded(client) == (3, FIRST)
     assert users.failures == []
     process.terminate()
-    _, log = process.communicate(timeout=20)
-    assert "decoder.onnx does not have the sha256 that manifest.json says" in log
-    assert "SIGHUP: the models directory holds no bundle" in log
-    assert "Traceback" not in log
+    process.wait(timeout=PATIENCE)
+    assert "decoder.onnx does not have the sha256 that manifest.json says" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_hangup_rolls_several_workers_and_loses_nothing(
-    start: Start, models_copy: Path, make_users: Callable[[httpx2.Client], Users]
+    start: Start, models_copy: Path, make_users: Callable[[httpx2.Client], Users], tmp_path: Path
 ) -> None:
-    process, client = start(models_dir=models_copy, workers=2, log_level="warning")
+    log = tmp_path / "log"
+    process, client = start(models_dir=models_copy, workers=2, log_level="warning", log=log)
     users = make_users(client)
     assert until(lambda: len(sharing(children(process.pid))) == 2)  # both have read their models
     before = children(process.pid)
     with users.at_work():
         damage(put_bundle(models_copy, 2, like=SECOND))
         process.send_signal(signal.SIGHUP)
-        time.sleep(2)
+        assert until(lambda: "SIGHUP: the workers stay as they are: " in log.read_text())
+        assert "decoder.onnx does not have the sha256" in log.read_text()
         assert children(process.pid) == before
         put_bundle(models_copy, 2, like=SECOND)
         process.send_signal(signal.SIGHUP)
-        assert until(lambda: len(children(process.pid)) == 2 and not children(process.pid) & before, 60)
+        assert until(lambda: len(children(process.pid)) == 2 and not children(process.pid) & before)
+        assert until(lambda: users.answered > 100 and (2, SECOND) in users.seen)
     assert users.failures == []
-    assert users.answered > 100
     assert users.seen == {(1, FIRST), (2, SECOND)}
     for _ in range(20):
         with users.fresh() as another:
             assert users.encoded(another) == (2, SECOND)
     process.terminate()
-    _, log = process.communicate(timeout=40)
-    assert "SIGHUP: the workers stay as they are: " in log
-    assert "decoder.onnx does not have the sha256" in log
-    assert "Traceback" not in log
+    process.wait(timeout=PATIENCE)
+    assert "Traceback" not in log.read_text()
 
 
 def test_hangup_on_a_bundle_that_is_whole_but_absurd_leaves_the_workers_and_the_supervisor(
-    start: Start, models_copy: Path
+    start: Start, models_copy: Path, tmp_path: Path
 ) -> None:
-    process, client = start(models_dir=models_copy, workers=2, log_level="warning")
+    log = tmp_path / "log"
+    process, client = start(models_dir=models_copy, workers=2, log_level="warning", log=log)
     assert until(lambda: len(sharing(children(process.pid))) == 2)
     before = children(process.pid)
     directory = put_bundle(models_copy, 2, like=SECOND)
@@ -235,13 +229,13 @@ def test_hangup_on_a_bundle_that_is_whole_but_absurd_leaves_the_workers_and_the_
     arrays = manifest.arrays | {"score_k": write_array(directory, "score_k", np.full(3, np.nan, np.float32))}
     write_manifest(directory, manifest.model_copy(update={"arrays": arrays}))
     process.send_signal(signal.SIGHUP)
-    time.sleep(2)
+    refusal = "SIGHUP: the workers stay as they are: mnist-2d/2/score_k.npy does not have the type int64"
+    assert until(lambda: refusal in log.read_text())
     assert children(process.pid) == before
     assert client.get("/sample").status_code == 200
     process.terminate()
-    _, log = process.communicate(timeout=20)
-    assert "SIGHUP: the workers stay as they are: mnist-2d/2/score_k.npy does not have the type int64" in log
-    assert "Traceback" not in log
+    process.wait(timeout=PATIENCE)
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_worker_that_does_not_stop_holds_up_neither_a_hangup_nor_the_end(start: Start, models_copy: Path) -> None:
@@ -253,12 +247,12 @@ def test_a_worker_that_does_not_stop_holds_up_neither_a_hangup_nor_the_end(start
         assert until(lambda: len(children(process.pid)) == 3)  # the first of the new, for which the old ones wait
         for pid in before:
             os.kill(pid, signal.SIGSTOP)
-        assert until(lambda: len(children(process.pid)) == 2 and not children(process.pid) & before, 40)
+        assert until(lambda: len(children(process.pid)) == 2 and not children(process.pid) & before)
         assert until(lambda: len(sharing(children(process.pid))) == 2)
         for pid in children(process.pid):
             os.kill(pid, signal.SIGSTOP)
         process.terminate()
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=PATIENCE)
     finally:
         for pid in children(process.pid):
             with suppress(ProcessLookupError):

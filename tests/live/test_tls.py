@@ -14,7 +14,7 @@ import trustme
 from app.errors import StartupError
 from app.security.tls import Certificate
 from tests.conftest import ROOT, Start, free_port, launch
-from tests.live.test_workers import until
+from tests.processes import PATIENCE, until
 
 AUTHORITY = trustme.CA()
 
@@ -43,7 +43,7 @@ def command(*arguments: str, **environment: object) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -69,7 +69,7 @@ def test_the_server_speaks_https_and_takes_a_renewed_certificate(tmp_path: Path,
         port=port, workers=workers, tls_certificate=chain, tls_key=key, models_dir=ROOT / "models/mnist-2d/2"
     )
     try:
-        with httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting(), timeout=20) as client:
+        with httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting(), timeout=PATIENCE) as client:
 
             def is_ready() -> bool:
                 try:
@@ -77,7 +77,7 @@ def test_the_server_speaks_https_and_takes_a_renewed_certificate(tmp_path: Path,
                 except httpx2.TransportError:
                     return False
 
-            assert until(is_ready, 40)
+            assert until(is_ready)
             assert client.get("/sample/image", params={"n": 4}).content.startswith(b"\x89PNG")
             body = client.get("/sample/npy", params={"n": 256, "seed": 1}).content
             assert len(body) > 200_000
@@ -87,12 +87,12 @@ def test_the_server_speaks_https_and_takes_a_renewed_certificate(tmp_path: Path,
             )
             before = serial(port)
             issue(tmp_path)
-            assert until(lambda: serial(port) != before, 10)
+            assert until(lambda: serial(port) != before)
         with pytest.raises(httpx2.TransportError):
             httpx2.get(f"http://127.0.0.1:{port}/health/ready")
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=40)
+        _, log = process.communicate(timeout=PATIENCE)
     assert f"answering on https://127.0.0.1:{port}" in log
     assert "Traceback" not in log
 
@@ -111,11 +111,11 @@ def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             return False
 
     try:
-        assert until(answers, 40)
+        assert until(answers)
         yield port
     finally:
         process.terminate()
-        process.communicate(timeout=40)
+        process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("words", [("models",), ("bench", "--duration", "0.1")], ids=lambda words: words[0])
@@ -178,7 +178,7 @@ def test_what_stops_the_start(tmp_path: Path) -> None:
 
 def test_a_key_without_a_certificate_is_one_sentence(tmp_path: Path) -> None:
     process = launch(port=free_port(), tls_key=tmp_path / "key.pem")
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=PATIENCE)
     assert (process.returncode, log) == (1, "error: VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not\n")
 
 
@@ -202,6 +202,6 @@ def test_a_server_that_asks_nobody_for_a_key_says_so_where_others_can_reach_it(
 ) -> None:
     process, _ = start(models_dir=ROOT / "models/mnist-2d/2", **settings)
     process.terminate()
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=PATIENCE)
     assert warning in log
     assert ("no keys are asked for" in log) == bool(warning)

@@ -3,34 +3,14 @@
 import os
 import re
 import signal
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from app.metrics.processes import FOLDER
 from tests.conftest import MODELS, Start, free_port, launch
-
-
-def children(pid: int) -> set[int]:
-    """The worker processes of a supervisor."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields, command = path.read_text().rpartition(")")[2].split(), (path.parent / "cmdline").read_bytes()
-        except OSError:  # it ended meanwhile
-            continue
-        if int(fields[1]) == pid and b"spawn_main" in command:
-            found.add(int(path.parent.name))
-    return found
-
-
-def fresh(client: httpx2.Client) -> httpx2.Client:
-    """A client with a connection of its own, which any of the workers may accept."""
-    return httpx2.Client(base_url=client.base_url, timeout=20)
+from tests.processes import PATIENCE, children, fresh, sharing, until
 
 
 def scraped(client: httpx2.Client, name: str) -> float:
@@ -43,25 +23,6 @@ def scraped(client: httpx2.Client, name: str) -> float:
 def tells(client: httpx2.Client, name: str, value: float) -> bool:
     """Whether the metric is this, whichever worker one asks."""
     return {scraped(client, name) for _ in range(8)} == {value}
-
-
-def sharing(pids: set[int]) -> set[int]:
-    """Those workers that have come so far as to share their metrics."""
-    found = set()
-    for pid in pids:
-        variables = dict(item.partition("=")[::2] for item in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-        found |= {pid} if list(Path(variables[FOLDER]).glob(f"gauge_livesum_{pid}.db")) else set()
-    return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    """Whether it comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture
@@ -79,10 +40,10 @@ def test_several_workers_answer_the_same_bytes_and_add_up_their_metrics(workers:
         with fresh(client) as another:
             answers.add(another.get("/sample/image", params={"seed": 1, "n": 9}).content)
     assert len(answers) == 1
-    assert until(lambda: tells(client, 'vae_requests_total{operation="sample_image",status="200"}', 30), 2)
-    assert until(lambda: tells(client, 'vae_request_seconds_count{operation="sample_image"}', 30), 2)
-    assert until(lambda: tells(client, "vae_batch_rows_total", 270), 2)
-    assert until(lambda: tells(client, "vae_queue_rows", 0), 2)
+    assert until(lambda: tells(client, 'vae_requests_total{operation="sample_image",status="200"}', 30))
+    assert until(lambda: tells(client, 'vae_request_seconds_count{operation="sample_image"}', 30))
+    assert until(lambda: tells(client, "vae_batch_rows_total", 270))
+    assert until(lambda: tells(client, "vae_queue_rows", 0))
 
 
 def test_a_killed_worker_is_replaced_and_its_neighbour_notices_nothing(workers: tuple[int, httpx2.Client]) -> None:
@@ -121,7 +82,7 @@ def test_a_killed_worker_is_replaced_and_its_neighbour_notices_nothing(workers: 
     counted = scraped(client, 'vae_requests_total{operation="sample_image",status="200"}')
     # What the victim counted is not forgotten; one that it had answered it may not have counted yet.
     assert answered - 1 <= counted <= answered + lost
-    assert until(lambda: tells(client, "vae_queue_rows", 0), 2)
+    assert until(lambda: tells(client, "vae_queue_rows", 0))
 
 
 def test_several_workers_count_a_callers_requests_together(start: Start) -> None:
@@ -136,23 +97,23 @@ def test_several_workers_count_a_callers_requests_together(start: Start) -> None
 
 def test_keys_that_no_worker_could_read_stop_the_start(tmp_path: Path) -> None:
     process = launch(port=free_port(), workers=2, models_dir=MODELS, keys_file=tmp_path / "none")
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert log == f"error: VAE_KEYS_FILE {tmp_path / 'none'} cannot be read: No such file or directory\n"
 
 
 def test_nor_does_a_hangup_replace_workers_that_can_read_them(start: Start, tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
+    keys, log = tmp_path / "keys", tmp_path / "log"
     keys.write_text("web:a-key-of-16-chars\n")
-    process, client = start(workers=2, models_dir=MODELS / "mnist-2d/2", keys_file=keys)
+    process, client = start(workers=2, models_dir=MODELS / "mnist-2d/2", keys_file=keys, log=log)
     assert until(lambda: len(sharing(children(process.pid))) == 2)
     before = children(process.pid)
     keys.unlink()
     process.send_signal(signal.SIGHUP)
-    time.sleep(2)  # until the supervisor has heard it
+    refusal = f"SIGHUP: the workers stay as they are: VAE_KEYS_FILE {keys} cannot be read"
+    assert until(lambda: refusal in log.read_text())
     assert client.get("/models", headers={"Authorization": "Bearer a-key-of-16-chars"}).status_code == 200
     assert children(process.pid) == before
     process.terminate()
-    _, log = process.communicate(timeout=30)
-    assert f"SIGHUP: the workers stay as they are: VAE_KEYS_FILE {keys} cannot be read" in log
-    assert "a new worker did not start" not in log
+    process.wait(timeout=PATIENCE)
+    assert "a new worker did not start" not in log.read_text()

@@ -8,6 +8,7 @@ from app.settings import Settings
 from tests.app.cli.conftest import shell
 from tests.conftest import MODELS, ROOT, Start
 from tests.pages import blocks
+from tests.processes import PATIENCE
 
 PAGE = (ROOT / "docs/access.md").read_text()
 
@@ -33,7 +34,7 @@ def test_the_keys_of_the_page_open_a_server(start: Start, tmp_path: Path) -> Non
     seen = [re.sub(r"r=5\d\d|t=\d+", "n", line) for line in done.stdout.splitlines()]
     assert seen == [re.sub(r"r=5\d\d|t=\d+", "n", line) for line in expected]
     process.terminate()
-    _, log = process.communicate(timeout=40)
+    _, log = process.communicate(timeout=PATIENCE)
     assert not any(key in log for key in keys.values())
 
 

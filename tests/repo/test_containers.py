@@ -21,6 +21,7 @@ from app import __version__, healthcheck
 from app.settings import Settings
 from tests.conftest import ROOT
 from tests.pages import blocks, commands
+from tests.processes import PATIENCE
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PAGE = (ROOT / "docs/containers.md").read_text()
@@ -47,7 +48,7 @@ def compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [tool("docker-compose"), *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, env=inherited | environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

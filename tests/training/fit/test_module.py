@@ -524,6 +524,7 @@ def test_the_average_is_torchs_own(run: Callable[..., Run]) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow(reason="compiles C++")
 def test_compiled_nets_give_the_same_loss_and_gradient(module_of: Callable[..., VaeModule], images: Tensor) -> None:
     plain, compiled = module_of(**KINDS["iwae"]), module_of(**KINDS["iwae"])
     compiled.compile_nets()

@@ -283,6 +283,7 @@ def killed(
     return folder, recipes
 
 
+@pytest.mark.slow(reason="trains to be killed, and to the end")
 @pytest.mark.parametrize("name", ["tiny", *MORE])
 def test_a_killed_run_goes_on_to_the_same_numbers(
     killed: tuple[Path, dict[str, Recipe]],
@@ -536,6 +537,7 @@ def assert_as_one(recipe: Recipe, runs: Path, reference: Path) -> None:
         torch.testing.assert_close(ours[name], weight, atol=1e-4, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow(reason="starts processes that import torch")
 def test_torchruns_processes_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
     program, runs = tmp_path / "shared.py", tmp_path / "runs"
     program.write_text(SHARED)
@@ -559,6 +561,7 @@ def test_torchruns_processes_train_as_one(shareable: Workshop, tmp_path: Path) -
         assert '"processes": 2' in (folder / "report.json").read_text()
 
 
+@pytest.mark.slow(reason="starts processes that import torch")
 def test_two_nodes_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
     """The command of docs/training.md, on two nodes that happen to be one machine."""
     meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "tiny"]
