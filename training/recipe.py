@@ -30,14 +30,14 @@ class Elbo(_Table):
     """Weight of the KL term. A weight other than 1 trains a beta-VAE (Higgins et al. 2017): the loss no longer bounds
     log p(x)."""
     free_bits: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """KL in nats that each latent dimension may use at no cost, on the mean over a process's share of a batch (Kingma
-    et al. 2016, appendix C.8)."""
+    """KL in nats that each latent dimension may use at no cost, on average over a process's share of a batch (Kingma et
+    al. 2016, appendix C.8)."""
     kl_warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the weight of the KL term rises linearly from 0 to beta."""
 
 
 class Iwae(_Table):
-    """Maximise the IWAE-k bound on log p(x) (Burda, Grosse & Salakhutdinov 2015).
+    """Maximize the IWAE-k bound on log p(x) (Burda, Grosse & Salakhutdinov 2015).
 
     The encoder's gradient is doubly reparameterized (DReG: Tucker et al. 2018), so that its signal does not fade as k
     grows. Models trained with IWAE have a better NLL and a looser ELBO.
@@ -60,12 +60,12 @@ class Bernoulli(_Table):
     name: Literal["bernoulli"] = "bernoulli"
     binarization: Literal["dynamic", "static"] = "dynamic"
     """How gray pixels become binary. `dynamic` draws anew at every use of an image. `static` draws once, with the
-    recipe's seed, as in the usual binarized MNIST, whose draws are others."""
+    recipe's seed; the usual binarized MNIST is static too, with other draws."""
 
 
 class GreyCrossEntropy(_Table):
-    """The cross entropy with the gray values themselves, as in many tutorials. It is no likelihood: its values do not
-    compare with other models'."""
+    """The cross entropy with the gray values themselves, as in many tutorials. It is not a likelihood: its values do
+    not compare with those of other models."""
 
     name: Literal["grey_cross_entropy"]
 
@@ -144,8 +144,9 @@ class Recipe(_Table):
     """One bundle version: its data, its nets and its training."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
-    """Name of the bundle: small letters, digits, `.`, `_` and `-`."""
+    """Name of the bundle: lowercase letters, digits, `.`, `_` and `-`."""
     version: Positive
+    """Version of the bundle."""
     description: str
     """First sentence of the card."""
     seed: Seed = 0

@@ -70,5 +70,5 @@ class DatasetOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     validation: Annotated[int, Field(ge=0)] = 0
-    """Number of the last training images that are set aside. They are not trained on but measured after every epoch,
-    for early stopping above all."""
+    """Number of training images, the last ones, to set aside for validation. They are measured after every epoch, and
+    not trained on. Early stopping needs them."""

@@ -43,8 +43,7 @@ class FolderOptions(DatasetOptions):
     background: Color = BLACK
     """Background of transparent images, in training and in the server: `#rrggbb`."""
     test_fraction: Fraction = 0.1
-    """Approximate fraction of the files in the test split. A file's path alone decides, whatever other files there
-    are."""
+    """Approximate fraction of the files in the test split. Only a file's path decides, not the other files."""
 
     @property
     def key(self) -> str:
