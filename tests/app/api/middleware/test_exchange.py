@@ -24,7 +24,7 @@ from tests.repo.test_docs import rows
 PAGE = (ROOT / "docs" / "limits.md").read_text()
 CONNECTIONS, REQUESTS, FIXED = (
     {row[0]: row[1:] for row in rows(PAGE, heading)[2:]}
-    for heading in ("Connections and time", "What is in a request", "What no setting moves")
+    for heading in ("Connections and time", "Contents of a request", "Fixed limits")
 )
 LIMIT = re.compile("max_.*|.*_(seconds|rows|bytes)")
 NO_LIMITS = {"shutdown_seconds", "batch_seconds", "batch_rows"}
@@ -109,12 +109,15 @@ def points(count: int, **members: Any) -> dict[str, Any]:
 
 
 IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
-    "body, while it streams": ({"max_body_bytes": 100_000}, [post("/encode", b" " * 100_001), stream]),
-    "body in a content coding, inflated (`/v2`)": (
+    "bytes of the body, counted while it arrives": (
+        {"max_body_bytes": 100_000},
+        [post("/encode", b" " * 100_001), stream],
+    ),
+    "bytes of a body with a content encoding, decompressed (`/v2`)": (
         {"max_body_bytes": 100_000},
         [post(INFER, gzip.compress(b" " * 50_000_000), JSON | {"Content-Encoding": "gzip"})],
     ),
-    "images, latents, samples, rows of an array or tensor": (
+    "images, latents or samples; rows of an array or tensor": (
         {"max_rows": 3},
         [
             post(f"/encode?{MODEL}", {"images": [base64_png(BLACK)] * 4}),
@@ -125,14 +128,14 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
             lambda client: client.get(f"/sample?{MODEL}&n=4"),
         ],
     ),
-    "parts of a form, files or not": (
+    "files of a form; other fields of a form": (
         {},
         [
             post("/encode/files", form(*[part()] * 10_000), FORM),
             post("/encode/files", form(*[part(file=False)] * 10_000), FORM),
         ],
     ),
-    "rows that it has in the queue at a time": (
+    "rows in the queue at the same time": (
         {"queue_rows": 3},
         [
             lambda client: client.get(f"/sample?{MODEL}&n=4"),
@@ -142,7 +145,7 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(INFER, {"inputs": [tensor(shape=[4, 2], data=[0] * 8)]}),
         ],
     ),
-    "pixels of all images together that are made": (
+    "pixels of all images generated": (
         {"max_pixels": 1000},
         [
             lambda client: client.get(f"/sample?{MODEL}&n=2"),
@@ -154,7 +157,7 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
             lambda client: client.get(f"/manifold/image?{MODEL}"),
         ],
     ),
-    "pixels of all pictures together, by their headers, before they are decoded": (
+    "pixels of all images sent, read from their headers before decoding": (
         {"max_pixels": 1000},
         [
             encode(png_of(50_000, 50_000)),
@@ -162,7 +165,7 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(f"/encode?{MODEL}", {"images": [base64_png(BLACK)] * 2}),
         ],
     ),
-    "draws of `/score`: k times images": (
+    "draws of `/score`: `k` times the number of images": (
         {"max_draws": 10},
         [post("/score?k=6", {"images": [base64_png(BLACK)] * 2})],
     ),
@@ -170,7 +173,7 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
         {"max_steps": 5},
         [post(f"/interpolate?{MODEL}", points(2, steps=6)), lambda client: client.get(f"/traverse?{MODEL}&steps=6")],
     ),
-    "pictures along a side of `/manifold/image`": (
+    "images along one side of `/manifold/image`": (
         {"max_manifold": 3},
         [lambda client: client.get(f"/manifold/image?{MODEL}&n=4")],
     ),
@@ -178,16 +181,16 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
 
 FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
     "query parameters": ({}, [lambda client: client.get("/sample?" + "&".join(["n=1"] * 4097))]),
-    "depth of JSON": ({}, [post("/decode", b'{"latents": ' + b"[" * 300 + b"]" * 300 + b"}")]),
-    "lists and objects, commas in JSON of more than 256 KiB": (
+    "nesting depth of JSON": ({}, [post("/decode", b'{"latents": ' + b"[" * 300 + b"]" * 300 + b"}")]),
+    "lists and objects; commas; in JSON of more than 256 KiB": (
         {},
         [
             post("/decode", b'{"latents": [' + b"[1]," * 131_072 + b"[1]]}"),
             post("/decode", b'{"latents": [[' + b"1," * 4_194_305 + b"1]]}"),
         ],
     ),
-    "points of a path": ({}, [post(f"/interpolate?{MODEL}", points(17))]),
-    "terms of a sum": ({}, [post(f"/combine?{MODEL}", {"terms": [{"weight": 1, "latent": [0, 0]}] * 65})]),
+    "points of `/interpolate`": ({}, [post(f"/interpolate?{MODEL}", points(17))]),
+    "terms of `/combine`": ({}, [post(f"/combine?{MODEL}", {"terms": [{"weight": 1, "latent": [0, 0]}] * 65})]),
     "header of an npy array": (
         {},
         [
@@ -195,7 +198,7 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
             post("/encode/npy", npy_of("(1, 1, 1, 1, 1, 1, 1, 1, 1)") + b"x", ARRAY),
         ],
     ),
-    "headers of a part of a form": (
+    "headers of one part of a form": (
         {},
         [
             post("/encode/files", form(part() + "\r\nX: 1" * 8), FORM),
@@ -203,10 +206,10 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
         ],
     ),
     "input tensors of `/v2`": ({}, [post(INFER, {"inputs": [tensor()] * 17})]),
-    "JSON before binary tensors of `/v2`": ({"max_rows": 1}, [post(INFER, b" " * 200_000)]),
-    "frames of a picture": ({}, [encode(animation())]),
+    "bytes of JSON before binary tensors of `/v2`": ({"max_rows": 1}, [post(INFER, b" " * 200_000)]),
+    "frames of an image file": ({}, [encode(animation())]),
     "scans of a JPEG": ({}, [encode(many_scans(101))]),
-    "side of a picture in an answer": (
+    "side of an image in a response": (
         {"max_rows": 2500},
         [
             post(f"/decode/image?{MODEL}&columns=1", latents(2340)),
@@ -217,8 +220,8 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
 
 OF_CONNECTIONS = {
     "`Host` headers of a request",  # tests/live/test_protocol.py
-    "requests that a connection sends ahead of their answers",  # tests/live/test_connections.py
-    "time from an answer to the next request of its connection",
+    "pipelined requests of a connection, behind the current one",  # tests/live/test_connections.py
+    "seconds between a response and the next request on its connection",
 }
 
 BY_CONNECTIONS = {
