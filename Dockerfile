@@ -1,15 +1,15 @@
-# The server's image: Python, the dependencies of a lock, the code and the models.
+# The server's image: Python, the locked dependencies, the code and the models.
 #   docker build -t vaeserve .
 #   docker build -t vaeserve:gpu --build-arg VARIANT=-gpu .        for NVIDIA GPUs; see docs/containers.md
 
 FROM python:3.11-slim AS build
-# `-gpu` takes requirements-gpu.lock and sbom-gpu.cdx.json.
+# `-gpu` selects requirements-gpu.lock and sbom-gpu.cdx.json.
 ARG VARIANT=
 WORKDIR /build
-# The base's pip fills the virtual environment from outside, so that it need not hold one.
+# The base image's pip installs into the virtual environment, which therefore needs no pip of its own.
 RUN python -m venv --without-pip /opt/venv
 COPY requirements*.lock scripts/prune ./
-# Wheels alone: a source distribution runs code of its own while it is built, and wants a compiler.
+# Only wheels: building a source distribution runs its code and may need a compiler.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
         --require-hashes --only-binary=:all: -r "requirements$VARIANT.lock" \
     && python prune /opt/venv \
@@ -17,7 +17,7 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --disa
 COPY LICENSE NOTICE sbom*.cdx.json /srv/
 COPY app /srv/app
 COPY models /srv/models
-# There is one SBOM, under one name, whichever the variant.
+# The image has one SBOM, with the same name in every variant.
 RUN mv "/srv/sbom$VARIANT.cdx.json" /tmp/sbom && rm /srv/sbom*.cdx.json && mv /tmp/sbom /srv/sbom.cdx.json \
     && python -m compileall -q --invalidation-mode unchecked-hash /srv/app && chmod -R a+rX /srv
 
@@ -30,7 +30,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /srv
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv /srv
-# What was built: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=<where the repository is>
+# Origin of the build: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=<URL of the repository>
 ARG VERSION=0.1.0
 ARG REVISION=
 ARG SOURCE=
