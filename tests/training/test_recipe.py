@@ -230,18 +230,18 @@ WRONG = {
     "weight decay without adamw": (
         "[training]",
         "[training]\nweight_decay = 0.1",
-        "weight_decay and optimizer = 'adamw'",
+        "weight_decay needs optimizer = 'adamw'",
     ),
     "adamw without weight decay": (
         "[training]",
         '[training]\noptimizer = "adamw"',
-        "weight_decay and optimizer = 'adamw'",
+        "weight_decay needs optimizer = 'adamw'",
     ),
     "skipping what would be clipped": ("gradient_skip = 1e6", "gradient_skip = 100.0", "gradient_skip must be larger"),
     "stopping early with nothing to watch": (
         "[training]",
         "[training]\nearly_stopping_epochs = 2",
-        "training.early_stopping_epochs watches set-aside images",
+        "training.early_stopping_epochs needs validation images",
     ),
 }
 

@@ -26,7 +26,7 @@ def read_diffusers(directory: Path, options: ImportOptions, ask: Ask) -> Source:
     """Read the autoencoder in a directory. It takes images of any size, unless `options.image` fixes one.
 
     Raises:
-        ImportRefused: another class, weights that are a pickle, or an error in diffusers.
+        ImportRefused: the class is not supported, the weights are a pickle, or diffusers fails.
     """
     config = read_config(directory / "config.json")
     name = config.get("_class_name")

@@ -26,7 +26,7 @@ def read_optimum(directory: Path) -> Source:
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
-        ImportRefused: a graph cannot be served, or a config.json is no JSON object.
+        ImportRefused: a graph cannot be served, or a config.json is not a JSON object.
     """
     config: dict[str, Any] = {}
     for name in CONFIGS:
@@ -51,10 +51,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def known_options(config: dict[str, Any]) -> ImportOptions:
-    """Options that a configuration of diffusers answers: images in [-1, 1], a log-variance, latents without a prior.
+    """Options that a diffusers configuration implies: images in [-1, 1], a log-variance, latents without a prior.
 
     Raises:
-        ImportRefused: the scaling or the shift factor is no number.
+        ImportRefused: the scaling or the shift factor is not a number.
     """
     factors = {name: config.get(name) for name in ("scaling_factor", "shift_factor")}
     for name, value in factors.items():
