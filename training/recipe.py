@@ -167,7 +167,7 @@ class Recipe(_Table):
     def _possible(self) -> "Recipe":
         objective, training = self.objective, self.training
         if isinstance(objective, Iwae) and isinstance(self.likelihood, GreyCrossEntropy):
-            raise ValueError("objective 'iwae' bounds a likelihood, and grey_cross_entropy is none")
+            raise ValueError("objective 'iwae' bounds a likelihood, and grey_cross_entropy is not one")
         if isinstance(objective, Elbo) and objective.kl_warmup_epochs >= training.epochs:
             raise ValueError("objective.kl_warmup_epochs must be fewer than training.epochs")
         if training.early_stopping_epochs and not self.data.validation:

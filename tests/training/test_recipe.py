@@ -71,7 +71,7 @@ def test_every_objective_goes_with_every_likelihood_but_one(tmp_path: Path, obje
         return tiny_recipe(tmp_path, "tiny", objective=OBJECTIVES[objective], likelihood=LIKELIHOODS[likelihood])
 
     if (objective, likelihood) == ("iwae", "grey"):
-        with pytest.raises(ValueError, match="grey_cross_entropy is none"):
+        with pytest.raises(ValueError, match="grey_cross_entropy is not one"):
             make()
     else:
         recipe = make()
@@ -224,7 +224,7 @@ WRONG = {
     "IWAE of what is no likelihood": (
         TINY["tiny"][TINY["tiny"].index("[objective]") : TINY["tiny"].index("[training]")],
         '[objective]\nname = "iwae"\nk = 2\n[likelihood]\nname = "grey_cross_entropy"\n',
-        "grey_cross_entropy is none",
+        "grey_cross_entropy is not one",
     ),
     "warming up to the end": ("kl_warmup_epochs = 1", "kl_warmup_epochs = 3", "objective.kl_warmup_epochs"),
     "weight decay without adamw": (

@@ -67,7 +67,7 @@ def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
     """
     folder = data_dir / options.path
     if not folder.is_dir():
-        raise DataError(f"{folder} is absent, or is no folder")
+        raise DataError(f"{folder} is absent, or is not a folder")
     names = list_images(folder)
     if not names:
         raise DataError(f"{folder} has no images: no file ends in {', '.join(SUFFIXES)}")

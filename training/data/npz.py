@@ -62,7 +62,7 @@ def read(options: NpzOptions, data_dir: Path) -> tuple[Split, Split]:
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of the file that have one of NAMES."""
     if not path.is_file():
-        raise DataError(f"{path} is absent, or is no file")
+        raise DataError(f"{path} is absent, or is not a file")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in NAMES if name in file}

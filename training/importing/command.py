@@ -50,9 +50,7 @@ def import_(
     description: Annotated[str | None, option(BUNDLE, "One sentence about the model.")] = None,
     license: Annotated[str, option(BUNDLE, "License of the weights, an SPDX identifier.")] = "LicenseRef-unknown",
     dataset: Annotated[str, option(BUNDLE, "Name of the data set that the model was trained on.")] = "unknown",
-    binarization: Annotated[
-        Binarization, option(BUNDLE, "How gray pixels became binary in training.")
-    ] = "none",
+    binarization: Annotated[Binarization, option(BUNDLE, "How gray pixels became binary in training.")] = "none",
     models: Annotated[Path, option(BUNDLE, "Directory of the bundles.")] = Path("models"),
     replace: Annotated[bool, option(BUNDLE, "Replace the version if it exists.", "--replace")] = False,
     images: Annotated[

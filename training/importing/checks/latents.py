@@ -48,7 +48,7 @@ def probe_latents(reference: Reference) -> LatentInfo:
     small, large = (_latent_shape(reference, side, side) for side in SIDES)
     if len(small) != 3:
         raise ImportRefused(
-            f"{name} takes images of any size, and gives latents that are no maps: pass one size with --image"
+            f"{name} takes images of any size, and returns latents that are not maps: pass one size with --image"
         )
     stride = _stride(reference, SIDES[0], SIDES[0], small)
     if _stride(reference, SIDES[1], SIDES[1], large) != stride or small[0] != large[0]:

@@ -97,7 +97,7 @@ class Reference:
         expected = (channels, height or values.shape[-2], width or values.shape[-1]) if values.ndim == 4 else ()
         if not len(values) or values.shape[1:] != expected:
             shape = shape_text(output.shape)
-            raise ImportRefused(f"{self.source.decoder.name} gives {shape}, which is no image like the encoder's")
+            raise ImportRefused(f"{self.source.decoder.name} gives {shape}, which is not an image like the encoder's")
         return values[:, ::-1] if answers.bgr else values
 
     def _posterior(self, outputs: Arrays) -> Posterior:

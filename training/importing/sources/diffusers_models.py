@@ -31,7 +31,7 @@ def read_diffusers(directory: Path, options: ImportOptions, ask: Ask) -> Source:
     config = read_config(directory / "config.json")
     name = config.get("_class_name")
     if name not in CLASSES:
-        raise ImportRefused(f"{directory.name}/config.json is of none of {', '.join(CLASSES)}")
+        raise ImportRefused(f"{directory.name}/config.json names none of the classes {', '.join(CLASSES)}")
     if not list(directory.glob("*.safetensors")):
         raise ImportRefused(f"{directory.name} has no safetensors: weights in a pickle (.bin) are not opened")
     loader, posterior = CLASSES[name]

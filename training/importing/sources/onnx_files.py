@@ -43,7 +43,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     name = file_name(path)
     if not path.is_file():
-        raise ImportRefused(f"{path} is absent, or is no file")
+        raise ImportRefused(f"{path} is absent, or is not a file")
     _check_size(path.stat().st_size, name)
     try:
         model = onnx.load_model_from_string(path.read_bytes())

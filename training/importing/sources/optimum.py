@@ -46,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ImportRefused(f"{path} cannot be read as JSON") from error
     if not isinstance(config, dict):
-        raise ImportRefused(f"{path} holds no JSON object")
+        raise ImportRefused(f"{path} does not hold a JSON object")
     return config
 
 
@@ -59,7 +59,7 @@ def known_options(config: dict[str, Any]) -> ImportOptions:
     factors = {name: config.get(name) for name in ("scaling_factor", "shift_factor")}
     for name, value in factors.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ImportRefused(f"config.json has a {name} that is no number")
+            raise ImportRefused(f"config.json has a {name} that is not a number")
     scaling, shift = (None if value is None else float(value) for value in factors.values())
     return ImportOptions(
         range=RANGES[1], output="image", clip=CLIP, prior="none", scaling_factor=scaling, shift_factor=shift

@@ -44,7 +44,7 @@ def check_program(content: bytes, name: str) -> None:
     Raises:
         ImportRefused: a member holds more than tensors, or is unknown.
     """
-    refused = ImportRefused(f"{name} holds a pickle or another part that is not opened: export and save it anew")
+    refused = ImportRefused(f"{name} holds a pickle or another part that is not opened: export and save it again")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.namelist():
             part = _without_root(member)

@@ -83,7 +83,7 @@ def build(torch_class: TorchClass) -> nn.Module:
     except Exception as error:  # foreign code raises any kind
         raise ImportRefused(f"{torch_class.path} cannot be made: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise ImportRefused(f"{torch_class.path} makes no torch module")
+        raise ImportRefused(f"{torch_class.path} does not make a torch module")
     return model
 
 
@@ -104,7 +104,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ImportRefused: the file is absent, holds no weights, or is a pickle that holds more than tensors.
     """
     if not path.is_file():
-        raise ImportRefused(f"{path} is absent, or is no file")
+        raise ImportRefused(f"{path} is absent, or is not a file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -117,7 +117,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "alone, or as safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ImportRefused(f"{path.name} is no file of weights") from error
+        raise ImportRefused(f"{path.name} is not a file of weights") from error
     return _state(content, path.name)
 
 
