@@ -128,7 +128,7 @@ class Augmentation(_Table):
     """Random changes of training images, drawn anew at every use. Validation and evaluation use the original images."""
 
     flip: bool = False
-    """Mirror half of the images, chosen at random, left to right."""
+    """Mirror images left to right, each with probability 1/2."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Maximum shift along each axis, in pixels. The uncovered pixels repeat the image's edge."""
 

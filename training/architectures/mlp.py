@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron: layers of `width` units, `depth` blocks of two layers in each of both nets.
+"""A residual multilayer perceptron: layers of `width` units, and `depth` blocks of two layers per net.
 
     python -m training train mnist-2d
 

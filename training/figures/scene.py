@@ -89,7 +89,7 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
     posterior = graphs.encode(test.images)
     contrast = OfflineGraphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
     if contrast is not None and contrast.shape != posterior.mean.shape:
-        raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
+        raise BundleError(f"{other} has another number of latent dimensions than the bundle to compare it with")
     variance = _measured(graphs, "variance_per_dimension", posterior.mean.var(axis=0))
     kl = _measured(graphs, "kl_per_dimension", posterior.kl().mean(axis=0)) if graphs.manifest.stochastic else variance
     return Scene(graphs, test, posterior, kl, variance, log, Mixture.of(read.arrays), contrast)

@@ -14,8 +14,8 @@ from training.onnx_graph import all_graphs
 def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
     """Make the batch size of a model dynamic, and return the size that it was fixed at; None if it was dynamic.
 
-    A Reshape to a constant shape that begins with the batch size is changed to keep its input's. Other operators may
-    depend on the size, too: the comparison with the source detects this.
+    The batch size at the start of a Reshape's constant shape is made dynamic as well. Other operators may depend on the
+    size, too: the comparison with the source detects this.
     """
     value = model.graph.input[0]
     rows = shape_of(value)[0] if shape_of(value) else None
