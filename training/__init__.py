@@ -1,1 +1,1 @@
-"""Offline training: from a recipe and a data set to a bundle. torch lives only in this package."""
+"""Offline training: from a recipe and a data set to a bundle. Only this package uses torch."""

@@ -38,7 +38,7 @@ def train(
     compile_nets: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile the nets first. It takes a minute, which long trainings on a GPU regain."
+            "--compile", help="Compile the nets first. It takes a minute, and pays off in long trainings on a GPU."
         ),
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again even if there is a checkpoint.")] = False,
@@ -75,7 +75,7 @@ def evaluate(
     images: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Measure only this many images, the first. Kept only as a tighter bound, with a larger k."
+            min=1, help="Measure only the first images. The result is kept only as a tighter bound, with a larger k."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of pixels and latents.")] = 0,
@@ -103,7 +103,7 @@ def figures(target: Target, data_dir: DataDir = Path("data"), models: Models = P
 
 @app.command()
 def posteriors(target: Target, data_dir: DataDir = Path("data"), models: Models = Path("models")) -> None:
-    """Add held-out posterior means, classes and principal axes to a bundle that was exported without."""
+    """Add held-out posterior means, classes and principal axes to a bundle that was exported without them."""
     from training.bundling.posteriors import posteriors
 
     for name, array in posteriors(_bundle(target, models), data_dir=data_dir).items():
@@ -165,7 +165,7 @@ app.command("import")(import_)
 
 
 def _bundle(target: str, models: Path) -> Path:
-    """The directory `target` itself, or that of the bundle of the recipe `target`."""
+    """The bundle's directory: `target` itself, or the directory of the recipe `target`'s bundle."""
     path = Path(target)
     if path.suffix != ".toml" and (path.is_dir() or len(path.parts) > 1):
         return path
@@ -176,7 +176,7 @@ def _bundle(target: str, models: Path) -> Path:
 
 
 def main() -> None:
-    """Run the command line. An error of the user's is one sentence on stderr, not a traceback."""
+    """Run the command line. A user's error is printed as one sentence on stderr, without a traceback."""
     try:
         app()
     except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ def whole(target: Path, *, copy: bool = False) -> Iterator[Path]:
 
     It starts empty, or with `copy` as a copy of `target`.
     """
-    # With the leading dot neither looks like a version.
+    # The leading dot keeps both from being read as versions.
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():  # an earlier run was killed between its two renames
         old.rename(target)

@@ -1,4 +1,4 @@
-"""Errors that end a training command. Each message is one sentence for the person who typed it.
+"""Errors that end a training command. Each message is one sentence for the user of the command line.
 
 CommandError
 ├── RecipeError
@@ -20,7 +20,7 @@ class DataError(CommandError):
 
 
 class ParityError(CommandError):
-    """A graph that does not compute what its source computes; the message names the tensor."""
+    """A graph whose outputs differ from its source's; the message names the tensor."""
 
 
 class ImportRefused(CommandError):

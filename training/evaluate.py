@@ -2,10 +2,10 @@
 
     python -m training evaluate models/mnist/1
 
-Values are in nats per image. With a Bernoulli likelihood, images are binarized, for the encoder too: dynamically, by a
-seeded draw, or statically, by the draw that binarized the training images. With other likelihoods images stay as they
-are. An autoencoder without a posterior has no likelihood: only its reconstruction is measured, on the kind of pixels
-that it was trained on.
+Values are in nats per image. With a Bernoulli likelihood, images are binarized, also for the encoder: dynamically, by a
+seeded draw, or statically, by the draw that binarized the training images. With other likelihoods, images are not
+changed. An autoencoder without a posterior has no likelihood: only its reconstruction is measured, on the kind of
+pixels that it was trained on.
 """
 
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ from training.data import load_dataset, read_options
 from training.offline import OfflineGraphs
 
 ROWS = 1024
-"""Latents decoded at once: with logits and temporaries some tens of MB."""
+"""Latents decoded at once: some tens of MB, with logits and temporary arrays."""
 TRAIN_IMAGES = 10_000
 TRAIN_K = 16
-"""Draws per image of the training split. The test split is measured with this k, too, for comparison."""
+"""Draws per image of the training split. The test split is measured with this k as well, for comparison."""
 CALIBRATED_K = (1, 16, 128)
 """Numbers of draws for which the server has percentiles of scores."""
 ACTIVE_VARIANCE = 0.01
@@ -74,8 +74,8 @@ def evaluate(
 
     `k` is the number of draws per image. `images` limits the images of both splits; None uses all. With `write`, the
     metrics of all test images go into the manifest, the server's calibration into the bundle, and the card is rendered
-    again. A bound on fewer images with more draws than those is kept beside them as `tight`; any other measurement of
-    fewer images is only returned.
+    again. Of a measurement of fewer images, only the bound is written, as `tight`, and only if `k` exceeds the
+    manifest's.
 
     Raises:
         BundleError: the bundle cannot be read.
@@ -110,7 +110,7 @@ def write_metrics(
 def measure(
     read: Bundle, test: Pixels, train: Pixels, *, k: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Metrics and calibration arrays of a bundle, from images `[N, C, H, W]` as the data set has them."""
+    """Metrics and calibration arrays of a bundle, from unprepared images `[N, C, H, W]` of the data set."""
     graphs, manifest, kind = OfflineGraphs(read), read.manifest, measured_binarization(read.manifest)
     with _progress() as progress:
         terms = partial(measure_terms, graphs, seed=seed, progress=progress)
@@ -189,7 +189,7 @@ def measured_binarization(manifest: Manifest) -> str:
 def measure_terms(
     graphs: OfflineGraphs, images: Pixels, *, k: int, seed: int, progress: Progress, name: str
 ) -> MeasuredTerms:
-    """The terms of images uint8 `[N, C, H, W]`, already binarized if need be, with k draws from each posterior.
+    """Loss terms of prepared images uint8 `[N, C, H, W]`, with k draws from each posterior.
 
     IWAE-k is log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) (Burda, Grosse & Salakhutdinov 2015, equation 8). Without a
     posterior the one draw is the mean, and there is no bound.
@@ -215,7 +215,7 @@ def measure_terms(
 
 
 def squared_error(graphs: OfflineGraphs, images: Pixels, latents: Floats) -> Doubles:
-    """Mean squared error `[N]` over pixels in [0, 1], of images and the decoded images of their latents."""
+    """Mean squared error `[N]`, over pixels in [0, 1], between images and their decoded latents."""
     difference = pixels(images) - pixels(graphs.decode(latents))
     return np.asarray(np.square(difference).mean(axis=1, dtype=np.float64))
 

@@ -11,7 +11,7 @@ from app.inference.session import ExecutionProvider, Session
 from app.maths.gaussian import Floats, Posterior
 
 BATCH = 256
-"""Rows per run: more cost memory, and are no faster on a CPU."""
+"""Rows per run: more would take more memory without being faster on a CPU."""
 
 
 class OfflineGraphs:

@@ -1,4 +1,4 @@
-"""Walks over ONNX graphs and edits of them. The subgraphs of If, Loop and Scan nodes count as parts of the graph."""
+"""Traverse and edit ONNX graphs. The subgraphs of If, Loop and Scan nodes count as parts of the graph."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ RANDOM_OPERATORS = {
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"),
 }
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators that multiply by weights. They take nearly all of the time."""
+"""Operators that multiply by weights. They take nearly all of the run time."""
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:

@@ -1,4 +1,4 @@
-"""A recipe: one TOML file with everything needed to train one bundle version again."""
+"""A recipe: one TOML file with all options for training one version of a bundle."""
 
 import tomllib
 from pathlib import Path
@@ -27,11 +27,11 @@ class Elbo(_Table):
 
     name: Literal["elbo"] = "elbo"
     beta: PositiveFloat = 1.0
-    """Weight of the KL term. A weight other than 1 trains a beta-VAE (Higgins et al. 2017): the loss no longer bounds
-    log p(x)."""
+    """Weight of the KL term. A value other than 1 trains a beta-VAE (Higgins et al. 2017), whose loss is not the
+    negative ELBO."""
     free_bits: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """KL in nats that each latent dimension may use at no cost, on average over a process's share of a batch (Kingma et
-    al. 2016, appendix C.8)."""
+    """Floor of each latent dimension's KL in the loss, in nats (Kingma et al. 2016, appendix C.8). It applies to the
+    mean KL over a process's share of a batch."""
     kl_warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs over which the weight of the KL term rises linearly from 0 to beta."""
 
@@ -39,17 +39,17 @@ class Elbo(_Table):
 class Iwae(_Table):
     """Maximize the IWAE-k bound on log p(x) (Burda, Grosse & Salakhutdinov 2015).
 
-    The encoder's gradient is doubly reparameterized (DReG: Tucker et al. 2018), so that its signal does not fade as k
-    grows. Models trained with IWAE have a better NLL and a looser ELBO.
+    The encoder's gradient is doubly reparameterized (DReG: Tucker et al. 2018), so that its signal-to-noise ratio does
+    not fall as k grows. Models trained with IWAE have a lower NLL and a looser ELBO.
     """
 
     name: Literal["iwae"]
     k: Annotated[int, Field(ge=2)]
-    """Draws per image."""
+    """Draws (importance samples) per image."""
 
 
 class Autoencoder(_Table):
-    """Minimize the reconstruction alone: a plain autoencoder, whose encoder has no posterior. For comparison."""
+    """Minimize the reconstruction term alone: a plain autoencoder without a posterior, for comparison."""
 
     name: Literal["autoencoder"]
 
@@ -60,18 +60,18 @@ class Bernoulli(_Table):
     name: Literal["bernoulli"] = "bernoulli"
     binarization: Literal["dynamic", "static"] = "dynamic"
     """How gray pixels become binary. `dynamic` draws anew at every use of an image. `static` draws once, with the
-    recipe's seed; the usual binarized MNIST is static too, with other draws."""
+    recipe's seed; the published binarized MNIST has other draws."""
 
 
 class GreyCrossEntropy(_Table):
-    """The cross entropy with the gray values themselves, as in many tutorials. It is not a likelihood: its values do
-    not compare with those of other models."""
+    """Cross entropy with gray values as targets, as in many tutorials. It is not a likelihood: its values cannot be
+    compared with other models'."""
 
     name: Literal["grey_cross_entropy"]
 
 
 class Gaussian(_Table):
-    """Pixels in [0, 1] with a normal distribution around the decoder's mean. It is a density: nats can be negative."""
+    """Pixels in [0, 1], normally distributed around the decoder's mean. This is a density, so nats can be negative."""
 
     name: Literal["gaussian"]
     scale: PositiveFloat | Literal["learned"]
@@ -91,53 +91,53 @@ class TrainingOptions(_Table):
     epochs: Positive = 20
     """Passes over the training images."""
     batch_size: Positive = 128
-    """Images per step, of all processes together."""
+    """Images per step, over all processes."""
     optimizer: Literal["adam", "adamax", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     """Maximum learning rate, reached after the warm-up."""
     weight_decay: PositiveFloat | None = None
     """Decoupled weight decay; `adamw` only."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` falls to zero at the last step."""
+    """`cosine` decays the learning rate to zero at the last step."""
     learning_rate_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly from zero."""
     gradient_clip: PositiveFloat | None = None
-    """Maximum gradient norm: longer gradients are scaled down to it."""
+    """Maximum gradient norm: larger gradients are scaled down to it."""
     gradient_skip: PositiveFloat | None = None
-    """Skip steps whose gradient norm is larger. Steps whose gradient is not finite are always skipped."""
+    """Skip steps whose gradient norm exceeds this. Steps whose gradient is not finite are always skipped."""
     ema_decay: Fraction | None = None
     """Decay per step of the exponential moving average of the weights. If it is set, the average is exported."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Precision of the nets; loss terms are always float32. `16-mixed` needs a GPU."""
     early_stopping_epochs: Positive | None = None
-    """Stop after this many epochs without a lower validation loss, and export the best epoch's weights."""
+    """Stop after this many epochs without a lower validation loss. The best epoch's weights are exported."""
     start: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*/[1-9][0-9]*$")] | None = None
-    """`name/version` of a bundle whose weights the training starts from. A deeper `residual` net can start from a
+    """`name/version` of the bundle that provides the initial weights. A deeper `residual` net can start from a
     shallower one: its added blocks start as the identity."""
 
     @model_validator(mode="after")
     def _weight_decay_is_decoupled(self) -> "TrainingOptions":
         if (self.weight_decay is not None) != (self.optimizer == "adamw"):
-            raise ValueError("weight_decay and optimizer = 'adamw' need each other")
+            raise ValueError("weight_decay needs optimizer = 'adamw', and 'adamw' needs weight_decay")
         if self.gradient_clip and self.gradient_skip and self.gradient_skip <= self.gradient_clip:
             raise ValueError("gradient_skip must be larger than gradient_clip, or nothing is left to clip")
         return self
 
 
 class Augmentation(_Table):
-    """Random changes of training images, drawn anew at every use. Measurements use the images themselves."""
+    """Random changes of training images, drawn anew at every use. Validation and evaluation use the original images."""
 
     flip: bool = False
-    """Mirror half of the images, chosen at random, left to right."""
+    """Mirror images left to right, each with probability 1/2."""
     shift: Annotated[int, Field(ge=0)] = 0
-    """Maximum shift along either axis, in pixels. The edge of the image is repeated."""
+    """Maximum shift along each axis, in pixels. The uncovered pixels repeat the image's edge."""
 
 
 class Figures(_Table):
     """Options of the card's figures."""
 
     contrast: str | None = None
-    """Name of a plain autoencoder's bundle to show beside this one."""
+    """Name of a plain autoencoder's bundle that the figures compare with this one."""
 
 
 class Recipe(_Table):
@@ -152,7 +152,7 @@ class Recipe(_Table):
     seed: Seed = 0
     """Seed of the initial weights, the order of the images, and all draws."""
     latent: Positive
-    """Latent dimensions."""
+    """Number of latent dimensions."""
     data: DataOptions = idx.IdxOptions()
     architecture: ArchitectureOptions
     objective: Annotated[Elbo | Iwae | Autoencoder, Field(discriminator="name")] = Elbo()
@@ -167,16 +167,16 @@ class Recipe(_Table):
     def _possible(self) -> "Recipe":
         objective, training = self.objective, self.training
         if isinstance(objective, Iwae) and isinstance(self.likelihood, GreyCrossEntropy):
-            raise ValueError("objective 'iwae' bounds a likelihood, and grey_cross_entropy is none")
+            raise ValueError("objective 'iwae' bounds a likelihood, and grey_cross_entropy is not one")
         if isinstance(objective, Elbo) and objective.kl_warmup_epochs >= training.epochs:
             raise ValueError("objective.kl_warmup_epochs must be fewer than training.epochs")
         if training.early_stopping_epochs and not self.data.validation:
-            raise ValueError("training.early_stopping_epochs watches set-aside images: give data.validation a number")
+            raise ValueError("training.early_stopping_epochs needs validation images: set data.validation")
         return self
 
     @property
     def stochastic(self) -> bool:
-        """Whether the encoder has a posterior; a plain autoencoder's has only a mean."""
+        """Whether the encoder returns a posterior; a plain autoencoder's returns only a mean."""
         return not isinstance(self.objective, Autoencoder)
 
     @property

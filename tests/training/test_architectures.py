@@ -116,7 +116,7 @@ def test_every_stage_halves_the_sides() -> None:
 def test_sides_that_cannot_be_halved_so_often_are_refused() -> None:
     values = load_recipe("mnist").model_dump()
     values["architecture"]["stages"] = 3
-    with pytest.raises(RecipeError, match=r"architecture.stages = 3 cannot halve 28 pixels a side so often"):
+    with pytest.raises(RecipeError, match=r"architecture.stages = 3 is too many for sides of 28 pixels"):
         VaeModule(Recipe.model_validate(values), channels=1, size=28)
 
 

@@ -71,7 +71,7 @@ def test_every_objective_goes_with_every_likelihood_but_one(tmp_path: Path, obje
         return tiny_recipe(tmp_path, "tiny", objective=OBJECTIVES[objective], likelihood=LIKELIHOODS[likelihood])
 
     if (objective, likelihood) == ("iwae", "grey"):
-        with pytest.raises(ValueError, match="grey_cross_entropy is none"):
+        with pytest.raises(ValueError, match="grey_cross_entropy is not one"):
             make()
     else:
         recipe = make()
@@ -224,24 +224,24 @@ WRONG = {
     "IWAE of what is no likelihood": (
         TINY["tiny"][TINY["tiny"].index("[objective]") : TINY["tiny"].index("[training]")],
         '[objective]\nname = "iwae"\nk = 2\n[likelihood]\nname = "grey_cross_entropy"\n',
-        "grey_cross_entropy is none",
+        "grey_cross_entropy is not one",
     ),
     "warming up to the end": ("kl_warmup_epochs = 1", "kl_warmup_epochs = 3", "objective.kl_warmup_epochs"),
     "weight decay without adamw": (
         "[training]",
         "[training]\nweight_decay = 0.1",
-        "weight_decay and optimizer = 'adamw'",
+        "weight_decay needs optimizer = 'adamw'",
     ),
     "adamw without weight decay": (
         "[training]",
         '[training]\noptimizer = "adamw"',
-        "weight_decay and optimizer = 'adamw'",
+        "weight_decay needs optimizer = 'adamw'",
     ),
     "skipping what would be clipped": ("gradient_skip = 1e6", "gradient_skip = 100.0", "gradient_skip must be larger"),
     "stopping early with nothing to watch": (
         "[training]",
         "[training]\nearly_stopping_epochs = 2",
-        "training.early_stopping_epochs watches set-aside images",
+        "training.early_stopping_epochs needs validation images",
     ),
 }
 

@@ -14,4 +14,4 @@ from training.architectures.mlp import MlpOptions
 from training.architectures.residual import ResidualOptions
 
 ArchitectureOptions = Annotated[ArticleOptions | MlpOptions | ResidualOptions, Field(discriminator="name")]
-"""The table: a further architecture is one file beside these, and its options here."""
+"""The table. To add an architecture, add one file beside these, and its options here."""

@@ -2,7 +2,7 @@
 
     python -m training train mnist-2d
 
-Weights start as the article's framework starts them: Glorot's uniform distribution, biases at zero. (torch's own
+Weights are initialized as in the article's framework: Glorot's uniform distribution, and zero for biases. (torch's
 default left one of the two latent dimensions unused for at least four epochs.)
 """
 

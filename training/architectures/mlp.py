@@ -1,9 +1,9 @@
-"""A residual multilayer perceptron: layers of `width` units, `depth` blocks of two in each half.
+"""A residual multilayer perceptron: layers of `width` units, and `depth` blocks of two layers per net.
 
     python -m training train mnist-2d
 
-Pre-normalised blocks, x + linear(silu(linear(norm(x)))), whose second layer starts at zero, so that every block starts
-as the identity.
+Blocks are pre-normalized: x + linear(silu(linear(norm(x)))). The second layer starts at zero, so that every block
+starts as the identity.
 """
 
 from typing import Annotated, Literal
@@ -22,11 +22,11 @@ class MlpOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["mlp"]
     width: Annotated[int, Field(gt=0)] = 512
-    """Units of every layer between the image and the latent."""
+    """Units of each layer between image and latent."""
     depth: Annotated[int, Field(ge=0)] = 2
-    """Residual blocks in each half."""
+    """Residual blocks in the encoder, and as many in the decoder."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its heads."""
+    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its outputs."""
 
     def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
         """Make the encoder and the decoder, freshly initialized."""

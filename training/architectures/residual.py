@@ -1,11 +1,10 @@
-"""A residual convolutional net, scaled by `width` (channels at half size, doubled at each further
-halving), `depth` and `stages`.
+"""A residual convolutional net, sized by `width`, `depth` and `stages`.
 
     python -m training train mnist
 
-Pre-activation residual blocks with SiLU and no normalization; a block's second convolution starts at zero, so
-that every block starts as the identity. Upsampling is a convolution followed by
-PixelShuffle (DepthToSpace in ONNX), which has no checkerboard and runs on every execution provider.
+Residual blocks are pre-activated, with SiLU and no normalization. A block's second convolution starts at zero, so that
+every block starts as the identity. Upsampling is a convolution followed by PixelShuffle (DepthToSpace in ONNX), which
+has no checkerboard artifacts and runs on every execution provider.
 """
 
 import math
@@ -26,25 +25,25 @@ class ResidualOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     name: Literal["residual"]
     width: Annotated[int, Field(gt=0, multiple_of=2)] = 32
-    """Channels at half the image's size; they double at each further halving."""
+    """Channels at half the image's size. They double at each further halving."""
     depth: Annotated[int, Field(gt=0)] = 1
     """Residual blocks per stage."""
     stages: Annotated[int, Field(gt=0, le=6)] = 2
-    """Times the encoder halves the image's sides, and the decoder doubles them. The sides must be multiples of 2 to the
-    power of this."""
+    """Number of times that the encoder halves the image's sides, and the decoder doubles them. The sides must be
+    multiples of 2^stages pixels."""
     hidden: Annotated[int, Field(gt=0)] = 256
-    """Units of the dense layer between the convolutions and the latent."""
+    """Units of the dense layer between convolutions and latent."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its heads."""
+    """Fraction of units dropped in training, in the encoder only: inside its blocks and before its outputs."""
 
     def build(self, shape: NetShape) -> tuple[nn.Module, nn.Module]:
         """Make the encoder and the decoder, freshly initialized.
 
         Raises:
-            RecipeError: the encoder cannot halve images of this size as often as it has stages.
+            RecipeError: the image's sides are not multiples of 2^stages.
         """
         if shape.size % 2**self.stages:
-            raise RecipeError(f"architecture.stages = {self.stages} cannot halve {shape.size} pixels a side so often")
+            raise RecipeError(f"architecture.stages = {self.stages} is too many for sides of {shape.size} pixels")
         return ResidualEncoder(self, shape), ResidualDecoder(self, shape)
 
 

@@ -1,11 +1,11 @@
-"""What an architecture must know of images and latents to build its nets."""
+"""The sizes of images and latents from which an architecture builds its nets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class NetShape:
-    """Sizes of what encoder and decoder take and give."""
+    """Sizes of the inputs and outputs of encoder and decoder."""
 
     channels: int
     """Channels of an image: 1 or 3."""

@@ -1,4 +1,4 @@
-"""Quantiles of held-out images' latents and scores, by which the server says how usual a latent or a score is.
+"""Quantiles of held-out images' latents and scores, from which the server computes percentiles.
 
 - `percentiles` `[Q]`: 0 to 100.
 - `prior_norm_quantiles` `[Q]`: |z|^2 of a draw from the prior, which is chi-square distributed with d degrees of

@@ -1,4 +1,4 @@
-"""Torch modules as ONNX files: what the graphs hold, how they are written, and how they are checked."""
+"""Conversion of torch modules to ONNX files, and the check that both compute the same."""
 
 import logging
 import warnings
@@ -48,7 +48,7 @@ class ImageDecoder(nn.Module):
 
 
 def write_graph(path: Path, module: nn.Module, example: Tensor, outputs: list[str]) -> None:
-    """Write `module` as one ONNX file with a dynamic batch. Its input has the name of `forward`'s parameter.
+    """Write `module` as one ONNX file with a dynamic batch size. Its input has the name of `forward`'s parameter.
 
     `example` has two rows: the exporter would treat a batch of one as constant.
     """
@@ -62,7 +62,7 @@ def to_model(
     outputs: list[str] | None = None,
     free: dict[int, Any] | None = None,
 ) -> Any:
-    """Convert `module` to an ONNX model without the exporter's notes. `free` maps variable axes to torch's dimensions.
+    """Convert `module` to an ONNX model without the exporter's notes. `free` maps dynamic axes to torch's dimensions.
 
     An ExportedProgram has its own example and dimensions.
     """
@@ -87,7 +87,7 @@ def check_parity(written: Bundle, encoder: nn.Module, decoder: nn.Module, images
     """Run both graphs and both modules on `images` `[N, C, H, W]`, and on latents drawn from their posteriors.
 
     Raises:
-        ParityError: an output of a graph is not its module's.
+        ParityError: an output of a graph differs from its module's.
     """
     encoder_session = Session(written.encoder, name="encoder")
     heads = encoder_session.run({"image": images})

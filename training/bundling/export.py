@@ -41,7 +41,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
     """Write the bundle of `recipe`'s last checkpoint to `models/<name>/<version>`, replacing an existing one.
 
     Raises:
-        RecipeError: there is no checkpoint, or it is another recipe's.
+        RecipeError: there is no checkpoint, or it is of another recipe.
         DataError: the data set is missing or malformed.
         ParityError: a graph does not compute what torch computes.
     """
@@ -76,7 +76,7 @@ def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
 
 
 def write_arrays(directory: Path, graphs: OfflineGraphs, split: Split, seed: int) -> dict[str, Array]:
-    """Write the arrays made of the training images' posteriors: class means and the aggregated posterior."""
+    """Write the arrays computed from the training images' posteriors: class means and the aggregated posterior."""
     posterior = graphs.encode(split.images)
     latents = posterior.draw(seed) if graphs.manifest.stochastic else posterior.mean
     mixture = fit_mixture(latents, split.labels, seed=seed)

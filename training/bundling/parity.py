@@ -1,4 +1,4 @@
-"""Parity: the proof that an ONNX graph computes what its source computes, in batches of several sizes."""
+"""The parity check: an ONNX graph must compute what its source computes, in batches of several sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from training.errors import ParityError
 
 BATCH_SIZES = (1, 2, 7, 64)
-"""Numbers of rows that each graph is run with."""
+"""Batch sizes that each graph is run with, in rows."""
 
 
 class Tolerance(NamedTuple):
-    """Largest differences between a graph's output and its source's that count as rounding."""
+    """Maximum differences between a graph's output and its source's that count as rounding."""
 
     relative: float
-    """Of floats: `|graph - source| <= relative * (1 + |source|)`, absolute and relative at once."""
+    """For floats: `|graph - source| <= relative * (1 + |source|)`, an absolute and a relative tolerance."""
     levels: int
-    """Of uint8 images: gray levels."""
+    """For uint8 images, in gray levels."""
 
 
 FLOAT32 = Tolerance(1e-4, 1)

@@ -1,13 +1,13 @@
-"""Arrays of held-out images' posteriors that a bundle has, as the server's `/encode` computes them.
+"""A bundle's arrays of held-out images' posteriors, as the server's `/encode` computes them.
 
     python -m training posteriors models/mnist/1
 
 - `held_out_means` `[M, d]`: the posterior means of M images of the test split, not binarized. They are evenly
-  spaced, because the split may be sorted: the first half of MNIST's is easier to read.
+  spaced, because the split may be sorted: the first half of MNIST's is more legible.
 - `held_out_labels` `[M]`: their classes, if the data set has classes.
 - `mean_norm_quantiles` and its companions: see `training.bundling.calibration`.
-- `directions` `[d, d]`: the principal axes of those means, of decreasing variance, each as long as one standard
-  deviation of the means along it.
+- `directions` `[d, d]`: the principal axes of the means, in order of decreasing variance. The length of each is one
+  standard deviation of the means along it.
 """
 
 import math

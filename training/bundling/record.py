@@ -1,4 +1,4 @@
-"""A bundle's record of its training: the recipe, the log of the epochs and, if it has one, the report."""
+"""A bundle's training record: the recipe, the log of the epochs, and the report if there is one."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from app.errors import BundleError
 
 
 def read_recipe(directory: Path) -> dict[str, Any]:
-    """The bundle's `recipe.toml`, not validated: validation needs torch.
+    """Read the bundle's `recipe.toml` without validating it: validation needs torch.
 
     Raises:
         BundleError: the file is missing, or not TOML.
@@ -25,7 +25,7 @@ def read_recipe(directory: Path) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """Columns of the training's log, by name.
+    """Read the columns of the training's log, by name.
 
     Raises:
         BundleError: the file is missing, or has no epoch.
@@ -49,7 +49,7 @@ def read_report(directory: Path) -> dict[str, Any] | None:
     """The content of `report.json`; None if the bundle has none.
 
     Raises:
-        BundleError: the file is there and is not JSON.
+        BundleError: the file exists and is not JSON.
     """
     path = directory / "report.json"
     if not path.exists():

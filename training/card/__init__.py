@@ -1,4 +1,4 @@
-"""A bundle's card, README.md, rendered from its manifest, its record of the training and its figures."""
+"""A bundle's card, README.md, rendered from its manifest, its training record and its figures."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -48,7 +48,7 @@ class _MetricTable:
             yield from self._nats(f"NLL{k}", "nll_at_train_k", f"{self.test}{k}: to compare with the training split")
 
     def plain(self) -> Iterator[Row]:
-        """Rows of a plain autoencoder, whose reconstruction of gray values under a Bernoulli is no likelihood."""
+        """Rows of a plain autoencoder. The reconstruction of gray values under a Bernoulli is not a likelihood."""
         note = "; cross entropy with grey values, no likelihood" if self._is_grey_cross_entropy() else ""
         yield from self._nats("Reconstruction", "reconstruction", self.test + note)
         yield from self._nats("Reconstruction, training split", "train_reconstruction", self.train + note)
@@ -98,7 +98,7 @@ class _MetricTable:
 
 
 def kind_of_pixels(metrics: dict[str, Any], manifest: Manifest) -> str:
-    """The data set and how its pixels were measured: nats of different kinds do not compare."""
+    """The data set and the kind of its pixels: nats of different kinds cannot be compared."""
     title = subject_of(manifest.training.dataset).title
     binarization = metrics.get("binarization", manifest.training.binarization)
     if binarization != "none":

@@ -1,4 +1,4 @@
-"""The card's section on smaller weights: their change of the metrics, and how it was measured."""
+"""The card's section on smaller weights: how they change the metrics, and how the change was measured."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def reduced_section(manifest: Manifest) -> Iterator[str]:
 
 
 def add_reduced_section(path: Path, manifest: Manifest) -> None:
-    """Append the section to a card that is not rendered from the manifest alone, replacing an existing section."""
+    """Append the section to a card that `write_card` cannot render, replacing an existing section."""
     kept = path.read_text().partition(f"\n{HEADING}\n")[0] if path.exists() else f"# {manifest.name}"
     path.write_text("\n\n".join([kept.rstrip(), *reduced_section(manifest)]) + "\n")
 
@@ -51,7 +51,7 @@ def change_in_words(reduced: Reduced) -> str:
 
 
 def speed_in_words(reduced: Reduced) -> str:
-    """`1.52, 1.83`: alone, and together."""
+    """`1.52, 1.83`: the speedup for one row, and for a batch."""
     speeds = (reduced.speed_alone, reduced.speed_batched)
     return ", ".join(f"{speed:.2f}" for speed in speeds if speed is not None) or "not measured"
 

@@ -1,4 +1,4 @@
-"""Contents, license and class names of the known data sets, in the card's words."""
+"""Contents, license and class names of the known data sets, as cards describe them."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class Subject:
-    """A data set in the card's words."""
+    """A data set, as cards describe it."""
 
     title: str
     one: str
@@ -16,7 +16,7 @@ class Subject:
     """Completes a sentence after `pictures`."""
     licence: str
     misuse: str
-    """Completes a sentence after `Not for`: what a model of it must not be used for."""
+    """Completes a sentence after `Not for`: a use that models of this data set are not made for."""
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, ...; if empty, the labels are shown as numbers."""
 

@@ -129,7 +129,7 @@ def _is_shipped(recipe: dict[str, Any], manifest: Manifest) -> bool:
 
 
 def _contains(whole: Any, part: Any) -> bool:
-    """Whether `whole`, which has all defaults, has every value of `part`, which may lack some."""
+    """Whether `whole` contains every value of `part`, at any depth."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(name in whole and _contains(whole[name], part[name]) for name in part)
     return bool(whole == part)

@@ -56,7 +56,7 @@ def _check(split: Split, name: str) -> None:
 
 
 def check_labels(dataset: Dataset, title: str) -> None:
-    """Check that every label from 0 to the largest has training images: a bundle's arrays of labels have no gaps.
+    """Check that every label from 0 to the maximum has training images: a bundle's arrays by label have no gaps.
 
     Raises:
         DataError: a label has no training images.

@@ -1,4 +1,4 @@
-"""A data set in memory, as uint8 images in splits, and the options that all kinds of data sets share."""
+"""A data set in memory, as splits of uint8 images, and the options that all kinds of data sets share."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,7 +12,7 @@ SIDE = 4
 """Images are squares whose sides are multiples of this many pixels: the nets halve them twice."""
 
 LOCK = ".lock"
-"""Name of a data set's lock file, held by the process that downloads. It is never removed."""
+"""Name of a data set's lock file, locked by the process that downloads. It is never removed."""
 
 BLACK = "#000000"
 """Default background of transparent pixels, as manifests write colors."""
@@ -26,7 +26,7 @@ def _is_below(path: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_is_below)]
-"""Path of a file or folder below the data directory. It has only one spelling, because it names the data set in
+"""Path of a file or folder below the data directory. Only one spelling is valid, because the path names the data set in
 manifests."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -52,7 +52,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a data set. `validation` is empty unless the recipe sets training images aside."""
+    """The splits of a data set. `validation` is empty unless the recipe asks for it."""
 
     train: Split
     validation: Split
@@ -70,5 +70,5 @@ class DatasetOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
     validation: Annotated[int, Field(ge=0)] = 0
-    """Number of training images, the last ones, to set aside for validation. They are measured after every epoch, and
-    not trained on. Early stopping needs them."""
+    """Number of images moved from the end of the training split to the validation split, whose loss is measured after
+    every epoch. Early stopping needs it."""

@@ -1,4 +1,4 @@
-"""Emoji in color, from two npm packages of images: the same emoji, drawn by two vendors."""
+"""Color emoji from two npm packages of images: the same emoji, drawn by two vendors."""
 
 import base64
 import hashlib
@@ -72,10 +72,9 @@ CATEGORIES = (
 
 
 class EmojiOptions(DatasetOptions):
-    """Noto Emoji and Twemoji, with every skin tone, on white. npm fetches them if they are missing.
+    """Noto Emoji and Twemoji, in every skin tone, on white. npm downloads them if they are missing.
 
-    The labels are Unicode's categories. All drawings of an emoji are in one split: all
-    tones, both vendors.
+    The labels are Unicode's categories. All images of an emoji, of all tones and both vendors, are in one split.
     """
 
     background: ClassVar = "#ffffff"
@@ -83,7 +82,7 @@ class EmojiOptions(DatasetOptions):
     size: Annotated[int, Field(ge=8, le=64, multiple_of=SIDE)] = 64
     """Pixels per side."""
     test_fraction: Fraction = 0.1
-    """Approximate fraction of the emoji in the test split. An emoji's code points alone decide."""
+    """Approximate fraction of the emoji in the test split. An emoji's split depends only on its code points."""
 
     @property
     def key(self) -> str:
@@ -107,9 +106,9 @@ class Emoji:
 
 
 def read(options: EmojiOptions, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
-    """The training and the test split, each in the order of hashes.
+    """Read the training and the test split, each in the order of hashes.
 
-    npm fetches missing packages into `data_dir/emoji`.
+    npm downloads missing packages into `data_dir/emoji`.
 
     Raises:
         DataError: a package is missing and npm cannot fetch it, or it has another sha512.
@@ -124,7 +123,7 @@ def read(options: EmojiOptions, data_dir: Path, packages: Sequence[Package] = PA
 
 
 def fetch(folder: Path, package: Package) -> Path:
-    """The package's tarball in `folder`; if it is missing, one of the processes lets npm fetch it.
+    """Return the path of the package's tarball in `folder`. If it is missing, one process downloads it with npm.
 
     Raises:
         DataError: npm cannot fetch it, or it has another sha512.

@@ -19,18 +19,18 @@ from training.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MAX_PIXELS = 2**28
-"""Pixels of one image file before it is resized: nearly a gigabyte of RGB."""
+"""Maximum pixels of an image file before it is resized: nearly a gigabyte of RGB."""
 CLASS_COUNTS = range(2, 257)
-"""Numbers of sub-folders that become classes: labels are one byte."""
+"""Number of sub-folders for which they become classes: labels are one byte."""
 MAX_REPORTED = 20
-"""Unreadable files that are named on stderr; the others are counted."""
+"""Maximum number of unreadable files that are named on stderr. Any others are only counted."""
 
 
 class FolderOptions(DatasetOptions):
     """The images in a folder and all folders below it: PNG, JPEG, WebP, BMP, or the first frame of a GIF.
 
-    If every image is in a sub-folder, and there are 2 to 256 of these, an image's label is the number of its sub-folder
-    in sorted order, and has the sub-folder's name.
+    If every image is in a sub-folder, and there are 2 to 256 sub-folders, the sub-folders are the classes. Their labels
+    are their numbers in sorted order.
     """
 
     dataset: Literal["folder"]
@@ -39,11 +39,11 @@ class FolderOptions(DatasetOptions):
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=SIDE)]
     """Pixels per side. Images are cropped to their center square, which is resized to this."""
     mode: Literal["L", "RGB"] = "RGB"
-    """Gray or color; images of the other kind are converted."""
+    """Gray or color. Images of the other mode are converted."""
     background: Color = BLACK
     """Background of transparent images, in training and in the server: `#rrggbb`."""
     test_fraction: Fraction = 0.1
-    """Approximate fraction of the files in the test split. Only a file's path decides, not the other files."""
+    """Approximate fraction of the files in the test split. A file's split depends only on its path."""
 
     @property
     def key(self) -> str:
@@ -57,9 +57,9 @@ class FolderOptions(DatasetOptions):
 
 
 def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
-    """The training and the test split of the folder, each in the order of their paths' hashes.
+    """Read the training and the test split of the folder, each in the order of its paths' hashes.
 
-    The folder may itself be a link. Links in it are read if they point to a file in it; linked folders are not entered.
+    The folder may itself be a link. Links in it are read if they point to a file in it. Linked folders are not entered.
     Unreadable files are skipped and reported on stderr. Either split may be empty.
 
     Raises:
@@ -67,7 +67,7 @@ def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
     """
     folder = data_dir / options.path
     if not folder.is_dir():
-        raise DataError(f"{folder} is absent, or is no folder")
+        raise DataError(f"{folder} is absent, or is not a folder")
     names = list_images(folder)
     if not names:
         raise DataError(f"{folder} has no images: no file ends in {', '.join(SUFFIXES)}")
@@ -85,7 +85,7 @@ def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
 def list_images(folder: Path) -> list[str]:
     """Relative paths, with `/`, of the image files in `folder` and below it, by their suffixes.
 
-    They are in the order of their hashes: in the order of their names, neighbors would be of one class.
+    They are in the order of their hashes: in the order of their names, neighbors would have the same class.
     """
     names = (
         path.relative_to(folder).as_posix()
@@ -96,7 +96,7 @@ def list_images(folder: Path) -> list[str]:
 
 
 def is_test(name: str, options: FolderOptions) -> bool:
-    """Whether the file of this relative path is in the test split. Only the hash of the path decides."""
+    """Whether the file of this relative path is in the test split, by the hash of the path."""
     return is_within(_digest(name), options.test_fraction)
 
 
@@ -105,7 +105,7 @@ def _digest(name: str) -> bytes:
 
 
 def find_classes(names: list[str]) -> list[str]:
-    """The first-level sub-folders of these paths, sorted; none unless every path has one and they are 2 to 256."""
+    """The first-level sub-folders of these paths, sorted; none unless every path has one and there are 2 to 256."""
     folders = {_sub_folder(name) for name in names}
     return sorted(folders) if "" not in folders and len(folders) in CLASS_COUNTS else []
 
@@ -122,7 +122,7 @@ def _labels(names: list[str], classes: list[str]) -> NDArray[np.uint8] | None:
 def _read_images(
     folder: Path, names: list[str], options: FolderOptions, skipped: list[str]
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """The readable images, uint8 `[N, C, size, size]`, and their names. Appends a line to `skipped` for each other."""
+    """The readable images, uint8 `[N, C, size, size]`, and their names. Each other one adds a line to `skipped`."""
     reading = Reading(
         height=options.size,
         width=options.size,

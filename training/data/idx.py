@@ -1,4 +1,4 @@
-"""MNIST and data sets of its format: IDX files, verified, and downloaded if they are missing."""
+"""MNIST and data sets of its format: IDX files, downloaded if they are missing, and verified."""
 
 import gzip
 import hashlib
@@ -48,7 +48,7 @@ class IdxSource:
 
 
 def _source(title: str, *mirrors: str, sha256: tuple[str, ...], packed: bool = False) -> IdxSource:
-    """Four files of the usual names; `sha256` is in the order of NAMES."""
+    """A data set of four files with the usual names; `sha256` is in the order of NAMES."""
     files = (IdxFile(name, digest, packed) for name, digest in zip(NAMES, sha256, strict=True))
     return IdxSource(title, mirrors, *files)
 
@@ -111,10 +111,10 @@ class IdxOptions(DatasetOptions):
 
 
 def read(options: IdxOptions, data_dir: Path) -> tuple[Split, Split]:
-    """The training and the test split in `data_dir/<dataset>`; missing files are downloaded.
+    """Read the training and the test split in `data_dir/<dataset>`; missing files are downloaded.
 
     Raises:
-        DataError: a file cannot be downloaded, is no gzipped IDX file, or has another hash.
+        DataError: a file cannot be downloaded, is not a gzipped IDX file, or has another hash.
     """
     source, folder = SOURCES[options.dataset], data_dir / options.dataset
 
@@ -128,8 +128,8 @@ def read(options: IdxOptions, data_dir: Path) -> tuple[Split, Split]:
 def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[np.uint8]:
     """Read one IDX file of unsigned bytes, gzipped or plain; if both are missing, download the gzipped one.
 
-    If only the gzipped file can be verified, that one is read. A plain file without it is an error: files of these data
-    sets have the same names and shapes, so nothing else would tell them apart.
+    If only the gzipped file can be verified, that one is read. A plain file without it is an error: these data sets
+    have files of the same names and shapes, so only hashes can tell them apart.
 
     Raises:
         DataError: see `read`.
@@ -156,7 +156,7 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
     """The array of an IDX file of unsigned bytes: 0, 0, 8, number of dimensions, sizes as big-endian uint32, data.
 
     Raises:
-        DataError: the content is no such file.
+        DataError: the content is not such a file.
     """
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError("not an IDX file of unsigned bytes")
@@ -166,12 +166,12 @@ def parse_idx(content: bytes) -> NDArray[np.uint8]:
     sizes = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
     start = 4 + 4 * dimensions
     if len(content) - start != math.prod(sizes):
-        raise DataError(f"an IDX header that promises {sizes} and {len(content) - start} bytes of data")
+        raise DataError(f"an IDX header of shape {sizes}, but {len(content) - start} bytes of data")
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
 def _download(target: Path, mirrors: tuple[str, ...]) -> None:
-    """Download `target.name`. Of several processes one downloads, and the others wait for the file."""
+    """Download `target.name`. If there are several processes, one downloads and the others wait."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / LOCK):

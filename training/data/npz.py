@@ -24,7 +24,7 @@ class NpzOptions(DatasetOptions):
     path: RelativePath
     """Path of the file, relative to the data directory."""
     test_fraction: Fraction = 0.1
-    """Fraction of the images, the last ones, that are the test split if the file has no `test_images`."""
+    """Fraction of the images, from the end, that are the test split if the file has no `test_images`."""
 
     @property
     def key(self) -> str:
@@ -38,7 +38,7 @@ class NpzOptions(DatasetOptions):
 
 
 def read(options: NpzOptions, data_dir: Path) -> tuple[Split, Split]:
-    """The training and the test split of the file. Either may be empty.
+    """Read the training and the test split of the file. Either may be empty.
 
     Raises:
         DataError: the file is missing or unreadable, or an array is malformed.
@@ -62,7 +62,7 @@ def read(options: NpzOptions, data_dir: Path) -> tuple[Split, Split]:
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of the file that have one of NAMES."""
     if not path.is_file():
-        raise DataError(f"{path} is absent, or is no file")
+        raise DataError(f"{path} is absent, or is not a file")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in NAMES if name in file}

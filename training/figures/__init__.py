@@ -38,7 +38,7 @@ def figures(directory: Path, *, data_dir: Path, models: Path) -> list[Path]:
     bundle does not have are removed.
 
     Raises:
-        BundleError: this bundle or the autoencoder's cannot be read, or their latent spaces are not of one size.
+        BundleError: this bundle or the autoencoder's cannot be read, or their latent spaces differ in size.
         DataError: the data set is missing or malformed.
     """
     scene = load_scene(directory, data_dir=data_dir, models=models)

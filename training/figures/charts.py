@@ -16,9 +16,9 @@ from training.figures.plots import MARK, PALETTE, TRAIN_COLOR, WATCHED_COLOR, cu
 from training.figures.scene import Scene
 
 MIN_BARS = 6
-"""Bars that the axis has room for at least, so that one or two are not too wide."""
+"""Minimum number of bars that the axis has room for, so that one or two bars are not too wide."""
 MAX_NUMBERED_BARS = 48
-"""Maximum number of bars with a label each."""
+"""Maximum number of bars that are labeled one by one."""
 LABELLED_EPOCHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 UNUSED = "0.75"
 FAINT = "0.85"
@@ -94,7 +94,7 @@ def _splits(scene: Scene) -> tuple[str, str]:
 
 
 def _kind(scene: Scene) -> str:
-    """A note for reconstructions that are no likelihood."""
+    """A note for reconstructions that are not a likelihood; empty for others."""
     grey = scene.manifest.likelihood == "bernoulli" and scene.manifest.training.binarization == "none"
     return " (grey cross entropy)" if grey else ""
 
@@ -115,7 +115,7 @@ def _equal_elbo(axes: Axes) -> None:
 
 
 def _name_epochs(axes: Axes, epochs: list[float], rates: Doubles, distortions: Doubles) -> None:
-    """Label some epochs at their points: the last, and visible ones at a distance from each other."""
+    """Label some epochs at their points: the last one, and visible ones far enough from other labels."""
     wanted = [len(epochs) - 1, *(row for row, epoch in enumerate(epochs) if epoch in LABELLED_EPOCHS)]
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     taken: list[Doubles] = []

@@ -16,7 +16,7 @@ COLUMNS = 10
 TEMPERATURES = (0.6, 1.0, 1.4)
 SAMPLES_A_SIDE = 6
 PAIRS = ((0, 6), (1, 7), (3, 8), (4, 9), (5, 2))
-"""Indices of the examples that interpolation.png connects. In MNIST, ten examples are one of each digit."""
+"""Indices of the examples that interpolation.png connects. For MNIST, the ten examples are one of each digit."""
 STEPS = 12
 REACH = np.linspace(-3, 3, 13, dtype=np.float32)
 """Values of a traversed dimension, in standard deviations of the prior."""
@@ -50,7 +50,7 @@ def draw_aggregate(scene: Scene) -> Figure:
 
 
 def draw_reconstructions(scene: Scene) -> Figure:
-    """Show test images (two of each class, of ten classes), each above its reconstruction."""
+    """Show 20 test images (two per class if there are ten classes), each above its reconstruction."""
     rows = scene.examples(2 * COLUMNS)
     images, decoded = scene.test.images[rows], scene.graphs.decode(scene.posterior.mean[rows])
     lines = [pixels[at : at + COLUMNS] for at in range(0, len(rows), COLUMNS) for pixels in (images, decoded)]

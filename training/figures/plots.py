@@ -21,7 +21,7 @@ from app.maths.gaussian import Floats
 DPI = 150
 PALETTE = [mpl.color_sequences["petroff10"][i] for i in (0, 3, 2, 1, 4, 5, 9, 6, 8, 7)]
 """A color per digit, distinct under common color vision deficiencies (Petroff 2021, arXiv:2107.02270). In this order
-its two grays are not those of 3 and 8, whose latents are close."""
+3 and 8, whose latents are close, do not get its two grays."""
 MARK = PALETTE[2]
 TRAIN_COLOR, WATCHED_COLOR = "0.55", PALETTE[0]
 STYLE: dict[Any, Any] = {
@@ -48,7 +48,7 @@ PLOT_COLORS = 2**16
 """More colors than any plot has, blends included."""
 MAX_BYTES = 400_000
 SAME_COLOR = 12
-"""Levels of 256 by which colors may differ and still look the same."""
+"""Colors look the same if each channel differs by less than this, in levels of 256."""
 
 Pixels = NDArray[np.uint8]
 Color = tuple[float, float, float]
@@ -83,7 +83,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def in_few_colors(image: Image.Image) -> Image.Image:
-    """Quantize an RGB image to 256 of its colors, and correct those close to PALETTE to its exact colors."""
+    """Quantize an RGB image to 256 of its colors, and replace colors close to PALETTE by its exact colors."""
     few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
     chosen = np.array(few.getpalette()).reshape(-1, 3)
     for color in np.rint(255 * np.array(colors(len(PALETTE)))).astype(np.int64):
@@ -119,9 +119,9 @@ def curves(axes: Axes, epochs: list[float], lines: dict[str, list[float]]) -> No
 
 
 def squares(*sides: float, right: float = 0.15) -> tuple[Figure, list[Axes]]:
-    """A row of square axes with sides in inches, each with room for ticks, labels and title; `right` inches are free.
+    """A row of square axes with sides in inches, each with room for ticks, labels and title, and a right margin.
 
-    Not with matplotlib's layouts: they cut off the labels of axes whose aspect is fixed.
+    matplotlib's layouts are not used: they cut off the labels of axes whose aspect is fixed.
     """
     left, bottom, top = 0.65, 0.55, 0.35
     width, height = sum(sides) + left * len(sides) + right, bottom + max(sides) + top
@@ -234,7 +234,7 @@ def tiles(images: Pixels) -> Pixels:
 
 
 def _reduced(images: Pixels, factor: int) -> Pixels:
-    """Each pixel the mean of `factor` x `factor`."""
+    """Reduce images: each pixel is the mean of `factor` x `factor` pixels."""
     count, channels, height, width = images.shape
     height, width = height // factor, width // factor
     cut = images[:, :, : height * factor, : width * factor]
@@ -243,7 +243,7 @@ def _reduced(images: Pixels, factor: int) -> Pixels:
 
 
 def mosaic(cells: Pixels, columns: int, gap: int = GAP) -> Pixels:
-    """Tiles `[N, h, w, 3]` as one picture, row by row, with white gaps; the last row may be short."""
+    """Tiles `[N, h, w, 3]` as one image, row by row, with white gaps; the last row may be short."""
     count, height, width, _ = cells.shape
     rows = -(-count // columns)
     padded = np.full((rows * columns, height + gap, width + gap, 3), 255, np.uint8)
@@ -257,7 +257,7 @@ def image_figure(
 ) -> tuple[Figure, Axes]:
     """A figure of an image `[H, W, 3]`, with margins in pixels for the axes' labels.
 
-    One pixel of the figure is one of the image, so that all are drawn equally wide. The axes count the image's pixels.
+    One pixel of the figure is one pixel of the image, so that all have the same width. The axes' unit is that pixel.
     """
     height, width, _ = pixels.shape
     whole_width, whole_height = left + width + right, bottom + height + top

@@ -28,7 +28,7 @@ class Scene:
     posterior: Posterior
     """Posterior of the test images."""
     kl: Floats
-    """KL `[d]` of each latent dimension in nats; of an autoencoder without a posterior, the variance."""
+    """KL `[d]` of each latent dimension in nats; without a posterior, its variance instead."""
     variance: Floats
     """Variance `[d]` of the posterior means in each latent dimension."""
     log: dict[str, list[float]]
@@ -36,7 +36,7 @@ class Scene:
     mixture: Mixture | None
     """The aggregated posterior, if the bundle has it."""
     contrast: Floats | None
-    """Means `[N, d]` of the same images in a plain autoencoder, if the recipe names one."""
+    """Encodings `[N, d]` of the same images by a plain autoencoder, if the recipe names one."""
 
     @property
     def manifest(self) -> Manifest:
@@ -65,7 +65,7 @@ class Scene:
         return names[label] if label < len(names) else str(label)
 
     def examples(self, count: int) -> list[int]:
-        """Rows of `count` test images at most: the first of each class, then the second of each, and so on."""
+        """Rows of at most `count` test images: the first of each class, then the second of each, and so on."""
         labels = self.test.labels
         if labels is None:
             return list(range(min(count, len(self.test.images))))
@@ -76,7 +76,7 @@ class Scene:
 
     @property
     def specimen(self) -> int:
-        """Row of the test image that is shown alone: a 2, of digits."""
+        """Row of the test image that is shown alone; for digits, a 2."""
         return self.examples(3)[-1]
 
 
@@ -89,14 +89,14 @@ def load_scene(directory: Path, *, data_dir: Path, models: Path) -> Scene:
     posterior = graphs.encode(test.images)
     contrast = OfflineGraphs(bundle.read_bundle(other)).encode(test.images).mean if other else None
     if contrast is not None and contrast.shape != posterior.mean.shape:
-        raise BundleError(f"{other} has another number of latent dimensions than the bundle it is to contrast with")
+        raise BundleError(f"{other} has another number of latent dimensions than the bundle to compare it with")
     variance = _measured(graphs, "variance_per_dimension", posterior.mean.var(axis=0))
     kl = _measured(graphs, "kl_per_dimension", posterior.kl().mean(axis=0)) if graphs.manifest.stochastic else variance
     return Scene(graphs, test, posterior, kl, variance, log, Mixture.of(read.arrays), contrast)
 
 
 def _measured(graphs: OfflineGraphs, name: str, otherwise: Floats) -> Floats:
-    """A metric of the evaluation, or before an evaluation the value of the unbinarized test images."""
+    """A metric of the manifest, or before an evaluation `otherwise`, computed from unbinarized test images."""
     return np.asarray(graphs.manifest.metrics.get(name, otherwise), np.float32)
 
 

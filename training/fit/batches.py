@@ -1,4 +1,4 @@
-"""Batches of a data set that is one uint8 tensor on the device."""
+"""Batches of a data set that is held as one uint8 tensor on the device."""
 
 import math
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ class Batches:
 
 
 class ImageData(L.LightningDataModule):
-    """The two splits of a training as uint8 tensors on the trainer's device."""
+    """The training split and the watched split, as uint8 tensors on the trainer's device."""
 
     def __init__(self, train: Pixels, watched: Pixels, *, batch_size: int, seed: int) -> None:
         super().__init__()

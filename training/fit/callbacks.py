@@ -34,8 +34,8 @@ class EarlyStop(EarlyStopping):
 class WeightEma(WeightAveraging):
     """Lightning's weight averaging as an exponential moving average, with the tensors looked up once.
 
-    Looking them up after every step, as Lightning does, costs a small net 6 % of its step. Buffers are not averaged: no
-    net here has any.
+    Looking them up after every step, as Lightning does, takes 6 % of a small net's step time. Buffers are not averaged:
+    no net here has any.
     """
 
     def __init__(self, decay: float) -> None:

@@ -19,7 +19,7 @@ HALF_LEVEL = 0.5 / 255
 
 
 class BernoulliLikelihood(nn.Module):
-    """Binary pixels by their `logits`. Of gray pixels `log_prob` is minus the cross entropy, which is no likelihood."""
+    """Binary pixels, given by `logits`. For gray pixels, `log_prob` is minus the cross entropy: not a likelihood."""
 
     channels = 1
     names = ("logits",)
@@ -31,7 +31,7 @@ class BernoulliLikelihood(nn.Module):
         return parameters["logits"].sigmoid()
 
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
-        """`[*, N]` of pixels `[N, C, H, W]` under logits `[*, N, C, H, W]`."""
+        """Log probability `[*, N]` of pixels `[N, C, H, W]` under logits `[*, N, C, H, W]`."""
         logits = parameters["logits"]
         values = functional.binary_cross_entropy_with_logits(logits, pixels.expand_as(logits), reduction="none")
         return -(values.flatten(-3).sum(dim=-1))
@@ -81,8 +81,8 @@ class DiscretizedLogisticLikelihood(nn.Module):
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
         """Log probability `[*, N]` of 8-bit pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`.
 
-        A level has the mass between its edges; the lowest level also that below, the highest also that above.
-        log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)) stays precise far out in either tail.
+        A level's probability is the mass between its edges, including the whole tail for the lowest and highest level.
+        With s the sigmoid, log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)) is precise in both tails.
         """
         mean, log_scale = parameters["mean"], parameters["log_scale"]
         precision = (-log_scale).exp()
@@ -100,7 +100,7 @@ Likelihood = BernoulliLikelihood | GaussianLikelihood | DiscretizedLogisticLikel
 
 
 def make_likelihood(options: Bernoulli | GreyCrossEntropy | Gaussian | DiscretizedLogistic) -> Likelihood:
-    """The likelihood that a recipe asks for."""
+    """Make the likelihood of a recipe's options."""
     if isinstance(options, Gaussian):
         return GaussianLikelihood(None if options.scale == "learned" else options.scale)
     if isinstance(options, DiscretizedLogistic):

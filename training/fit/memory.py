@@ -7,9 +7,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Make the process keep freed memory for the next step. Returns whether the C library, which must be glibc, can.
+    """Make the process keep freed memory for the next step, and return whether that worked: it needs glibc.
 
-    Requesting pages again took an eighth of a step of the shipped convolutional net on a CPU.
+    Without it, the shipped convolutional net spent an eighth of each step on a CPU requesting pages again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""The LightningModule: the training step. Loop, devices and checkpoints are Lightning's."""
+"""The LightningModule, with the training step. Lightning handles loop, devices and checkpoints."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from training.fit.objective import dreg_loss, free_bits, importance_weights, iwa
 from training.recipe import Elbo, Iwae, Recipe
 
 VALIDATION_EPOCH = 2**31
-"""Stands for the epoch in the seed of validation's draws: they are the same in every epoch, so that epochs compare."""
+"""Epoch number in the seed of validation draws: they are the same in every epoch, so that epochs can be compared."""
 
 
 class LossTerms(NamedTuple):
@@ -40,8 +40,8 @@ class LossTerms(NamedTuple):
 class VaeModule(L.LightningModule):
     """Encoder and decoder of `recipe` for `channels` x `size` x `size` images, and their training step.
 
-    Every random number is drawn for the whole batch of all processes, and each process takes its rows: an image gets
-    the same pixels and the same draws whatever the number of processes.
+    Every random number is drawn for the whole batch of all processes, and each process uses its own rows. So an image
+    gets the same pixels and the same draws with any number of processes.
 
     Raises:
         RecipeError: the architecture cannot take images of this size.
@@ -71,18 +71,18 @@ class VaeModule(L.LightningModule):
 
     @property
     def term_names(self) -> list[str]:
-        """Names of the terms logged for each split, in nats per image; the last is the loss without its options."""
+        """Names of the terms logged for each split, in nats per image; the last is the loss without options."""
         names = ["reconstruction", "kl", "negative_elbo"]
         return [*names, "negative_iwae"] if isinstance(self.recipe.objective, Iwae) else names
 
     def compile_nets(self) -> None:
-        """Compile both nets with torch.compile for each batch size, on a GPU into CUDA graphs; the weights stay."""
+        """Compile both nets with torch.compile, once per batch size; on a GPU, into CUDA graphs."""
         for net in (self.encoder, self.decoder):
             net.compile(mode="reduce-overhead", dynamic=False)
         self._begin_step = torch.compiler.cudagraph_mark_step_begin
 
     def terms(self, batch: ImageBatch) -> LossTerms:
-        """The terms of a batch of uint8 images `[N, C, H, W]`."""
+        """Loss terms of a batch of uint8 images `[N, C, H, W]`."""
         self._begin_step()
         pixels = self._pixels(batch)
         heads = self.encoder(pixels)
@@ -100,7 +100,7 @@ class VaeModule(L.LightningModule):
         return LossTerms(-log_p_x.mean(dim=0), kl_divergence(mean, log_std), log_weights, latents)
 
     def training_step(self, batch: ImageBatch, _: int) -> Tensor:
-        """The loss `[]` of a batch. Lightning takes the step."""
+        """Return the loss `[]` of a batch. Lightning runs the optimizer step."""
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.learning_rate()
         terms = self.terms(batch)
@@ -108,7 +108,7 @@ class VaeModule(L.LightningModule):
         return self.loss(terms)
 
     def loss(self, terms: LossTerms) -> Tensor:
-        """The loss `[]`: the mean over the batch of what the objective minimizes."""
+        """The loss `[]` that the objective minimizes: a mean over the batch."""
         objective = self.recipe.objective
         if terms.log_weights is not None:
             return dreg_loss(terms.log_weights, terms.latents).mean()

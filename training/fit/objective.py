@@ -16,7 +16,7 @@ def kl_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def free_bits(kl: Tensor, nats: float) -> Tensor:
-    """KL `[]` of a batch, from `[N, d]`: the mean over images, at least `nats` in each dimension, summed.
+    """KL `[]` of a batch, from `[N, d]`: the mean over images, raised to `nats` in each dimension, then summed.
 
     A dimension below `nats` has no gradient, so that training does not switch it off early (Kingma et al. 2016,
     equation 15).

@@ -12,7 +12,7 @@ from training.fit.module import VaeModule
 
 @dataclass(frozen=True)
 class Report:
-    """Results of one call of `train`. `seconds` and `images_per_second` leave out epochs trained before a resume."""
+    """Results of one call of `train`. `seconds` and `images_per_second` exclude epochs trained before a resume."""
 
     epochs: int
     """Epochs trained in total."""
@@ -25,7 +25,7 @@ class Report:
     precision: str
     parameters: int
     skipped_steps: int
-    """Steps of the last epoch that were skipped for their gradient."""
+    """Steps of the last epoch that were skipped because of their gradient."""
     terms: dict[str, float]
     """Loss terms of the last epoch, in nats per image."""
     torch: str

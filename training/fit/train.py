@@ -39,29 +39,29 @@ IGNORED_WARNINGS = (
     "The number of training batches .* is smaller than the logging interval",
     r"It is recommended to use `self\.log\(.*, sync_dist=True\)`",
 )
-"""Warnings of Lightning about its own code, and about what is intended here: a run resumes in its folder, and the
-logged values are already means over all processes."""
+"""Lightning's warnings about its own code, and about intended behavior: a run resumes in its folder, and logged values
+are already means over all processes."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The devices that a training uses. Under torchrun its number of processes replaces `devices` and `nodes`."""
+    """The devices that a training uses. Under torchrun, its process counts replace `devices` and `nodes`."""
 
     accelerator: str = "auto"
-    """Lightning's name of the kind of device: `auto`, `cpu` or `gpu`."""
+    """Lightning's name of the device type: `auto`, `cpu` or `gpu`."""
     devices: int = 1
-    """Devices on each machine; each has a process of its own."""
+    """Devices per machine, with one process each."""
     nodes: int = 1
-    """Machines."""
+    """Number of machines."""
     compile_nets: bool = False
-    """Compile encoder and decoder with torch.compile, on a GPU into CUDA graphs."""
+    """Whether to compile encoder and decoder with torch.compile; on a GPU, into CUDA graphs."""
 
     @property
     def processes(self) -> int:
         return self.devices * self.nodes
 
     def under_torchrun(self) -> "Hardware":
-        """The same with torchrun's number of processes, if torchrun started this one."""
+        """Return a copy with torchrun's process counts, if torchrun started this process."""
         if "LOCAL_WORLD_SIZE" not in os.environ:
             return self
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -70,7 +70,7 @@ class Hardware:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide Lightning's remarks on hardware, its loop and other products. Other warnings stay visible."""
+    """Hide Lightning's messages about hardware, its loop and other products. Other warnings stay visible."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -100,13 +100,13 @@ def train(
     hardware: Hardware = Hardware(),
     fresh: bool = False,
 ) -> Path:
-    """Train `recipe`, resuming from its last checkpoint, and return the run's folder, which `fresh` empties first.
+    """Train `recipe`, resuming from its last checkpoint, and return the run's folder. `fresh` empties it first.
 
     The folder holds `last.ckpt`, written at the end of every epoch, `training.csv` with the loss terms of every epoch,
     the same for TensorBoard in `tensorboard`, and at the end `report.json`.
 
     Raises:
-        RecipeError: the checkpoint is another recipe's, or of an earlier version that counted steps elsewhere; or the
+        RecipeError: the checkpoint is of another recipe or an incompatible earlier version of this program, or the
             recipe cannot run on this hardware.
         DataError: the data set is missing or malformed, or a class has no images to train on.
         BundleError: the bundle to start from cannot be read.
@@ -162,7 +162,7 @@ def _make_trainer(recipe: Recipe, module: VaeModule, folder: Path, hardware: Har
 
 
 def _image_data(recipe: Recipe, dataset: Dataset) -> ImageData:
-    """The images to train on and those to watch; binarized once, if the recipe asks for static binarization."""
+    """Images of the training split and the watched split, binarized once if the recipe's binarization is static."""
     watched = dataset.validation if recipe.watched == "validation" else dataset.test
     train, held_out = dataset.train.images, watched.images
     if recipe.binarization == "static":
@@ -171,7 +171,7 @@ def _image_data(recipe: Recipe, dataset: Dataset) -> ImageData:
 
 
 def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str, Any]:
-    """The last checkpoint of `recipe`'s run, or the best.
+    """Load the checkpoint `name` of `recipe`'s run: `last` or `best`.
 
     Raises:
         RecipeError: there is none, it is damaged, or it is of another recipe.
@@ -184,7 +184,7 @@ def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str,
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise RecipeError(f"{path} is damaged: train with --fresh") from error
     try:
-        same = Recipe.model_validate(checkpoint["recipe"]) == recipe  # validated, so that a later default is filled in
+        same = Recipe.model_validate(checkpoint["recipe"]) == recipe  # validated, to fill in newer defaults
     except (KeyError, TypeError, ValidationError):
         same = False
     if not same:
@@ -196,7 +196,7 @@ def _next_epoch(checkpoint: dict[str, Any], folder: Path) -> int:
     """The epoch after a checkpoint's, counted from 0.
 
     Raises:
-        RecipeError: the run is unfinished, and Lightning counted its steps elsewhere, so that it would count anew.
+        RecipeError: the run is unfinished, and an earlier version of this program counted its steps elsewhere.
     """
     epoch = int(checkpoint["epoch"]) + 1
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
@@ -207,7 +207,7 @@ def _next_epoch(checkpoint: dict[str, Any], folder: Path) -> int:
 
 
 def _check_hardware(recipe: Recipe, hardware: Hardware) -> None:
-    """Reject what would fail on this hardware, or mean something else than the recipe says.
+    """Reject a recipe that would fail on this hardware, or train differently than it says.
 
     Raises:
         RecipeError: the batch cannot be shared equally, or the precision needs a GPU.

@@ -16,12 +16,13 @@ from training.reducing.half_precision import HALF
 def start_from(directory: Path, module: VaeModule) -> None:
     """Copy the weights of the bundle in `directory` into `module`.
 
-    Every tensor of the bundle must fit one of the module. Tensors that the bundle lacks keep their initial values: the
-    added blocks of a deeper net, which start as the identity, and a learned scale of the likelihood.
+    Every tensor of the bundle must have the name and shape of one in the module. Tensors that the bundle lacks keep
+    their initial values: the added blocks of a deeper net, which start as the identity, and a learned scale of the
+    likelihood.
 
     Raises:
         BundleError: the bundle cannot be read.
-        RecipeError: the net has no tensor of the name and shape of one of the bundle's.
+        RecipeError: a tensor of the bundle fits none of the module.
     """
     bundle = read_bundle(directory)
     for name, half, content in (
@@ -45,5 +46,5 @@ def _load(what: str, half: nn.Module, weights: dict[str, Tensor]) -> None:
     places = half.state_dict()
     wrong = [name for name, weight in weights.items() if name not in places or places[name].shape != weight.shape]
     if wrong or not weights:
-        raise RecipeError(f"{what} has weights that fit no layer of training.start's net: {', '.join(wrong) or 'none'}")
+        raise RecipeError(f"{what} has weights that fit no layer of the recipe's net: {', '.join(wrong) or 'none'}")
     half.load_state_dict(weights, strict=False)

@@ -1,1 +1,1 @@
-"""From a foreign autoencoder to a bundle. Start with `bring`; `command` is what is typed, and imports little."""
+"""Import of foreign autoencoders as bundles. Start reading at `pipeline`; `command` is the command line."""

@@ -1,4 +1,4 @@
-"""Complete the options of an import, from what was passed, what the source knows, and what its graphs show."""
+"""Complete the options of an import, from the command line, the source's files, and its graphs."""
 
 import math
 from dataclasses import replace
@@ -11,15 +11,15 @@ from training.importing.prompt import Ask, ask_choice, ask_image
 from training.importing.source import Shape, Source, SourceGraph, shape_text
 
 ACTIVATION_RANGES = {"Sigmoid": RANGES[0], "Tanh": RANGES[1]}
-"""Range of a decoder's images by its last operator. A sigmoid may also give probabilities of a Bernoulli likelihood, or
-gray values that were trained with a squared error. So only a person can choose `probabilities`."""
+"""Range of a decoder's images by its last operator. A sigmoid's values may be probabilities of a Bernoulli likelihood,
+or gray values trained with a squared error. So `probabilities` is never chosen automatically."""
 
 
 def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
-    """Return complete answers. Passed options come first, then what the source knows, then what the graphs show.
+    """Return complete answers. Passed options take precedence over the source's files, and these over its graphs.
 
     Raises:
-        ImportRefused: an answer is open and nobody can be asked, or an answer does not fit the graphs.
+        ImportRefused: an answer is missing and there is no terminal to ask at, or an answer does not fit the graphs.
     """
     options = replace(source.known, **{name: value for name, value in vars(passed).items() if value is not None})
     layout = options.layout or _find_layout(source.encoder, options.image)
@@ -30,7 +30,7 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
     image_output = choose_image_output(source.decoder, options.picture)
     last = producer_of(source.decoder, image_output, (*SHAPE_OPERATORS, "Transpose"))
     activation = ACTIVATION_RANGES.get(last.op_type) if last is not None else None
-    output = options.output or ("image" if activation else ask_choice(ask, "output", "What the decoder gives", Output))
+    output = options.output or ("image" if activation else ask_choice(ask, "output", "The decoder's output", Output))
     pixel_range = (
         options.range
         or activation
@@ -64,7 +64,7 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
 
 
 def _find_layout(encoder: SourceGraph, image: ImageShape | None) -> Layout:
-    """Layout of the images by the shape of the encoder's input."""
+    """Find the layout of the images from the shape of the encoder's input."""
     shape = encoder.input
     if len(shape) == 2:
         if image is not None and image[0] == 3:
@@ -86,7 +86,7 @@ def _find_layout(encoder: SourceGraph, image: ImageShape | None) -> Layout:
 
 
 def _find_image(encoder: SourceGraph, layout: Layout, ask: Ask) -> ImageShape:
-    """Channels, height and width by the shape of the encoder's input; asked for if that does not say."""
+    """Find channels, height and width from the shape of the encoder's input; ask if the shape is ambiguous."""
     shape = encoder.input
     if layout == "flat" and shape[1] is not None and math.isqrt(shape[1]) ** 2 == shape[1]:
         return 1, math.isqrt(shape[1]), math.isqrt(shape[1])

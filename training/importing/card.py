@@ -24,7 +24,7 @@ MAX_SIDE = 256
 def write_card(directory: Path, kind: str, answers: Answers, trip: RoundTrip, sizes: Iterable[int]) -> None:
     """Write `README.md` and its figure beside the manifest in `directory`.
 
-    `kind` says in words what was imported; `sizes` are the batch sizes of the comparison with the source.
+    `kind` describes the source. `sizes` are the batch sizes of the comparison with the source.
     """
     (directory / FIGURE).write_bytes(write_image(draw_figure(trip)))
     sections = _sections(read_manifest(directory), kind, answers, trip, sizes)

@@ -1,4 +1,4 @@
-"""The command `python -m training import`: its options and its report. It imports little, so that the help is quick."""
+"""The command `python -m training import`: its options and its report. It imports little, so that --help is fast."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 def option(panel: str, help: str, *names: str, **more: Any) -> Any:
-    """An option in a panel of the help."""
+    """Make an option in a panel of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
@@ -39,7 +39,7 @@ def import_(
         typer.Argument(
             metavar="SOURCE...",
             help="Two files, encoder and decoder: ONNX, TorchScript or torch.export programs. Or a directory: "
-            "Optimum's, diffusers', or one with both files. TorchScript and torch.export programs are code, and are "
+            "Optimum's, diffusers', or one with both files. TorchScript and torch.export programs are code, which is "
             "run.",
             show_default=False,
         ),
@@ -50,13 +50,11 @@ def import_(
     description: Annotated[str | None, option(BUNDLE, "One sentence about the model.")] = None,
     license: Annotated[str, option(BUNDLE, "License of the weights, an SPDX identifier.")] = "LicenseRef-unknown",
     dataset: Annotated[str, option(BUNDLE, "Name of the data set that the model was trained on.")] = "unknown",
-    binarization: Annotated[
-        Binarization, option(BUNDLE, "How the gray pixels became binary in the training.")
-    ] = "none",
+    binarization: Annotated[Binarization, option(BUNDLE, "How gray pixels became binary in training.")] = "none",
     models: Annotated[Path, option(BUNDLE, "Directory of the bundles.")] = Path("models"),
     replace: Annotated[bool, option(BUNDLE, "Replace the version if it exists.", "--replace")] = False,
     images: Annotated[
-        Path | None, option(BUNDLE, "Images to try the model with: a folder of images, an npz or an IDX file.")
+        Path | None, option(BUNDLE, "Images to test the model with: a folder of images, an npz or an IDX file.")
     ] = None,
     force: Annotated[bool, option(BUNDLE, "Write the bundle even if its reconstructions are bad.", "--force")] = False,
     class_: Annotated[
@@ -77,7 +75,7 @@ def import_(
         Any, option(GRAPHS, "Channels, height and width: 1x28x28, 3xanyxany.", parser=parse_image, metavar="<CxHxW>")
     ] = None,
     layout: Annotated[Layout | None, option(GRAPHS, "Order of the axes of an image.")] = None,
-    bgr: Annotated[bool | None, option(GRAPHS, "Order of the channels.", "--bgr/--no-bgr")] = None,
+    bgr: Annotated[bool | None, option(GRAPHS, "Whether channels are in the order BGR.", "--bgr/--no-bgr")] = None,
     range: Annotated[
         Any,
         option(GRAPHS, "Values of black and white: 0,1 or -1,1 or 0,255.", parser=parse_range, metavar="<low,high>"),
@@ -100,15 +98,15 @@ def import_(
         ),
     ] = None,
     posterior: Annotated[
-        PosteriorKind | None, option(GRAPHS, "What the encoder returns as the spread; none without a posterior.")
+        PosteriorKind | None, option(GRAPHS, "Kind of spread that the encoder returns; none if there is no posterior.")
     ] = None,
     prior: Annotated[Prior | None, option(GRAPHS, "Distribution that the latents were trained to follow.")] = None,
     scaling_factor: Annotated[
-        float | None, option(GRAPHS, "Of latents in other protocols: (z - shift) * scaling.")
+        float | None, option(GRAPHS, "Scaling of latents in other protocols: (z - shift) * scaling.")
     ] = None,
-    shift_factor: Annotated[float | None, option(GRAPHS, "See --scaling-factor.")] = None,
+    shift_factor: Annotated[float | None, option(GRAPHS, "Shift of latents: see --scaling-factor.")] = None,
 ) -> None:
-    """Make a bundle of a VAE or autoencoder that was trained elsewhere, and prove that it computes the same."""
+    """Make a bundle of a VAE or autoencoder that was trained elsewhere, and check that it computes the same."""
     if not NAME.fullmatch(name):
         raise ImportRefused("--name consists of a-z, 0-9, `.`, `_` and `-`, and begins with a letter or digit")
     if class_ is None and (weights is not None or arguments):

@@ -1,4 +1,4 @@
-"""What the graphs of a foreign model do not state: as options that may be open, and as answers that are complete."""
+"""Facts that the graphs of a foreign model do not state: as options, which may be missing, and as complete answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ RANGES = (PixelRange(0, 1), PixelRange(-1, 1), PixelRange(0, 255))
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """Place and name of the new bundle, and facts about the model that only a person knows."""
+    """Directory and name of the new bundle, and facts about the model that only the user can give."""
 
     directory: Path
     name: str
@@ -51,7 +51,7 @@ class TorchClass:
     path: str
     """`package.module:Class`, or any callable there that returns a module."""
     arguments: Sequence[str] = ()
-    """`name=value` each. The value is JSON, or a string if it is no JSON."""
+    """Each is `name=value`. The value is parsed as JSON; if that fails, it is a string."""
     weights: Path | None = None
     encoder: str | None = None
     """Method or submodule that encodes; `encode` or `encoder` if None."""
@@ -61,7 +61,7 @@ class TorchClass:
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Options of an import, named like the options of the command. None is open."""
+    """Options of an import, named like the options of the command. None means not given."""
 
     image: ImageShape | None = None
     layout: Layout | None = None
@@ -75,7 +75,7 @@ class ImportOptions:
     heads: tuple[str, ...] | None = None
     """Names of the encoder's outputs: mean and spread, or one output that is both or the mean alone."""
     clip: tuple[float, float] | None = None
-    """Bounds that the source itself clips its log-variance to. Files of diffusers imply it; no option sets it."""
+    """Bounds that the source clips its log-variance to. diffusers' files imply them; no option sets them."""
     prior: Prior | None = None
     scaling_factor: float | None = None
     shift_factor: float | None = None
@@ -83,7 +83,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Answers:
-    """Everything about a foreign model that its graphs do not state, complete."""
+    """All facts about a foreign model that its graphs do not state."""
 
     channels: int
     height: int | None
@@ -100,7 +100,7 @@ class Answers:
     mean: int
     """Index of the encoder's output that is the mean."""
     spread: int | None
-    """Index of the output that is the spread: equal to `mean` if one tensor holds both, None without a posterior."""
+    """Index of the output that is the spread; equal to `mean` if one tensor holds both, None without a posterior."""
     clip: tuple[float, float] | None
     prior: Prior
     scaling_factor: float
@@ -108,7 +108,7 @@ class Answers:
 
     @property
     def is_split(self) -> bool:
-        """Whether one tensor holds the mean and then the spread along its channels."""
+        """Whether one tensor holds the mean and the spread, one after the other along its channels."""
         return self.spread == self.mean
 
 

@@ -31,11 +31,11 @@ class ImportResult:
 def import_model(
     source: Source, options: ImportOptions, info: BundleInfo, *, images: Path | None, ask: Ask, force: bool
 ) -> ImportResult:
-    """Write the bundle of a source to `info.directory`, and replace what is there.
+    """Write the bundle of a source to `info.directory`, replacing an existing one.
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
-        ImportRefused, ParityError: the message says what is wrong and where. No bundle was written.
+        ImportRefused, ParityError: the import fails, and no bundle is written; the message says what is wrong.
     """
     answers = find_answers(source, options, ask)
     reference = Reference(source, answers)

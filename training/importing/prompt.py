@@ -12,14 +12,14 @@ from training.importing.options import ImageShape, parse_image
 Ask = Callable[[str, str, Sequence[str]], str]
 """Takes the name of an option, a question and the allowed answers (any if empty), and returns one answer.
 
-Raises ImportRefused if nobody can be asked."""
+Raises ImportRefused if there is no terminal to ask at."""
 
 
 def ask(option: str, question: str, allowed: Sequence[str]) -> str:
-    """Ask at the terminal until the answer is one of `allowed`; any answer will do if that is empty.
+    """Ask at the terminal until the answer is one of `allowed`. An empty `allowed` accepts any answer.
 
     Raises:
-        ImportRefused: standard input is no terminal, or it ended.
+        ImportRefused: standard input is not a terminal, or it ended.
     """
     if not sys.stdin.isatty():
         listed = f": one of {'; '.join(allowed)}" if allowed else ""

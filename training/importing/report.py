@@ -1,4 +1,4 @@
-"""The round trip in words, for the terminal and for the card."""
+"""Measurements and warnings of the round trip as text, for the terminal and for the card."""
 
 import math
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def psnr(error: float) -> float:
 
 
 def warnings(trip: RoundTrip, answers: Answers) -> Iterator[str]:
-    """Problems that a person should look at before the bundle is served."""
+    """Problems to check before the bundle is served."""
     if not trip.samples.are_real:
         yield "no images were given, so the model was tried with synthetic ones: pass --images to see whether it works"
     if trip.better_options is not None:
@@ -40,6 +40,6 @@ def warnings(trip: RoundTrip, answers: Answers) -> Iterator[str]:
     elif trip.samples.are_real and trip.error > trip.mean_image_error:
         yield "the reconstructions are no better than the mean image: the model is untrained, or an answer is wrong"
     if trip.better_spread is not None:
-        yield f"draws explain the images better if the spread is taken as {trip.better_spread}: look at --posterior"
+        yield f"draws explain the images better if the spread is taken as {trip.better_spread}: check --posterior"
     if answers.prior == "standard-normal" and not trip.follows_prior and trip.samples.are_real:
         yield "the latents are not distributed like N(0, I), so samples of that prior mean little: pass --prior none"

@@ -13,7 +13,7 @@ from training.importing.options import ImportOptions
 
 Arrays = list[NDArray[Any]]
 RunGraph = Callable[[NDArray[Any]], Arrays]
-"""Runs a graph on a batch `[N, ...]`, N any number, and returns one array for each of its outputs."""
+"""Runs a graph on a batch `[N, ...]` of any size N, and returns one array for each output of the graph."""
 Shape = tuple[int | None, ...]
 
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -34,7 +34,7 @@ class SourceGraph:
     model: onnx.ModelProto
     """A model with one input, whose batch size is dynamic."""
     run: RunGraph
-    """Runs the graph in its own framework. The arrays are in the order of the outputs of `model`."""
+    """Runs the graph in its own framework. The arrays have the order of the outputs of `model`."""
 
     @property
     def input(self) -> Shape:
@@ -59,9 +59,9 @@ class Source:
     encoder: SourceGraph
     decoder: SourceGraph
     kind: str
-    """What the source is, in the words of the card."""
+    """Description of the source on the card."""
     known: ImportOptions = field(default_factory=ImportOptions)
-    """Options that the source's own files answer. Options that are passed take precedence."""
+    """Options given by the source's own files. Options that are passed take precedence."""
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:
@@ -76,5 +76,5 @@ def shape_text(shape: Shape) -> str:
 
 
 def file_name(path: Path) -> str:
-    """Name of a file in messages: with its folder if it is called `model`, which says little."""
+    """Name of a file in messages, with its folder if the file is called `model`."""
     return f"{path.parent.name}/{path.name}" if path.name.startswith("model.") else path.name

@@ -1,4 +1,4 @@
-"""Write the bundle of a foreign model. It appears under its name whole, or not at all."""
+"""Write the bundle of a foreign model atomically."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from training.offline import OfflineGraphs
 
 
 def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, trip: RoundTrip, *, force: bool) -> None:
-    """Write the bundle to `info.directory`, and replace what is there.
+    """Write the bundle to `info.directory`, replacing an existing one.
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
@@ -40,7 +40,7 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
         if trip.better_options is not None and trip.samples.are_real and not force:
             raise ImportRefused(
                 f"the reconstructions have an error of {trip.error:.5f}, and with {trip.better_options} it would be "
-                f"{trip.alternatives[trip.better_options]:.5f}: pass that, or --force to write the bundle as it is"
+                f"{trip.alternatives[trip.better_options]:.5f}: pass that, or --force to write the bundle anyway"
             )
         if latents.stride is None and trip.samples.are_real:
             _add_arrays(directory, read, trip)
@@ -103,7 +103,7 @@ def _describe(
                 "scaling_factor": answers.scaling_factor,
                 "shift_factor": answers.shift_factor,
             },
-            # Without logits nothing is scored; a squared error is the likelihood of a Gaussian.
+            # Without logits there are no scores; a squared error corresponds to a Gaussian likelihood.
             "likelihood": "bernoulli" if "logits" in graphs["decoder"].outputs else "gaussian",
             "graphs": graphs,
             "training": {

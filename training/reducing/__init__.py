@@ -1,1 +1,1 @@
-"""Bundles with smaller weights, made from other bundles. They are refused if they change results too much."""
+"""Reduce the weights of bundles. A reduction that changes results too much is refused."""

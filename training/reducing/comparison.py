@@ -14,13 +14,13 @@ from training.evaluate import pixels
 from training.offline import BATCH, OfflineGraphs
 
 MIN_ERROR = 1e-10
-"""Floor of a reconstruction's mean squared error: an exact one has a PSNR of 100 dB, not infinity."""
+"""Floor of the mean squared error: an exact reconstruction has a PSNR of 100 dB, not infinity."""
 MIN_SPREAD = 1e-6
-"""Floor of a standard deviation that changes are divided by."""
+"""Floor of the standard deviations that changes are divided by."""
 MANY_ROWS = 32
-"""Rows of the larger batch that is timed; the smaller one has a single row."""
+"""Rows of the larger timed batch; the smaller one is a single row."""
 SECONDS, MIN_ROUNDS, MAX_ROUNDS = 3.0, 5, 101
-"""Time budget of each timing, and bounds of its number of rounds."""
+"""Time budget of each timing, and the bounds of its number of rounds."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def measure_change(original: OfflineGraphs, reduced: OfflineGraphs, images: Pixe
     """Measure the change on images uint8 `[N, C, H, W]`, prepared as the encoder takes them.
 
     Raises:
-        InferenceFailed: a graph gives values that are not finite.
+        InferenceFailed: a graph returns values that are not finite.
     """
     old, new = _results(original, images, seed), _results(reduced, images, seed)
     changes = new.measure - old.measure
@@ -90,8 +90,8 @@ def measure_speed_up(
 ) -> tuple[float, float]:
     """Measure how many times as fast the reduced graphs are, for one row and for MANY_ROWS.
 
-    `names` are the graphs that were reduced: `encoder`, `decoder` or both. Each number is the median of rounds that
-    alternate between original and reduction.
+    `names` are the reduced graphs: `encoder`, `decoder` or both. Each number is the median over rounds. Original and
+    reduction take turns in running first.
     """
     alone, together = (
         _speed_up(original, reduced, np.resize(images, (rows, *images.shape[1:])), names) for rows in (1, MANY_ROWS)

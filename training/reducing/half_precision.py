@@ -22,7 +22,7 @@ SAFE_OPERATORS = frozenset(
         *("DepthToSpace", "SpaceToDepth", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize"),
     }
 )
-"""Operators that compute in half precision between two products. Others sum, exponentiate or normalize, and keep
+"""Operators that compute in half precision between two products. Others, which sum, exponentiate or normalize, stay in
 float32."""
 
 
@@ -30,7 +30,7 @@ def store_in_half(model: ModelProto, name: str) -> None:
     """Store matrices and kernels as float16 in the file. ONNX Runtime widens them when it loads the model.
 
     Raises:
-        ReductionRefused: there are none in float32, or one exceeds float16; `name` is the model's name in messages.
+        ReductionRefused: none are float32, or a weight exceeds float16; `name` is the model's name in messages.
     """
     weights, casts = [], []
     for tensor in model.graph.initializer:
@@ -49,8 +49,8 @@ def store_in_half(model: ModelProto, name: str) -> None:
 def compute_in_half(model: ModelProto, name: str) -> ModelProto:
     """Convert the matrix products to float16, and the SAFE_OPERATORS between two of them.
 
-    What comes before the first product and after the last stays float32, like inputs and outputs: there pixels are
-    scaled and rounded, and exponents and probabilities are computed.
+    Operators before the first product and after the last stay float32, like inputs and outputs: they scale and round
+    pixels, and compute exponents and probabilities.
 
     Raises:
         ReductionRefused: it has no products in float32, or a weight exceeds float16; `name` is the model's name in
@@ -83,7 +83,7 @@ def _convert_node(
 ) -> tuple[list[NodeProto], list[NodeProto]]:
     """Make a node read and write the float16 copies of its tensors, and return the casts before and after it.
 
-    `halved` holds the names of the tensors that have such a copy, and gets new ones.
+    `halved` holds the names of the tensors that have such a copy; new ones are added.
     """
     before, after = [], []
     for place, tensor in enumerate(node.input):
@@ -105,8 +105,8 @@ def _convert_node(
 def emulate_half(model: ModelProto) -> None:
     """Replace the float16 operators that `compute_in_half` made by float32 ones whose results are rounded to float16.
 
-    A CPU has no float16 operators. ONNX Runtime puts casts around each, but removes those between two operators: then
-    neither rounding nor overflow between them would show.
+    A CPU has no float16 operators. ONNX Runtime puts casts around each, but removes the casts between two operators:
+    rounding and overflow between them would go unnoticed.
     """
     nodes: list[NodeProto] = []
     widened: set[str] = set()
@@ -137,7 +137,7 @@ def _float_tensors(model: ModelProto) -> set[str]:
 
 
 def _choose_nodes(model: ModelProto, floats: set[str]) -> set[int]:
-    """Indices of the nodes that are to compute in half precision."""
+    """Indices of the nodes to convert to half precision."""
     downstream, upstream = beside_products(model.graph)
     return {
         index

@@ -1,7 +1,7 @@
-"""ONNX models that multiply 8-bit integers, by ONNX Runtime's static quantization.
+"""Conversion of ONNX models to 8-bit integers, by ONNX Runtime's static quantization.
 
-Value ranges come from calibration rows. Dynamic quantization takes them from each batch, so that a row's result would
-depend on the other rows. Weights have 7 bits, because 8 overflow in the kernels of processors without VNNI: the
+Value ranges come from calibration rows. Dynamic quantization would take them from each batch, so a row's result would
+depend on the other rows. Weights have 7 bits, because 8 bits overflow in the kernels of processors without VNNI: the
 measured change would not hold on other machines.
 """
 
@@ -37,8 +37,8 @@ class _CalibrationRows(CalibrationDataReader):  # type: ignore[misc]
 def quantize_products(model: ModelProto, name: str, rows: NDArray[Any]) -> ModelProto:
     """Quantize the inner matrix products of a model, calibrated with `rows` of its only input.
 
-    The last products stay float32, because calibration would bound their results; and so do the first ones of a
-    decoder, because it would bound the latents. An encoder's first products are quantized: pixels are bounded anyway.
+    The last products stay float32, because calibration would bound their results. A decoder's first products stay
+    float32, because it would bound the latents. An encoder's are quantized: pixels are bounded anyway.
 
     Raises:
         ReductionRefused: it has no such products; `name` is the model's name in messages.

@@ -18,7 +18,7 @@ class ReduceOptions:
     """Options of a reduction, named like the options of the command.
 
     Raises:
-        ReductionRefused: `only` is set for fp16-stored, whose graphs replace both others.
+        ReductionRefused: `only` is set for fp16-stored, whose graphs replace both original ones.
     """
 
     precision: Precision
@@ -29,7 +29,7 @@ class ReduceOptions:
     bound_psnr: float = 0.1
     """Maximum change of PSNR, in dB, of models without a likelihood."""
     faster: float = 1.2
-    """Minimum speed-up of int8, for one row and for many. On a busy machine, two runs of one graph differed by 1.1."""
+    """Minimum speed-up of int8, for one row and for many. On a busy machine, runs of one graph differed 1.1-fold."""
     images: Path | None = None
     """A folder of images, an npz or an IDX file; the bundle's data set if None."""
     count: int = 2000
@@ -42,4 +42,4 @@ class ReduceOptions:
 
     def __post_init__(self) -> None:
         if self.only is not None and self.precision == "fp16-stored":
-            raise ReductionRefused("--only goes with fp16 and int8, whose graphs lie beside the others")
+            raise ReductionRefused("--only needs fp16 or int8, whose graphs are stored beside the original ones")

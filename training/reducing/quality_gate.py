@@ -21,13 +21,13 @@ from training.reducing.samples import ReductionImages
 def measure_reduction(
     read: Bundle, models: dict[str, ModelProto], options: ReduceOptions, images: ReductionImages
 ) -> Reduced:
-    """Measure the change and the speed of reduced graphs, by their names `encoder` and `decoder`.
+    """Measure the change and the speed of the reduced graphs in `models`, whose keys are `encoder` and `decoder`.
 
-    They run on the provider that they are for, if this machine has it; otherwise fp16 is emulated on the CPU, and its
-    speed is not measured.
+    They run on the execution provider that they are for. If this machine has no CUDA, fp16 is emulated on the CPU, and
+    its speed is not measured.
 
     Raises:
-        ReductionRefused: a reduced graph gives values that are not finite.
+        ReductionRefused: a reduced graph returns values that are not finite.
     """
     manifest, precision = read.manifest, options.precision
     contents = {name: to_bytes(model) for name, model in models.items()}
@@ -98,7 +98,7 @@ def _file(graph: GraphFile, precision: Precision, content: bytes | None) -> File
 
 
 def reason_to_refuse(reduced: Reduced, min_speed_up: float) -> str | None:
-    """Why a reduction must not be written; None if it may. `min_speed_up` is the minimum speed-up of int8."""
+    """The reason not to write a reduction, or None. `min_speed_up` is the minimum speed-up of int8."""
     measure, unit = ("-ELBO", "nats an image") if reduced.measure == "negative_elbo" else ("PSNR", "dB")
     if not abs(reduced.change) + 2 * reduced.standard_error <= reduced.bound:  # not `>`: that would accept NaN
         return (

@@ -1,9 +1,8 @@
-"""Write a bundle with smaller weights beside a bundle, if they do no harm.
+"""Write a new version of a bundle with smaller weights, if its results stay within bounds.
 
     python -m training reduce models/mnist/2 --precision fp16
 
-Both bundles' graphs are run side by side before anything is written. A bundle appears under its name whole, or not at
-all.
+The graphs of both versions are compared before anything is written. The new version appears atomically.
 """
 
 import shutil
@@ -121,7 +120,7 @@ def _write(directory: Path, version: int, manifest: Manifest, models: dict[str, 
     bundle.write_manifest(directory, manifest.model_copy(update=update))
     if (directory / "recipe.toml").exists():
         write_card(directory)
-    else:  # the card of an imported bundle cannot be made anew
+    else:  # the card of an imported bundle cannot be rendered again
         add_reduced_section(directory / "README.md", bundle.read_manifest(directory))
 
 

@@ -14,7 +14,7 @@ from training.importing.checks.latents import SIDES
 from training.importing.checks.samples import read_sample_file
 
 MAX_VALUES = 2**26
-"""Pixels times channels of all images together."""
+"""Maximum of pixels times channels, over all images."""
 MAX_CALIBRATION_IMAGES = 512
 
 
@@ -31,7 +31,7 @@ class ReductionImages:
 def read_images(
     directory: Path, manifest: Manifest, *, data_dir: Path, images: Path | None, count: int, seed: int
 ) -> ReductionImages:
-    """Read the data set that a bundle was trained on; or `images`, of which every second one is held out.
+    """Read the data set that a bundle was trained on, or `images`, every second of which is held out.
 
     Raises:
         DataError: the data set cannot be read.
@@ -50,7 +50,7 @@ def read_images(
     held_out = held_out[: _limit(count, held_out[0].size)]
     calibration = calibration[: _limit(MAX_CALIBRATION_IMAGES, held_out[0].size)]
     if not len(calibration):
-        raise ReductionRefused(f"{images} holds one image: two at least are needed")
+        raise ReductionRefused(f"{images} holds one image: at least two are needed")
     return ReductionImages(
         prepare(np.ascontiguousarray(held_out), manifest, seed),
         prepare(np.ascontiguousarray(calibration), manifest, seed + 1),
@@ -59,12 +59,12 @@ def read_images(
 
 
 def _limit(count: int, values: int) -> int:
-    """Number of images of so many values that fit in memory, at most `count`."""
+    """Number of images of `values` values each that fit in memory, at most `count`."""
     return max(1, min(count, MAX_VALUES // values))
 
 
 def _image_shape(manifest: Manifest) -> tuple[int, int, int]:
-    """Channels, height and width. A model of any size gets images of about the size that an import is tried with."""
+    """Channels, height and width. For a model of any size, about the size that imports are tested with."""
     image, stride = manifest.image, manifest.latent.stride or 1
     side = max(1, SIDES[0] // stride) * stride
     return image.channels, image.height or side, image.width or side

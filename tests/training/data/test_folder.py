@@ -215,7 +215,7 @@ def test_a_folder_that_is_not_there_is_a_data_error(tmp_path: Path, path: str) -
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "pictures").write_text("")
-    with pytest.raises(DataError, match="pictures is absent, or is no folder"):
+    with pytest.raises(DataError, match="pictures is absent, or is not a folder"):
         read(options(), tmp_path)
 
 

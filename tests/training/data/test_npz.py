@@ -182,7 +182,7 @@ def test_a_file_that_is_not_there_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"arrays\.npz is absent"):
         read(options(), tmp_path)
     (tmp_path / "arrays.npz").mkdir()
-    with pytest.raises(DataError, match=r"arrays\.npz is absent, or is no file"):
+    with pytest.raises(DataError, match=r"arrays\.npz is absent, or is not a file"):
         read(options(), tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_weights_without_a_place_are_named(
     before = {tensor: weight.clone() for tensor, weight in getattr(module, half).state_dict().items()}
     with pytest.raises(RecipeError) as caught:
         load(module, exported, "tiny")
-    sentence, _, listed = str(caught.value).partition("training.start's net: ")
+    sentence, _, listed = str(caught.value).partition("the recipe's net: ")
     assert sentence == f"{exported.bundle('tiny')}: the {half} has weights that fit no layer of "
     assert sorted(listed.split(", ")) == sorted(names)
     assert all(torch.equal(weight, before[name]) for name, weight in getattr(module, half).state_dict().items())
@@ -125,7 +125,7 @@ def test_graphs_without_names_of_torchs_are_refused(exported: Workshop, tmp_path
     encoder = manifest.graphs.encoder.model_copy(update=describe(path))
     graphs = manifest.graphs.model_copy(update={"encoder": encoder})
     write_manifest(directory, manifest.model_copy(update={"graphs": graphs}))
-    with pytest.raises(RecipeError, match=r"the encoder has weights that fit no layer of training\.start's net: none$"):
+    with pytest.raises(RecipeError, match=r"the encoder has weights that fit no layer of the recipe's net: none$"):
         start_from(directory, fresh(exported.recipes["tiny"]))
 
 

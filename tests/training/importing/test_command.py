@@ -125,7 +125,7 @@ def test_what_is_open_is_asked_at_a_terminal(source: list[Path], tmp_path: Path)
     printed, asked = process.communicate(timeout=300)
     os.close(outer)
     assert process.returncode == 0, asked
-    assert asked.count("What the decoder gives (image; logits; probabilities)") == 2
+    assert asked.count("The decoder's output (image; logits; probabilities)") == 2
     assert "The values of black and white" in asked
     assert "Imported:" in printed
 

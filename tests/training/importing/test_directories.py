@@ -172,8 +172,8 @@ def test_optimums_directory(kl: tuple[Path, Any], tmp_path: Path, orange: Pixels
     ("change", "message"),
     [
         ({"config.json": b"{"}, r"config\.json cannot be read as JSON"),
-        ({"config.json": b"[]"}, r"config\.json holds no JSON object"),
-        ({"config.json": b'{"_class_name": "UNet2DModel"}'}, "is of none of AutoencoderKL, AutoencoderTiny"),
+        ({"config.json": b"[]"}, r"config\.json does not hold a JSON object"),
+        ({"config.json": b'{"_class_name": "UNet2DModel"}'}, "none of the classes AutoencoderKL, AutoencoderTiny"),
         ({"config.json": b'{"_class_name": "AutoencoderKL", "in_channels": 4}'}, "in_channels of neither 1 nor 3"),
         ({"diffusion_pytorch_model.safetensors": b"none"}, "vae cannot be loaded by diffusers"),
         ({"diffusion_pytorch_model.safetensors": None}, r"vae has no safetensors: weights in a pickle \(\.bin\)"),
@@ -194,5 +194,5 @@ def test_a_directory_that_is_wrong(
 
 
 def test_a_factor_that_is_no_number() -> None:
-    with pytest.raises(ImportRefused, match="a scaling_factor that is no number"):
+    with pytest.raises(ImportRefused, match="a scaling_factor that is not a number"):
         known_options({"scaling_factor": "much"})

@@ -215,7 +215,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         (f"{PATH}:Nothing", [], "cannot be made: module .* has no attribute 'Nothing'"),
         (f"{PATH}:Vae", ["size=3"], "cannot be made: .* unexpected keyword argument 'size'"),
         (f"{PATH}:Vae", ["latent"], "written as name=value"),
-        (f"{PATH}:number", [], "makes no torch module"),
+        (f"{PATH}:number", [], "does not make a torch module"),
     ],
 )
 def test_a_class_that_cannot_be_made(path: str, arguments: list[str], message: str) -> None:

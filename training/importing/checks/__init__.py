@@ -1,1 +1,1 @@
-"""Proofs that an import computes what its source does."""
+"""Checks that an import computes what its source computes."""

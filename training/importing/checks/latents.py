@@ -1,4 +1,4 @@
-"""Shape and stride of a foreign model's latents, and the time that an image takes, found by running the model."""
+"""Shape and stride of a foreign model's latents, and its run time per image, found by running the model."""
 
 import math
 import sys
@@ -12,10 +12,10 @@ from training.importing.checks.reference import Reference
 from training.importing.source import Shape, shape_text
 
 SIDES = (64, 128)
-"""Pixels per side of the two images that show the stride of a model of any size. Samples have the first."""
+"""Pixels per side of the two images that show the stride of a model of any size. Sample images have the first."""
 TIMED_RUNS = 3
 PATIENCE_SECONDS = 60
-"""Time budget of each check. Slow models are tried with fewer images."""
+"""Time budget of each check. Slow models are tested with fewer images."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def probe_latents(reference: Reference) -> LatentInfo:
     small, large = (_latent_shape(reference, side, side) for side in SIDES)
     if len(small) != 3:
         raise ImportRefused(
-            f"{name} takes images of any size, and gives latents that are no maps: pass one size with --image"
+            f"{name} takes images of any size, and returns latents that are not maps: pass one size with --image"
         )
     stride = _stride(reference, SIDES[0], SIDES[0], small)
     if _stride(reference, SIDES[1], SIDES[1], large) != stride or small[0] != large[0]:

@@ -1,4 +1,4 @@
-"""The proof that a bundle's graphs compute what the source computes, in batches of several sizes."""
+"""The check that a bundle's graphs compute what the source computes, in batches of several sizes."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ from training.importing.checks.reference import Reference, to_pixels
 from training.importing.source import SourceGraph
 
 FLOAT16 = Tolerance(4e-3, 2)
-"""Tolerance of a half-precision source: ONNX Runtime keeps more digits where it fuses its operators with ours."""
+"""Tolerance for a half-precision source: ONNX Runtime keeps more digits where it fuses its operators with ours."""
 MAX_VALUES = 2**22
-"""Pixels times channels of a batch. Larger batches are not tried."""
+"""Maximum of pixels times channels of a batch. Larger batches are not tried."""
 
 
 def check_parity(
@@ -25,10 +25,10 @@ def check_parity(
 ) -> list[int]:
     """Run the bundle's graphs and the source on images uint8 `[N, C, H, W]`, and return the batch sizes tried.
 
-    Sizes are left out that would take too much time or memory.
+    Sizes that would take too much time or memory are left out.
 
     Raises:
-        ImportRefused: the source gives values that are not finite, or a graph does not run.
+        ImportRefused: the source returns values that are not finite, or a graph does not run.
         ParityError: an output differs from the source's.
     """
     source, answers = reference.source, reference.answers

@@ -1,6 +1,6 @@
 """The foreign model with pre- and postprocessing in numpy: the expected outputs of a bundle's graphs.
 
-It also shows what other answers would give. `training.importing.onnx_edits.wrapper` does the same in ONNX.
+It can also compute them for other answers. `training.importing.onnx_edits.wrapper` does the same in ONNX.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from training.importing.options import Answers
 from training.importing.source import Arrays, Source, shape_text
 
 MAX_VALUES_PER_RUN = 2**20
-"""Pixels times channels of a run of the source, whose activations may take hundreds of times that memory."""
+"""Maximum of pixels times channels in one run of the source. Activations may take hundreds of times that memory."""
 ASSUMED_SIDE = 128
-"""Pixels per side that a run is planned with if images may have any size; those that are tried are not larger."""
+"""Pixels per side assumed for images of any size, to limit the memory of a run. No image tried here is larger."""
 TINY = np.finfo(np.float32).tiny
-"""Smallest variance or standard deviation: its logarithm is finite."""
+"""Minimum variance or standard deviation: its logarithm is finite."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Reference:
         """The decoder's images as planes `[N, C, H, W]`, in the decoder's own range.
 
         Raises:
-            ImportRefused: the decoder's output is no image of the expected layout.
+            ImportRefused: the decoder's output is not an image of the expected layout.
         """
         decoder = self.source.decoder
         if len(decoder.input) > latents.ndim:
@@ -97,7 +97,7 @@ class Reference:
         expected = (channels, height or values.shape[-2], width or values.shape[-1]) if values.ndim == 4 else ()
         if not len(values) or values.shape[1:] != expected:
             shape = shape_text(output.shape)
-            raise ImportRefused(f"{self.source.decoder.name} gives {shape}, which is no image like the encoder's")
+            raise ImportRefused(f"{self.source.decoder.name} gives {shape}, which is not an image like the encoder's")
         return values[:, ::-1] if answers.bgr else values
 
     def _posterior(self, outputs: Arrays) -> Posterior:

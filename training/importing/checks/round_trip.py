@@ -13,13 +13,13 @@ from training.importing.checks.samples import SampleImages
 from training.importing.options import RANGES, Answers, PosteriorKind
 
 MAX_TRIAL_IMAGES = 64
-"""Other answers are tried with a quarter of the images, and at most with this many."""
+"""Maximum number of images that other answers are tried with. A quarter of all images is used."""
 WRONG_RATIO = 1.5
-"""An answer is wrong if its error exceeds another's by this factor, and if the mean image's error does so, too."""
+"""An answer counts as wrong if both its error and the mean image's exceed another answer's error by this factor."""
 MIN_NATS, MIN_SHARE = 1.0, 0.01
-"""Another kind of spread is reported if it lowers the negative ELBO by this many nats, and by this share of it."""
+"""Another kind of spread is reported if it lowers the negative ELBO by this many nats and by this share."""
 MAX_STD_RATIO, MAX_OFFSET = 2.0, 1.0
-"""Latents count as N(0, I) if their standard deviation is within this factor of 1, and their mean this near to 0."""
+"""Latents count as N(0, I) if their standard deviation is within this factor of 1, and their mean this close to 0."""
 EPSILON = np.float32(1e-6)
 SIMILAR_SPREADS: dict[PosteriorKind, PosteriorKind] = {
     "log-variance": "log-std",
@@ -27,7 +27,7 @@ SIMILAR_SPREADS: dict[PosteriorKind, PosteriorKind] = {
     "variance": "std",
     "std": "variance",
 }
-"""The kind of spread that each is most easily mistaken for."""
+"""The kind of spread that each kind is most easily confused with."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class SpreadTrial:
     draw_error: float
     """Mean squared error of the decoded draws."""
     negative_elbo: float | None
-    """In nats per image, of gray values; None without a likelihood. A squared error alone does not say how much noise
-    the latents were trained to bear."""
+    """Negative ELBO of gray values, in nats per image; None without a likelihood. A squared error alone does not show
+    how much noise the latents were trained to tolerate."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RoundTrip:
     mean_image_error: float
     """Error of the mean of all images in place of each reconstruction."""
     alternatives: dict[str, float]
-    """Errors of other answers, by the options to pass for them, the smallest first."""
+    """Errors of other answers, by the options to pass for them, in ascending order."""
     spread_trials: dict[str, SpreadTrial]
     """Trials by kind of spread, the answer's first; empty without a spread."""
 
@@ -67,7 +67,7 @@ class RoundTrip:
 
     @property
     def better_spread(self) -> str | None:
-        """The other kind of spread if it explains the images better; None if it does not."""
+        """The other kind of spread if it explains the images better, else None."""
         if not self.spread_trials:
             return None
         (_, own), (name, other) = self.spread_trials.items()
@@ -90,7 +90,7 @@ class RoundTrip:
 
     @property
     def follows_prior(self) -> bool:
-        """Whether the latents are distributed about like N(0, I)."""
+        """Whether the distribution of the latents is close to N(0, I)."""
         return 1 / MAX_STD_RATIO < self.std < MAX_STD_RATIO and self.offset < MAX_OFFSET
 
     @property
@@ -100,7 +100,7 @@ class RoundTrip:
 
 
 def measure_round_trip(reference: Reference, samples: SampleImages) -> RoundTrip:
-    """Encode and decode the samples with the given answers, and a part of them with others."""
+    """Encode and decode the samples with the given answers, and some of the samples with other answers."""
     answers, images = reference.answers, samples.images
     posterior = reference.encode(images)
     decoded = reference.decode(posterior.mean)
@@ -128,7 +128,7 @@ def _error(decoded: Floats, answers: Answers, expected: Floats) -> float:
 
 
 def _try_alternatives(reference: Reference, images: Pixels) -> dict[str, float]:
-    """Errors of other ranges, outputs, layouts and channel orders, by the options to pass, the smallest first."""
+    """Errors of other ranges, outputs, layouts and channel orders, by the options to pass, ascending."""
     expected, errors = _unit(images), {}
     for encoder_answers in _other_inputs(reference.answers):
         other = Reference(reference.source, encoder_answers)
@@ -177,7 +177,7 @@ def _options_text(other: Answers, answers: Answers) -> str:
 
 
 def _try_spreads(reference: Reference, images: Pixels) -> dict[str, SpreadTrial]:
-    """Try the answer's kind of spread, and then the kind that it is most easily mistaken for."""
+    """Try the answer's kind of spread, and the kind that it is most easily confused with."""
     own = reference.answers.posterior
     if own == "none":
         return {}

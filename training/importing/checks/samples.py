@@ -1,4 +1,4 @@
-"""Images to try a model with: from a folder or a file, or synthetic ones."""
+"""Images to test a model with: from a folder or a file, or synthetic ones."""
 
 import gzip
 import zlib
@@ -19,11 +19,11 @@ from training.importing.checks.latents import SIDES, LatentInfo
 from training.importing.options import Answers
 
 MIN_IMAGES, MAX_IMAGES, MAX_SYNTHETIC_IMAGES = 8, 256, 64
-"""Bounds of the number of images; the time budget of a check decides between them."""
+"""Bounds of the number of images. Between them, the time budget of a check limits it."""
 MAX_VALUES = 2**24
-"""Pixels times channels of all images together."""
+"""Maximum of pixels times channels, over all images."""
 ARRAY_NAMES = ("test_images", "images", "x_test", "train_images")
-"""Arrays of an npz file that are looked for, in this order."""
+"""Names of arrays to search an npz file for, in this order."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_samples(path: Path | None, answers: Answers, latents: LatentInfo) -> Sa
     """Read images of the model's size from a folder, an npz or an IDX file; synthesize some if `path` is None.
 
     Raises:
-        ImportRefused: there are none that can be read, or they have another size.
+        ImportRefused: no image can be read, or the images have another size.
     """
     shape = answers.channels, answers.height or SIDES[0], answers.width or SIDES[0]
     maximum = max(MIN_IMAGES, min(MAX_IMAGES, MAX_VALUES // int(np.prod(shape))))
@@ -54,13 +54,13 @@ def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) ->
     """Read images of channels, height and width `shape` from a folder, an npz or an IDX file.
 
     Raises:
-        ImportRefused: there are none that can be read, or they have another size.
+        ImportRefused: no image can be read, or the images have another size.
     """
     return _read_folder(path, shape, max_count) if path.is_dir() else _read_file(path, shape, max_count)
 
 
 def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
-    """Images of any size, cropped and resized. Files that are no images are skipped."""
+    """Read images of any size, cropped and resized. Files that are not images are skipped."""
     channels, height, width = shape
     reading = Reading(
         height=height,
@@ -85,7 +85,7 @@ def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> P
 
 
 def _read_file(path: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
-    """Images of an array file, evenly spread over it."""
+    """Read images of an array file, evenly spread over it."""
     if not path.is_file():
         raise ImportRefused(f"{path} is absent: --images is a folder of images, an npz or an IDX file")
     array = _read_npz(path) if path.suffix == ".npz" else _read_idx(path)

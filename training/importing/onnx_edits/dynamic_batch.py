@@ -1,4 +1,4 @@
-"""Graphs whose batch size was fixed by the export: make it dynamic, and run the original in portions of that size."""
+"""Make the batch size of a graph dynamic if the export fixed it, and run the original in portions of that size."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from training.onnx_graph import all_graphs
 def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
     """Make the batch size of a model dynamic, and return the size that it was fixed at; None if it was dynamic.
 
-    A Reshape to a constant shape that begins with the batch size is changed to keep it. Other operators may depend on
-    the size, too: the comparison with the source finds out.
+    The batch size at the start of a Reshape's constant shape is made dynamic as well. Other operators may depend on the
+    size, too: the comparison with the source detects this.
     """
     value = model.graph.input[0]
     rows = shape_of(value)[0] if shape_of(value) else None
@@ -23,7 +23,7 @@ def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
         return None
     value.type.tensor_type.shape.dim[0].dim_param = "N"
     for part in all_graphs(model.graph):
-        del part.value_info[:]  # shapes that are no longer true
+        del part.value_info[:]  # shapes that are no longer valid
     for output in model.graph.output:
         if shape_of(output)[:1] == (rows,):
             output.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -38,7 +38,7 @@ def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The constant tensors by the names that nodes read them by."""
+    """The constant tensors, by the names under which nodes read them."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":

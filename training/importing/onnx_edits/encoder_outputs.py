@@ -1,4 +1,4 @@
-"""The encoder's outputs: which are the mean and the spread of the posterior, and what kind of spread it is."""
+"""The encoder's outputs: which ones are the posterior's mean and spread, and the kind of spread."""
 
 import re
 
@@ -14,20 +14,20 @@ SPREAD_NAMES: tuple[tuple[str, PosteriorKind], ...] = (
     (r"(?<![a-z])(var|variance|cov|covariance)(?![a-z])", "variance"),
     (r"(?<![a-z])(std|stddev)(?![a-z])", "std"),
 )
-"""Patterns of output names and the kind of spread they stand for; the first match counts. `sigma` is not among them,
-because models use that name for any kind."""
+"""Patterns of output names, and the kind of spread of each; the first match counts. `sigma` is left out, because models
+use that name for any kind."""
 MEAN_NAMES = re.compile(r"mean|mu\b|mu_|_mu|\bloc|embedding", re.IGNORECASE)
 
 PosteriorOutputs = tuple[int, int | None, PosteriorKind]
-"""Indices of the outputs that are mean and spread, and the kind of spread. Two equal indices mean one tensor that holds
-the mean and then the spread along its channels."""
+"""Indices of the outputs that are mean and spread, and the kind of spread. Equal indices mean that one tensor holds the
+mean and then the spread along its channels."""
 
 
 def choose_posterior_outputs(source: Source, options: ImportOptions, layout: Layout, ask: Ask) -> PosteriorOutputs:
     """Choose by --heads and --posterior, else by the names and shapes of the outputs.
 
     Raises:
-        ImportRefused: the outputs cannot be told apart, or none has a name that was passed.
+        ImportRefused: the outputs cannot be told apart, or no output has a name in --heads.
     """
     encoder = source.encoder
     chosen = [_index(encoder, name) for name in options.heads or _default(encoder)]
@@ -40,7 +40,7 @@ def choose_posterior_outputs(source: Source, options: ImportOptions, layout: Lay
 def _choose_single(
     source: Source, index: int, posterior: PosteriorKind | None, layout: Layout, ask: Ask
 ) -> PosteriorOutputs:
-    """One output: mean and spread if it has twice as many channels as the decoder takes, else the mean alone."""
+    """Choose from one output: it is mean and spread if it has twice as many channels as the decoder takes."""
     axis = -1 if layout == "nhwc" else 1
     shapes = shape_of(source.encoder.model.graph.output[index]), source.decoder.input
     channels, taken = (shape[axis] if len(shape) > 1 else None for shape in shapes)
@@ -80,10 +80,10 @@ def _index(encoder: SourceGraph, name: str) -> int:
 
 
 def _spread_kind(name: str) -> PosteriorKind | None:
-    """Kind of spread by the name of an output; None if the name does not say."""
+    """Kind of spread by the name of an output; None if no pattern matches."""
     return next((kind for pattern, kind in SPREAD_NAMES if re.search(pattern, name, re.IGNORECASE)), None)
 
 
 def _ask_kind(ask: Ask) -> PosteriorKind:
-    kind: PosteriorKind = ask_choice(ask, "posterior", "What the encoder says about the spread", PosteriorKind)
+    kind: PosteriorKind = ask_choice(ask, "posterior", "What the encoder returns as the spread", PosteriorKind)
     return kind

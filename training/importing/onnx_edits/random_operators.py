@@ -15,10 +15,10 @@ PARAMETERS = ("source_mean", "source_std")
 
 
 def remove_random_operators(model: onnx.ModelProto, name: str, *, is_encoder: bool) -> onnx.ModelProto:
-    """Remove the outputs that random numbers flow into, or replace a draw by its parameters if all outputs are such.
+    """Remove the outputs that depend on random numbers. If all outputs do, replace the draw by its parameters.
 
     Raises:
-        ImportRefused: a decoder that draws, or an encoder that draws in another form.
+        ImportRefused: a decoder draws, or an encoder draws in another form.
     """
     graph = model.graph
     random = [node for node in graph.node if is_random(node)]
@@ -49,7 +49,7 @@ def _find_parameters(graph: onnx.GraphProto, random: onnx.NodeProto) -> tuple[st
 
 
 def _find_consumer(graph: onnx.GraphProto, tensor: str, operator: str) -> tuple[str, str] | None:
-    """Output and other operand of the only node that reads a tensor; None if it is not of this operator."""
+    """Output and other operand of the only node that reads a tensor; None if its operator is another."""
     consumers = [node for node in graph.node if tensor in node.input]
     if len(consumers) != 1:
         return None

@@ -18,14 +18,14 @@ from training.importing.source import Shape, SourceGraph
 from training.onnx_graph import replace_field
 
 PREFIX = "source."
-"""Prefix of every name that the foreign graph had."""
+"""Prefix of every name from the foreign graph."""
 ELEMENT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 WrappedGraph = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
 """A model, its inputs, and its outputs."""
 
 
 class Chain:
-    """A chain of nodes from one tensor on. Every name in it begins with `name`."""
+    """A chain of nodes that starts at one tensor. Every name in it begins with `name`."""
 
     def __init__(self, tensor: str, name: str) -> None:
         self.tensor, self._name = tensor, name
@@ -84,7 +84,7 @@ def _find_logits(decoder: SourceGraph, answers: Answers) -> str | None:
     """Name of the decoder's tensor of logits: its output, or the input of its last sigmoid; None if there is none."""
     if answers.output == "logits":
         return decoder.outputs[answers.image_output]
-    # A Reshape behind the sigmoid can be repeated for the logits if sizes are fixed. A Transpose cannot.
+    # A Reshape after the sigmoid can be repeated for the logits if sizes are fixed. A Transpose cannot.
     skipped = SHAPE_OPERATORS if answers.height is not None else ("Identity", "Cast")
     node = producer_of(decoder, answers.image_output, skipped) if answers.output == "probabilities" else None
     return node.input[0] if node is not None and node.op_type == "Sigmoid" else None
@@ -125,7 +125,7 @@ def _cast(chain: Chain, graph: SourceGraph) -> Chain:
 
 
 def _split(chain: Chain, answers: Answers, part: int, latent: Shape) -> Chain:
-    """Mean (part 0) or spread (part 1) of a tensor that holds both; any other tensor is left as it is."""
+    """Mean (part 0) or spread (part 1) of a tensor that holds both; any other tensor is unchanged."""
     if not answers.is_split:
         return chain
     channels = latent[0] or 0

@@ -1,1 +1,1 @@
-"""The readers of foreign models, one file a format."""
+"""The readers of foreign models, one file per format."""

@@ -26,12 +26,12 @@ def read_diffusers(directory: Path, options: ImportOptions, ask: Ask) -> Source:
     """Read the autoencoder in a directory. It takes images of any size, unless `options.image` fixes one.
 
     Raises:
-        ImportRefused: another class, weights that are a pickle, or an error in diffusers.
+        ImportRefused: the class is not supported, the weights are a pickle, or diffusers fails.
     """
     config = read_config(directory / "config.json")
     name = config.get("_class_name")
     if name not in CLASSES:
-        raise ImportRefused(f"{directory.name}/config.json is of none of {', '.join(CLASSES)}")
+        raise ImportRefused(f"{directory.name}/config.json names none of the classes {', '.join(CLASSES)}")
     if not list(directory.glob("*.safetensors")):
         raise ImportRefused(f"{directory.name} has no safetensors: weights in a pickle (.bin) are not opened")
     loader, posterior = CLASSES[name]

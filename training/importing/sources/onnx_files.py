@@ -1,4 +1,4 @@
-"""Read ONNX files that nobody vouches for: no weights from outside their folder, no NaN, only known operators."""
+"""Read untrusted ONNX files: no weights from outside their folder, no NaN, only known operators."""
 
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from training.importing.source import DTYPES, Arrays, SourceGraph, file_name
 from training.onnx_graph import all_nodes, all_tensors, replace_field
 
 MAX_BYTES = 2**31 - 2**20
-"""Maximum size of an ONNX file: protobuf ends at 2 GiB, and the edits need some room."""
+"""Maximum size of an ONNX file, in bytes: protobuf's limit is 2 GiB, and the edits need some room."""
 MIN_OPSET = 11
 """Oldest opset that the edits work with. Older graphs are converted."""
 IR_VERSION = 10
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Domains of the operators that ONNX Runtime may have. Whether it has one, it says itself when it loads the graph."""
+"""Domains of the operators that ONNX Runtime may have. It reports an operator that it lacks when it loads the graph."""
 
 
 def read_graph(path: Path, *, is_encoder: bool) -> SourceGraph:
@@ -30,7 +30,7 @@ def read_graph(path: Path, *, is_encoder: bool) -> SourceGraph:
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
-        ImportRefused: it is no ONNX file, or one that cannot be served.
+        ImportRefused: it is not an ONNX file, or cannot be served.
     """
     return to_source_graph(read_model(path), file_name(path), is_encoder=is_encoder)
 
@@ -39,11 +39,11 @@ def read_model(path: Path) -> onnx.ModelProto:
     """Read a model, with the weights that lie in other files of its folder.
 
     Raises:
-        ImportRefused: it is absent, no ONNX file, too large, or takes weights from outside its folder.
+        ImportRefused: it is absent, not an ONNX file, too large, or takes weights from outside its folder.
     """
     name = file_name(path)
     if not path.is_file():
-        raise ImportRefused(f"{path} is absent, or is no file")
+        raise ImportRefused(f"{path} is absent, or is not a file")
     _check_size(path.stat().st_size, name)
     try:
         model = onnx.load_model_from_string(path.read_bytes())
@@ -106,7 +106,7 @@ def normalize(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     Raises:
         ImportRefused: it is too large, has an unknown operator or a NaN, or not one input of a known rank.
     """
-    _check_size(model.ByteSize(), name)  # exports of torch were in no file yet
+    _check_size(model.ByteSize(), name)  # a graph that torch exported was not read from a file
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model, name)

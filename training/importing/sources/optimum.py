@@ -26,7 +26,7 @@ def read_optimum(directory: Path) -> Source:
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
-        ImportRefused: a graph cannot be served, or a config.json is no JSON object.
+        ImportRefused: a graph cannot be served, or a config.json is not a JSON object.
     """
     config: dict[str, Any] = {}
     for name in CONFIGS:
@@ -46,20 +46,20 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ImportRefused(f"{path} cannot be read as JSON") from error
     if not isinstance(config, dict):
-        raise ImportRefused(f"{path} holds no JSON object")
+        raise ImportRefused(f"{path} does not hold a JSON object")
     return config
 
 
 def known_options(config: dict[str, Any]) -> ImportOptions:
-    """Options that a configuration of diffusers answers: images in [-1, 1], a log-variance, latents without a prior.
+    """Options that a diffusers configuration implies: images in [-1, 1], a log-variance, latents without a prior.
 
     Raises:
-        ImportRefused: the scaling or the shift factor is no number.
+        ImportRefused: the scaling or the shift factor is not a number.
     """
     factors = {name: config.get(name) for name in ("scaling_factor", "shift_factor")}
     for name, value in factors.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ImportRefused(f"config.json has a {name} that is no number")
+            raise ImportRefused(f"config.json has a {name} that is not a number")
     scaling, shift = (None if value is None else float(value) for value in factors.values())
     return ImportOptions(
         range=RANGES[1], output="image", clip=CLIP, prior="none", scaling_factor=scaling, shift_factor=shift

@@ -1,4 +1,4 @@
-"""Inspect zip files of torch before torch opens them: what they are, and whether torch would unpickle parts of them.
+"""Inspect torch's zip files before torch opens them: their format, and whether torch would unpickle parts of them.
 
 A program that passes is still code: torch evaluates the expressions and guards that it contains.
 """
@@ -39,12 +39,12 @@ def format_of(path: Path) -> ArchiveFormat | None:
 
 
 def check_program(content: bytes, name: str) -> None:
-    """Refuse a program of which torch would unpickle more than tensors.
+    """Refuse a program in which torch would unpickle more than tensors.
 
     Raises:
-        ImportRefused: there is such a member, or an unknown one.
+        ImportRefused: a member holds more than tensors, or is unknown.
     """
-    refused = ImportRefused(f"{name} holds a pickle or another part that is not opened: export and save it anew")
+    refused = ImportRefused(f"{name} holds a pickle or another part that is not opened: export and save it again")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.namelist():
             part = _without_root(member)

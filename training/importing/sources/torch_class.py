@@ -19,16 +19,16 @@ from training.importing.source import Source
 from training.importing.sources.torch_modules import Submodule, export_submodule, find_examples, first_line
 
 PARTS = {"encoder": ("encode", "encoder"), "decoder": ("decode", "decoder")}
-"""Names of methods and submodules that are looked for, in this order."""
+"""Names of methods and submodules to search for, in this order."""
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state")
-"""Keys under which checkpoints keep the weights; the first that exists counts."""
+"""Keys under which checkpoints store the weights; the first that exists counts."""
 
 
 def read_class(torch_class: TorchClass, options: ImportOptions, ask: Ask) -> Source:
-    """Read the model that the class makes, with its weights.
+    """Make an instance of the class, load its weights, and export it.
 
     Raises:
-        ImportRefused: it cannot be made, the weights do not fit, or it cannot be exported.
+        ImportRefused: there is no instance, the weights do not fit, or the export fails.
     """
     model = build(torch_class)
     if torch_class.weights is not None:
@@ -83,7 +83,7 @@ def build(torch_class: TorchClass) -> nn.Module:
     except Exception as error:  # foreign code raises any kind
         raise ImportRefused(f"{torch_class.path} cannot be made: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise ImportRefused(f"{torch_class.path} makes no torch module")
+        raise ImportRefused(f"{torch_class.path} does not make a torch module")
     return model
 
 
@@ -101,10 +101,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file, or of a torch file that holds nothing else.
 
     Raises:
-        ImportRefused: the file is absent, no file of weights, or a pickle that holds more than tensors.
+        ImportRefused: the file is absent, holds no weights, or is a pickle that holds more than tensors.
     """
     if not path.is_file():
-        raise ImportRefused(f"{path} is absent, or is no file")
+        raise ImportRefused(f"{path} is absent, or is not a file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -117,7 +117,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "alone, or as safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ImportRefused(f"{path.name} is no file of weights") from error
+        raise ImportRefused(f"{path.name} is not a file of weights") from error
     return _state(content, path.name)
 
 
@@ -137,10 +137,10 @@ def _is_state(content: Any) -> bool:
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Load weights into a model. If all their names share a prefix that the model's lack, it is removed.
+    """Load weights into a model. A prefix that all their names share and the model's names lack is removed.
 
     Raises:
-        ImportRefused: they do not fit; the message names one that does not.
+        ImportRefused: the weights do not fit; the message names one of them.
     """
     expected = model.state_dict()
     prefixes = {key.partition(".")[0] for key in state}

@@ -20,11 +20,11 @@ from training.importing.sources.onnx_files import normalize, to_source_graph
 from training.onnx_graph import all_nodes, is_random
 
 ANY_SIZE_SIDE = 64
-"""Height in pixels of the example that a module of any size is exported with. Its width is half as much again."""
+"""Height in pixels of the example that a module of any size is exported with. Its width is 1.5 times the height."""
 
 
 def flatten_output(output: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor of everything that a forward pass returned: tensors, distributions, and collections of them."""
+    """Names and tensors of a forward pass's output: tensors, distributions, and collections of them."""
     if isinstance(output, Tensor):
         yield name, output
     elif isinstance(output, Independent):
@@ -78,7 +78,7 @@ def export_submodule(
     """Export a submodule. `example` has two rows.
 
     Raises:
-        ImportRefused: it cannot be exported, or not be served.
+        ImportRefused: it cannot be exported, or cannot be served.
     """
     dynamic: Any = {0: torch.export.Dim("batch")}
     if any_size:
@@ -140,7 +140,7 @@ def find_examples(
 
 
 def _example_images(image: ImageShape, layout: Layout | None) -> dict[Layout, Tensor]:
-    """Black images by layout: in `layout` alone, or in those that are tried if that is None."""
+    """Black images by layout: in `layout`, or if it is None, in the layouts to try."""
     channels, height, width = image[0], image[1] or ANY_SIZE_SIDE, image[2] or ANY_SIZE_SIDE * 3 // 2
     planes = torch.zeros(2, channels, height, width)
     images: dict[Layout, Tensor] = {

@@ -42,7 +42,7 @@ def _read_program(path: Path, *, is_encoder: bool) -> SourceGraph:
 
 
 def read_scripts(encoder: Path, decoder: Path, options: ImportOptions, ask: Ask) -> Source:
-    """Read a pair of TorchScript files. The files do not say what images they take, so that is asked for.
+    """Read a pair of TorchScript files. The files do not state the shape of images: `options` does, or `ask` asks.
 
     Raises:
         ImportRefused: a file is damaged, does not take the images, or cannot be served.
