@@ -41,7 +41,7 @@ def urn(error: type[VaeError]) -> str:
 
 
 def kinds(error: type[VaeError] = VaeError) -> list[type[VaeError]]:
-    """The error classes below `error`, itself included, that clients can receive: those with a slug of their own."""
+    """`error` and its subclasses that clients can receive: the classes that define a slug."""
     below = [kind for child in error.__subclasses__() for kind in kinds(child)]
     return [error, *below] if "slug" in vars(error) else below
 
@@ -70,7 +70,7 @@ def problem(
 ) -> JSONResponse:
     """The response for one error.
 
-    `scope` is that of the request, if one was read. Its `vae.problem` is set to the slug of the error.
+    `scope` is the scope of the request, if one was read. Its `vae.problem` is set to the slug of the error.
     """
     document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
     if scope is not None:

@@ -48,7 +48,7 @@ async def reply(
 ) -> Response:
     """The response with the outputs of a graph.
 
-    `binary` says of each output whether it is in binary. `coding` is the content coding of responses that are large
+    `binary` tells for each output whether it is in binary. `coding` is the content encoding of responses that are large
     enough to be compressed, or None.
 
     Raises:
