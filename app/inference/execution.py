@@ -25,7 +25,7 @@ class Ran(NamedTuple):
 
 
 def run_batch(run: RunRows, pieces: list[Piece]) -> tuple[bool, list[Ran]]:
-    """Run pieces as one batch; if that fails, once more one by one, so that an error reaches only its owner.
+    """Run pieces as one batch; if that fails, once more one by one, so that an error reaches only its own request.
 
     Returns whether the batch failed, and the outcome of all pieces.
     """

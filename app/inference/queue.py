@@ -22,7 +22,7 @@ class LaneSpec:
     """The graph that queued rows are for, and their cost. Made once and reused."""
 
     key: Hashable
-    """Rows of one key take turns with those of others; rows of one key and shape share batches."""
+    """Keys take turns; rows of one key and shape share batches."""
     run: RunRows
     latency: Latency | None
     """The latency of `run`; None if unknown, and then its batches always run in a slot."""

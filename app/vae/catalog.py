@@ -167,7 +167,7 @@ class Catalog:
             return sorted(served.keys() & gone)
 
     async def reload(self) -> Reload:
-        """Serve what is in the models directory now: load new and changed bundles, unload those that are gone.
+        """Serve what is in the models directory now: load new and changed bundles, unload removed ones.
 
         A broken bundle is refused, and its older copy is still served. So is the newest version of the default model if
         it would have none left.

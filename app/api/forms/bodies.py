@@ -22,7 +22,7 @@ from app.errors import BadRequest, BodyTooLarge, InvalidInput, UnsupportedMediaT
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_ITEMS = 2**16
-"""Maximum items of any JSON list, whatever the settings: longer lists are refused before their items are parsed."""
+"""Fixed maximum of items of any JSON list: longer lists are refused before their items are parsed."""
 
 _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES = 2**18, 2**17, 2**22
 """Maximum bytes of JSON that is parsed unchecked (a few ms); maximum lists and values of larger JSON (0.1 s)."""

@@ -1,4 +1,4 @@
-"""Readers of request bodies: one table for images and one for latents, with one row a format."""
+"""Readers of request bodies: one table for images and one for latents, with one row per format."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Writers of responses: one table, with one row a format."""
+"""Writers of responses: one table, with one row per format."""
 
 import asyncio
 from base64 import b64encode

@@ -29,7 +29,7 @@ _DESCRIPTION = (
     "Requests carry images as base64, as uploaded files or as npy arrays; responses carry latents, images and arrays."
     " Every operation on a model takes `model` and `version`; without them, the newest version of the default model"
     " is used. The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every response has the"
-    " header `X-Request-ID`, which is also in the server's log; it is the client's own, if the request had one. On any"
+    " header `X-Request-ID`, which is also in the server's log: the client's own id, if the request had one. On any"
     " path, a connection may receive 408 (the request took too long to arrive), 431 (request line and headers too"
     " large) or 503 (too many connections), without that header, and closed."
 )

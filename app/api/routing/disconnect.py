@@ -77,7 +77,7 @@ class DisconnectWatcher:
                     pass
             self._reasons[task] = ClientDisconnect()
         except TimeoutError:
-            self._reasons[task] = DeadlineExceeded("the answer took too long")
+            self._reasons[task] = DeadlineExceeded("the response took too long")
         except Exception as error:  # a GET request has a body, and it is too large
             self._reasons[task] = error
         task.cancel()

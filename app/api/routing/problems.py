@@ -29,7 +29,7 @@ _V2 = "/v2"
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
     pointer: str = Field(description="JSON pointer into the body, such as `/images/3`; `/query/n` for a parameter.")
     detail: str = Field(description="What is wrong there.")
@@ -58,7 +58,7 @@ class Problem(BaseModel):
     title: str = Field(description="The kind of problem in words.", examples=["Invalid input"])
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str | None = Field(None, description="Details of this occurrence.")
-    errors: list[FieldError] | None = Field(None, description="Each thing that is wrong with the request.")
+    errors: list[FieldError] | None = Field(None, description="Each error in the request.")
     error: str | None = Field(None, description="Under `/v2`, the whole problem in one sentence.")
 
 

@@ -39,7 +39,7 @@ class Unloaded(BaseModel):
 
 
 class Reloaded(BaseModel):
-    """The versions that are served now (`loaded` and `kept`), and those that are not."""
+    """The versions that are served now (`loaded` and `kept`), and the versions that are not."""
 
     loaded: list[ModelVersion] = Field(description="New or changed in the models directory.")
     unloaded: list[ModelVersion] = Field(description="Removed from the models directory.")

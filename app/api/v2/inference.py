@@ -17,7 +17,7 @@ _HEADERS = MODEL_HEADERS | {
     "Inference-Header-Content-Length": ("Bytes of JSON before the tensors of a binary response.", "integer"),
 }
 _RESPONSE = {
-    "description": "Outputs, in the order they were asked for; octet-stream if any of them is in binary.",
+    "description": "Outputs, in the requested order; octet-stream if any of them is in binary.",
     "headers": header_entries(_HEADERS),
 }
 
