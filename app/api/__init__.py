@@ -1,4 +1,4 @@
-"""The HTTP surface; the tables below list every module with routes, in the order in which paths are matched."""
+"""The HTTP API; the tables below list every module with routes, in the order in which paths are matched."""
 
 from app.api import operations
 from app.api.service import manage, models, service

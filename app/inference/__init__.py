@@ -1,1 +1,1 @@
-"""From rows to arrays: the batcher, the graphs of a bundle, and ONNX Runtime behind one door."""
+"""From rows to arrays: the batcher, the graphs of a bundle, and ONNX Runtime, imported in one file."""

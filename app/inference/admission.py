@@ -1,6 +1,6 @@
 """Admission: whether the queue has room for rows, by their number and by how long they would wait.
 
-It counts the rows that wait and the rows that requests have reserved room for. It knows numbers only: no arrays, no
+It counts the rows that wait and the rows that requests have reserved room for. It uses only numbers: no arrays, no
 threads, no event loop.
 """
 
@@ -14,18 +14,18 @@ from app.errors import InvalidInput, Overloaded
 LATEST_BATCH_WEIGHT = 0.1
 """Weight of the latest batch in a moving average over batches."""
 MAX_SLOWDOWN = 10.0
-"""Largest slowdown that one batch counts as: a process that was suspended soon runs at its old speed again."""
+"""Maximum slowdown counted for one batch: a process that was suspended soon runs at its old speed again."""
 
 
 class RowWeight(NamedTuple):
-    """What one row counts in the queue and in a batch."""
+    """The weight of one row in the queue and in a batch."""
 
     cost: int
-    """Rows that it counts as; more than 1 for large images."""
+    """Rows that the row counts as; more than 1 for large images."""
     max_batch_rows: int
-    """Rows like it that make the largest batch."""
+    """Maximum rows of this weight in one batch."""
     seconds: float
-    """Its share of the time that the largest batch occupies a slot; 0 if unknown."""
+    """Seconds per row that a batch of `max_batch_rows` occupies a slot; 0 if unknown."""
 
 
 @dataclass(eq=False)
@@ -44,9 +44,9 @@ class _Load:
     cost: int = 0
     """Rows, each counted by its cost."""
     batches: float = 0.0
-    """Batches that the rows make."""
+    """Number of batches of `max_batch_rows` that the rows make."""
     seconds: float = 0.0
-    """Seconds that these batches occupy one slot."""
+    """Seconds that the rows occupy one slot."""
 
 
 class Admission:
@@ -86,7 +86,7 @@ class Admission:
     def admit(self, key: Hashable, weight: RowWeight, rows: int, reservation: Reservation | None = None) -> None:
         """Add `rows` of `key` to the queue; rows of a request with a reservation are always admitted.
 
-        The reservation is used up only by rows of its own key: what the request runs before keeps its room.
+        Only rows of the reservation's own key use it up: rows of other keys that the request runs before do not.
 
         Raises:
             InvalidInput, Overloaded: as `check` does.
@@ -112,20 +112,20 @@ class Admission:
         return Reservation(key, weight, rows)
 
     def release(self, reservation: Reservation, rows: int) -> None:
-        """Give back the room for `rows`, or for what is left of the reservation."""
+        """Release the room for `rows`, at most what is left of the reservation."""
         if rows := min(rows, reservation.rows):
             reservation.rows -= rows
             self._add(reservation.key, reservation.weight, -rows)
 
     def observe(self, slowdown: float) -> None:
-        """A batch took `slowdown` times as long as its graph's latency says."""
+        """Record that a batch took `slowdown` times as long as its graph's latency predicts."""
         self._slowdown += LATEST_BATCH_WEIGHT * (min(slowdown, MAX_SLOWDOWN) - self._slowdown)
 
     def predicted_wait(self, key: Hashable) -> float:
-        """About how many seconds rows of `key` would wait that arrived now.
+        """Predicted wait, in seconds, of rows of `key` that arrive now.
 
-        All rows of the key are before them, of any shape. The keys take turns, so that each other key runs as many
-        batches meanwhile as this key, or fewer if it has fewer.
+        All queued rows of the key, of any shape, run first. Keys take turns, so each other key runs as many batches
+        meanwhile as this key, or all that it has.
         """
         own = self._loads.get(key)
         if own is None:

@@ -1,9 +1,9 @@
-"""Runs rows of many requests in shared batches, in a few threads (slots), and answers by futures.
+"""Runs rows of many requests in shared batches, in a few threads (slots), and returns the outputs through futures.
 
-There is no timer. Whatever is queued when the event loop next comes round, or when a slot frees, is taken at once, so a
-lone request waits for nothing and a backlog forms batches by itself. Requests of the same key share batches if their
+There is no timer. Queued rows are taken at the next iteration of the event loop, or when a slot becomes free, so a
+lone request does not wait and a backlog forms batches by itself. Requests of the same key share batches if their
 rows have one shape; a request larger than its share is split and leaves the rest of each batch to the others, so that
-bulk work cannot starve single requests. Keys take turns, a batch each, and within its turns so do the shapes of a key.
+bulk work cannot starve single requests. Keys take turns, one batch each, and the shapes of a key share its turns.
 
 The measured latency of a graph decides how many rows a batch takes, and whether it runs in a slot's thread or at once
 on the event loop. It also predicts how long rows would wait, which bounds what is admitted.
@@ -30,7 +30,7 @@ from app.maths.arrays import Arrays
 from app.observability.timing import GraphName, GraphRun, Statistics, Timing
 
 INLINE_SECONDS = 0.001
-"""Longest batch, in seconds, that runs on the event loop: about what handing it to a thread and back can cost."""
+"""Maximum duration, in seconds, of a batch on the event loop: about the cost of handing it to a thread and back."""
 MAX_EVENT_LOOP_LAG = 0.002
 """Event-loop lag, in seconds, above which each slot is given one batch in advance."""
 
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     """The request that rows are run for."""
 
     timing: Timing | None = None
-    """Where the seconds that the rows wait and run are added up."""
+    """Sums the seconds that the rows wait and run."""
     reservation: Reservation | None = None
     """Room in the queue; None if the rows are admitted as they are submitted."""
 
@@ -48,7 +48,7 @@ NO_REQUEST = Work()
 
 
 class Observer(Protocol):
-    """What the batcher reports to. It is called on the event loop and must be quick."""
+    """Receives the batcher's events. It is called on the event loop and must be quick."""
 
     def waited(self, graph: GraphName, seconds: float) -> None:
         """A request's rows left the queue: the first of them was taken, or they were dropped."""
@@ -94,15 +94,15 @@ class Batcher:
         self._admission = Admission(slots, queue_rows, wait_seconds)
         self._counters = Counters()
         self._event_loop_lag = 0.0
-        """Moving average of the seconds between the end of a slot's batch and the event loop's hearing of it."""
+        """Moving average of the seconds from the end of a slot's batch to its callback on the event loop."""
         self._running = 0
-        """Batches handed to the slots."""
+        """Batches handed to the slots and not yet ended."""
         self._is_pump_scheduled = False
         self._idle = asyncio.Event()
 
     @property
     def busy_slots(self) -> int:
-        """Batches that the slots have."""
+        """Batches handed to the slots and not yet ended."""
         return self._running
 
     @property
@@ -134,7 +134,7 @@ class Batcher:
         cost: int = 1,
         statistics: Statistics | None = None,
     ) -> LaneSpec:
-        """Describe rows to be submitted: `run` is their graph, `cost` the rows that each counts as.
+        """Describe rows to be submitted: `run` is their graph, and each counts as `cost` rows.
 
         Without `latency`, every batch runs in a slot and takes up to `batch_rows`.
         """
@@ -157,7 +157,7 @@ class Batcher:
     def reserve(self, spec: LaneSpec, rows: int) -> Iterator[Reservation]:
         """Reserve room for `rows` until they are submitted with the reservation, or the block ends.
 
-        So a request that runs several graphs is refused before the first of them, or not at all.
+        So a request that runs several graphs is refused before the first graph, or not at all.
 
         Raises:
             InvalidInput, Overloaded: as `check_admission` does.
@@ -174,7 +174,7 @@ class Batcher:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same key; returns outputs `[N, ...]`.
 
         `deadline` is a time by `time.monotonic()`; rows that still wait then are dropped. Cancelling the caller drops
-        what waits and leaves the other jobs of its batches alone.
+        its waiting rows and does not affect the other jobs of its batches.
 
         Raises:
             InvalidInput, Overloaded: as `check_admission` does.
@@ -224,7 +224,7 @@ class Batcher:
         self._executor.shutdown()
 
     def _schedule(self, lane: QueuedLane) -> None:
-        """Start a batch at once if every slot is idle and the lane has enough rows; else when the loop comes round."""
+        """Start a batch at once if every slot is idle and the lane has enough rows; else at the next loop iteration."""
         latency = lane.spec.latency
         if latency and not self._running and len(lane.jobs) > 1 and lane.waiting_rows >= latency.thread_rows:
             self._fill_slot(lane)
@@ -274,7 +274,7 @@ class Batcher:
 
     @property
     def _free_slots(self) -> int:
-        """Batches that may be handed out: one a slot, and one more if the event loop lags, so that no slot idles."""
+        """Batches that the slots can take: one per slot, and one more if the event loop lags, so that no slot idles."""
         return self.slots * (1 if self._event_loop_lag < MAX_EVENT_LOOP_LAG else 2) - self._running
 
     def _next_batch_rows(self, lane: QueuedLane) -> int:
@@ -287,7 +287,7 @@ class Batcher:
         return min(spec.weight.max_batch_rows, max(share, spec.latency.efficient_rows))
 
     def _take(self, lane: QueuedLane, max_rows: int) -> list[Piece]:
-        """Cut a batch from a lane, and drop the jobs that nobody waits for any more."""
+        """Cut a batch from a lane, and drop the jobs that are cancelled or past their deadline."""
         now = time.monotonic()
         pieces, dropped = self._queue.take(lane, max_rows, now)
         for job, rows in dropped:
@@ -316,7 +316,7 @@ class Batcher:
         self._executor.submit(run_in_slot)
 
     def _slot_ended(self, spec: LaneSpec, failed: bool, ran: list[Ran], seconds: float, ended: float) -> None:
-        """The event loop hears that a slot ran a batch; `ended` is by `time.perf_counter()`."""
+        """Callback on the event loop after a slot ran a batch; `ended` is by `time.perf_counter()`."""
         self._running -= 1
         self._event_loop_lag += LATEST_BATCH_WEIGHT * (time.perf_counter() - ended - self._event_loop_lag)
         if spec.latency is not None:

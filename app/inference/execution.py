@@ -1,4 +1,4 @@
-"""Runs one batch of pieces, and hands the outputs back to the jobs that they belong to."""
+"""Runs one batch of pieces, and returns the outputs to their jobs."""
 
 import time
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Ran(NamedTuple):
 
     pieces: list[Piece]
     outcome: Arrays | Exception
-    """Outputs of all their rows, or what was raised."""
+    """Outputs of all rows, or the exception that was raised."""
     seconds: float
 
     @property
@@ -25,7 +25,7 @@ class Ran(NamedTuple):
 
 
 def run_batch(run: RunRows, pieces: list[Piece]) -> tuple[bool, list[Ran]]:
-    """Run pieces as one batch; if that fails, once more one by one, so that an error reaches only its owner.
+    """Run pieces as one batch; if that fails, once more one by one, so that an error reaches only its own request.
 
     Returns whether the batch failed, and the outcome of all pieces.
     """
@@ -37,7 +37,7 @@ def run_batch(run: RunRows, pieces: list[Piece]) -> tuple[bool, list[Ran]]:
 
 
 def deliver(ran: Ran) -> None:
-    """Hand outputs, or the error, to the jobs, and resolve the futures of those that have all. Event loop only."""
+    """Give the outputs, or the error, to the jobs, and resolve the futures of complete jobs. Event loop only."""
     first, batch_rows = 0, ran.rows
     for piece in ran.pieces:
         job, count = piece.job, piece.stop - piece.start

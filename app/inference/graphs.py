@@ -24,12 +24,12 @@ from app.maths.gaussian import Posterior
 from app.observability.timing import Statistics
 
 MAX_QUEUED_ROWS = 1024
-"""Rows that one request has in the queue at a time if each of its images makes many."""
+"""Maximum rows that one request has in the queue at a time, if each of its images makes many rows."""
 BYTES_PER_ROW = 65_536
 """Bytes of pixels that count as one row in the queue, so that rows bound memory: a larger image counts as several."""
 MAX_LOG_STD = np.float32(30)
-"""Largest `log_std`, a standard deviation of 1e13. Of images unlike its training data an encoder may say far more, and
-then neither draws nor their scores would be finite."""
+"""Maximum `log_std`, a standard deviation of 1e13. For images unlike its training data an encoder may return far more,
+and neither draws nor their scores would be finite."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class ServingOptions:
     threads: int = 1
     """Threads that ONNX Runtime uses for one batch."""
     queue_seconds: float = 30
-    """Longest that rows may wait for a slot, in seconds."""
+    """Maximum wait of rows for a slot, in seconds."""
     tile_side: int = 512
-    """Longest side, in pixels, of an image of any size that is not cut into tiles."""
+    """Maximum side, in pixels, of an image that is not cut into tiles, if the model takes any size."""
     max_pixels: int = 2**24
-    """Pixels that all images that one request makes may have together."""
+    """Maximum pixels of all images together that one request makes."""
 
 
 class Graphs:
@@ -65,7 +65,7 @@ class Graphs:
         self.statistics: dict[GraphName, Statistics] = {
             graph: Statistics(graph=(bundle.manifest.name, graph)) for graph in ("encoder", "decoder")
         }
-        """The outcome of everything that ran through each graph."""
+        """The outcome of all requests to each graph."""
         height, width = trial_sizes(self.geometry)[0]
         self._trial_pixels = height * width
         self._owner = object()  # not `self`: the lanes would hold their graphs, and an unloaded model stay in memory
@@ -82,13 +82,13 @@ class Graphs:
         """The lanes, for rows of the model's size; see `_lane` for models of any size."""
 
     def tensors(self, graph: GraphName) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Inputs and outputs of a graph; of the outputs only those that both the manifest and the graph have."""
+        """Inputs of a graph, and the outputs that both the manifest and the graph have."""
         session, described = self.sessions.graph(graph)
         return described.inputs, {name: it for name, it in described.outputs.items() if name in session.outputs}
 
     @property
     def can_score(self) -> bool:
-        """Whether there is a likelihood of images."""
+        """Whether the model has a likelihood of images."""
         return self.sessions.can_score
 
     @property
@@ -97,8 +97,8 @@ class Graphs:
         return self._batcher.queued_rows_of(self._owner)
 
     def max_queued_rows(self, height: int, width: int) -> int:
-        """Rows of images of this size that one request has in the queue at a time: some MB of them, and no more than
-        the queue holds."""
+        """Rows of images of this size that one request has in the queue at a time: a few MB, and no more than the
+        queue holds."""
         return max(1, min(MAX_QUEUED_ROWS, self._batcher.queue_rows) // self._cost(height * width))
 
     def check_admission(self, lane: Lane, rows: int) -> None:
@@ -115,11 +115,11 @@ class Graphs:
 
     @contextmanager
     def reserve(self, work: Work, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[Work]:
-        """Reserve room in the queue for `rows` of a lane; what is run for the work that it yields is admitted.
+        """Reserve room in the queue for `rows` of a lane; rows run for the yielded work are admitted.
 
-        `size` is height and width of the images, if the model has no size of its own. If the images go through in
-        tiles, room is reserved for as many tiles as are in the queue at a time. Work that has a reservation already,
-        or whose images are of an unknown size, is yielded as it is.
+        `size` is height and width of the images, if the model has no fixed size. If the images are tiled, room is
+        reserved for the tiles that are in the queue at a time. Work that has a reservation already, or whose images are
+        of an unknown size, is yielded unchanged.
 
         Raises:
             InvalidInput: the queue never has room for that many rows.
@@ -157,7 +157,7 @@ class Graphs:
         """The outputs `[N, ...]` of a graph for its input rows: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
 
         The outputs are the encoder's `mean` and `log_std`, the decoder's `image` and, `with_parameters`, all its other
-        outputs. `seconds` is how long the rows may wait for a slot, if that is less than the setting.
+        outputs. `seconds` is the maximum wait for a slot, if it is less than the setting.
         """
         lane: Lane = "parameters" if with_parameters and graph == "decoder" else graph
         if self.geometry.size is None:
@@ -172,8 +172,8 @@ class Graphs:
         return await self._submit(work, lane, rows, seconds)
 
     def _tile_plan(self, height: int, width: int, elements: int) -> tiling.Plan | None:
-        """The tiles of images of `height` x `width` pixels, or of their latents, with `elements` a cell and side; None
-        if they go through whole."""
+        """The tiles of images of `height` x `width` pixels, or of their latents, with `elements` per side of a cell;
+        None if they are not tiled."""
         stride = self.geometry.stride
         if self.geometry.size is not None or max(height, width) <= max(
             self._options.tile_side, tiling.MIN_CELLS * stride

@@ -1,4 +1,4 @@
-"""What rows are run for: one lane each, with its function from rows to named outputs."""
+"""Lanes: the purposes that rows are run for, each with a function from rows to named outputs."""
 
 import math
 from typing import Literal
@@ -18,7 +18,7 @@ from app.maths.likelihood import PARAMETERS, log_prob
 GraphName = Literal["encoder", "decoder"]
 Lane = Literal["encoder", "decoder", "parameters", "score", "explain"]
 """`encoder` and `decoder` run the graphs; `parameters` is the decoder with its likelihood's parameters; `score` and
-`explain` are the decoder with the likelihood behind it, of each image or of each pixel."""
+`explain` are the decoder followed by the likelihood, of each image or of each pixel."""
 
 
 class Sessions:
@@ -47,7 +47,7 @@ class Sessions:
         self.encoder, self.decoder = encoder, decoder
         has_parameters = set(PARAMETERS[self.manifest.likelihood]) <= set(decoder.outputs)
         self.can_score = self.manifest.stochastic and has_parameters and self.geometry.size is not None
-        """Whether there is a likelihood of images."""
+        """Whether the model has a likelihood of images."""
 
     def lanes(self) -> dict[Lane, RunRows]:
         """The function of each lane; `score` and `explain` fail unless the model can score."""
@@ -60,7 +60,7 @@ class Sessions:
         }
 
     def graph(self, name: GraphName) -> tuple[Session, GraphFile]:
-        """A graph's session, and what the manifest says of it."""
+        """A graph's session, and its entry in the manifest."""
         graphs = self.manifest.graphs
         return (self.encoder, graphs.encoder) if name == "encoder" else (self.decoder, graphs.decoder)
 
@@ -86,7 +86,7 @@ class Sessions:
         return self._finite({"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)})
 
     def explain(self, rows: Floats) -> Arrays:
-        """`log_p_x` as `score`, and `log_p_pixels` `[N, pixels]`, the log p(x_i|z) that it is the sum of.
+        """`log_p_x` as `score`, and its terms `log_p_pixels` `[N, pixels]`, log p(x_i|z).
 
         Raises:
             InferenceFailed: as `score`.

@@ -1,4 +1,4 @@
-"""How long a graph takes for a batch of rows, by a straight line through measurements."""
+"""Latency of a graph by number of rows: a straight line fitted to measurements."""
 
 import math
 import time
@@ -20,11 +20,11 @@ WARM_UP_BATCH_SIZES = (1, 2, 8)
 WARM_UP_REPETITIONS = 3
 """Repetitions per batch size; the minimum is kept."""
 EFFICIENT_OVERHEAD = 0.1
-"""Share of a batch's time that may be the fixed cost of the call, for the batch to be large enough."""
+"""Maximum share of a batch's time that is the fixed cost of the call, for the batch to be efficient."""
 IDLE_OVERHEAD = 0.3
-"""Share of a batch's time that may be the fixed cost of the call, if a slot is idle and the batch need not grow."""
+"""Maximum share of a batch's time that is the fixed cost of the call, for an idle slot to start the batch at once."""
 THREAD_SECONDS = 0.0001
-"""Shortest batch, in seconds, that is worth handing to a thread while the event loop reads requests."""
+"""Minimum duration, in seconds, of a batch that is worth a thread while the event loop reads requests."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Latency:
     def fit(cls, measured: dict[int, float]) -> "Latency":
         """Fit a line by least squares through seconds by number of rows, two or more.
 
-        A disturbed measurement may slope too little, so a row counts at least a quarter of its share of the largest
-        batch.
+        A noisy measurement may give too small a slope, so `per_row` is at least a quarter of the time per row of the
+        largest batch.
         """
         per_row, base = np.polyfit(list(measured), list(measured.values()), 1)
         max_rows = max(measured)
@@ -71,14 +71,14 @@ class Latency:
 
     @cached_property
     def efficient_rows(self) -> int:
-        """Rows beyond which a larger batch gains next to nothing: 1 for heavy graphs, dozens for light ones."""
+        """Rows beyond which a larger batch is hardly more efficient: 1 for heavy graphs, dozens for light ones."""
         return self._rows_of_overhead(EFFICIENT_OVERHEAD)
 
     @cached_property
     def thread_rows(self) -> int:
-        """Rows that an idle slot is given at once, while the event loop still reads requests."""
+        """Minimum rows that an idle slot starts at once, while the event loop still reads requests."""
         return max(self._rows_of_overhead(IDLE_OVERHEAD), self.rows(THREAD_SECONDS))
 
     def _rows_of_overhead(self, overhead: float) -> int:
-        """Fewest rows of which the fixed cost is at most the share `overhead` of the batch's time."""
+        """Minimum rows for which the fixed cost is at most the share `overhead` of the batch's time."""
         return max(1, math.ceil(self.base / self.per_row * (1 - overhead) / overhead))

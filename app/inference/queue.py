@@ -19,10 +19,10 @@ from app.observability.timing import Statistics
 
 @dataclass(frozen=True, eq=False)
 class LaneSpec:
-    """What rows are queued for: the graph that runs them, and what they cost. Made once and reused."""
+    """The graph that queued rows are for, and their cost. Made once and reused."""
 
     key: Hashable
-    """Rows of one key take turns with those of others; rows of one key and shape share batches."""
+    """Keys take turns; rows of one key and shape share batches."""
     run: RunRows
     latency: Latency | None
     """The latency of `run`; None if unknown, and then its batches always run in a slot."""
@@ -33,12 +33,12 @@ class LaneSpec:
 
 @dataclass(eq=False)
 class Job:
-    """The rows of one request in one graph, and what became of them so far."""
+    """The rows of one request for one graph, and their progress."""
 
     rows: NDArray[Any]
     future: asyncio.Future[Arrays]
     deadline: float | None
-    """Time by `time.monotonic()` after which rows that still wait are dropped; None: they wait."""
+    """Time by `time.monotonic()` after which rows that still wait are dropped; None if there is no deadline."""
     submitted: float
     """Time by `time.monotonic()`."""
     began: float = 0.0
@@ -101,7 +101,7 @@ class RowQueue:
         return sum(lane.waiting_rows for lanes in owned for lane in lanes.values())
 
     def turns(self) -> list[QueuedLane]:
-        """The lane whose turn it is, of each key, in the order of the keys' turns."""
+        """For each key, in the order of turns, the lane whose turn it is."""
         return [next(iter(lanes.values())) for lanes in self._lanes.values()]
 
     def add(self, spec: LaneSpec, job: Job) -> QueuedLane:
@@ -116,7 +116,7 @@ class RowQueue:
         return lane
 
     def remove(self, lane: QueuedLane, job: Job) -> int:
-        """Drop what waits of a job; returns how many rows that were."""
+        """Drop the waiting rows of a job, and return their number."""
         lane.jobs.remove(job)
         dropped = _drop(lane, job)
         if not lane.jobs:
@@ -127,14 +127,14 @@ class RowQueue:
         return dropped
 
     def take(self, lane: QueuedLane, max_rows: int, now: float) -> tuple[list[Piece], list[tuple[Job, int]]]:
-        """Cut a batch of at most `max_rows` from the jobs at the head of a lane, one piece a job; that was the turn of
-        the lane and of its key.
+        """Cut a batch of at most `max_rows` from the jobs at the head of a lane, one piece per job; this ends the
+        turn of the lane and of its key.
 
-        The rows are shared max-min fairly: small jobs go whole, and what they leave goes to the large ones.
+        The rows are shared max-min fairly: small jobs are taken whole, and large jobs share the rest.
         (Bertsekas and Gallager, Data Networks, section 6.5.2.)
 
-        Returns the pieces, and the jobs that were dropped with the rows that they still had waiting: those whose future
-        is done, or whose deadline is before `now`.
+        Returns the pieces, and each dropped job with its number of waiting rows: a job is dropped if its future is done
+        or its deadline is before `now`.
         """
         dropped: list[tuple[Job, int]] = []
         window: list[Job] = []
@@ -157,7 +157,7 @@ class RowQueue:
         return pieces, dropped
 
     def _requeue(self, lane: QueuedLane) -> None:
-        """Put a lane behind the others of its key, and its key behind the other keys; out, if nothing is left."""
+        """Put a lane behind the others of its key, and its key behind the other keys; drop what is empty."""
         lanes = self._lanes.pop(lane.spec.key)
         del lanes[lane.shape]
         if lane.jobs:

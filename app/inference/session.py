@@ -29,7 +29,7 @@ def execution_providers(asked: Literal["auto", "cpu", "cuda"]) -> list[Execution
     """The execution providers to try, in order: `auto` tries CUDA first if this ONNX Runtime has it.
 
     Raises:
-        ExecutionProviderError: `cuda` was asked for and this ONNX Runtime has none.
+        ExecutionProviderError: `cuda` was asked for, and this ONNX Runtime has no CUDA provider.
     """
     has_cuda = _PROVIDERS["cuda"] in ort.get_available_providers()
     if asked == "cuda" and not has_cuda:
@@ -56,7 +56,7 @@ class Session:
     ) -> None:
         """Load the ONNX model in the bytes `model`.
 
-        `name` is its name in errors. `any_size` says that its rows may have many shapes.
+        `name` is its name in errors. With `any_size`, its rows may have many shapes.
 
         Raises:
             BundleError: ONNX Runtime cannot load it.
@@ -85,7 +85,7 @@ class Session:
             )
         self.name = name
         self.has_loop = any(operator in model for operator in _LOOPS)
-        """Whether its run time may depend on the values of its rows, not only on their number."""
+        """Whether the graph's latency may depend on the values of its rows, not only on their number."""
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
 
@@ -105,7 +105,7 @@ class Session:
 
 
 def check_finite(arrays: Arrays) -> None:
-    """Raise unless all floats are finite; JSON has no other numbers.
+    """Raise unless all floats are finite; JSON cannot represent others.
 
     Raises:
         FloatingPointError: an array has a NaN or an infinity.

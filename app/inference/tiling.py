@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.maths.arrays import Arrays
 
 MIN_CELLS = 4
-"""Smallest side of a tile in cells, so that a quarter of it is one cell."""
+"""Minimum side of a tile in cells, so that a quarter of it is one cell."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Axis:
         return [after + (before + self.tile - after - self.fade) // 2 for before, after in pairwise(self.starts)]
 
     def part(self, index: int) -> tuple[int, int]:
-        """The first cell that a tile contributes to, and the one after the last."""
+        """The first cell that a tile contributes to, and the cell after the last."""
         first = self.fades[index - 1] if index else 0
         last = self.fades[index] + self.fade if index < len(self.fades) else self.length
         return first, last

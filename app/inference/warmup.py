@@ -1,4 +1,4 @@
-"""The first runs of a bundle's graphs: their outputs are what the manifest says, row by row, and how long they take."""
+"""Warm-up of a bundle's graphs: checks their outputs against the manifest and row by row, and times them."""
 
 import numpy as np
 
@@ -10,15 +10,15 @@ from app.inference.session import Session
 from app.maths.arrays import Arrays
 
 TRIAL_SIDE = 64
-"""Side, in pixels, of the images that graphs for any size are tried with; about, because of the stride."""
+"""Side, in pixels, of the trial images of a model for any size; it is rounded up to the stride."""
 MAX_DIFFERENCE, MAX_LEVELS = 1e-3, 1
-"""Largest difference of a row in a batch from the row alone: of floats absolute plus relative, of pixels in levels."""
+"""Maximum difference of a row in a batch from the row alone: absolute plus relative for floats, levels for pixels."""
 REDUCED_MAX_DIFFERENCE, REDUCED_MAX_LEVELS = 2e-2, 4
-"""The same for graphs with smaller weights: a kernel for another batch size may round in another way."""
+"""Maximum differences for reduced graphs, whose weights are smaller: kernels round differently by batch size."""
 
 
 def trial_sizes(geometry: Geometry) -> list[tuple[int, int]]:
-    """Heights and widths of the images that a model is tried with: its own or, of any size, a square and another."""
+    """Heights and widths of a model's trial images: its own size or, for any size, a square and a rectangle."""
     if geometry.size is not None:
         return [geometry.size]
     side = max(2, -(-TRIAL_SIDE // geometry.stride)) * geometry.stride
@@ -26,13 +26,13 @@ def trial_sizes(geometry: Geometry) -> list[tuple[int, int]]:
 
 
 def check_graphs(sessions: Sessions, *, is_reduced: bool) -> None:
-    """Run each graph at each trial size, and compare its outputs with what the manifest says.
+    """Run each graph at each trial size, and compare its outputs with the manifest.
 
-    Graphs that are reduced have smaller weights and round more.
+    Reduced graphs have smaller weights, and may differ more.
 
     Raises:
-        BundleError: a graph does not run, has another output or, if images may be of any size, a row's output depends
-            on its batch.
+        BundleError: a graph does not run, an output is not as in the manifest or, if images may be of any size, a row's
+            output depends on its batch.
     """
     geometry, encoder, decoder = sessions.geometry, sessions.encoder, sessions.decoder
     for height, width in trial_sizes(geometry):
@@ -52,8 +52,8 @@ def check_graphs(sessions: Sessions, *, is_reduced: bool) -> None:
 def measure(sessions: Sessions) -> dict[Lane, Latency | None]:
     """The latency of each lane, for rows of the first trial size.
 
-    A graph with a loop has none: how long it takes for zeros says nothing about other rows, so it must never run on the
-    event loop.
+    A graph with a loop has None: its time for zeros says nothing about other rows, so it must never run on the event
+    loop.
 
     Raises:
         BundleError: a graph does not run with several rows, or does not score.
@@ -70,7 +70,7 @@ def measure(sessions: Sessions) -> dict[Lane, Latency | None]:
         raise BundleError(
             f"{error}: it does not run with several rows: {str(error.__cause__).splitlines()[0]}"
         ) from error
-    # The parameters of the likelihood, and the terms of each pixel, take no time that could be measured besides.
+    # The parameters of the likelihood, and the terms of each pixel, add no measurable time.
     latencies: dict[Lane, Latency] = {"encoder": encoder, "decoder": decoder, "parameters": decoder}
     if sessions.can_score:
         try:

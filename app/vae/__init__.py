@@ -1,1 +1,1 @@
-"""What a served model can do, and the catalog of served models."""
+"""A served model and its operations, and the catalog of served models."""

@@ -1,6 +1,6 @@
 """The served models: found at start, looked up by name and version, loaded, unloaded and reloaded at run time.
 
-A name in a request is never used as a path: it is looked up among the bundles of the models directory.
+A name in a request is never used as a path, but looked up among the bundles of the models directory.
 """
 
 import asyncio
@@ -58,14 +58,14 @@ class Reload:
     kept: list[ModelKey]
     """Versions that are served as before."""
     refused: list[ModelKey]
-    """Versions in the directory that are broken. If an older copy was served, it is served on and among `kept`."""
+    """Broken versions in the directory. If an older copy was served, it is still served, and in `kept`."""
 
 
 class Catalog:
     """The served models, by name, then by version, and the batcher that they share.
 
-    Bundles are read and warmed up in a thread, one change after another. What is served changes at once, on the event
-    loop, so that a request finds the old or the new model and never waits. Make and use it on one event loop.
+    Bundles are read and warmed up in a thread, one change after another. The served models are then replaced at once,
+    on the event loop, so that a request finds the old or the new model and never waits. Use it on one event loop.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Catalog:
 
         Raises:
             UnknownModel: the models directory has no such model or version.
-            BundleRefused: a bundle cannot be served; what was served before is served on.
+            BundleRefused: a bundle cannot be served; the versions served before are still served.
         """
         async with self._changing:
             held = await asyncio.to_thread(self._held)
@@ -140,7 +140,7 @@ class Catalog:
                 raise UnknownModel("the models directory has no such model or version")
             vaes = await self._read(chosen)
             if self._refused & chosen.keys():
-                raise BundleRefused("the bundle cannot be served, the log says why; what answered before answers on")
+                raise BundleRefused("the bundle cannot be served, see the log; versions served before are still served")
             self._unloaded -= chosen.keys()
             self._serve(self._served | vaes)
             return list(vaes.values())
@@ -161,16 +161,16 @@ class Catalog:
                 raise UnknownModel("no such model or version, served or in the models directory")
             left = {key: vae for key, vae in served.items() if key not in gone}
             if not any(key.name == self.default for key in left):
-                raise Conflict("the default model keeps one version at least")
+                raise Conflict("the default model must keep at least one version")
             self._unloaded |= gone
             self._serve(left)
             return sorted(served.keys() & gone)
 
     async def reload(self) -> Reload:
-        """Serve what is in the models directory now: load new and changed bundles, unload those that are gone.
+        """Serve what is in the models directory now: load new and changed bundles, unload removed ones.
 
-        A broken bundle is refused, and an older copy of it is served on. So is the newest version of the default model
-        if it would have none left.
+        A broken bundle is refused, and its older copy is still served. So is the newest version of the default model if
+        it would have none left.
 
         Raises:
             BundleRefused: the directory has no bundle at all; nothing changes.
@@ -179,7 +179,7 @@ class Catalog:
             held = await asyncio.to_thread(self._held)
             if not held:
                 self.refusals += 1
-                raise BundleRefused("the models directory holds no bundle; what answered before answers on")
+                raise BundleRefused("the models directory holds no bundle; versions served before are still served")
             self._unloaded &= held.keys()
             self._refused &= held.keys()
             before = self._served
@@ -238,7 +238,7 @@ class Catalog:
             return {}
 
     async def _read(self, chosen: dict[ModelKey, Path]) -> dict[ModelKey, Vae]:
-        """Load bundles, without those that are refused; unchanged ones are the served objects."""
+        """Load bundles and leave out the refused ones; an unchanged bundle keeps its served object."""
         served = self._served
         self._loading = set(chosen)
         try:
@@ -291,7 +291,7 @@ def load_catalog(
 ) -> Catalog:
     """Read, verify and load every bundle of `models_dir`, or only those of the models `names`.
 
-    They run on the first execution provider that all of them run on.
+    All use the first execution provider that works for all of them.
 
     Raises:
         StartupError: there is no bundle, or one cannot be served; the message names the file.
@@ -327,7 +327,7 @@ def _loaded(load_vae: LoadVae, bundle: Bundle) -> Vae:
 
 
 def _why_empty(directory: Path) -> str:
-    """The error for a directory without bundles; it names a directory that might be meant."""
+    """The error for a directory without bundles; it suggests a directory that might be meant."""
     below = [key for key in find_bundles(directory.parent) if key.name == directory.name]
     if not below:
         return f"{directory} holds no bundle: no <name>/<version>/{MANIFEST} (VAE_MODELS_DIR)"

@@ -1,4 +1,4 @@
-"""Points of a latent space, as a request gives them, and what their images are decoded to."""
+"""Points of a latent space from a request, and decoded latents."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from app.maths.arrays import Doubles, Floats, Pixels
 
 @dataclass(frozen=True)
 class Points:
-    """Points of one size: latents, class means, and images that stand for the mean of their posterior."""
+    """Points of one size: latents, class means, and images, each standing for its posterior mean."""
 
     latents: Floats
     """`[P, *latent]`; the rows of images are zeros."""
@@ -38,7 +38,7 @@ class Decoded:
     images: Pixels
     """`[N, H, W, C]`"""
     latent_percentile: Doubles | None
-    """`[N]`: percentage of prior draws that are nearer to the origin than each latent; None unless asked for."""
+    """`[N]`: percentage of prior draws that are nearer to the origin than each latent; None unless requested."""
 
 
 def finite_latents(array: NDArray[Any], pointer: str = "", *, rows: bool = True) -> Floats:

@@ -15,7 +15,7 @@ from app.maths.gaussian import Posterior
 from app.maths.likelihood import binarize, threshold
 
 MAX_DRAWN_VALUES = 2**25
-"""Largest number of values in all latents that one request draws to score images: some hundred MB with the rest."""
+"""Maximum values in all latents that one request draws to score images: a few hundred MB with the other arrays."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Scoring:
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool
     ) -> tuple[Scores, Binarize]:
-        """Score images `[N, H, W, C]` with `k` draws each, with `explain` also each pixel.
+        """Score images `[N, H, W, C]` with `k` draws each; with `explain`, also score each pixel.
 
-        `how` says how images are binarized, None as in training. Returns the scores and the binarization used.
+        `how` is the binarization; None means as in training. Returns the scores and the binarization used.
 
         Raises:
             InvalidInput: this model has no likelihood of images, or `how` does not fit its likelihood.
@@ -55,7 +55,7 @@ class Scoring:
         return replace(scores, explanation=explanation), how
 
     def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
-        """Images `[N, C, H, W]`, binarized as `how` says."""
+        """Images `[N, C, H, W]`, binarized by `how`."""
         if how == "draw":
             return binarize(rows, seed)
         if how == "threshold":
@@ -90,12 +90,10 @@ class Scoring:
         return log_p_x, (-terms / k).reshape(count, channels, height, width).sum(axis=1)
 
     def _how_to_binarize(self, how: Binarize | None) -> Binarize:
-        """The binarization to use for `how`; None stands for that of the training."""
+        """The binarization for `how`; None means as in training."""
         manifest = self.graphs.manifest
         if self.graphs.geometry.size is None:
-            raise InvalidInput(
-                "this model takes images of any size: their likelihoods are not known here", "/query/model"
-            )
+            raise InvalidInput("this model takes images of any size: it cannot score them", "/query/model")
         if not self.graphs.can_score:
             raise InvalidInput("this model has no likelihood of images", "/query/model")
         if manifest.likelihood == "bernoulli":
@@ -114,4 +112,4 @@ def _flat(posterior: Posterior) -> Posterior:
 def _check_binary(rows: Pixels) -> None:
     gray = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
     if len(gray):
-        raise InvalidInput("has grey pixels: binarize it, by draw or by threshold", f"/images/{gray[0]}")
+        raise InvalidInput("has gray pixels: binarize it, by draw or by threshold", f"/images/{gray[0]}")

@@ -1,4 +1,4 @@
-"""One served model: what a VAE can do. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
+"""The operations of one served model. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -38,8 +38,8 @@ DEFAULT_OPTIONS = ServingOptions()
 class Vae:
     """One served model.
 
-    Admission is decided here and nowhere else: a method that runs several graphs, or more rows than one request has in
-    the queue at a time, first reserves room in the queue.
+    A method that runs several graphs, or more rows than one request has in the queue at a time, first reserves room in
+    the queue.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Vae:
     def for_request(self, timing: Timing) -> "Vae":
         """A view of this model for one request.
 
-        It notes the model's name and version in `timing`, and its graph runs add their seconds there.
+        The model's name and version are set in `timing`, and the seconds of graph runs are added there.
         """
         timing.model, timing.version = self.manifest.name, self.manifest.version
         return self._view(Work(timing))
@@ -77,9 +77,9 @@ class Vae:
         return view
 
     def check_admission(self, lane: Lane, rows: int) -> None:
-        """Raise if the queue has no room now for the `rows` of a lane that a request will run at least.
+        """Raise if the queue has no room now for `rows`, the minimum that a request will run in a lane.
 
-        If it runs them in chunks, room for one chunk is enough.
+        If the request runs them in chunks, room for one chunk is enough.
 
         Raises:
             InvalidInput: the queue never has room for that many rows.
@@ -120,7 +120,7 @@ class Vae:
     async def run_graph(
         self, graph: GraphName, rows: NDArray[Any], *, with_parameters: bool = False, seconds: float | None = None
     ) -> Arrays:
-        """The outputs `[N, ...]` of one graph for rows as it takes them; see `Graphs.run`."""
+        """The outputs `[N, ...]` of one graph for its input rows; see `Graphs.run`."""
         return await self.graphs.run(self._work, graph, rows, with_parameters=with_parameters, seconds=seconds)
 
     async def decode(self, latents: Floats) -> Pixels:
@@ -140,7 +140,7 @@ class Vae:
         """Decode latents `[N, *latent]`; with `percentile`, also compute their `latent_percentile`.
 
         Raises:
-            InvalidInput: `percentile` is asked for, and this bundle has no quantiles; or as `decode`.
+            InvalidInput: `percentile` is true, and this bundle has no quantiles; or as `decode`.
         """
         latent_percentile = self.latent_percentile(latents) if percentile else None
         return Decoded(latents, await self.decode(latents), latent_percentile)
@@ -221,7 +221,7 @@ class Vae:
     ) -> Floats:
         """Draw latents `[n, *latent]` from the prior or from the aggregated posterior.
 
-        `size` is height and width of their images, if the model has no size of its own.
+        `size` is height and width of their images, if the model has no fixed size.
 
         Raises:
             InvalidInput: a label without `aggregate`; or this bundle has no prior, no aggregated posterior or no such
@@ -229,7 +229,7 @@ class Vae:
         """
         if source == "prior":
             if label is not None:
-                raise InvalidInput("label needs source=aggregate: the prior knows no labels", "/query/label")
+                raise InvalidInput("label needs source=aggregate: the prior has no labels", "/query/label")
             self.check_prior()
             shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
             self.check_pixels(n, shape, "/query/n")
@@ -256,7 +256,7 @@ class Vae:
     ) -> tuple[Decoded, Literal["lerp", "slerp"]]:
         """Decode a path through points, `steps` images from each to the next, both included.
 
-        `auto` takes slerp only through given latents of more than two dimensions: they may be prior draws, whose norms
+        `auto` uses slerp only through given latents of more than two dimensions: they may be prior draws, whose norms
         concentrate at sqrt(d); posterior means are shorter. Returns the decoded path, and the method used.
 
         Raises:
@@ -273,7 +273,7 @@ class Vae:
             return await vae.decode_latents(path, percentile=percentile), method
 
     async def combine(self, points: Points, weights: Doubles, *, percentile: bool = False) -> Decoded:
-        """Decode the sum of points by weights `[P]`: z = sum of weight_i * z_i.
+        """Decode the sum of points with weights `[P]`: z = sum of weight_i * z_i.
 
         Raises:
             InvalidInput: the sum is not finite; or as `decode_latents`.
@@ -339,7 +339,7 @@ class Vae:
         return latents
 
     def main_dims(self) -> tuple[int, int]:
-        """The two dimensions of highest KL, in ascending order of their numbers.
+        """The indices of the two dimensions of highest KL, ascending.
 
         Raises:
             InvalidInput: the latent is not a vector of two or more dimensions.
@@ -350,12 +350,12 @@ class Vae:
         return first, second
 
     def dims_by_kl(self) -> list[int]:
-        """The latent dimensions by KL, the highest first; in their own order if the manifest has no KL."""
+        """The latent dimensions by KL, the highest first; in ascending order if the manifest has no KL."""
         kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
 
 
 def _norms(quantiles: Quantiles | None) -> Quantiles:
     if quantiles is None:
-        raise InvalidInput("this model has no quantiles to tell percentiles by", "/query/percentile")
+        raise InvalidInput("this model has no quantiles to compute percentiles from", "/query/percentile")
     return quantiles

@@ -22,10 +22,10 @@ from app.errors import BadRequest, BodyTooLarge, InvalidInput, UnsupportedMediaT
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_ITEMS = 2**16
-"""Items of any list in JSON, whatever the settings allow: longer lists are refused before their items are parsed."""
+"""Fixed maximum of items of any JSON list: longer lists are refused before their items are parsed."""
 
 _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES = 2**18, 2**17, 2**22
-"""Bytes of JSON that parse in a few milliseconds; lists and values of larger JSON, which parse in 0.1 s."""
+"""Maximum bytes of JSON that is parsed unchecked (a few ms); maximum lists and values of larger JSON (0.1 s)."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 
 
@@ -118,7 +118,7 @@ class BytesBody:
         """The whole body.
 
         Raises:
-            UnsupportedMediaType: the Content-Type is another.
+            UnsupportedMediaType: the Content-Type is not `media_type`.
         """
         if not self.takes_any_type:
             _check_media_type(scope, self.media_type)
@@ -139,7 +139,7 @@ class FilesBody:
                     "required": ["images"],
                     "properties": {
                         "images": {
-                            "type": "array",  # bounds of its length would not compile in Go
+                            "type": "array",  # its length has no bounds: they would not compile in Go
                             "items": {"type": "string", "format": "binary"},
                             "description": "PNG, JPEG, WebP or still GIF files; the field is repeated for each.",
                         }
@@ -179,7 +179,7 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings re
 
 
 class _FormParser(MultiPartParser):
-    """Parses a form of at most `max_parts` parts in memory, and refuses one that is cut off: it would lose a part."""
+    """Parses a form of at most `max_parts` parts in memory; refuses a truncated form, which would lose a part."""
 
     def __init__(self, request: Request, max_parts: int, max_bytes: int) -> None:
         super().__init__(request.headers, self._until_end(request.stream()), max_files=max_parts, max_fields=max_parts)
@@ -200,7 +200,7 @@ async def read_bytes(receive: Receive) -> bytes:
     """The whole body.
 
     Raises:
-        ClientDisconnect: the client went away before its end.
+        ClientDisconnect: the client disconnected before the end of the body.
     """
     chunks, more = [], True
     while more:
@@ -213,11 +213,11 @@ async def read_bytes(receive: Receive) -> bytes:
 
 
 def parse_json(model: type[Model], content: bytes) -> Model:
-    """Parse JSON into `model`, unless parsing would block the event loop: counting brackets and commas does not.
+    """Parse JSON into `model`. Check its brackets and commas first: too many values would block the event loop.
 
     Raises:
         BodyTooLarge: more lists and objects, or more values, than any valid request has.
-        RequestValidationError: not JSON, or not what `model` takes.
+        RequestValidationError: not JSON, or not valid for `model`.
     """
     if len(content) > _SMALL_JSON and (
         content.count(b"[") + content.count(b"{") > _MAX_JSON_LISTS or content.count(b",") > _MAX_JSON_VALUES
@@ -240,7 +240,7 @@ def _check_media_type(scope: Scope, expected: str) -> None:
 
 
 def _without_branches(errors: Iterable[Any]) -> list[Any]:
-    """Errors; of a union of vectors and maps only the one of the branch that came furthest, as if it were no union."""
+    """The errors; for a union of vectors and maps only the error of the branch that parsed furthest."""
     found: dict[tuple[int | str, ...], Any] = {}
     for error in errors:
         place = error["loc"]

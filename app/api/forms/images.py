@@ -53,15 +53,15 @@ class ReadingQuery(Strict):
         " absent, which is black for most models.",
     )
     invert: bool = Field(
-        False, description="Invert the image: for black on white, if the model was trained on white on black."
+        False, description="Invert the image, such as black on white for a model that was trained on white on black."
     )
     fit: Literal["stretch", "crop"] = Field(
         "stretch",
-        description="How an image of another shape fits: `stretch` keeps all of it, `crop` keeps its middle."
-        " Models of any size take the nearest lower multiple of their stride.",
+        description="How an image of another shape is fitted: `stretch` keeps all of it, `crop` keeps its middle."
+        " Models of any size round both sides down to a multiple of their stride.",
     )
     strict: bool = Field(
-        False, description="Refuse an image of another size or mode than the model's instead of converting it."
+        False, description="Refuse an image without the model's size and mode, instead of converting it."
     )
 
     def reading(self, vae: Vae, limits: Limits) -> Reading:
@@ -190,7 +190,7 @@ def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
 async def decode_images(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
     """Images uint8 `[N, H, W, C]` of image files.
 
-    Few plain images are decoded at once, others in a thread: a few bytes can hold millions of pixels.
+    A few plain images are decoded on the event loop, others in a thread: a few bytes can hold millions of pixels.
 
     Raises:
         InvalidInput: an image cannot be read; the pointer says which.

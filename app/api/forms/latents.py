@@ -27,7 +27,7 @@ class DecodeRequest(Strict):
 
 
 class PointsQuery(ModelQuery, ReadingQuery, PercentileQuery):
-    """The model that answers, and how the images of points are read."""
+    """The model of a request, and how the images of points are read."""
 
 
 class Point(Strict):
@@ -95,7 +95,7 @@ async def read_points(
     """Points of a request: latents as given, class means, and images that are still to be encoded.
 
     Raises:
-        InvalidInput: a point cannot be read, or has another size than the first; the pointer says which.
+        InvalidInput: a point cannot be read, or its size is not that of the first; the pointer says which.
     """
     latents: dict[int, Floats] = {}
     image_rows = [index for index, point in enumerate(points) if point.image is not None]
@@ -125,7 +125,7 @@ async def read_points(
 async def _read_images(
     server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], image_rows: list[int], pointer: str
 ) -> Pixels:
-    """Images `[M, H, W, C]` of the points `image_rows`; an error points at its point."""
+    """Images `[M, H, W, C]` of the points `image_rows`; the pointer of an error is that of its point."""
     texts = [points[index].image or "" for index in image_rows]
     try:
         return await decode_images(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")

@@ -1,4 +1,4 @@
-"""Readers of request bodies: one table for images and one for latents, with one row a format."""
+"""Readers of request bodies: one table for images and one for latents, with one row per format."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from app.vae.vae import Vae
 
 _NPY_IMAGES = BytesBody(NPY, "uint8, or float in [0, 1]; [N, H, W] or [N, H, W, C] of the model's size.")
 _NPY_LATENTS = BytesBody(NPY, "float32 [N, *latent].")
-_TENSORS_OF_IMAGES = BytesBody(SAFETENSORS, "A tensor `images` as npy has it; other tensors are ignored.")
+_TENSORS_OF_IMAGES = BytesBody(SAFETENSORS, "A tensor `images`, as for npy; other tensors are ignored.")
 _TENSORS_OF_LATENTS = BytesBody(SAFETENSORS, "A tensor `latents`, floats [N, *latent]; other tensors are ignored.")
 
 IMAGE_READERS = {

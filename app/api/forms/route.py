@@ -17,7 +17,7 @@ _JSON_FILES_TENSORS = {
 }
 IMAGES_TO_ARRAYS = _JSON_FILES_TENSORS | {"/npy": ("npy", "npz")}
 IMAGES_TO_IMAGES = _JSON_FILES_TENSORS | {"/npy": ("npy", "npy")}
-"""The forms of operations on images, by what they answer."""
+"""The forms of operations on images, by the kind of result."""
 
 
 def in_forms(
@@ -27,8 +27,8 @@ def in_forms(
 ) -> tuple[Operation, ...]:
     """The records of `operation` in each of `forms`.
 
-    A form is what follows the path, with the name of a reader, None if the request has no body, and the name of a row
-    of `WRITERS`. Its operation id is the one of `operation`, followed by the form's path.
+    A form is a suffix of the path, with the name of a reader (None if the request has no body) and the name of a
+    writer. Its operation id is the id of `operation`, followed by the suffix.
     """
     return tuple(
         _in_form(

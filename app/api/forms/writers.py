@@ -1,4 +1,4 @@
-"""Writers of responses: one table, with one row a format."""
+"""Writers of responses: one table, with one row per format."""
 
 import asyncio
 from base64 import b64encode
@@ -23,7 +23,7 @@ from app.vae.points import Decoded
 from app.vae.vae import Vae
 
 MAX_JSON_NUMBERS = 2**20
-"""Numbers of a JSON response: writing more would block the event loop for more than 0.1 s."""
+"""Maximum numbers in a JSON response: writing more would block the event loop for more than 0.1 s."""
 
 _INLINE_PIXELS = 16_384
 """Up to this many pixels, writing an image costs less than handing it to a thread."""
@@ -31,12 +31,12 @@ _INLINE_PIXELS = 16_384
 
 @dataclass(frozen=True)
 class Result:
-    """What an operation computed, before it is written."""
+    """The result of an operation, before it is written."""
 
     images: Mapping[str, Pixels] = field(default_factory=dict)
-    """uint8 `[N, H, W, C]` each, by name. Responses that are an image or npy hold the ones named `images`."""
+    """uint8 `[N, H, W, C]` each, by name. Responses that are an image or npy contain only `images`."""
     arrays: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
-    """Arrays by name. The response leaves out those that are None."""
+    """Arrays by name; the response leaves out None."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Single values by name, such as `seed`, `method` and `k`."""
     columns: int | None = None
@@ -46,12 +46,12 @@ class Result:
 class ModelResponse(BaseModel):
     """Base of the JSON responses of a model."""
 
-    model: str = Field(description="Name of the model that answered.", examples=["mnist"])
-    version: int = Field(description="Its version.", examples=[1])
+    model: str = Field(description="Name of the model.", examples=["mnist"])
+    version: int = Field(description="Version of the model.", examples=[1])
 
 
 LatentList = Annotated[list[Any], WithJsonSchema({LIKE: "Latents"})]
-"""Vectors or maps, as numpy gives them; documented as the latents of requests, so that clients have one type."""
+"""Vectors or maps, as nested lists; documented as the latents of requests, so that clients have one type."""
 Percentiles = list[float]
 
 
@@ -66,7 +66,7 @@ class LatentImages(Images):
 
     latents: LatentList = Field(description="The latents, in the order of the images.")
     latent_percentile: Percentiles | None = Field(
-        None, description="With `percentile=true`: per cent of prior draws nearer to the origin than each latent."
+        None, description="With `percentile=true`: percentage of prior draws nearer to the origin than each latent."
     )
 
 
@@ -89,16 +89,16 @@ class FormatQuery(Strict):
 
 
 class GridQuery(FormatQuery):
-    """How several images become one."""
+    """The layout of several images as one."""
 
     columns: int | None = Field(None, ge=1, description="Columns of the grid; ceil(sqrt(N)) if absent.")
 
 
 class AnimationQuery(Strict):
-    """How the images of a path become a strip or an animation."""
+    """The format of the images of a path: a strip or an animation."""
 
     format: AnimationFormat = Field("png", description="A strip (png), or an animation (gif, webp).")
-    duration: int = Field(80, ge=20, le=10_000, description="Milliseconds a frame of an animation.")
+    duration: int = Field(80, ge=20, le=10_000, description="Milliseconds per frame of an animation.")
 
 
 async def _json(vae: Vae, query: None, result: Result, answer: type[ModelResponse]) -> Response:
@@ -189,11 +189,11 @@ def _binary(vae: Vae, content: bytes, media_type: str, result: Result) -> Respon
 
 
 def model_headers(vae: Vae) -> list[Header]:
-    """The headers that name the model that answered."""
+    """The headers that name the model and its version."""
     return [(b"x-model", vae.manifest.name.encode()), (b"x-version", b"%d" % vae.manifest.version)]
 
 
-MODEL_HEADERS = {"X-Model": ("The model that answered.", "string"), "X-Version": ("Its version.", "integer")}
+MODEL_HEADERS = {"X-Model": ("Name of the model.", "string"), "X-Version": ("Version of the model.", "integer")}
 """Description and JSON type of the headers that name the model."""
 
 
@@ -221,9 +221,9 @@ async def _base64_images(images: Pixels) -> list[str]:
 
 _STILLS = ("image/png", "image/webp")
 _GRID_WORDS = "The image, or a grid of several."
-_ARRAYS_WORDS = "Arrays by the names of the JSON answer, but for model and version; single values have no axis."
+_ARRAYS_WORDS = "Arrays by their names in the JSON response, without model and version; single values have no axis."
 _TENSORS_WORDS = (
-    "Tensors by the names of the JSON answer; model, version and single values are in the metadata, as strings."
+    "Tensors by their names in the JSON response; model, version and single values are in the metadata, as strings."
 )
 
 WRITERS: dict[str, Writer] = {
@@ -237,8 +237,8 @@ WRITERS: dict[str, Writer] = {
         ("image/png", "image/gif", "image/webp"),
         "A strip, or an animation.",
     ),
-    "npy": Writer(_npy, None, "answered as npy", (NPY,), "uint8 [N, H, W] or [N, H, W, C]."),
-    "npz": Writer(_npz, None, "answered as npz", (NPZ,), _ARRAYS_WORDS),
-    "safetensors": Writer(_safetensors, None, "answered as safetensors", (SAFETENSORS,), _TENSORS_WORDS),
+    "npy": Writer(_npy, None, "returned as npy", (NPY,), "uint8 [N, H, W] or [N, H, W, C]."),
+    "npz": Writer(_npz, None, "returned as npz", (NPZ,), _ARRAYS_WORDS),
+    "safetensors": Writer(_safetensors, None, "returned as safetensors", (SAFETENSORS,), _TENSORS_WORDS),
 }
 """Writers by the form of the response."""

@@ -1,1 +1,1 @@
-"""What happens around every request: counting, the request log, headers, errors and access."""
+"""ASGI middleware around every request: counting, the request log, headers, errors and access."""

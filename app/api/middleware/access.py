@@ -1,6 +1,6 @@
-"""Access: every request needs a key and keeps to its rate, except for the paths listed as open.
+"""Access: checks the key and the rate of every request, except on the open paths.
 
-This is the one place where that is decided, by path and before the body is read.
+This is the only place that decides it, by path and before the body is read.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,15 +13,15 @@ from app.security.keys import ApiKey, Keys, check_caller
 from app.security.rates import Rate, Rates, network
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
-"""Answered without a key, and at any rate: health, and a page that shows nothing of the server's."""
+"""Paths without key and rate limit: health, and a page that shows no data of the server."""
 OPEN_BELOW = "/static/"
-"""The files of the pages, which ask for a key themselves."""
+"""Prefix of the pages' files, which are open too: a page asks its user for the key."""
 
 
 class Access:
     """ASGI middleware: refuses a request without a known key, or above the rate of its caller.
 
-    `vae.caller` in the scope of a request is its key, and `vae.key` the name of its key, if it has one.
+    If a request has a known key, `vae.caller` in its scope is the key, and `vae.key` the key's name.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, rates: Rates, asks: bool) -> None:
@@ -43,7 +43,7 @@ class Access:
         return caller
 
     def _take(self, scope: Scope, caller: ApiKey | None) -> None:
-        """Count the request, and add what its caller has left to the response; raises RateExceeded."""
+        """Count the request, and add the caller's rate limit to the response's headers; raises RateExceeded."""
         allowance = self._rates.take(*_counted(scope, caller))
         if allowance is None:
             return
@@ -54,7 +54,7 @@ class Access:
 
         Exchange.of(scope).hooks.append(mark)
         if allowance.retry_after is not None:
-            raise RateExceeded("more requests than this caller may send in the time", allowance.retry_after)
+            raise RateExceeded("more requests than the rate of this caller allows", allowance.retry_after)
 
 
 def _is_open(scope: Scope) -> bool:
@@ -64,7 +64,7 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _counted(scope: Scope, caller: ApiKey | None) -> tuple[str, Rate | None]:
-    """The name that a request is counted under, and the rate of that caller: a key's name, or else an address."""
+    """The caller that a request counts for, by key name or else by address, and the caller's own rate."""
     if caller is not None:
         return f"key {caller.name}", caller.rate
     return f"address {network((scope.get('client') or ('',))[0])}", None

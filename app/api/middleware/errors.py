@@ -1,6 +1,6 @@
 """ASGI middleware that turns every exception into a problem document.
 
-pydantic's own fixed sentences say what is wrong with a value; the value itself is never repeated.
+Details about a value are pydantic's fixed sentences, which never repeat the value.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ class ErrorResponses:
             await self.app(scope, receive, send)
         except ClientDisconnect:
             return
-        except asyncio.CancelledError:  # the server stops, and the time that requests have to finish is over
-            if "vae.leaves" in scope:  # in a cluster, it is the client that disconnected
+        except asyncio.CancelledError:  # the server is stopping, and the time to drain is over
+            if "vae.leaves" in scope:  # in a cluster: the client disconnected
                 raise
             if Exchange.of(scope).status is None:
                 cast(asyncio.Task[object], asyncio.current_task()).uncancel()
@@ -108,7 +108,7 @@ def _pointer(path: list[str | int]) -> str:
 def _http_response(error: HTTPException, scope: Scope) -> JSONResponse:
     status = error.status_code
     detail = _ADVICE.get(status) if error.detail == HTTPStatus(status).phrase else error.detail
-    if status == 400:  # FastAPI's answer to text that is not UTF-8, nested too deep, ...
+    if status == 400:  # FastAPI's response to text that is not UTF-8, nested too deep, ...
         detail = "the body is not JSON"
     response = problem(_BY_STATUS.get(status, VaeError), detail, scope=scope)
     response.headers.update(error.headers or {})
@@ -118,7 +118,7 @@ def _http_response(error: HTTPException, scope: Scope) -> JSONResponse:
 
 
 def _methods(scope: Scope) -> list[str]:
-    """Every method that the path of the request takes, by the OpenAPI document."""
+    """Every method of the request's path, from the OpenAPI document."""
     path = path_below_root(scope)
     methods = {
         method.upper()

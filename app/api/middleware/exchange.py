@@ -1,4 +1,4 @@
-"""The one place that wraps `receive` and `send`: a request and its response, as their messages pass."""
+"""A request and its response as ASGI messages; the only place that wraps `receive` and `send`."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,13 +10,13 @@ Hook = Callable[[Message], Awaitable[None]]
 
 
 class Exchange:
-    """One request and its response. The middleware inside finds it in the scope and adds its hooks."""
+    """One request and its response. Inner middleware finds it in the scope and adds hooks."""
 
     __slots__ = ("_headers", "_limit", "_receive", "_send", "bytes_in", "bytes_out", "hooks", "method", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
         self._receive, self._send = receive, send
-        self._headers = scope["headers"]  # not the scope, which refers to this object: cycles have to be collected
+        self._headers = scope["headers"]  # not the scope, which refers here: a cycle needs the garbage collector
         self._limit = max_body_bytes
         self.method: str = scope.get("vae.method", scope["method"])
         self.status: int | None = None
@@ -35,7 +35,7 @@ class Exchange:
         """The next message from the client.
 
         Raises:
-            HTTPException: the body is larger than allowed, by its announced or its received length.
+            HTTPException: the body is larger than allowed, by its Content-Length or by the bytes received.
         """
         if self.bytes_in == 0:  # before anything is read, so that a client that waits for 100 Continue sends no body
             for name, value in self._headers:

@@ -14,7 +14,7 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 _NO_PAGE = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
-"""The policy of a response that is not a page: it loads nothing, and no frame may show it."""
+"""Content-Security-Policy of a response that is not a page: it loads nothing, and no frame may show it."""
 
 _EXPOSED = (
     "ETag",
@@ -73,10 +73,10 @@ class CrossOrigin(CORSMiddleware):
         )
 
     async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
-        """Mark the response through the exchange: Starlette would wrap `send` once more."""
+        """Add the headers through the exchange: Starlette would wrap `send` once more."""
         Exchange.of(scope).hooks.append(partial(self.send, send=_mark_only, request_headers=request_headers))
         await self.app(scope, receive, send)
 
 
 async def _mark_only(_: Message) -> None:
-    """A `send` for Starlette's `CORSMiddleware.send`, which has added its headers to the message by then."""
+    """A `send` that does nothing: `CORSMiddleware.send` has already added its headers to the message."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("app.requests")
 
 _CLIENT_DISCONNECTED = 499
-"""nginx's status of a request whose client disconnected before it was answered."""
+"""nginx's status of a request whose client disconnected before the response."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/@+=~-]{1,128}")
 _PROBES = {"live", "ready", "v2_server_live", "v2_server_ready"}
 """Operations that are polled: their successes are logged at the level debug."""
@@ -56,7 +56,7 @@ class RequestLog:
         exchange, route = Exchange.of(scope), scope.get("route")
         status = _CLIENT_DISCONNECTED if exchange.status is None else exchange.status
         problem, error = scope.get("vae.problem"), scope.pop("vae.error", None)
-        # Requests to no operation share one name: with their paths, the label would have unboundedly many values.
+        # Requests to no operation share one name: their paths would be an unbounded number of label values.
         operation = getattr(route, "operation_id", None) or "other"
         self._metrics.ended(operation, status, seconds)
         if problem is not None and status in REFUSALS:
@@ -72,7 +72,7 @@ class RequestLog:
             logs.log(logger, level, message, fields | {"untold": untold})
 
     def _is_suppressed(self) -> bool:
-        """Whether a line about a full queue is left out, because there was one a moment ago."""
+        """Whether to omit a line about a full queue, because the last one is too recent."""
         now = time.monotonic()
         if now < self._next_overload_line:
             self._untold += 1
@@ -82,7 +82,7 @@ class RequestLog:
 
 
 def _identify(scope: Scope, timing: Timing, span: "RequestSpan | None") -> None:
-    """Take the request's id and trace id from its headers, or make up an id; the response carries it."""
+    """Take the request's id and trace id from its headers, or generate an id; the response has its id."""
     given = parent = None
     for name, value in scope["headers"]:
         if name == b"x-request-id":
@@ -104,7 +104,7 @@ def _identify(scope: Scope, timing: Timing, span: "RequestSpan | None") -> None:
 
 
 def _level(status: int, operation: str, path: str) -> int:
-    """The level at which a request is logged."""
+    """The log level of a request."""
     if status >= 500:
         return logging.ERROR if status == 500 else logging.WARNING
     if status < 400 and (operation in _PROBES or path.endswith(_METRICS)):
@@ -119,7 +119,7 @@ def _fields(scope: Scope, timing: Timing, operation: str, status: int, seconds: 
         "key": scope.get("vae.key"),
         "client": None if client is None else client[0][:_MAX_ADDRESS],
         "method": exchange.method,
-        "path": str(scope["raw_path"][:_MAX_PATH], "latin-1"),  # percent-encoded: no space in it can end a word
+        "path": str(scope["raw_path"][:_MAX_PATH], "latin-1"),  # percent-encoded: contains no spaces
         "operation": operation,
         "status": status,
         "problem": scope.get("vae.problem"),

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own, made plain for client generators, linters and people."""
+"""The OpenAPI document: FastAPI's own, simplified for client generators, linters and readers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,9 +28,9 @@ Document = dict[str, Any]
 _DESCRIPTION = (
     "Requests carry images as base64, as uploaded files or as npy arrays; responses carry latents, images and arrays."
     " Every operation on a model takes `model` and `version`; without them, the newest version of the default model"
-    " answers. The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every response has the"
-    " header `X-Request-ID`, which is also in the server's log; it is the client's own, if the request had one. On any"
-    " path, a connection may be answered 408 (the request took too long to arrive), 431 (request line and headers too"
+    " is used. The same seed gives the same bytes. Every error is a problem document (RFC 9457). Every response has the"
+    " header `X-Request-ID`, which is also in the server's log: the client's own id, if the request had one. On any"
+    " path, a connection may receive 408 (the request took too long to arrive), 431 (request line and headers too"
     " large) or 503 (too many connections), without that header, and closed."
 )
 
@@ -58,7 +58,7 @@ _KEY = {"type": "http", "scheme": "bearer", "description": "A key of the server,
 
 _TIMES = {
     "X-Queue-Time": "Milliseconds that the request's rows waited for a slot.",
-    "X-Inference-Time": "Milliseconds from then until the last row was done.",
+    "X-Inference-Time": "Milliseconds from taking the first row until the last row was done.",
     "X-Total-Time": "Milliseconds that the server took for the whole request.",
 }
 _FRESHNESS = {
@@ -111,7 +111,7 @@ def _write(app: FastAPI) -> Document:
     used = {tag for operation in _operations(openapi) for tag in operation.get("tags", ())}
     openapi["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items() if name in used]
     openapi["components"].setdefault("securitySchemes", {})["api_key"] = _KEY
-    openapi["security"] = [{"api_key": []}, {}]  # the server's settings decide whether one is needed
+    openapi["security"] = [{"api_key": []}, {}]  # the server's settings decide whether a key is required
     return openapi
 
 
@@ -121,14 +121,14 @@ def _operations(openapi: Document) -> Iterator[Document]:
 
 
 def _describe(operation: Document, route: APIRoute, openapi: Document) -> None:
-    """Add to an operation what FastAPI does not know."""
+    """Add the parts of an operation that FastAPI does not write."""
     operation["summary"] = str(operation["operationId"]).replace("_", " ").capitalize()
     answers = operation["responses"]
     for status, answer in answers.items():
         if answer.get("description") == _STOCK and (names := list(references(answer))):
             schema = openapi["components"]["schemas"][names[0].removeprefix(PREFIX)]
             answer["description"] = schema.get("description", _STOCK)
-        if "$ref" in answer:  # beside it FastAPI writes a description of its own
+        if "$ref" in answer:  # FastAPI adds its own description beside it
             answers[status] = {"$ref": answer["$ref"]}
     if isinstance(route, OperationRoute):
         headers = answers["200"].setdefault("headers", {})
@@ -173,7 +173,7 @@ def _share(openapi: Document) -> None:
 
 
 def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> None:
-    """Make every schema plain: those of requests, those of responses, and those of parameters."""
+    """Simplify every schema of requests, responses and parameters."""
     openapi["components"]["schemas"] = schemas = dict(sorted(openapi["components"]["schemas"].items()))
     requested, nullables = set[str](), set[str]()
     for (path, method), route in routes.items():

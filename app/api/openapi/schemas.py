@@ -10,7 +10,7 @@ Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
 PUBLISHED_NAMES = {"GraphFile": "Graph", "GraphFiles": "Graphs"}
-"""Schema names that clients know, by the name of the class that has another one."""
+"""Published names of schemas, by class name, if the two differ."""
 
 _NULL = {"type": "null"}
 
@@ -18,9 +18,8 @@ _NULL = {"type": "null"}
 def plain(schema: Schema, *, nullable: bool) -> Schema:
     """The same schema in fewer keywords.
 
-    Titles are left out, because generators would name types after them. `const` becomes an `enum` of one value, and the
-    bounds of integers become integers that are themselves allowed. Unless `nullable`, the type null is left out: such a
-    member is absent instead.
+    Titles are left out, because generators would name types after them. `const` becomes an `enum` of one value, and
+    integer bounds become inclusive integers. Unless `nullable`, null is left out: the member is absent instead.
     """
     schema = {key: value for key, value in schema.items() if key != "title"}
     if not nullable:

@@ -17,7 +17,7 @@ class DecodeOneQuery(ModelQuery):
     """One latent to decode."""
 
     latent: list[QueryFloat] = Field(
-        min_length=1, description="The latent, repeated once a value.", examples=[[0.5, -1.2]]
+        min_length=1, description="The latent; the parameter is repeated for each value.", examples=[[0.5, -1.2]]
     )
 
 

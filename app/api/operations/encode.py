@@ -17,26 +17,26 @@ from app.vae.vae import Vae
 class EncodeQuery(SeedQuery, PercentileQuery):
     """Whether to draw from the posteriors."""
 
-    draw: bool = Field(False, description="Also answer one draw from each posterior.")
+    draw: bool = Field(False, description="Also return one draw from each posterior.")
 
 
 class EncodeResponse(ModelResponse):
-    """Posteriors q(z|x), one an image."""
+    """Posteriors q(z|x), one per image."""
 
     mean: LatentList = Field(description="Means of the posteriors.")
     log_std: LatentList | None = Field(
-        None, description="Logarithms of their standard deviations; absent if the encoder is deterministic."
+        None, description="Logarithms of the posteriors' standard deviations; absent if the encoder is deterministic."
     )
     latent_percentile: Percentiles | None = Field(
         None,
-        description="With `percentile=true`: per cent of held-out images whose posterior mean is nearer to the origin"
+        description="With `percentile=true`: percentage of held-out images whose posterior mean is nearer to the origin"
         " than each of `mean`.",
     )
     latents: LatentList | None = Field(None, description="One draw from each posterior, with `draw=true`.")
     draw_percentile: Percentiles | None = Field(
         None,
-        description="With `percentile=true` and `draw=true`: per cent of prior draws that are nearer to the origin than"
-        " each of `latents`.",
+        description="With `percentile=true` and `draw=true`: percentage of prior draws that are nearer to the origin"
+        " than each of `latents`.",
     )
     seed: int | None = Field(None, description="The seed of the draws, with `draw=true`.")
 

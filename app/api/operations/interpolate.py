@@ -36,7 +36,7 @@ class InterpolateResponse(LatentImages):
 
 
 async def _interpolate(server: State, vae: Vae, query: PointsQuery, body: InterpolateRequest) -> Result:
-    """(P - 1) * (steps - 1) + 1 images on the way through P points."""
+    """(P - 1) * (steps - 1) + 1 images on a path through P points."""
     if body.steps > server.limits.max_steps:
         raise InvalidInput(f"must be 2 to {server.limits.max_steps}", "/steps")
     vae.check_admission("decoder", (len(body.points) - 1) * (body.steps - 1) + 1)

@@ -22,7 +22,7 @@ class PlaneQuery(ModelQuery):
     """The number of held-out images, and the latent plane."""
 
     n: int | None = Field(
-        None, ge=1, description="Number of held-out images, from the first; all that the bundle has if absent."
+        None, ge=1, description="Number of held-out images, from the first; all in the bundle if absent."
     )
     dims: TwoDims | None = Field(
         None, description="Two latent dimensions, across and up; the two of highest KL if absent."
@@ -43,7 +43,7 @@ class PosteriorsResponse(ModelResponse):
     labels: list[int] | None = Field(None, description="The images' classes, if the data set has classes.")
     latent_percentile: Percentiles | None = Field(
         None,
-        description="With `percentile=true`: per cent of held-out images whose posterior mean, in all dimensions, is"
+        description="With `percentile=true`: percentage of held-out images whose posterior mean, in all dimensions, is"
         " nearer to the origin.",
     )
 
@@ -52,7 +52,7 @@ async def _posteriors(server: State, vae: Vae, query: PosteriorsQuery) -> Result
     """Posterior means of held-out images, evenly spread over the test split and in its order, with their classes."""
     held_out = _held_out(vae, query)
     if query.space == "latent" and query.dims is not None:
-        raise InvalidInput("leave out dims with space=latent: it has all dimensions", "/query/dims")
+        raise InvalidInput("leave out dims with space=latent: the response has all dimensions", "/query/dims")
     dims = list(range(vae.latent_shape[0])) if query.space == "latent" else list(plane_dims(vae, query.dims))
     percentile = vae.mean_percentile(held_out.means) if query.percentile else None
     arrays = {"mean": held_out.means[:, dims], "labels": held_out.labels, "latent_percentile": percentile}

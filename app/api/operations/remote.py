@@ -1,7 +1,7 @@
 """`/remote`: the remote VAE protocol of the diffusers library (`diffusers.utils.remote_utils`).
 
-Tensors are raw little-endian bytes. The query has the shape and data type of the request's tensor, headers have those
-of the response's. Latents on the wire are (z - shift) * scale.
+Tensors are raw little-endian bytes. The query has the shape and data type of the request's tensor, headers have the
+shape and data type of the response's. Latents on the wire are (z - shift) * scale.
 """
 
 import json
@@ -44,11 +44,11 @@ _HEADERS = {
 
 
 class ScalingQuery(ModelQuery):
-    """How latents on the wire are scaled; they are not unless the client asks for it."""
+    """Scaling of latents on the wire; none unless the client asks for it."""
 
-    scaling_factor: QueryFloat | None = Field(None, gt=0, description="Latents on the wire are (z - shift) * scale.")
-    shift_factor: QueryFloat | None = Field(None, description="The shift of the same formula.")
-    do_scaling: bool = Field(False, description="Take the model's own factor for each of the two that is absent.")
+    scaling_factor: QueryFloat | None = Field(None, gt=0, description="Scale: wire latents are (z - shift) * scale.")
+    shift_factor: QueryFloat | None = Field(None, description="Shift: wire latents are (z - shift) * scale.")
+    do_scaling: bool = Field(False, description="Use the model's own scale or shift for a factor that is absent.")
 
     def factors(self, vae: Vae) -> tuple[float, float]:
         """Scale and shift."""
@@ -63,7 +63,7 @@ class ScalingQuery(ModelQuery):
 class RemoteDecodeQuery(ScalingQuery):
     """Shape and data type of the body, and the form of the response."""
 
-    shape: Sizes = Field(description="Shape of the latents, [N, *latent], repeated once a size.", examples=[[1, 2]])
+    shape: Sizes = Field(description="Shape of the latents, [N, *latent]; repeated for each size.", examples=[[1, 2]])
     dtype: FloatType = Field(
         description="Data type of the latents, and of tensors in the response.", examples=["float32"]
     )
@@ -80,7 +80,7 @@ class RemoteEncodeQuery(ScalingQuery, ReadingQuery):
     """Shape and data type of the body, if it is a tensor; without both it is an image file."""
 
     shape: Sizes | None = Field(
-        None, description="Shape of the images, [N, C, H, W] of the model's size, repeated once a size."
+        None, description="Shape of the images, [N, C, H, W] of the model's size; repeated for each size."
     )
     dtype: TensorType | None = Field(None, description="Data type of the images; floats are in [-1, 1].")
 
@@ -91,12 +91,12 @@ class TensorBody:
 
     content: bytes
     wants_tensor: bool
-    """Whether the client wants a tensor even if it asks for an image: the library does if it has an image processor,
-    and says so in the header Accept alone."""
+    """Whether the response is a tensor even if the query asks for an image: the library wants one if it has an image
+    processor, and says so only in the header Accept."""
 
 
 class _LatentsBody:
-    _bytes = BytesBody(TENSOR, "Latents as `shape` and `dtype` say.")
+    _bytes = BytesBody(TENSOR, "Latents of this `shape` and `dtype`.")
     openapi = _bytes.openapi
 
     async def read(self, scope: Scope, receive: Receive, server: State) -> TensorBody:
@@ -143,7 +143,7 @@ async def _image_of_file(server: State, vae: Vae, query: RemoteEncodeQuery, cont
 
 
 def _unscaled(wire: NDArray[Any], scale: float, shift: float) -> Floats:
-    """Latents z of latents on the wire."""
+    """The latents z for latents on the wire."""
     with np.errstate(all="ignore"):  # values that are not finite are refused later, with their pointer
         return np.asarray(wire.astype(np.float32) / np.float32(scale) + np.float32(shift))
 
@@ -194,7 +194,7 @@ OPERATIONS = (
         compute=_encode,
         reader=Reader(
             BytesBody(
-                "application/octet-stream", "An image, or a tensor as `shape` and `dtype` say.", takes_any_type=True
+                "application/octet-stream", "An image, or a tensor of this `shape` and `dtype`.", takes_any_type=True
             )
         ),
         responses=binary_response("The posterior means, scaled, [N, *latent].", (TENSOR,), _HEADERS),

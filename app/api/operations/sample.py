@@ -15,13 +15,13 @@ class SampleQuery(SeedQuery, PercentileQuery):
 
     n: int = Field(1, ge=1, description="Number of images; at most `VAE_MAX_ROWS`.")
     temperature: QueryFloat = Field(
-        1.0, ge=0, le=100, description="Scales the draws; with `source=aggregate`, the draws within a component."
+        1.0, ge=0, le=100, description="Scales the draws; with `source=aggregate`, within a mixture component."
     )
     truncation: QueryFloat | None = Field(
-        None, ge=0.1, description="Redraw components whose absolute value is above this, before scaling."
+        None, ge=0.1, description="Redraw values whose absolute value is above this, before scaling."
     )
     source: Source = Field("prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior.")
-    label: int | None = Field(None, ge=0, description="Draw from this class alone; with `source=aggregate` only.")
+    label: int | None = Field(None, ge=0, description="Draw only from this class; requires `source=aggregate`.")
     height: int | None = Field(
         None,
         ge=1,

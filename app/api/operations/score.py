@@ -24,25 +24,25 @@ class ScoreQuery(SeedQuery):
     k: int = Field(
         16,
         ge=1,
-        description="Number of draws an image; more make `log_likelihood` a tighter bound. k times the number of images"
-        " is at most `VAE_MAX_DRAWS`.",
+        description="Number of draws per image; more make `log_likelihood` a tighter bound. k times the number of"
+        " images is at most `VAE_MAX_DRAWS`.",
     )
     binarize: Binarize | None = Field(
         None,
-        description="How gray pixels become binary: by a seeded draw, by a threshold, or not at all, for images of 0"
-        " and 255 alone; as in the model's training if absent.",
+        description="How gray pixels become binary: by a seeded draw, by a threshold, or not at all, for images of only"
+        " 0 and 255; as in the model's training if absent.",
     )
-    explain: bool = Field(False, description="Also answer what each pixel adds to `reconstruction`, as an image.")
+    explain: bool = Field(False, description="Also return each pixel's part of `reconstruction`, as an image.")
 
 
 class ScoreResponse(ModelResponse):
-    """Scores in nats, one an image, in the order of the images."""
+    """Scores in nats, one per image, in the order of the images."""
 
-    k: int = Field(description="Number of draws an image.")
+    k: int = Field(description="Number of draws per image.")
     binarize: Binarize = Field(description="How gray pixels became binary.")
     seed: int = Field(description="The seed of the draws.")
     elbo: list[float] = Field(description="-(reconstruction + kl), a bound on log p(x); higher is better.")
-    log_likelihood: list[float] = Field(description="The IWAE-k bound on log p(x), tighter; higher is better.")
+    log_likelihood: list[float] = Field(description="IWAE-k bound on log p(x), tighter than `elbo`; higher is better.")
     reconstruction: list[float] = Field(description="-log p(x|z), averaged over the draws.")
     kl: list[float] = Field(description="KL(q(z|x) || N(0, I)).")
     kl_per_dimension: list[list[float]] = Field(description="`kl` of each latent dimension.")
@@ -51,8 +51,8 @@ class ScoreResponse(ModelResponse):
     )
     score_percentile: list[float] | None = Field(
         None,
-        description="Per cent of held-out images with a lower `log_likelihood`; absent if the bundle has no calibration"
-        " for this k and binarization.",
+        description="Percentage of held-out images with a lower `log_likelihood`; absent if the bundle has no"
+        " calibration for this k and binarization.",
     )
     explanation: list[str] | None = Field(
         None,

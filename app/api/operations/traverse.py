@@ -25,16 +25,16 @@ class TraverseQuery(ModelQuery, PercentileQuery):
         None, description="Latent dimensions, one row each; at most 10 of highest KL if absent."
     )
     direction: int | None = Field(
-        None, ge=0, description="Index of a stored direction, in place of `dims`: principal axes, the widest first."
+        None, ge=0, description="Index of a stored principal axis, by decreasing variance; in place of `dims`."
     )
-    steps: int = Field(11, ge=2, description="Number of images a row; at most `VAE_MAX_STEPS`.")
+    steps: int = Field(11, ge=2, description="Number of images per row; at most `VAE_MAX_STEPS`.")
     extent: QueryFloat = Field(
         3.0,
         gt=0,
         le=100,
         description="A row runs from minus this to plus this; in standard deviations for `direction`.",
     )
-    seed: Seed | None = Field(None, description="Start from a draw from the prior; from the origin if absent.")
+    seed: Seed | None = Field(None, description="Seed of a prior draw to start from; start from the origin if absent.")
     label: int | None = Field(None, ge=0, description="Start from the mean of this class.")
 
 
@@ -49,7 +49,7 @@ class TraverseResponse(LatentImages):
 
 
 async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
-    """One latent dimension at a time takes even values from -extent to extent, or a stored direction is followed."""
+    """Vary one latent dimension at a time in even steps from -extent to extent, or follow a stored direction."""
     limit = min(server.limits.max_steps, server.limits.max_rows)
     if query.steps > limit:
         raise InvalidInput(f"must be 2 to {limit}", "/query/steps")

@@ -1,4 +1,4 @@
-"""Who may load and unload models, and on which servers: the dependency of the management routes."""
+"""The check of every management route: an admin key, and a server with a single worker process."""
 
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ async def check_administration(request: Request, server: Server, _: Annotated[An
     """Refuse a request without an admin key, and any request if this process is one of several workers.
 
     Raises:
-        Unauthorized: the request has no key that the server knows.
+        Unauthorized: the request has no valid key.
         Forbidden: its key is not an admin key.
         Conflict: a request reaches only one of several workers.
     """
@@ -27,7 +27,7 @@ async def check_administration(request: Request, server: Server, _: Annotated[An
     if not key.is_admin:
         raise Forbidden("this key is no admin key")
     if server.workers > 1:
-        raise Conflict("several workers serve, and a request reaches one: send SIGHUP to their supervisor instead")
+        raise Conflict("a request reaches only one of several workers: send SIGHUP to their supervisor instead")
 
 
 # A dependency of the router, so that it is checked before the query or the body is read.

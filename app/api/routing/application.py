@@ -1,6 +1,6 @@
-"""The application: FastAPI, with one middleware stack of our own, and operations that are found by method and path.
+"""The application: FastAPI, with its own middleware stack, and operations found by method and path.
 
-HEAD is answered as GET is, without the body.
+HEAD is handled as GET, without the body.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ class Application(FastAPI):
         return None
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Our middleware alone: it does what FastAPI's own layers do, and each of those would wrap `send` again."""
+        """Only our middleware: it replaces FastAPI's own layers, each of which would wrap `send` again."""
         for route in self.routes:
             if isinstance(route, OperationRoute) and route.param_convertors:
                 self._patterns.append(route)

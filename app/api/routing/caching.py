@@ -1,6 +1,6 @@
 """Caching of GET operations: ETag, Cache-Control, 304, and the server's cache of responses.
 
-A response depends on the bundle, the software and the query alone, unless its draws have no seed. So its ETag is known
+A response depends only on the bundle, the software and the query, unless its draws have no seed. So its ETag is known
 before it is computed, and a cached response need not be computed again.
 """
 
@@ -19,10 +19,10 @@ from app.vae.vae import Vae
 
 _UNSEEDED = b"no-store"
 _UNPINNED = b"no-cache"
-"""Revalidate on every use: the request did not pin both the model and its version, so another may answer next time."""
+"""Revalidate on every use: the request did not pin both the model and its version, so another may serve the next."""
 _PINNED = b"public, max-age=31536000, immutable"
 _PRIVATE = {_UNSEEDED: _UNSEEDED, _UNPINNED: b"private, no-cache", _PINNED: b"private, max-age=31536000, immutable"}
-"""The same for a request with a key: shared caches must not give its response to requests without one."""
+"""Cache-Control of a request with a key: shared caches must not give its response to requests without one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CachePolicy:
 
     @classmethod
     def of(cls, cache: Cache, scope: Scope, operation_id: str, vae: Vae, parsed: ParsedQuery) -> "CachePolicy":
-        """The policy for the response of an operation of `vae` to a query."""
+        """The policy for the response of one operation of `vae` to one query."""
         query: ModelQuery = parsed.operation
         if isinstance(query, SeedQuery) and query.seed is None:
             return cls(cache, _UNSEEDED, None, False)

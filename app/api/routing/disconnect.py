@@ -22,12 +22,12 @@ class DisconnectWatcher:
     """
 
     def __init__(self, seconds: float) -> None:
-        """`seconds` is the deadline of a response, give or take a tenth of a second."""
+        """`seconds` is the deadline of a response, accurate to a tenth of a second."""
         self._seconds = seconds
         self._new: dict[asyncio.Task[object], Receive] = {}
         """Requests that began after the last tick."""
         self._older: dict[asyncio.Task[object], Receive] = {}
-        """Requests that began before the last tick, and are watched from the next one on."""
+        """Requests that began before the last tick; they are watched from the next tick on."""
         self._watchers: dict[asyncio.Task[object], asyncio.Task[None]] = {}
         self._reasons: dict[asyncio.Task[object], Exception] = {}
         """Why each cancelled request was cancelled."""
@@ -62,7 +62,7 @@ class DisconnectWatcher:
                 watcher.cancel()
 
     def _tick(self) -> None:
-        """Start to watch the requests that were there at the last tick, too."""
+        """Start watching the requests that began before the previous tick."""
         for task, receive in self._older.items():
             self._watchers[task] = asyncio.get_running_loop().create_task(self._wait_for_end(task, receive))
         self._older, self._new = self._new, {}
@@ -77,7 +77,7 @@ class DisconnectWatcher:
                     pass
             self._reasons[task] = ClientDisconnect()
         except TimeoutError:
-            self._reasons[task] = DeadlineExceeded("the answer took too long")
-        except Exception as error:  # a GET request sent a body all the same, and it is too large
+            self._reasons[task] = DeadlineExceeded("the response took too long")
+        except Exception as error:  # a GET request has a body, and it is too large
             self._reasons[task] = error
         task.cancel()

@@ -1,7 +1,7 @@
 """An operation of the API as one frozen record, and the route that is made from it.
 
-FastAPI documents the route by its public options alone; a request never passes FastAPI's own parsing, but is answered
-straight from the ASGI messages. That saves half of the time of a small request; see docs/performance.md.
+FastAPI only documents the route: a request skips FastAPI's parsing and is answered straight from the ASGI messages.
+That saves half of the time of a small request; see docs/performance.md.
 """
 
 import inspect
@@ -29,7 +29,7 @@ from app.vae.catalog import Catalog
 from app.vae.vae import Vae
 
 LIKE = "x-like"
-"""Key of a JSON Schema that stands for another one: its value is that schema's name. pydantic cannot write a reference
+"""Key of a placeholder JSON Schema; its value is the name of the schema to refer to. pydantic cannot write a reference
 to a schema that it does not define."""
 
 
@@ -71,7 +71,7 @@ class Writer:
     media_types: tuple[str, ...] = ()
     """Media types of the response; empty if it is JSON."""
     description: str = ""
-    """What the response is, if it is not JSON."""
+    """Description of the response, if it is not JSON."""
 
 
 def find_by_query(catalog: Catalog, timing: Timing, query: ModelQuery) -> Vae:
@@ -101,14 +101,14 @@ class Operation:
     answer: type[BaseModel] | None = None
     """Model of the JSON response."""
     min_rows: Callable[[Any], tuple[Lane, int]] | None = None
-    """Minimum rows that a request will run, and where, from its query. If the queue cannot take them, the response is
-    503, and the body is not read."""
+    """The lane and the minimum rows that a request will run, from its query. If the queue cannot take the rows, the
+    response is 503, and the body is not read."""
     find: Callable[[Catalog, Timing, Any], Vae] = find_by_query
     """Finds the model that the request names in `query`, for one request."""
     description: str = ""
     """What the operation does; the docstring of `compute` if empty."""
     responses: Mapping[int | str, dict[str, Any]] = field(default_factory=dict)
-    """OpenAPI responses beside the errors that any operation may answer."""
+    """OpenAPI responses besides the errors that all operations have in common."""
 
 
 class OperationRoute(APIRoute):
@@ -184,7 +184,7 @@ class OperationRoute(APIRoute):
 
 
 async def _endpoint() -> None:
-    """FastAPI wants a function whose signature it documents; the record documents the operation instead."""
+    """A placeholder that never runs: FastAPI requires an endpoint to document, and the record replaces it."""
 
 
 class _Unsorted(GenerateJsonSchema):
@@ -213,7 +213,7 @@ def _parameters(query: type[BaseModel], in_path: frozenset[str]) -> list[dict[st
 
 
 def _timing_headers(timing: Timing, total: float) -> list[Header]:
-    """Milliseconds that the request's rows waited for a slot, that the graphs took, and in all."""
+    """The headers with the milliseconds of the wait for a slot, of the graphs, and in total."""
     return [
         (b"x-queue-time", b"%.3f" % (1e3 * timing.queue)),
         (b"x-inference-time", b"%.3f" % (1e3 * timing.inference)),

@@ -29,7 +29,7 @@ _V2 = "/v2"
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
     pointer: str = Field(description="JSON pointer into the body, such as `/images/3`; `/query/n` for a parameter.")
     detail: str = Field(description="What is wrong there.")
@@ -41,7 +41,7 @@ def urn(error: type[VaeError]) -> str:
 
 
 def kinds(error: type[VaeError] = VaeError) -> list[type[VaeError]]:
-    """The error classes below `error`, itself included, that clients can receive: those with a slug of their own."""
+    """`error` and its subclasses that clients can receive: the classes that define a slug."""
     below = [kind for child in error.__subclasses__() for kind in kinds(child)]
     return [error, *below] if "slug" in vars(error) else below
 
@@ -58,7 +58,7 @@ class Problem(BaseModel):
     title: str = Field(description="The kind of problem in words.", examples=["Invalid input"])
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str | None = Field(None, description="Details of this occurrence.")
-    errors: list[FieldError] | None = Field(None, description="Each thing that is wrong with the request.")
+    errors: list[FieldError] | None = Field(None, description="Each error in the request.")
     error: str | None = Field(None, description="Under `/v2`, the whole problem in one sentence.")
 
 
@@ -70,7 +70,7 @@ def problem(
 ) -> JSONResponse:
     """The response for one error.
 
-    `scope` is that of the request, if one was read. Its `vae.problem` is set to the slug of the error.
+    `scope` is the scope of the request, if one was read. Its `vae.problem` is set to the slug of the error.
     """
     document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
     if scope is not None:

@@ -16,7 +16,7 @@ MAX_SEED = 2**31 - 1
 
 _MAX_PARAMETERS = 4096
 _MAX_ERRORS = 1000
-"""Validation errors that are listed one by one: listing more would block the event loop for seconds."""
+"""Maximum validation errors that are listed one by one: listing more would block the event loop for seconds."""
 _CACHED_QUERIES = 1024
 _MAX_CACHED_CHARACTERS = 256
 """Longer query strings are not cached, so that the cache is bounded in bytes, too."""
@@ -26,32 +26,32 @@ QueryFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """A JSON object or a set of query parameters; unknown members are refused, and it is never changed."""
+    """A JSON object or a set of query parameters: immutable, and without unknown members."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelQuery(Strict):
-    """The model that answers."""
+    """The model of a request."""
 
     model: str | None = Field(None, description="A model's name; the default model if absent.", examples=["mnist-2d"])
     version: int | None = Field(None, ge=1, description="A version of the model; the newest if absent.")
 
 
 class PercentileQuery(Strict):
-    """Whether the answer has the percentiles of its latents."""
+    """Whether the response has the percentiles of its latents."""
 
     percentile: bool = Field(
-        False, description="Also answer each latent's `latent_percentile`, 0 to 100: low is near the origin."
+        False, description="Also return each latent's `latent_percentile`, 0 to 100: low is near the origin."
     )
 
 
 class SeedQuery(ModelQuery):
-    """The model that answers, and the seed of its draws."""
+    """The model of a request, and the seed of its draws."""
 
     seed: Seed | None = Field(
         None,
-        description="The same seed gives the same bytes; without one the server picks one and answers it.",
+        description="The same seed gives the same bytes; if absent, the server picks a seed and returns it.",
     )
 
     def seed_or_new(self) -> int:
@@ -70,7 +70,7 @@ def check_count(count: int, limit: int, pointer: str) -> None:
 
 
 class ParsedQuery(NamedTuple):
-    """The parsed parameters of one request, by who declares them; None where nothing is declared."""
+    """The parsed query models of one request; None for a part that has no query model."""
 
     operation: Any
     reader: Any = None
@@ -81,14 +81,14 @@ class QueryParser:
     """Parses a query string, and the parameters of a path, into the query models of one operation."""
 
     def __init__(self, *models: type[BaseModel] | None, in_path: frozenset[str] = frozenset()) -> None:
-        """`models` are those of the operation, its reader and its writer; fields in `in_path` come from the path.
+        """`models` are the query models of operation, reader and writer; fields in `in_path` come from the path.
 
         Raises:
             TypeError: a field has a type that cannot be read from a query string, or two fields have the same name.
         """
         self._models, self._in_path = models, in_path
         self._lists: dict[str, bool] = {}
-        """For each parameter of the query string: whether it is a list, which is given by repeating the parameter."""
+        """For each query parameter, whether it is a list: a client repeats the parameter for each value."""
         for model in filter(None, models):
             for name, field in model.model_fields.items():
                 if name in self._lists:
@@ -148,13 +148,13 @@ class QueryParser:
                 raise InvalidInput("given more than once", f"/query/{name}" if name in self._lists else "/query")
             else:
                 values[name] = value
-        if not values.keys() <= self._lists.keys():  # the known names are listed; the client's are not repeated
+        if not values.keys() <= self._lists.keys():  # names from the client are not repeated
             raise InvalidInput(f"an unknown parameter; there are {', '.join(self._lists)}", "/query")
         return values
 
 
 def listed(error: ValidationError) -> list[Any]:
-    """The errors in pydantic's `error`, without the input; one error in their place if they are too many."""
+    """The errors in pydantic's `error`, without the input; if there are too many, one error that says so."""
     if error.error_count() > _MAX_ERRORS:
         return [{"type": "many", "loc": (), "msg": "wrong in too many places"}]
     return list(error.errors(include_url=False, include_context=False, include_input=False))
@@ -164,13 +164,13 @@ def _is_list(name: str, annotation: Any) -> bool:
     """Whether a parameter of this type is a list of values.
 
     Raises:
-        TypeError: the type is neither a scalar, nor a choice of strings, nor a list of those.
+        TypeError: the type is not a scalar, a choice of strings, or a list of one of these.
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _is_list(name, inner[0])
     if origin in (Union, UnionType):
-        lists = [_is_list(name, kind) for kind in inner]  # each of them is checked
+        lists = [_is_list(name, kind) for kind in inner]  # a list, so that all are checked
         return any(lists)
     if origin is list and not _is_list(name, inner[0]):
         return True

@@ -1,4 +1,4 @@
-"""A response whose headers are given as ASGI has them: building them through Starlette takes several times as long."""
+"""A response with raw ASGI headers: building headers through Starlette takes several times as long."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The state that the lifespan gives to every request: the models, the limits, and what requests share."""
+"""The state that the lifespan gives to every request: the models, the limits, and shared objects."""
 
 from collections import Counter
 from concurrent.futures import Executor
@@ -14,7 +14,7 @@ from app.vae.catalog import Catalog
 
 
 class Limits(Protocol):
-    """Limits of connections and requests; the server's settings have them."""
+    """Limits of connections and requests, from the server's settings."""
 
     @property
     def max_connections(self) -> int: ...
@@ -40,20 +40,20 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """What an operation may use of the server."""
+    """The server's objects that an operation may use."""
 
     limits: Limits
     catalog: Catalog
     cache: Cache
     watcher: DisconnectWatcher
     decoding: Executor
-    """Threads that decode images. Their number is bounded: cancelled requests do not leave more behind."""
+    """Threads that decode images. Their number is bounded, even if requests are cancelled."""
     refused: Counter[str]
     """Number of refused requests by reason: a problem's slug, or the fault of a connection."""
     connections: set[object]
     """The open connections of the server's protocol."""
     workers: int
-    """Number of worker processes. If there are several, the models that one serves must not change alone."""
+    """Number of worker processes. If there are several, changing the models of only one is refused."""
 
 
 def server_state(request: Request) -> State:

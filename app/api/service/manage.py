@@ -23,13 +23,13 @@ class ModelVersion(BaseModel):
     """One version of a model."""
 
     name: str = Field(description="The model's name.", examples=["mnist"])
-    version: int = Field(description="Its version.", examples=[2])
+    version: int = Field(description="Version of the model.", examples=[2])
 
 
 class Loaded(BaseModel):
     """The versions that the request asked for, now served."""
 
-    loaded: list[ModelVersion] = Field(description="Each version, ascending, with those that were already served.")
+    loaded: list[ModelVersion] = Field(description="Each version, ascending, including versions already served.")
 
 
 class Unloaded(BaseModel):
@@ -39,13 +39,13 @@ class Unloaded(BaseModel):
 
 
 class Reloaded(BaseModel):
-    """The versions that are served now (`loaded` and `kept`), and those that are not."""
+    """The versions that are served now (`loaded` and `kept`), and the versions that are not."""
 
     loaded: list[ModelVersion] = Field(description="New or changed in the models directory.")
     unloaded: list[ModelVersion] = Field(description="Removed from the models directory.")
     kept: list[ModelVersion] = Field(description="Served as before.")
     refused: list[ModelVersion] = Field(
-        description="Broken in the models directory; the log says how. A version that was served before is in `kept`."
+        description="Broken in the models directory; see the log. A version that was served before is in `kept`."
     )
 
 

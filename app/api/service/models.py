@@ -22,7 +22,7 @@ class ServedModel(BaseModel):
     name: str
     version: int
     versions: list[int] = Field(description="Every version of this model, ascending.")
-    default: bool = Field(description="Whether requests that name no model get this one.")
+    default: bool = Field(description="Whether requests that name no model use this one.")
     state: Literal["ready"] = Field(description="`ready`: the model takes requests.")
     queued_rows: int = Field(description="Rows that wait for a slot now.")
     execution_provider: Literal["cpu", "cuda"] = Field(description="ONNX Runtime's execution provider.")

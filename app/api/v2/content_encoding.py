@@ -6,7 +6,7 @@ import zlib
 from app.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""The `wbits` of zlib for each content coding; `deflate` is the zlib format (RFC 9110), not a raw deflate stream."""
+"""The `wbits` of zlib for each content encoding; `deflate` is the zlib format (RFC 9110), not a raw deflate stream."""
 _LEVEL = 1
 """Compression level: three times as fast as zlib's default, with output that is a tenth larger."""
 
@@ -17,14 +17,14 @@ def inflate(content: bytes, coding: str, limit: int) -> bytes:
     """Decompress a body with the Content-Encoding `coding`: `identity`, `gzip` or `deflate`.
 
     Raises:
-        UnsupportedMediaType: `coding` is another one.
-        BadRequest: the body is damaged, truncated, or more than one stream: millions of them fit into a body.
-        BodyTooLarge: the decompressed body is larger than `limit` bytes; no more than that is ever produced.
+        UnsupportedMediaType: `coding` is not one of these.
+        BadRequest: the body is damaged, truncated, or more than one stream: one body can hold millions.
+        BodyTooLarge: the decompressed body is larger than `limit` bytes; decompression stops there.
     """
     if coding == "identity":
         return content
     if coding not in _WINDOW:
-        raise UnsupportedMediaType("send the body as it is, or with Content-Encoding gzip or deflate")
+        raise UnsupportedMediaType("send the body uncompressed, or with Content-Encoding gzip or deflate")
     stream = zlib.decompressobj(_WINDOW[coding])
     try:
         inflated = stream.decompress(content, limit + 1)
@@ -38,9 +38,9 @@ def inflate(content: bytes, coding: str, limit: int) -> bytes:
 
 
 def wanted_coding(accepted: str) -> str | None:
-    """The content coding that the header Accept-Encoding (`accepted`) allows: gzip, else deflate, else None.
+    """The content encoding that the header Accept-Encoding (`accepted`) allows: gzip, else deflate, else None.
 
-    A coding counts only if the header names it.
+    An encoding counts only if the header names it.
     """
     named = set()
     for item in accepted.lower().replace(" ", "").split(","):

@@ -60,7 +60,7 @@ class GraphModel:
 
     @property
     def max_values(self) -> int | None:
-        """Values in a row of the input; None if a row may have any size."""
+        """Number of values in one input row; None if a row may have any size."""
         if self.vae.geometry.size is None:
             return None
         return math.prod(self.vae.image_shape if self.kind == "encoder" else self.vae.latent_shape)
@@ -89,7 +89,7 @@ class GraphModel:
 
     @property
     def default_outputs(self) -> list[str]:
-        """Outputs of a request that names none: without the parameters of the likelihood."""
+        """Outputs if a request names none: all but the parameters of the likelihood."""
         return list(self.outputs) if self.kind == "encoder" else ["image"]
 
     async def run(self, rows: NDArray[Any], outputs: list[str], seconds: float | None) -> dict[str, NDArray[Any]]:
@@ -119,9 +119,9 @@ async def _graph_version(server: Server, timing: RequestTiming, name: GraphPath,
 
 
 NewestGraph = Annotated[GraphModel, Depends(_newest_graph)]
-"""Of an endpoint: the graph that the path names, in its newest version."""
+"""Parameter of an endpoint: the graph that the path names, in its newest version."""
 GraphVersion = Annotated[GraphModel, Depends(_graph_version)]
-"""Of an endpoint: the graph that the path names, in the version that it names."""
+"""Parameter of an endpoint: the graph and version that the path names."""
 
 
 def all_graphs(catalog: Catalog) -> Iterator[GraphModel]:

@@ -14,10 +14,10 @@ from app.api.v2.request import InferBody, InferRequest
 from app.vae.vae import Vae
 
 _HEADERS = MODEL_HEADERS | {
-    "Inference-Header-Content-Length": ("Bytes of JSON before the tensors of a binary answer.", "integer"),
+    "Inference-Header-Content-Length": ("Bytes of JSON before the tensors of a binary response.", "integer"),
 }
 _RESPONSE = {
-    "description": "Outputs, in the order they were asked for; octet-stream where one of them is in binary.",
+    "description": "Outputs, in the requested order; octet-stream if any of them is in binary.",
     "headers": header_entries(_HEADERS),
 }
 
@@ -39,9 +39,9 @@ class GraphVersionParameters(GraphParameters):
 async def infer(server: State, vae: Vae, path: GraphParameters, body: InferRequest) -> Response:
     """Run rows through a graph, in its newest version.
 
-    Instead of `data`, a tensor may have the parameter `binary_data_size`, and its little-endian bytes behind the JSON,
-    whose length the header `Inference-Header-Content-Length` tells; outputs with `binary_data`, or all of them with
-    `binary_data_output`, come back in the same way. Bodies may be in the content codings gzip or deflate.
+    Instead of `data`, a tensor may have the parameter `binary_data_size`; its little-endian bytes then follow the JSON,
+    whose length is in the header `Inference-Header-Content-Length`. Outputs with `binary_data`, or all of them with
+    `binary_data_output`, are returned in the same way. Bodies may have the Content-Encoding gzip or deflate.
     """
     graph = GraphModel(vae, "encoder" if path.name.endswith(".encoder") else "decoder")
     wanted = body.wanted(graph)

@@ -1,4 +1,4 @@
-"""Inference responses: JSON, followed by the outputs that were asked for in binary."""
+"""Inference responses: JSON, followed by the outputs that were requested in binary."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ class OutputTensor(BaseModel):
 
 
 class InferReply(BaseModel):
-    """Outputs, in the order they were asked for."""
+    """Outputs, in the requested order."""
 
     model_name: str
     model_version: str
@@ -48,7 +48,7 @@ async def reply(
 ) -> Response:
     """The response with the outputs of a graph.
 
-    `binary` says of each output whether it is in binary. `coding` is the content coding of responses that are large
+    `binary` tells for each output whether it is in binary. `coding` is the content encoding of responses that are large
     enough to be compressed, or None.
 
     Raises:

@@ -32,7 +32,7 @@ _LOAD_PROBLEMS = documented(*_ERRORS, BundleRefused)
 ModelPath = Annotated[
     str,
     Path(
-        description="A model's name, or that of one of its graphs: both change together.",
+        description="Name of a model, or of one of its graphs; both graphs change together.",
         examples=["mnist-2d"],
     ),
 ]

@@ -1,4 +1,4 @@
-"""Inference requests: JSON, which binary tensors may follow."""
+"""Inference requests: JSON, optionally followed by binary tensors."""
 
 import asyncio
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from app.errors import BodyTooLarge, InvalidInput
 
 _KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
 
-# The protocol wants unknown parameters to be accepted. They are dropped: they may be large, and requests wait.
+# The protocol accepts unknown parameters. They are dropped, because queued requests would hold them in memory.
 Parameters = Annotated[
     dict[str, Any], AfterValidator(lambda given: {name: given[name] for name in given if name in _KNOWN})
 ]
@@ -71,7 +71,7 @@ class InferRequest(BaseModel):
 
     @property
     def accepted(self) -> str | None:
-        """The content coding of the response; None for none."""
+        """The content encoding of the response, or None."""
         return self._accepted
 
     def seconds(self) -> float | None:
@@ -103,8 +103,8 @@ class InferRequest(BaseModel):
         """The graph's input: uint8 `[N, C, H, W]` or float32 `[N, *latent]`, N at most `limit`.
 
         Raises:
-            InvalidInput: the inputs are not the one of the graph, or its shape, data type or data are invalid.
-            BadRequest: the bytes after the JSON are not as many as the inputs say.
+            InvalidInput: the inputs are not exactly the graph's one input, or its shape, data type or data are invalid.
+            BadRequest: the number of bytes after the JSON is not the sum of the inputs' sizes.
         """
         sizes = [_binary_size(tensor, f"/inputs/{index}") for index, tensor in enumerate(self.inputs)]
         pieces = split_tensors(self._binary, [size or 0 for size in sizes])
@@ -147,7 +147,7 @@ class InferBody:
 def _max_json_bytes(server: State) -> int:
     """Maximum bytes of JSON, from the largest input that a model takes.
 
-    A parsed byte may become a list, which takes 50 bytes. If a model takes any size, only the number of values is
+    A byte of JSON may become a list of 50 bytes in memory. If a model takes any size, only the number of values is
     limited, when they are parsed.
     """
     sizes = [graph.max_values for graph in all_graphs(server.catalog)]

@@ -17,7 +17,7 @@ class Duration(BaseModel):
 
 
 class InferenceStatistics(BaseModel):
-    """Requests of a graph, by their result and by phase."""
+    """Requests of a graph, by result and by phase."""
 
     success: Duration
     fail: Duration

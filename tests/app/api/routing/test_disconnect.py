@@ -42,7 +42,7 @@ def test_a_request_past_its_deadline_is_answered_and_its_rows_are_dropped(
     answer = client.post("/score/npy?k=128&model=mnist", content=npy(digits[:256]), headers=NPY)
     assert answer.status_code == 504
     assert answer.json()["type"] == "urn:vaeserve:problem:deadline-exceeded"
-    assert answer.json()["detail"] == "the answer took too long"
+    assert answer.json()["detail"] == "the response took too long"
     assert until(lambda: client.get("/models").json()["queued_rows"] == 0)
     assert client.post("/encode", json={"images": [base64_png(digits[0])]}).status_code == 200
 
