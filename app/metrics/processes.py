@@ -40,7 +40,7 @@ def all_processes(folder: Path) -> CollectorRegistry:
 
 
 def shared_counter(name: str, text: str) -> Callable[[], None]:
-    """A function that adds 1 to a shared counter, for the supervisor, which started before the folder existed."""
+    """A function that adds 1 to a shared counter, for the supervisor, which starts before the folder exists."""
     value = MultiProcessValue()("counter", name, f"{name}_total", (), (), text)  # type: ignore[no-untyped-call]
     return lambda: value.inc(1)
 

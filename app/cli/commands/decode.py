@@ -39,9 +39,9 @@ async def decode(
     model: options.Model = None,
     version: options.Version = None,
 ) -> None:
-    """Decode latents: the decoder's mean image of each.
+    """Decode latents: the decoder's mean image for each latent.
 
-    Reads the files that encode and sample write: their draws, `latents`, or if there are none, the posterior means.
+    Reads the files that encode and sample write: the draws, `latents`, or else the posterior means, `mean`.
     """
     target = Output.parse(output, FORMATS, stdout_format)
     arrays = [read_latents(text) for text in latents]

@@ -33,9 +33,9 @@ async def sample(
     label: Annotated[int | None, typer.Option(min=0, help="Sample this class only, with --source aggregate.")] = None,
     height: Annotated[
         int | None,
-        typer.Option(min=1, help="Pixels, for a model of any image size: a multiple of its stride."),
+        typer.Option(min=1, help="Height in pixels, for a model of any image size: a multiple of its stride."),
     ] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="As --height.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Width in pixels, as --height.")] = None,
     columns: options.Columns = None,
     stdout_format: options.StdoutFormat = "png",
     url: options.Url = options.DEFAULT_URL,
