@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         60, description="Maximum seconds for a request to arrive, and for a new connection to send one; then 408."
     )
     request_seconds: Seconds = Field(
-        60, description="Maximum seconds to answer a request that has arrived; then 504, and its work is cancelled."
+        60, description="Maximum seconds to respond to a request that has arrived; then 504, and its work is cancelled."
     )
     send_seconds: Seconds = Field(
         60, description="Maximum seconds that a client may leave a response unread; then its connection is closed."

@@ -83,12 +83,12 @@ ImagesOutput = Annotated[
         "--output",
         "-o",
         help="A file, in the format of its suffix: .png, .webp, .gif, .npy or .npz (with latents); a folder for one PNG"
-        " per image; - for stdout. Without: drawn in a terminal, JSON in a pipe.",
+        " per image; - for stdout. If absent: drawn in a terminal, JSON in a pipe.",
     ),
 ]
 ArraysOutput = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="An npz file; - for stdout. Without: printed, 64 images at most as JSON."),
+    typer.Option("--output", "-o", help="An npz file; - for stdout. If absent: printed; as JSON, at most 64 images."),
 ]
 StdoutFormat = Annotated[str, typer.Option("--format", help="Format of `--output -`: png, webp, gif, npy or npz.")]
 

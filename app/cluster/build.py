@@ -32,7 +32,7 @@ _INGRESS_OPTIONS: dict[str, Any] = {
 
 
 class Arguments(BaseModel, extra="forbid"):
-    """`args` of the application in the config file, beside Ray's own options of each model under `deployments`."""
+    """`args` of the application in the config file; Ray's own options of each model are under `deployments`."""
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, at the same path on every node.")
     default_model: str = Field("mnist", description="Model for requests that name none.")

@@ -39,7 +39,7 @@ class ReplicaRequest:
 
     @property
     def method(self) -> str:
-        """The method; GET for HEAD, which is answered with the head of the same response."""
+        """The method; GET for HEAD, whose response is the head of the response to GET."""
         method: str = self.scope["method"]
         return "GET" if method == "HEAD" else method
 

@@ -99,8 +99,8 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
     if reading.strict and (image.mode != reading.mode or image.size != reading.size(*image.size)):
         if reading.width is None:
             sides = f"an image whose sides are multiples of {reading.multiple}, of mode {reading.mode}"
-            raise InvalidInput(f"strict wants {sides}")
-        raise InvalidInput(f"strict wants a {reading.width} x {reading.height} image of mode {reading.mode}")
+            raise InvalidInput(f"strict requires {sides}")
+        raise InvalidInput(f"strict requires a {reading.width} x {reading.height} image of mode {reading.mode}")
     image = ImageOps.exif_transpose(image)
     size = reading.size(*image.size)
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit gray at 255
@@ -133,9 +133,9 @@ def _inner(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, in
 
 
 def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
-    """Pixels `[H, W, C]` of a plain PNG of the model's size and mode, in a third of the time; None for anything else.
+    """Pixels `[H, W, C]` of a plain PNG of the model's size and mode; None for anything else.
 
-    Pillow's decoder reads the data; see `png.plain_data`.
+    Takes a third of the time of `read_images`. Pillow's decoder reads the data; see `png.plain_data`.
     """
     height, width = reading.height, reading.width
     if height is None or width is None:

@@ -31,7 +31,7 @@ def check_room(folder: Path, processes: int) -> None:
 
 
 def all_processes(folder: Path) -> CollectorRegistry:
-    """The metrics of all processes in the folder, with the CPU, memory and files of those that are alive."""
+    """The metrics of all processes in the folder, with the CPU, memory and files of the running ones."""
     _drop_ended(folder)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]

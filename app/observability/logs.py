@@ -111,7 +111,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The ids of the request, and the fields of the record, without those that are None."""
+    """The ids of the request and the fields of the record, without None values."""
     request, fields = _request.get(), getattr(record, "fields", {})
     named = {**request._asdict(), **fields} if request else fields
     return {name: value for name, value in named.items() if value is not None}

@@ -14,7 +14,7 @@ class GraphRun(NamedTuple):
     graph: GraphName
     rows: int
     batch_rows: int
-    """Rows of the largest batch that some of the rows were in; 0 if none ran."""
+    """Rows of the largest batch that contained some of these rows; 0 if none ran."""
     submitted: float
     """When the rows entered the queue."""
     began: float

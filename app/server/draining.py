@@ -1,4 +1,4 @@
-"""uvicorn's server, which also answers the connections that wait in the backlog when it stops."""
+"""uvicorn's server, which also serves the connections in the backlog when it stops."""
 
 import asyncio
 from contextlib import suppress

@@ -32,7 +32,7 @@ Refusal = tuple[type[VaeError], str, str]
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 within limits of connections, sizes and times; a violation is answered with a problem document.
+    """HTTP/1.1 within limits of connections, sizes and times; the response to a violation is a problem document.
 
     Extends uvicorn, which limits neither headers nor the time in which a request arrives and a response is read,
     closes idle connections at shutdown with requests on their way (https://github.com/Kludex/uvicorn/issues/2757),

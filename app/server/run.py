@@ -117,7 +117,7 @@ def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
-    """Check that the models can be served, then start workers, each of which loads its own."""
+    """Check that the models can be served, then start workers, which load them again."""
     check_models(settings)
     _log_url(settings.host, sockets, is_tls=settings.tls_certificate is not None)
     with _shared_folder(settings.workers + 1) as os.environ[FOLDER]:
@@ -184,7 +184,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def _shared_folder(processes: int) -> TemporaryDirectory[str]:
-    """Make a temporary directory in which the processes add up their metrics."""
+    """Make a temporary directory through which the processes share their metrics."""
     try:
         folder = TemporaryDirectory(prefix="vaeserve-")
         check_room(Path(folder.name), processes)

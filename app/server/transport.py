@@ -9,7 +9,7 @@ _INTERIM = b"HTTP/1.1 1"
 _MAX_COPIED_BYTES = 65_536
 """Maximum bytes of a body that is copied: for larger ones, writing a list of two buffers is cheaper."""
 _MIN_READ_BYTES = 65_536
-"""Minimum bytes that a client must read in its time; otherwise it counts as stalled."""
+"""Minimum bytes that a client must read in the time limit; otherwise it counts as stalled."""
 
 
 class JoiningTransport:

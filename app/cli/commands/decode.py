@@ -19,7 +19,7 @@ from app.maths.gaussian import Floats
 
 EXAMPLES = (
     ("A point of a two-dimensional latent space", "vaeserve decode latent:0.5,-1.2 --model mnist-2d -o point.png"),
-    ("What `vaeserve encode` wrote", "vaeserve decode latents.npz --output decoded.png"),
+    ("The latents of `vaeserve encode`", "vaeserve decode latents.npz --output decoded.png"),
 )
 
 

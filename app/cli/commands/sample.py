@@ -24,7 +24,7 @@ async def sample(
     temperature: Annotated[float, typer.Option(min=0, max=100, help="Factor on the draws: below 1, more alike.")] = 1.0,
     truncation: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Draw components beyond this value again, before scaling."),
+        typer.Option(min=0.1, help="Maximum absolute value of a drawn component, before scaling."),
     ] = None,
     source: Annotated[
         Literal["prior", "aggregate"],
