@@ -25,7 +25,7 @@ def _check_path_prefix(path: str) -> str:
     """Return the prefix as ASGI expects it: with a slash at its beginning and none at its end."""
     path = path.rstrip("/")
     if path and not re.fullmatch("(/[^/?#\\s]+)+", path):
-        raise ValueError("a path prefix is such as /vae")
+        raise ValueError("a path prefix looks like /vae")
     return path
 
 
@@ -40,7 +40,7 @@ def _check_origins(text: str) -> str:
     """Check that each origin has no path: browsers send none."""
     for origin in filter(None, text.split(",")):
         if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin.strip()):
-            raise ValueError("an origin is such as https://example.org, without a path")
+            raise ValueError("an origin looks like https://example.org, without a path")
     return text
 
 

@@ -41,7 +41,7 @@ def read_rate(text: str) -> Rate:
     except ValueError:
         limits = ()
     if not limits or any(limit.amount < 1 for limit in limits):
-        raise ValueError("a rate is such as 600/minute, or 20/second;600/minute")
+        raise ValueError("a rate looks like 600/minute, or 20/second;600/minute")
     return limits
 
 
