@@ -4,26 +4,26 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 _OVERHEAD_BYTES = 512
-"""Bytes in memory that a response costs besides its body, estimated."""
+"""Estimated memory of a response besides its body, in bytes."""
 _MAX_SHARE = 10
-"""A response larger than the cache divided by this is not kept: one large image must not evict all small ones."""
+"""A response larger than the cache divided by this is not cached: one large image must not evict all small ones."""
 
 
 @dataclass(frozen=True)
 class CachedResponse:
-    """A response's body, and its headers as ASGI has them."""
+    """A response's body and its ASGI headers."""
 
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
     @property
     def size(self) -> int:
-        """Bytes in memory, estimated."""
+        """Estimated memory in bytes."""
         return len(self.body) + _OVERHEAD_BYTES
 
 
 class Cache:
-    """Responses by key, at most `max_bytes` together; the least recently used one is evicted first."""
+    """Responses by key, at most `max_bytes` in total; the least recently used one is evicted first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes, self.bytes = max_bytes, 0
@@ -34,7 +34,7 @@ class Cache:
         return len(self._responses)
 
     def get(self, key: bytes) -> CachedResponse | None:
-        """The response of a key, if it is still kept."""
+        """Return the response of a key; None if it is not cached."""
         response = self._responses.get(key)
         if response is None:
             self.misses += 1
@@ -44,7 +44,7 @@ class Cache:
         return response
 
     def put(self, key: bytes, response: CachedResponse) -> None:
-        """Keep a response, unless it would fill too large a share of the cache."""
+        """Add a response, unless it would fill too large a share of the cache."""
         if key in self._responses or _MAX_SHARE * response.size > self._max_bytes:
             return
         self._responses[key] = response

@@ -1,4 +1,4 @@
-"""The exception tree. Each class has its HTTP status and problem slug; a message goes to the client, without its input.
+"""The exception tree. Each class has an HTTP status and problem slug; messages go to the client, without its input.
 
 VaeError
 ├── BadRequest 400
@@ -28,8 +28,8 @@ VaeError
 from typing import ClassVar
 
 REFUSALS = {401, 403, 408, 413, 429, 431, 503, 504}
-"""Statuses of refused requests: for the caller, size, speed or rate, or because the server is busy or out of time. The
-other statuses are mistakes of a request, or failures of the server."""
+"""Statuses of refused requests: not allowed, too large, too slow or too many, or the server is busy or out of time. The
+other statuses report mistakes in a request, or failures of the server."""
 
 
 class VaeError(Exception):
@@ -55,7 +55,7 @@ class Unauthorized(VaeError):
 class Forbidden(VaeError):
     """The key is known, but does not allow this request."""
 
-    status, slug, title = 403, "forbidden", "Not with this key"
+    status, slug, title = 403, "forbidden", "Not allowed with this key"
 
 
 class NotFound(VaeError):
@@ -85,7 +85,7 @@ class RequestTimeout(VaeError):
 class Conflict(VaeError):
     """The state of the server, or the way it was started, does not allow the request."""
 
-    status, slug, title = 409, "conflict", "Not as the server is now"
+    status, slug, title = 409, "conflict", "Conflict with the state of the server"
 
 
 class BodyTooLarge(VaeError):
@@ -110,12 +110,12 @@ class InvalidInput(VaeError):
         self.detail, self.pointer = detail, pointer
 
     def below(self, pointer: str) -> "InvalidInput":
-        """Return the same error with `pointer` in front of its own, for a value that is part of another."""
+        """Return the same error with `pointer` in front of its own, for a value inside another value."""
         return InvalidInput(self.detail, pointer + self.pointer)
 
 
 class BundleRefused(VaeError):
-    """A bundle cannot be loaded at run time; the models that were served before stay."""
+    """A bundle cannot be loaded at run time; the models loaded before it stay in service."""
 
     status, slug, title = 422, "bundle-refused", "Bundle refused"
 

@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 TIMEOUT = 4
 """Maximum seconds to wait for the server; less than the timeout of the HEALTHCHECK in the Dockerfile."""
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-"""The loopback addresses of servers that listen on all addresses."""
+"""The loopback address to use for each `VAE_HOST` that means all addresses."""
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         connection.request("GET", "/health/ready")  # without VAE_ROOT_PATH, which the proxy strips
         status = connection.getresponse().status
     except (OSError, HTTPException) as error:
-        sys.exit(f"no answer: {error}")
+        sys.exit(f"no response: {error}")
     if status != 200:
         sys.exit(f"not ready: status {status}")
 

@@ -49,8 +49,8 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]
 def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed: bool = True) -> FastAPI:
     """Create the application, with every model loaded.
 
-    Requests are traced if `tracing` is given. Without `managed` there are no management routes, whatever keys there
-    are: for a process that shares its models with others.
+    Requests are traced if `tracing` is given. Without `managed` there are no management routes, even with an admin
+    key: for replicas, which must all serve the same models.
 
     Raises:
         StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.
@@ -77,8 +77,8 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would go to any host that the client names
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own sees few of our requests
+        redirect_slashes=False,  # a redirect would go to the host in the client's Host header
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own misses most of our requests
     )
     for module in (*ROUTERS, *V2_ROUTERS, *(MANAGEMENT if managed and settings.has_management else ())):
         app.router.routes += module.router.routes  # `include_router` would match every request twice
@@ -90,7 +90,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
 
 
 def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -> Lifespan:
-    """Return the lifespan that gives the typed state to every request, and closes everything at the end."""
+    """Return the lifespan: it gives every request the typed state, and closes everything at the end."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -156,7 +156,7 @@ def _secret(value: SecretStr | None) -> str | None:
 
 
 def tracing_from_environment() -> "Tracing | None":
-    """Return an exporter of spans as the OTEL_* variables describe it; None without them or without the extra `otel`.
+    """Return the tracing that the OTEL_* variables configure; None without them or without the extra `otel`.
 
     OpenTelemetry is imported only if a variable asks for it.
     """

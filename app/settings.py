@@ -25,7 +25,7 @@ def _check_path_prefix(path: str) -> str:
     """Return the prefix as ASGI expects it: with a slash at its beginning and none at its end."""
     path = path.rstrip("/")
     if path and not re.fullmatch("(/[^/?#\\s]+)+", path):
-        raise ValueError("a path prefix is such as /vae")
+        raise ValueError("a path prefix looks like /vae")
     return path
 
 
@@ -37,10 +37,10 @@ def _check_rate(rate: str) -> str:
 
 
 def _check_origins(text: str) -> str:
-    """Check origins, which browsers send without a path."""
+    """Check that each origin has no path: browsers send none."""
     for origin in filter(None, text.split(",")):
         if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin.strip()):
-            raise ValueError("an origin is such as https://example.org, without a path")
+            raise ValueError("an origin looks like https://example.org, without a path")
     return text
 
 
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     queue_rows: Positive = Field(
         4096,
         description="Maximum rows that wait for a slot; above it requests are rejected with 503, and with 422 if a"
-        " request alone needs more. An image of more than 64 KiB counts as several rows, in a batch, too.",
+        " request alone needs more. An image of more than 64 KiB counts as several rows, here and in a batch.",
     )
     tile_side: Annotated[int, Field(ge=64, le=8192)] = Field(
         512,
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         60, description="Maximum seconds for a request to arrive, and for a new connection to send one; then 408."
     )
     request_seconds: Seconds = Field(
-        60, description="Maximum seconds to answer a request that has arrived; then 504, and its work is cancelled."
+        60, description="Maximum seconds to respond to a request that has arrived; then 504, and its work is cancelled."
     )
     send_seconds: Seconds = Field(
         60, description="Maximum seconds that a client may leave a response unread; then its connection is closed."
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     @property
     def has_management(self) -> bool:
-        """Whether there are management routes: if there is an admin key, or a keys file, which may hold one."""
+        """Whether there are management routes: there is an admin key, or a keys file, which may contain one."""
         return self.admin_key is not None or self.keys_file is not None
 
     @property
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
 
 
 def available_cpus() -> int:
-    """Return the CPUs that this process may use: those of its affinity, bounded by the quota of its cgroup."""
+    """Return the number of CPUs that this process may use: its affinity, bounded by the quota of its cgroup."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, int(_cgroup_quota() or affinity)))
 
@@ -211,7 +211,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 def read_settings(**given: Any) -> Settings:
-    """Return the settings: those of `given`, and the others from the environment.
+    """Return the settings: the `given` ones, and the others from the environment.
 
     Raises:
         StartupError: a value is out of range or of the wrong type; the message names the variable.

@@ -18,7 +18,7 @@ import uvloop
 _TICK = 0.002
 """Seconds between two checks for due requests."""
 _MAX_CONNECTIONS = 900
-"""Most open connections, fewer than the server accepts; a request without a free one waits, and its latency counts."""
+"""Maximum open connections, fewer than the server accepts; a request waits for a free one, and its latency counts."""
 _MAX_IDLE = 2.0
 """Seconds after which an idle connection is not used again: the server closes it after 5."""
 LOST = 0

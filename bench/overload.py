@@ -69,7 +69,7 @@ class Report:
     recovery: float
     """Seconds after the last request was sent until latency is back to normal."""
     memory: tuple[float, float, float]
-    """Resident MB before, the maximum, and afterwards."""
+    """Resident memory in MB: before, maximum, afterwards."""
 
     @property
     def goodput(self) -> float:

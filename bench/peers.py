@@ -52,7 +52,7 @@ def naive() -> FastAPI:
 
 
 async def bare(scope: Message, receive: Any, send: Any) -> None:
-    """Read the body and answer 200 with two numbers: the cost of uvicorn alone."""
+    """Read the body and respond 200 with two numbers: the cost of uvicorn alone."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})

@@ -1,6 +1,6 @@
-"""The training loop that one writes in an afternoon: torchvision's digits one by one, a DataLoader, Adam.
+"""A minimal training loop, for comparison: torchvision's digits one by one, a DataLoader, Adam.
 
-Imports torchvision, which belongs to one build of torch; see `bench.training`.
+Imports torchvision, whose compiled operators need one build of torch; see `bench.training`.
 """
 
 import sys
@@ -19,8 +19,8 @@ from training.architectures.shape import NetShape
 from training.data import load_dataset
 from training.recipe import Recipe
 
-# With another build of torch than its own it lacks its compiled operators, and its import ends where it describes them.
-# Nothing here needs those: the transforms are Python.
+# With another build of torch, torchvision lacks its compiled operators, and its import fails at their registrations.
+# Nothing here needs the operators: the transforms are Python.
 sys.modules.setdefault("torchvision._meta_registrations", ModuleType("torchvision._meta_registrations"))
 
 from torchvision.datasets import MNIST  # noqa: E402
@@ -30,11 +30,11 @@ TRANSFORMS = {
     "ToTensor": Compose([ToTensor(), torch.bernoulli]),
     "v2": v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), torch.bernoulli]),
 }
-"""Pixels in [0, 1], then 0 or 1 at random: as most code does it, and as torchvision's documentation asks for today."""
+"""Transforms to pixels in [0, 1], then to 0 or 1 at random: as in most code, and in torchvision's documentation."""
 
 
 class Digits(MNIST):  # type: ignore[misc]
-    """torchvision's own, of arrays that are loaded already."""
+    """torchvision's MNIST, from arrays in memory."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], transforms: str) -> None:
         self.data, self.targets = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
@@ -42,9 +42,9 @@ class Digits(MNIST):  # type: ignore[misc]
 
 
 def plain_steps(recipe: Recipe, data_dir: Path, transforms: str, workers: int) -> Iterator[None]:
-    """Train the recipe's net by its batch size and learning rate, a step at a time, for as long as one asks.
+    """Train the recipe's net with its batch size and learning rate; yields after each step, without end.
 
-    No logs, no clipping, no schedule and no average of the weights.
+    There are no logs, no clipping, no schedule and no average of the weights.
     """
     split = load_dataset(recipe.data, data_dir).train
     assert split.labels is not None

@@ -47,7 +47,7 @@ LIGHT = "mnist-2d"
 
 @dataclass
 class Load:
-    """A request that wrk sends again and again."""
+    """A request that wrk sends repeatedly."""
 
     path: str
     body: bytes | None = None

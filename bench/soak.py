@@ -193,14 +193,14 @@ def _print(seen: Soak, minutes: float) -> None:
     for held in seen.held[:: max(1, len(seen.held) // 10)] + seen.held[-1:]:
         table.add_row(f"{held.seconds:.0f} s", f"{held.memory:.0f}", str(held.descriptors), str(held.threads))
     show(table)
-    table = Table("operation", "answers", "median, ms", "p99, ms")
+    table = Table("operation", "responses", "median, ms", "p99, ms")
     for name, seconds in sorted(seen.seconds.items()):
         median, p99 = np.quantile(seconds, [0.5, 0.99])
         table.add_row(name, str(len(seconds)), f"{1e3 * median:.1f}", f"{1e3 * p99:.0f}")
     show(table)
 
 
-def main(minutes: Annotated[float, typer.Option(help="Duration.")] = 10) -> None:
+def main(minutes: Annotated[float, typer.Option(help="Duration in minutes.")] = 10) -> None:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
         environment = {"VAE_MODELS_DIR": folder, "VAE_ADMIN_KEY": KEY, "VAE_LOG_LEVEL": "critical"}

@@ -33,7 +33,7 @@ class Call:
     statuses: tuple[int, ...] = (200,)
 
     def send(self, client: httpx2.Client) -> int:
-        """Send the request and read the whole response; its status."""
+        """Send the request, read the whole response, and return its status."""
         return client.request(self.method, self.path, params=self.query, **self.body).status_code
 
 

@@ -1,16 +1,16 @@
-"""How many images a second we train, against the loop that one writes in an afternoon.
+"""Measure training throughput, in images per second, compared with a minimal training loop.
 
     .venv/bin/pip install --no-deps --target torchvision torchvision==0.28.0
     .venv/bin/python -m bench.training --torchvision torchvision
 
-(As a module: started as a file, this one would hide the package `training`. And torchvision in a folder of its own,
-because torchmetrics, which comes with Lightning, imports one that it finds, and ends where that is of another build.)
+(Run it as a module: as a file, it would hide the package `training`. torchvision needs its own folder, because
+torchmetrics, a dependency of Lightning, imports an installed one, and fails if it is for another build of torch.)
 
-Ours is `training.fit.train.train` itself, by the recipe `mnist` and by the same with the MLP of `mnist-2d`. The peer is
-`bench/plain_training.py`: the same net and the same loss over torchvision's digits, with its transforms of either kind.
-The sides take turns of a few steps, each in a process of its own, so that a machine that is faster at one time than at
-another is so for all of them. Ours also alternates with the least that its steps need (`Stopwatch.bare`): what a step
-takes beyond that is overhead, waiting for data included.
+Our side is `training.fit.train.train` with the recipe `mnist`, and with that recipe and the MLP of `mnist-2d`. The peer
+is `bench/plain_training.py`: the same net and loss on torchvision's digits, with both kinds of its transforms. Each
+side has its own process, and they take turns of a few steps, so that changes in the machine's speed affect all of them.
+Our side also alternates with bare steps (`Stopwatch.bare`), the minimum work of a step: the time that a step takes
+beyond a bare one is overhead, including the wait for data.
 """
 
 import io
@@ -43,17 +43,17 @@ from training.fit.module import VaeModule
 from training.recipe import Recipe, load_recipe
 
 CHUNK = 8
-"""Steps of ours between two looks at the clock, with as many bare steps after them."""
+"""Steps of our side per measurement, followed by as many bare steps."""
 NETS = {"residual": "mnist", "mlp": "mnist-2d"}
-"""The recipes whose architectures they are; all else is the recipe `mnist`'s."""
+"""The recipe of each architecture; everything else comes from the recipe `mnist`."""
 SETTLE = CHUNK
-"""Steps of each turn before its clock starts: threads wake, caches fill, workers have no batches in stock any more."""
+"""Unmeasured steps at the start of a turn: threads wake, caches fill, prefetched batches are used up."""
 TRANSFORMS = ("ToTensor", "v2")
-"""Of torchvision, as most code has them, and as its documentation asks for today."""
+"""Kinds of torchvision's transforms: as in most code, and as its documentation says."""
 WORKERS = (0, 2)
-"""Of the peer's DataLoader; the faster one counts."""
+"""Workers of the peer's DataLoader; the faster number counts."""
 EPOCH = 60_000 // 128
-"""Steps; validation, at its end, is not measured."""
+"""Steps of an epoch; the validation at its end is not measured."""
 
 
 class Times(NamedTuple):
@@ -67,7 +67,7 @@ class Times(NamedTuple):
 
 
 class Side:
-    """A side of the comparison in a process of its own: it trains when it is its turn."""
+    """A side of the comparison, in its own process, which trains in its turns."""
 
     def __init__(self, run: Callable[..., None], *arguments: Any) -> None:
         self.turns, theirs = get_context("spawn").Pipe()
@@ -76,7 +76,7 @@ class Side:
         theirs.close()
 
     def take_turn(self) -> Any:
-        """What the side has measured in its turn."""
+        """Let the side train for one turn, and return its measurements."""
         self.turns.send(True)
         return self.turns.recv()
 
@@ -92,7 +92,7 @@ def _quietly(run: Callable[..., None], turns: Connection, threads: int, *argumen
 
 
 class Stopwatch(Callback):
-    """Lets a training go on for `chunks` chunks of steps when it is its turn, with as many bare ones after each."""
+    """Runs `chunks` chunks of training steps per turn, and as many bare steps after each chunk."""
 
     def __init__(self, turns: Connection, chunks: int) -> None:
         self.turns, self.chunks = turns, chunks
@@ -111,7 +111,7 @@ class Stopwatch(Callback):
         step = (time.perf_counter() - self.began) / CHUNK
         self.times.append(Times(step, *self.bare(trainer, pl_module)))
         if len(self.times) == 1 + self.chunks:
-            self.turns.send(self.times[1:])  # the first is to settle
+            self.turns.send(self.times[1:])  # the first chunk settles
             self.next_turn(trainer)
         self.began = time.perf_counter()
 
@@ -120,14 +120,15 @@ class Stopwatch(Callback):
         trainer.should_stop = self.turns.recv() is None
 
     def bare(self, trainer: L.Trainer, module: L.LightningModule) -> tuple[float, float]:
-        """The least that steps of this recipe need: forward, backward, clipping, the optimizer with its average.
+        """Run the minimum work of steps: forward, backward, clipping, the optimizer with its average of the weights.
 
-        On the trainer's own batches, but without Lightning, and without what our module counts for its log.
+        Uses the trainer's own batches, without Lightning and the metrics of our module. Returns seconds per step of
+        work, and of waiting for the batch.
         """
         assert isinstance(module, VaeModule)
         assert isinstance(trainer.train_dataloader, Batches)
         optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader)
-        next(batches)  # which shuffles; that is once an epoch
+        next(batches)  # the first one shuffles, once an epoch
         step = wait = 0.0
         for _ in range(CHUNK):
             began = time.perf_counter()
@@ -142,7 +143,7 @@ class Stopwatch(Callback):
 
 
 def train_ours(turns: Connection, recipe: Recipe, data_dir: Path, chunks: int) -> None:
-    """`train` in a new folder, from the first step of the first epoch."""
+    """Train in a new folder, from the first step of the first epoch."""
     stopwatch, callbacks = Stopwatch(turns, chunks), product._callbacks
     with (
         TemporaryDirectory() as runs,
@@ -171,7 +172,7 @@ def train_peer(
 def sides(
     recipe: Recipe, data_dir: Path, chunks: int, torchvision: Path
 ) -> Iterator[tuple[Side, dict[str, dict[int, Side]]]]:
-    """Ours, and the peer with either transforms and each number of workers."""
+    """Start our side, and the peer with each kind of transforms and each number of workers."""
     arguments = (torch.get_num_threads(), recipe, data_dir, chunks)
     ours = Side(train_ours, *arguments)
     arguments = (*arguments, torchvision)
@@ -184,7 +185,7 @@ def sides(
 
 
 def measure(recipe: Recipe, data_dir: Path, rounds: int, chunks: int, torchvision: Path) -> dict[str, Any]:
-    """Medians over rounds, in each of which every side has its turn; the first is to warm up."""
+    """Return medians over rounds: every side has a turn in each round, and the first round only warms up."""
     ours: list[list[Times]] = []
     peers: dict[str, dict[int, list[float]]] = {name: {n: [] for n in WORKERS} for name in TRANSFORMS}
     with sides(recipe, data_dir, chunks, torchvision) as (our_side, their_sides):
@@ -250,13 +251,13 @@ def processor() -> str:
 def main(
     net: Annotated[Literal["residual", "mlp"] | None, typer.Argument(help="Both by default.")] = None,
     *,
-    torchvision: Annotated[Path, typer.Option(exists=True, help="The folder that it was installed into.")],
-    data_dir: Annotated[Path, typer.Option(envvar="VAE_DATA_DIR", help="MNIST lies here.")] = Path("data"),
+    torchvision: Annotated[Path, typer.Option(exists=True, help="Folder that torchvision was installed into.")],
+    data_dir: Annotated[Path, typer.Option(envvar="VAE_DATA_DIR", help="Folder of MNIST.")] = Path("data"),
     rounds: Annotated[int, typer.Option(min=2)] = 13,
-    chunks: Annotated[int, typer.Option(min=1, help=f"Of {CHUNK} steps, in a turn.")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice by default.")] = None,
+    chunks: Annotated[int, typer.Option(min=1, help=f"Chunks of {CHUNK} steps per turn.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; its own choice by default.")] = None,
 ) -> None:
-    """Print images a second of ours and the peers, their ratios with quartiles, and our overhead: a table and JSON."""
+    """Print images per second of both sides, the ratios with quartiles, and our overhead, as a table and JSON."""
     if (1 + rounds) * (1 + chunks) * CHUNK > EPOCH:
         raise typer.BadParameter(f"(1 + rounds) * (1 + chunks) * {CHUNK} exceeds an epoch, {EPOCH} steps")
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -273,7 +274,7 @@ def main(
     results = {}
     for name in [net] if net else NETS:
         values = load_recipe("mnist").model_dump()
-        # Fresh weights have gradients longer than that recipe's limit, and a step that is skipped is a short one.
+        # Gradients of fresh weights exceed that recipe's limit, and a skipped step would be too short.
         values["training"] |= {"start": None, "gradient_skip": None}
         recipe = Recipe.model_validate(values | {"architecture": load_recipe(NETS[name]).architecture.model_dump()})
         results[name] = measure(recipe, data_dir, rounds, chunks, torchvision)

@@ -18,7 +18,7 @@ installed() {
     case $(cat "$stamp" 2>/dev/null) in "$state" | "$state,"*) ;; *) return 1 ;; esac
 }
 
-# A .venv that was killed while being made lacks a part of pip; one killed while being filled says so in its stamp.
+# If its creation was killed, .venv lacks a part of pip; if the installation was killed, the stamp is `unfinished`.
 usable() {
     [ "$(cat "$stamp" 2>/dev/null)" != unfinished ] || return 1
     .venv/bin/python -c 'import pip._internal.commands.install, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -53,7 +53,7 @@ if ! installed; then
     .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
         -c constraints.txt -e ".[$extras]" >.venv/pip.log 2>&1 || {
         rm -f "$stamp"
-        fail "pip could not install the dependencies: see whether there is a network; its own words are in .venv/pip.log"
+        fail "pip could not install the dependencies: see whether there is a network; its output is in .venv/pip.log"
     }
     echo "$state" >"$stamp"
 fi

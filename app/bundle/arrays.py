@@ -33,7 +33,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Tables:
-    """The arrays of one bundle; None for those that it does not have."""
+    """The arrays of one bundle; None for each array that it does not have."""
 
     label_means: Floats | None
     """`[L, d]`: average of the posterior means of the training images of each class."""
@@ -45,11 +45,11 @@ class Tables:
     """Quantiles of |mean|^2 for posteriors of held-out images."""
     held_out: HeldOut | None
     directions: Floats | None
-    """`[K, d]`: principal axes of the latents, each as long as one standard deviation along it."""
+    """`[K, d]`: principal axes of the latents; the length of each is the standard deviation along it."""
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Tables":
-        """The arrays of a bundle. A bundle whose latents are maps must not have arrays of vectors.
+        """Check and return the arrays of a bundle. If its latents are maps, it must not have arrays of vectors.
 
         Raises:
             BundleError: an array has a shape that does not fit the other arrays or the latents, an unexpected data

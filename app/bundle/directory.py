@@ -17,13 +17,13 @@ class ModelKey(NamedTuple):
 
 
 def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey, Path]:
-    """Find the directories `<name>/<version>` of `models_dir`, ascending; only of the models `names`, if not empty.
+    """Find the directories `<name>/<version>` of `models_dir`, ascending; only for the models `names`, if not empty.
 
     A version is a plain number, so that a bundle can be copied in as `3.part` and then renamed to `3`. `models_dir` may
     also be a single bundle, with any name.
 
     Raises:
-        BundleError: it is one bundle, and its manifest cannot be read.
+        BundleError: `models_dir` is a bundle whose manifest cannot be read.
     """
     if (models_dir / MANIFEST).is_file():
         key = _key(read_manifest(models_dir))

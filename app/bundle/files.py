@@ -1,7 +1,7 @@
 """Reads, verifies and writes the files of a bundle.
 
-`read_bundle` checks everything before anything is used; the bytes that were hashed are the bytes that are returned, so
-that a file changed in between cannot slip through.
+`read_bundle` verifies every file before any is used, and returns the bytes that it has hashed: a file that changes in
+between has no effect.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def read_bundle(directory: Path) -> Bundle:
     """Read a bundle and verify every file that its manifest names.
 
     Raises:
-        BundleError: the manifest or a file is missing, or a file has another hash; the message names the file.
+        BundleError: the manifest or a file is missing, or a file has a wrong hash; the message names the file.
     """
     manifest = read_manifest(directory)
     content = {name: _read_verified(directory / name, sha256) for name, sha256 in manifest.files.items()}
@@ -101,7 +101,7 @@ def _read_verified(path: Path, sha256: str) -> bytes:
 def _read_array(directory: Path, entry: Array, content: bytes) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # the header is a Python literal: its parser raises many things
+    except Exception as error:  # the header is a Python literal: its parser raises many kinds of errors
         raise BundleError(f"{directory / entry.file} is not an npy file") from error
     if array.dtype != entry.dtype or array.shape != entry.shape:
         raise BundleError(f"{directory / entry.file} is not the {entry.dtype} array of {MANIFEST}")

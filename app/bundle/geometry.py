@@ -77,7 +77,7 @@ class Geometry:
         """Dimensions of a vector latent; `pointer` is the JSON pointer for errors.
 
         Raises:
-            InvalidInput: latents are maps, whose dimensions have no meaning one by one.
+            InvalidInput: latents are maps, whose single dimensions have no meaning.
         """
         if not self.is_vector:
             raise InvalidInput("this model's latents are maps, and this operation needs vectors", pointer)
@@ -116,11 +116,11 @@ class Geometry:
         return self.latent[0], height // self.stride, width // self.stride
 
     def image_of(self, latent: Sequence[int]) -> tuple[int, int]:
-        """Height and width, in pixels, of the image of a latent of this shape."""
+        """Height and width, in pixels, of the image that a latent of this shape decodes to."""
         return (latent[1] * self.stride, latent[2] * self.stride) if self.size is None else self.size
 
     def size_asked(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of images to generate, from what a query asks for.
+        """Height and width, in pixels, of the images that a query asks to generate.
 
         Raises:
             InvalidInput: not the model's size; or, for a model of any size, missing or not a multiple of its stride.

@@ -50,7 +50,7 @@ class Latent(_Part):
     stride: Positive | None = None
     """Image pixels per cell of a map, along each side; null for a vector."""
     prior: Literal["standard_normal"] | None = "standard_normal"
-    """Distribution that training fitted the latents to; null if none, so that draws from N(0, I) mean nothing."""
+    """Distribution that training fitted the latents to; null if none: draws from N(0, I) are then meaningless."""
     scaling_factor: float = 1.0
     """Scale for protocols that send latents as (z - shift_factor) * scaling_factor. The graphs use z itself."""
     shift_factor: float = 0.0
@@ -59,7 +59,7 @@ class Latent(_Part):
     @model_validator(mode="after")
     def _maps_have_a_stride(self) -> "Latent":
         if (len(self.shape) == 3) != (self.stride is not None):
-            raise ValueError("a latent of three axes has a stride, and no other")
+            raise ValueError("a latent has a stride if it has three axes, and only then")
         if len(self.shape) == 2 or self.shape[0] is None or (None in self.shape and self.shape[1:] != (None, None)):
             raise ValueError("a latent is [d], [c, h, w] or [c, null, null]")
         return self
@@ -78,7 +78,7 @@ class File(_Part):
     """A file of the bundle and the sha256 of its bytes."""
 
     file: FileName
-    """Name of the file, which lies beside the manifest."""
+    """Name of the file, in the manifest's directory."""
     sha256: Sha256
     """sha256 of the file, in lower-case hexadecimal digits."""
 
@@ -89,7 +89,7 @@ class GraphFile(File):
     inputs: dict[str, Tensor]
     """Inputs by name: `image` for the encoder, `latent` for the decoder."""
     outputs: dict[str, Tensor]
-    """Outputs by name: `mean` and, if there is a posterior, `log_std`; or `image` and the likelihood's parameters."""
+    """Outputs by name. Encoder: `mean` and, with a posterior, `log_std`. Decoder: `image`, likelihood parameters."""
 
 
 class GraphFiles(_Part):
@@ -103,7 +103,7 @@ class GraphFiles(_Part):
     @model_validator(mode="after")
     def _tensors_of_the_contract(self) -> "GraphFiles":
         if set(self.encoder.inputs) != {"image"} or not {"mean"} <= set(self.encoder.outputs) <= {"mean", "log_std"}:
-            raise ValueError("the encoder must map `image` to `mean` and, where it has a posterior, `log_std`")
+            raise ValueError("the encoder must map `image` to `mean` and, if it has a posterior, `log_std`")
         if set(self.decoder.inputs) != {"latent"} or "image" not in self.decoder.outputs:
             raise ValueError("the decoder must map `latent` to `image` and the likelihood's parameters")
         return self
@@ -148,7 +148,7 @@ class Reduced(_Part):
     standard_error: float
     """Standard error of `change`, over the images."""
     bound: float
-    """Largest absolute change, plus twice its standard error, that was accepted."""
+    """Maximum that was accepted for the absolute change plus twice its standard error."""
     mean_change: float
     """Largest change of a posterior mean, in standard deviations of that posterior, or of all encodings if there is no
     posterior."""
@@ -159,13 +159,13 @@ class Reduced(_Part):
     size_before: Positive
     """Bytes of both original graphs."""
     speed_alone: float | None = None
-    """Speed of a single row, as a multiple of the original graphs'; null if those ran on another provider."""
+    """Speed of a single row, relative to the original graphs; null if they ran on another provider."""
     speed_batched: float | None = None
-    """Speed of many rows at a time, as a multiple of the original graphs'."""
+    """Speed of many rows at a time, relative to the original graphs."""
 
 
 class Training(_Part):
-    """The training that the weights come from."""
+    """The training that produced the weights."""
 
     dataset: str
     """Name of the data set."""
@@ -222,12 +222,12 @@ class Manifest(_Part):
         if not self.reduced.keys() <= set(get_args(Provider)):
             raise ValueError(f"graphs are reduced for one of {', '.join(get_args(Provider))}")
         if reduced and (reduced.encoder.sha256, reduced.decoder.sha256) != (taken.encoder.sha256, taken.decoder.sha256):
-            raise ValueError("what is reduced for any provider are `graphs` themselves")
+            raise ValueError("the graphs reduced for any provider must be `graphs` themselves")
         return self
 
     @property
     def stochastic(self) -> bool:
-        """Whether the encoder has a posterior; that of a plain autoencoder has none."""
+        """Whether the encoder has a posterior; a plain autoencoder has none."""
         return "log_std" in self.graphs.encoder.outputs
 
     @property

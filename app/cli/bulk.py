@@ -22,12 +22,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MAX_LISTED = 20
-"""Skipped files that an error message lists."""
+"""Maximum skipped files that an error message lists."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Rows per request, and requests at the same time."""
+    """Rows per request, and the number of concurrent requests."""
 
     size: int
     concurrency: int
@@ -67,7 +67,7 @@ class ImageResults:
     skipped: dict[str, str]
 
     def check_skipped(self) -> None:
-        """Raises CommandError if files were skipped; it lists them."""
+        """Raise CommandError with a list of the skipped files, if there are any."""
         if self.skipped:
             lines = [f"\n  {name}: {reason}" for name, reason in self.skipped.items()]
             more = f"\n  and {len(lines) - _MAX_LISTED} more" if len(lines) > _MAX_LISTED else ""

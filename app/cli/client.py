@@ -1,4 +1,4 @@
-"""HTTP client of a command: to a running server, or to the application itself in this process, on one bundle."""
+"""HTTP client of the commands: for a running server, or for the application in this process, on one bundle."""
 
 import asyncio
 import difflib
@@ -24,7 +24,7 @@ Query = dict[str, Any]
 
 MAX_RETRIES = 8
 MAX_WAIT = 10.0
-"""Seconds before a refused request is sent again, even if Retry-After is longer."""
+"""Maximum seconds before a refused request is sent again, even if Retry-After is longer."""
 _TIMEOUT = httpx2.Timeout(120, connect=5)
 
 
@@ -54,7 +54,7 @@ class ServedVersion:
 
     @property
     def stride(self) -> int:
-        """Pixels; height and width are multiples of it if the model takes any size."""
+        """Stride in pixels: if the model takes any size, height and width are multiples of it."""
         return self.manifest["latent"].get("stride") or 1
 
 
@@ -67,7 +67,7 @@ class ServerClient:
         self._http, self._where, self._model, self._version = http, where, model, version
 
     async def send(self, method: str, path: str, query: Query | None = None, **body: Any) -> httpx2.Response:
-        """The response with status 200; a refused request is sent again, up to MAX_RETRIES times.
+        """Return the response with status 200; a refused request is sent again, up to MAX_RETRIES times.
 
         Raises:
             CommandError: there is no response, or it is an error.
@@ -101,7 +101,7 @@ class ServerClient:
         return document
 
     async def post_array(self, path: str, array: NDArray[Any], query: Query) -> httpx2.Response:
-        """The response to an array; raises as `send`."""
+        """Return the response to an array; raises as `send`."""
         return await self.send("POST", path, query, content=write_npy(array), headers={"Content-Type": NPY})
 
     async def served(self) -> ServedVersion:
@@ -144,7 +144,7 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
 
 
 def _find_name(listed: dict[str, Any], name: str | None) -> str:
-    """Check a model's name against the response of `GET /models`; None stands for the default model.
+    """Return the name if the response of `GET /models` lists it; for None, the name of the default model.
 
     Raises:
         CommandError: the list lacks it.
@@ -218,7 +218,7 @@ async def _application(bundle: Path) -> AsyncIterator[httpx2.ASGITransport]:
     app = create_app(read_settings(models_dir=bundle, workers=1, **no_access_control))
     async with app.router.lifespan_context(app) as state:
 
-        async def with_state(scope: Any, receive: Any, send: Any) -> None:  # a server passes the lifespan's state on
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:  # a server adds the lifespan's state
             await app(scope | {"state": dict(state or {})}, receive, send)
 
         yield httpx2.ASGITransport(with_state, raise_app_exceptions=False)

@@ -1,4 +1,4 @@
-"""Image files on the command line: found by folders and globs, read as a model takes them."""
+"""Image files on the command line: found in folders and by globs, and converted for a model."""
 
 import glob
 import os
@@ -16,15 +16,15 @@ from app.codecs.images import Pixels, Reading, parse_color, read_images
 from app.errors import InvalidInput, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-"""Suffixes of the files that are read from a folder; a file that is named itself may have any suffix."""
+"""Suffixes of the files that are read from a folder; a file given by its own name may have any suffix."""
 STDIN = "-"
 _MAX_PIXELS = 2**28
-"""Pixels of one image. Higher than a server's limit: the file is the user's own and is decoded in this process."""
+"""Maximum pixels of one image. Higher than a server's limit: the user's own file is decoded in this process."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Pixels `[N, H, W, C]` of the files that could be read, their N names, and why each of the others could not."""
+    """Pixels `[N, H, W, C]` of the files that were read, their N names, and the reason for each skipped file."""
 
     pixels: Pixels
     names: list[str]
@@ -89,7 +89,7 @@ def reading_of(served: ServedVersion, *, invert: bool, background: str | None, s
 
 
 def read(names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None = None) -> ImageFiles:
-    """Read image files; those that cannot be read, or that are not of `shape` `(H, W, C)`, are skipped."""
+    """Read image files; files that cannot be read, or are not of `shape` `(H, W, C)`, are skipped."""
     pixels, kept, skipped = [], [], {}
     for name in names:
         try:
@@ -117,5 +117,5 @@ def _content(name: str) -> bytes:
 
 @lru_cache(1)
 def _read_all(stream: TextIO) -> bytes:
-    """The bytes of a stream; cached, because `first_shape` and `read` both ask and a pipe can be read only once."""
+    """The bytes of a stream; cached, because `first_shape` and `read` need them and a pipe can be read only once."""
     return stream.buffer.read()

@@ -20,12 +20,12 @@ from app.codecs.npy import write_npy, write_npz
 FORMATS = ("png", "webp", "gif", "npy", "npz", "")
 FRAME_MILLISECONDS = 80
 _MAX_PIXELS = 2**30
-"""Pixels of all images of a response; the server has a limit of its own."""
+"""Maximum pixels of all images of a response; the server has its own limit."""
 
 
 @dataclass(frozen=True)
 class MadeImages:
-    """Images `[N, H, W, C]` with the model that made them and what belongs to them."""
+    """Images `[N, H, W, C]`, the model that made them, and their arrays and file names."""
 
     pixels: Pixels
     served: ServedVersion
@@ -36,11 +36,11 @@ class MadeImages:
     files: list[str] = field(default_factory=list)
     """Names of the N files to write into a folder; numbers if empty."""
     originals: Pixels | None = None
-    """Images `[N, H, W, C]` that a grid shows above those of the model."""
+    """Original images `[N, H, W, C]`, which a grid shows above the model's images."""
 
     @classmethod
     def parse(cls, response: dict[str, Any], served: ServedVersion) -> "MadeImages":
-        """From a JSON response of the server with `images` and other arrays."""
+        """Parse a JSON response of the server with `images` and other arrays."""
         contents = [base64.b64decode(text) for text in response["images"]]
         mode = served.manifest["image"]["mode"]
         reading = Reading(height=None, width=None, mode=mode, max_pixels=_MAX_PIXELS)
@@ -93,7 +93,7 @@ class MadeImages:
         return write_image(self._grid(columns), format)
 
     def _grid(self, columns: int | None) -> Pixels:
-        """One image `[H, W, C]` of all; each row of originals stands above the row of their reconstructions."""
+        """One image `[H, W, C]` of all images; each row of originals stands above the row of their reconstructions."""
         if self.originals is None:
             return tile(self.pixels, columns)
         columns = min(columns or max(1, math.isqrt(2 * len(self.pixels))), len(self.pixels))

@@ -53,13 +53,13 @@ def _epilog(heading: str, examples: Examples) -> str:
 
 
 def _help(function: Callable[..., Any]) -> str:
-    """The docstring with each paragraph on one line, so that it wraps at the terminal's width."""
+    """Return the docstring with each paragraph on one line, so that it wraps at the terminal's width."""
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     return "\n\n".join(escape(paragraph.replace("\n", " ")) for paragraph in paragraphs)
 
 
 def _blocking(function: Callable[..., Any]) -> Callable[..., None]:
-    """A plain function that runs a coroutine function: typer calls plain functions only."""
+    """Return a plain function that runs a coroutine function: typer calls plain functions only."""
     if not inspect.iscoroutinefunction(function):
         return function
 
@@ -102,12 +102,12 @@ app = _assemble()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0, 1 if it failed, 2 if it was typed wrongly, 130 at Ctrl-C."""
+    """Run a command and exit: 0, 1 if it failed, 2 if its arguments are wrong, 130 at Ctrl-C."""
     sys.exit(_status(sys.argv[1:] if arguments is None else arguments))
 
 
 def _status(arguments: list[str]) -> int:
-    """Run a command and print its error, if any; the exit status."""
+    """Run a command, print its error, if any, and return the exit status."""
     try:
         status = app(arguments, prog_name="vaeserve", standalone_mode=False)
         sys.stdout.flush()

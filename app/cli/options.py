@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share: a command lists those that it takes as its own parameters."""
+"""Options and arguments that several commands share, as types of the commands' parameters."""
 
 import secrets
 from pathlib import Path
@@ -15,7 +15,7 @@ _SERVER, _READING, _BULK = "Which server and model", "How images are read", "Bat
 
 
 def _refuse_url(context: typer.Context, bundle: Path | None) -> Path | None:
-    """Raise UsageError if both --bundle and --url are typed; the variable VAE_URL may be set beside --bundle."""
+    """Raise UsageError if both --bundle and --url are given; the variable VAE_URL may be set beside --bundle."""
     source = context.get_parameter_source("url")
     if bundle is not None and source is not None and source.name == "COMMANDLINE":
         raise UsageError("--bundle works without a server, but --url names one: give one of them")
@@ -27,7 +27,7 @@ Url = Annotated[
     str, typer.Option(envvar="VAE_URL", is_eager=True, rich_help_panel=_SERVER, help="Address of the server.")
 ]
 ApiKey = Annotated[
-    str | None, typer.Option(envvar="VAE_API_KEY", rich_help_panel=_SERVER, help="API key that the server asks for.")
+    str | None, typer.Option(envvar="VAE_API_KEY", rich_help_panel=_SERVER, help="API key, if the server requires one.")
 ]
 Bundle = Annotated[
     Path | None,
@@ -62,17 +62,17 @@ Strict = Annotated[
     typer.Option("--strict", rich_help_panel=_READING, help="Skip images of another size or mode than the model's."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, rich_help_panel=_BULK, help="Images or latents per request.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=64, rich_help_panel=_BULK, help="Requests at the same time.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=64, rich_help_panel=_BULK, help="Number of concurrent requests.")]
 
 Paths = Annotated[
     list[str],
     typer.Argument(metavar="PATHS...", help="Image files, folders, globs; - reads one image from stdin."),
 ]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also read the folders inside folders.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Also read the subfolders of folders.")]
 Seed = Annotated[
     int | None,
     typer.Option(
-        min=0, max=MAX_SEED, help="The same seed gives the same result; without it, one is drawn and printed."
+        min=0, max=MAX_SEED, help="The same seed gives the same result; without it, a random seed is used and printed."
     ),
 ]
 Columns = Annotated[int | None, typer.Option(min=1, help="Columns of the grid; a square grid if absent.")]
@@ -83,21 +83,21 @@ ImagesOutput = Annotated[
         "--output",
         "-o",
         help="A file, in the format of its suffix: .png, .webp, .gif, .npy or .npz (with latents); a folder for one PNG"
-        " per image; - for stdout. Without: drawn in a terminal, JSON in a pipe.",
+        " per image; - for stdout. If absent: drawn in a terminal, JSON in a pipe.",
     ),
 ]
 ArraysOutput = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="An npz file; - for stdout. Without: printed, 64 images at most as JSON."),
+    typer.Option("--output", "-o", help="An npz file; - for stdout. If absent: printed; as JSON, at most 64 images."),
 ]
 StdoutFormat = Annotated[str, typer.Option("--format", help="Format of `--output -`: png, webp, gif, npy or npz.")]
 
 
 def chosen_seed(seed: int | None) -> int:
-    """The seed that was given, or a random one."""
+    """Return the seed, or a random one if it is None."""
     return secrets.randbelow(MAX_SEED + 1) if seed is None else seed
 
 
 def batch_seed(first: int, index: int) -> int:
-    """The seed of the batch with this index: the first seed plus the index."""
+    """Return the seed of the batch with this index: the first seed plus the index."""
     return (first + index) % (MAX_SEED + 1)

@@ -24,7 +24,7 @@ class Output:
 
     @classmethod
     def parse(cls, text: str | None, formats: tuple[str, ...], stdout_format: str) -> "Output":
-        """Check `--output` before anything is sent to a server.
+        """Parse and check `--output`, before anything is sent to a server.
 
         `formats` are the suffixes that the command can write; `""` is among them if it can fill a folder.
 

@@ -5,11 +5,11 @@ import re
 
 _HINTS = {401: "give a key with --api-key or VAE_API_KEY", 403: "this key does not allow it"}
 _ROWS = ("", "/query/n", "/images", "/latents")
-"""Pointers of errors about the number of rows."""
+"""JSON pointers of errors about the number of rows."""
 
 
 def problem_sentence(status: int, content: bytes, where: str) -> str:
-    """One sentence about an error response of the server at `where`, which may be no vaeserve server."""
+    """One sentence about an error response of the server at `where`, which may not be vaeserve."""
     try:
         document = json.loads(content)
         title = str(document["title"])

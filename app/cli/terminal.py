@@ -1,4 +1,4 @@
-"""What a person sees: tables, progress bars, images drawn in the terminal; only plain text goes into a pipe."""
+"""Terminal output: tables, progress bars, drawn images; a pipe gets plain text only."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def width() -> int:
 
 
 def draw(pixels: Pixels) -> None:
-    """Draw `[H, W, C]`, thinned out to the terminal's width: each character shows two pixels, one above the other."""
+    """Draw `[H, W, C]`, downsampled to the terminal's width: each character shows two pixels, one above the other."""
     console = _stdout()
     step = -(-pixels.shape[1] // console.width)
     pixels = np.broadcast_to(pixels[::step, ::step], (*pixels[::step, ::step].shape[:2], 3))

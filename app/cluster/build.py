@@ -15,14 +15,14 @@ from app.errors import StartupError
 from app.settings import read_settings
 
 INGRESS = "Ingress"
-"""The name of the ingress's deployment; no model can have it, because their names are in lower case."""
+"""The name of the ingress's deployment; no model can have it, because model names are in lower case."""
 _MODEL_OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 64,
     "max_queued_requests": 256,
     "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 16},
     "graceful_shutdown_timeout_s": 40,
 }
-"""Ray's options of a model's deployment. A replica batches its requests, so it needs many at once."""
+"""Ray's options of a model's deployment. A replica batches its requests, so it takes many at once."""
 _INGRESS_OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 4096,  # the models' own limits are lower, and refuse with a problem document
     "autoscaling_config": {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 64},
@@ -32,7 +32,7 @@ _INGRESS_OPTIONS: dict[str, Any] = {
 
 
 class Arguments(BaseModel, extra="forbid"):
-    """`args` of the application in the config file, beside Ray's own options of each model under `deployments`."""
+    """`args` of the application in the config file; Ray's own options of each model are under `deployments`."""
 
     models_dir: Path = Field(Path("models"), description="Directory of bundles, at the same path on every node.")
     default_model: str = Field("mnist", description="Model for requests that name none.")

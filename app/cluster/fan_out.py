@@ -16,7 +16,7 @@ from app.cluster.messages import ReplicaRequest, ReplicaResponse
 from app.errors import Overloaded
 
 _TIMEOUT_SECONDS = 5.0
-"""Maximum time to wait for all replicas."""
+"""Maximum seconds to wait for all replicas."""
 
 
 class ModelReplicas(Protocol):
@@ -73,7 +73,7 @@ async def statistics(models: Models, _: str, request: ReplicaRequest) -> Replica
 
 
 async def ready(models: Models, _: str, request: ReplicaRequest) -> ReplicaResponse:
-    """`GET /health/ready` and `/v2/health/ready`: 200 if of every model at least one replica is ready."""
+    """`GET /health/ready` and `/v2/health/ready`: 200 if every model has at least one ready replica."""
     by_model = await _ask_all_replicas(models, request)
     return _first([next((it for it in found if it.status == 200), _first(found)) for found in by_model])
 
@@ -102,11 +102,11 @@ ROUTES: dict[tuple[str, str], Callable[[Models, str, ReplicaRequest], Awaitable[
     ("GET", "/v2/models/stats"): statistics,
     ("POST", "/v2/repository/index"): repository_index,
 }
-"""By method and path."""
+"""Handlers by method and path."""
 
 
 class _Families(Collector):
-    """Metric families of several processes; the text format wants all samples of a family together."""
+    """Metric families of several processes; the text format requires all samples of a family together."""
 
     def __init__(self) -> None:
         self._families: dict[str, Metric] = {}
@@ -150,5 +150,5 @@ def _first(responses: Sequence[ReplicaResponse]) -> ReplicaResponse:
         Overloaded: there is no response at all.
     """
     if not responses:
-        raise Overloaded("no replica answers")
+        raise Overloaded("no replica responded")
     return next((response for response in responses if response.status != 200), responses[0])

@@ -27,7 +27,7 @@ def ingress(models: Models, default: str, *, seconds: float, max_body_bytes: int
 
 
 class _Ingress:
-    """Sends requests that name no model, or an unknown one, to the default model; any replica answers them alike."""
+    """Sends requests that name no model, or an unknown one, to the default model: all replicas respond alike."""
 
     def __init__(self, models: Models, default: str, seconds: float) -> None:
         self._models, self._default, self._seconds = dict(sorted(models.items())), default, seconds
@@ -39,7 +39,7 @@ class _Ingress:
             async with asyncio.timeout(self._seconds):
                 response = await self._respond(await ReplicaRequest.read(scope, receive))
         except TimeoutError:
-            raise DeadlineExceeded("no answer in time") from None
+            raise DeadlineExceeded("no response in time") from None
         headers = [(name, value) for name, value in response.headers if name.lower() != _RAY_HEADER]
         await ReplicaResponse(response.status, headers, response.body)(scope, receive, send)
 

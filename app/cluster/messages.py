@@ -1,4 +1,4 @@
-"""A request and its response as they travel between processes, and a call of the application with them."""
+"""Requests and responses that can be sent between processes, and a call of the application with them."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ class ReplicaRequest:
 
     @property
     def method(self) -> str:
-        """The method; GET for HEAD, which is answered with the head of the same response."""
+        """The method; GET for HEAD, whose response is the head of the response to GET."""
         method: str = self.scope["method"]
         return "GET" if method == "HEAD" else method
 
@@ -100,7 +100,7 @@ async def call_app(app: ASGIApp, request: ReplicaRequest, state: Mapping[str, An
     except Exception:
         if not sent or sent[-1].get("more_body", "body" not in sent[-1]):
             raise
-        logger.exception("after the response")
+        logger.exception("an error after the response")
     start, *bodies = sent
     headers = [(bytes(name), bytes(value)) for name, value in start["headers"]]
     return ReplicaResponse(start["status"], headers, b"".join(message.get("body", b"") for message in bodies))

@@ -67,7 +67,7 @@ class Replicas:
         return response
 
     async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
-        """Return the responses of all replicas but those that are ending; Ray's queue limits do not apply.
+        """Return the responses of all replicas that are not stopping; Ray's queue limits do not apply.
 
         Raises:
             Overloaded: a replica did not respond within `seconds`.
@@ -76,5 +76,5 @@ class Replicas:
         try:
             found = await responses.results_async(timeout_s=seconds, return_exceptions=True)
         except TimeoutError:
-            raise Overloaded("not every replica answers") from None
+            raise Overloaded("not every replica responded") from None
         return [response for response in found if isinstance(response, ReplicaResponse)]

@@ -1,4 +1,4 @@
-"""Which model a request names, in its path or query; its body is not read."""
+"""Find the model that a request names in its path or query, without reading the body."""
 
 import re
 from urllib.parse import parse_qsl
@@ -7,11 +7,11 @@ from app.cluster.messages import ReplicaRequest
 
 _PATH = re.compile(r"/models/([^/]+)(?:/.*)?|/v2/models/([^/]+)\.(?:encoder|decoder)(?:/.*)?")
 _MAX_PARAMETERS = 4096
-"""Above this number, any model refuses the query."""
+"""Maximum parameters of a query; every model refuses more."""
 
 
 def model_of(request: ReplicaRequest) -> str | None:
-    """Return the name in the path or else in the query, which need not be that of a model; None if there is none."""
+    """Return the name in the path or else in the query, which may not be a model's; None if there is none."""
     found = _PATH.fullmatch(request.path)
     return (found[1] or found[2]) if found else _name_in_query(request.scope["query_string"])
 

@@ -26,10 +26,10 @@ _COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 MAX_SCANS = 100
-"""Scans of a progressive JPEG, which usually has about ten. One more costs 30 bytes, and a pass over every pixel."""
+"""Maximum scans of a progressive JPEG; about ten are usual. One more costs 30 bytes, and a pass over every pixel."""
 
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
-"""Pillow's names of the formats that are read. Its readers of rare formats are the vulnerable ones."""
+"""Pillow's names of the formats that are read. Rare formats are left out: their readers are the vulnerable ones."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,19 @@ class Reading:
     """How image files are converted to a model's images."""
 
     height: int | None
-    """Height in pixels; None if images keep their size, and then all of a request must have the same."""
+    """Height in pixels; None if images keep their size, which must then be the same in the whole request."""
     width: int | None
     """Width in pixels; None if `height` is."""
     mode: Literal["L", "RGB"]
     """Pillow's name of the pixel format."""
     max_pixels: int
-    """Largest number of pixels of all images of a request together, before and after resizing."""
+    """Maximum pixels of all images of a request together, before and after resizing."""
     multiple: int = 1
     """If images keep their size, sides are rounded down to a multiple of this, by resizing."""
     background: tuple[int, int, int] = (0, 0, 0)
     """RGB color under transparent pixels."""
     invert: bool = False
-    """Invert the pixels: for black on white, if the model was trained on white on black."""
+    """Invert the pixels: for images of black on white and a model of white on black."""
     strict: bool = False
     """Raise for another size or mode instead of converting."""
     crop: bool = False
@@ -99,8 +99,8 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
     if reading.strict and (image.mode != reading.mode or image.size != reading.size(*image.size)):
         if reading.width is None:
             sides = f"an image whose sides are multiples of {reading.multiple}, of mode {reading.mode}"
-            raise InvalidInput(f"strict wants {sides}")
-        raise InvalidInput(f"strict wants a {reading.width} x {reading.height} image of mode {reading.mode}")
+            raise InvalidInput(f"strict requires {sides}")
+        raise InvalidInput(f"strict requires a {reading.width} x {reading.height} image of mode {reading.mode}")
     image = ImageOps.exif_transpose(image)
     size = reading.size(*image.size)
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit gray at 255
@@ -126,16 +126,16 @@ def _middle(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, i
 
 
 def _inner(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the central part of `size`, or of as much of it as the image has."""
+    """Left, top, right and bottom of the central part of `size`, reduced to the image if that is smaller."""
     width, height = min(size[0], image.width), min(size[1], image.height)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return left, top, left + width, top + height
 
 
 def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
-    """Pixels `[H, W, C]` of a plain PNG of the model's size and mode, in a third of the time; None for anything else.
+    """Pixels `[H, W, C]` of a plain PNG of the model's size and mode; None for anything else.
 
-    Pillow's decoder reads the data; see `png.plain_data`.
+    Takes a third of the time of `read_images`. Pillow's decoder reads the data; see `png.plain_data`.
     """
     height, width = reading.height, reading.width
     if height is None or width is None:
@@ -144,7 +144,7 @@ def read_plain_png(content: bytes, reading: Reading) -> Pixels | None:
     if data is None:
         return None
     image = _canvas(height, width, reading.mode, get_ident())
-    image.paste(0, (0, 0, width, height))  # missing rows are no error: without this they would show the image before
+    image.paste(0, (0, 0, width, height))  # missing rows raise nothing: without this they would show the previous image
     try:
         image.frombytes(data, "zip", reading.mode, 0)
     except ValueError:
@@ -199,7 +199,7 @@ class Writer:
     animation: dict[str, Any] | None = None
     """Pillow's options for an animation; None if the format has none."""
     max_side: int = 65_500
-    """Largest side, in pixels, that the format or its encoder can hold."""
+    """Maximum side, in pixels, of the format or its encoder."""
 
 
 WRITERS = {
@@ -269,7 +269,7 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
 
     Raises:
         InvalidInput: not an image of these formats, damaged, animated, too many pixels together, refused by `strict`,
-            or of another size than the first if images keep their size; the pointer says which, `/3`.
+            or of another size than the first if images keep their size; the pointer names the image, `/3`.
     """
     images, budget = np.empty(0, np.uint8), reading.max_pixels
     for index, content in enumerate(contents):

@@ -30,7 +30,7 @@ def read_npy(content: bytes) -> NDArray[Any]:
     stream = io.BytesIO(content)
     try:
         read_header = _HEADERS[npy.read_magic(stream)]
-        with warnings.catch_warnings():  # numpy warns of what a client sent, which does not belong in the log
+        with warnings.catch_warnings():  # numpy's warnings about a client's data do not belong in the log
             warnings.simplefilter("ignore")
             shape, fortran, dtype = read_header(stream, max_header_size=_HEADER_BYTES)
     except Exception:  # the header is a Python literal, whose parser raises many kinds of errors
@@ -38,7 +38,7 @@ def read_npy(content: bytes) -> NDArray[Any]:
     native = dtype.newbyteorder("=")
     if native not in _DTYPES:
         raise InvalidInput("an npy array must be uint8, float16, float32 or float64")
-    # Each size is bounded, too: with a zero among them, any product would fit.
+    # Each size is bounded, too: if one of them is zero, the product fits for any others.
     is_valid = len(shape) <= _DIMENSIONS and all(type(size) is int and 0 <= size <= len(content) for size in shape)
     if not is_valid or len(content) - stream.tell() != math.prod(shape) * dtype.itemsize:
         raise BadRequest("an npy file whose data has another length than its header says")

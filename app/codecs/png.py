@@ -1,4 +1,4 @@
-"""Plain PNG files without Pillow: what is read is taken apart, and gray images are written, many times as fast."""
+"""Plain PNG files without Pillow, many times as fast: extracts their data, and writes gray images."""
 
 import struct
 import zlib
@@ -17,7 +17,7 @@ _END_CHUNK = b"\x00\x00\x00\x00" + END
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, color type, compression, filter, interlace
 _COLOR_TYPES = {"L": 0, "RGB": 2}
 _MAX_STORED_BYTES = 1024
-"""Largest image data that is stored without compression: the file still fits into one network packet."""
+"""Maximum bytes of image data that are stored without compression: the file still fits into one network packet."""
 
 
 def plain_data(content: bytes, height: int, width: int, mode: Literal["L", "RGB"]) -> bytes | None:
@@ -41,7 +41,7 @@ def plain_data(content: bytes, height: int, width: int, mode: Literal["L", "RGB"
 def write_gray(pixels: Pixels) -> bytes:
     """A gray PNG of `[H, W]`, without row filters: small images are stored, others run-length encoded.
 
-    For a digit this takes a tenth of Pillow's time, for a grid of 64 as well; see docs/performance.md.
+    This takes a tenth of Pillow's time, for a digit and for a grid of 64; see docs/performance.md.
     """
     height, width = pixels.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter type: none
@@ -53,7 +53,7 @@ def write_gray(pixels: Pixels) -> bytes:
 
 @lru_cache(256)
 def _start(height: int, width: int, mode: str) -> bytes:
-    """A plain PNG up to its data."""
+    """The bytes of a plain PNG up to its data."""
     return _SIGNATURE + _chunk(b"IHDR", _HEADER.pack(width, height, 8, _COLOR_TYPES[mode], 0, 0, 0))
 
 

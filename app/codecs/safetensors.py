@@ -15,7 +15,7 @@ from app.errors import BadRequest, InvalidInput
 SAFETENSORS = "application/x-safetensors"
 
 _MAX_HEADER_BYTES = 65_536
-"""Largest header: a longer one could list so many tensors that reading them takes long."""
+"""Maximum header: a longer one could list too many tensors to read in time."""
 _LENGTH_BYTES = 8
 _DTYPES = {"U8": "uint8", "F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
 
@@ -46,6 +46,6 @@ def write_safetensors(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str,
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, dict(metadata))
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     header = json.loads(content[_LENGTH_BYTES:end])
-    header["__metadata__"] = dict(sorted(metadata.items()))  # the library writes them in any order
+    header["__metadata__"] = dict(sorted(metadata.items()))  # the library's order varies
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return content[:_LENGTH_BYTES] + text.ljust(end - _LENGTH_BYTES) + content[end:]

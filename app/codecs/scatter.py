@@ -15,7 +15,7 @@ _RADIUS = 2.6
 _OPACITY = 0.75
 _TEXT = 15
 _PAPER, _INK, _GRID = 255.0, 70.0, 232.0
-# Tableau's ten colors, which matplotlib made usual for ten classes.
+# Tableau's ten colors, matplotlib's default for classes.
 COLORS = np.array(
     [
         (31, 119, 180),
@@ -34,7 +34,7 @@ COLORS = np.array(
 
 
 def scatter(points: Floats, labels: NDArray[np.int64] | None, names: tuple[str, str]) -> Pixels:
-    """RGB pixels `[SIZE, SIZE, 3]` of points `[N, 2]`; `names` are those of the horizontal and the vertical axis.
+    """RGB pixels `[SIZE, SIZE, 3]` of points `[N, 2]`; `names` are the names of the horizontal and the vertical axis.
 
     Both axes have the same scale, so that the prior looks round. Colors repeat after ten labels.
     """
@@ -95,7 +95,7 @@ def _draw_grid(canvas: Floats, frame: Frame) -> None:
 
 
 def _draw_dots(canvas: Floats, places: NDArray[np.float64], colors: Floats) -> None:
-    """Draw discs with soft edges, each over the ones before."""
+    """Draw discs with soft edges, each over the previous ones."""
     reach = int(_RADIUS) + 2
     rows, columns = np.round(places).astype(int).T
     for down in range(-reach, reach + 1):

@@ -76,7 +76,7 @@ def _cast(array: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
 def of_bytes(content: bytes | memoryview, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
     """The array of raw little-endian values in row-major order; `bfloat16` becomes float32.
 
-    It may be read-only and unaligned.
+    The array may be read-only and unaligned.
 
     Raises:
         InvalidInput: the number of bytes is not that of the shape and the data type.

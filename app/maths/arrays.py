@@ -1,4 +1,4 @@
-"""Types of numpy arrays that the whole code shares."""
+"""Types of numpy arrays, for all modules."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Diagonal Gaussians in numpy: posteriors, seeded draws, KL, interpolation. float32 in, float32 out.
 
-Every draw is a function of (seed, row) alone, so that the i-th row of a request does not depend on what else is in its
-batch, on the worker that answers, or on the number of rows asked for.
+Every draw is a function of (seed, row) alone: the i-th row of a request does not depend on the other rows of its batch,
+on the worker process, or on the number of rows requested.
 """
 
 import threading
@@ -29,7 +29,7 @@ class Posterior:
     log_std: Floats | None
 
     def draw(self, seed: int) -> Floats:
-        """One reparameterised draw per row, z = mean + exp(log_std) * eps, `[N, *latent]`.
+        """One reparameterized draw per row, z = mean + exp(log_std) * eps, `[N, *latent]`.
 
         Kingma & Welling 2014 (arXiv:1312.6114), section 2.4.
 
@@ -71,7 +71,7 @@ def generator(seed: int, row: int, stream: int = 0) -> np.random.Generator:
     """The generator of one row of a request, keyed by seed and row; streams do not overlap.
 
     It is counter-based: Philox, Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Each call resets and
-    returns the same object of the thread, so draw what you need before the next call. A new generator would first read
+    returns the thread's only generator, so draw everything before the next call. A new generator would first read
     entropy from the system, which takes five times as long as the draw itself.
     """
     philox, state = _thread_philox()
@@ -109,7 +109,7 @@ def normal_draws(seed: int, rows: range, k: int, shape: tuple[int, ...]) -> Floa
 def log_ratio(eps: Floats, latents: Floats, log_std: Floats) -> Doubles:
     """log p(z) - log q(z|x) `[N, k]` of draws z = mean + exp(log_std) * eps, eps and z `[N, k, d]`, log_std `[N, d]`.
 
-    Both normalising constants are the same, and cancel.
+    Both normalizing constants are the same, and cancel.
     """
     ratio = 0.5 * (np.square(eps) - np.square(latents)) + log_std[:, None]
     return np.asarray(ratio.sum(axis=2, dtype=np.float64))
@@ -210,8 +210,8 @@ def normal_quantile(probabilities: Doubles) -> Doubles:
 def manifold_grid(n: int) -> Floats:
     """The latent plane, evenly spaced under the prior: z = Phi^-1(u) for u on an even n x n grid of [0.05, 0.95].
 
-    Kingma & Welling 2014 (arXiv:1312.6114), figure 4. Returns `[n * n, 2]`, row by row, the largest second coordinate
-    first, as an image is read. n = 1 is the origin.
+    Kingma & Welling 2014 (arXiv:1312.6114), figure 4. Returns `[n * n, 2]`, row by row from the top, the largest second
+    coordinate first. n = 1 is the origin.
     """
     line = normal_quantile(np.linspace(0.05, 0.95, n) if n > 1 else np.array([0.5])).astype(np.float32)
     first, second = np.meshgrid(line, line[::-1])

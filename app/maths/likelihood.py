@@ -1,6 +1,6 @@
 """log p(x|z) in numpy, from a decoder's outputs, and the binarization that a Bernoulli likelihood needs.
 
-The torch twin of log p(x|z) is `training.fit.likelihood`.
+The torch version of log p(x|z) is `training.fit.likelihood`.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ PARAMETERS = {
     "gaussian": ["mean", "log_scale"],
     "discretized_logistic": ["mean", "log_scale"],
 }
-"""Outputs that a decoder graph needs for each likelihood, to score images."""
+"""Outputs that a decoder graph must have to score images, by likelihood."""
 
 HALF_LEVEL = np.float32(0.5 / 255)
 HALF_LOG_TAU = np.float32(0.5 * np.log(2 * np.pi))
@@ -31,7 +31,7 @@ def log_prob(likelihood: str, parameters: Mapping[str, Floats], pixels: Floats) 
 
     The parameters are `logits` for `bernoulli`, `mean` and `log_scale` for `gaussian` and `discretized_logistic`, each
     `[..., D]`; `pixels`, in [0, 1], broadcast against them. For pixels that are not binary, `bernoulli` is minus the
-    cross entropy, which is no likelihood.
+    cross entropy, which is not a likelihood.
     """
     if likelihood == "bernoulli":
         return -cross_entropy(parameters["logits"], pixels)
@@ -63,8 +63,8 @@ def log_normal(mean: Floats, log_scale: Floats, pixels: Floats) -> Doubles:
 def log_discretized_logistic(mean: Floats, log_scale: Floats, pixels: Floats) -> Doubles:
     """Log probability of each pixel's level under a discretized logistic distribution, summed over the last axis.
 
-    Salimans et al. 2017 (arXiv:1701.05517), section 2.1, with one component. The lowest of the 256 levels takes all
-    mass below it, the highest all above. Between them, with the sigmoid s and the level's edges a and b,
+    Salimans et al. 2017 (arXiv:1701.05517), section 2.1, with one component. The lowest of the 256 levels gets all
+    mass below it, the highest all mass above it. Between them, with the sigmoid s and the level's edges a and b,
     log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - exp(a - b)).
     """
     precision = np.exp(-log_scale)

@@ -84,7 +84,7 @@ class Metrics:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _update(self) -> None:
-        """Bring the collectors up to date with their sources."""
+        """Update the collectors from their sources."""
         self._is_due = False
         if self._collectors is not None:
             self._collectors.update(self._in_progress)

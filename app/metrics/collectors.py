@@ -37,13 +37,13 @@ class Sources:
     catalog: Catalog
     cache: Cache
     refused: Counts[str]
-    """Refused requests and connections, by reason: the slug of a problem, or what a connection did wrong."""
+    """Refused requests and connections, by reason: the slug of a problem, or the limit that a connection exceeded."""
     connections: set[object]
     """The open connections."""
 
 
 class _Total:
-    """A Prometheus counter that is brought up to a number that only grows."""
+    """A Prometheus counter that follows a number that only grows."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter, self._seen = counter, 0
@@ -55,7 +55,7 @@ class _Total:
 
 
 class Collectors:
-    """The collectors of one process; `update` brings them up to date."""
+    """The collectors of one process; `update` reads their sources."""
 
     def __init__(self, sources: Sources, registry: CollectorRegistry) -> None:
         def total(name: str, text: str) -> _Total:
@@ -82,7 +82,7 @@ class Collectors:
         self._known: set[tuple[str, str]] = set()
 
     def update(self, in_progress: int) -> None:
-        """Bring all collectors up to date; `in_progress` is the number of requests in progress."""
+        """Update all collectors; `in_progress` is the number of requests in progress."""
         batcher, cache = self._sources.batcher, self._sources.cache
         for name, number in asdict(batcher.counters).items():
             self._batcher[name].follow(number)

@@ -2,7 +2,7 @@
 
 This replaces a class inside prometheus-client: the library grows its memory-mapped files without reserving the disk
 space, so that on a full disk the next write ends the process with SIGBUS, and it has no parameter for the class.
-Here a file only has space that is written. A value without space stays in the process, and is shared once there is.
+Here a file only has space that is written. A value without space stays in the process until there is space.
 """
 
 import logging

@@ -31,7 +31,7 @@ def check_room(folder: Path, processes: int) -> None:
 
 
 def all_processes(folder: Path) -> CollectorRegistry:
-    """The metrics of all processes in the folder, with the CPU, memory and files of those that are alive."""
+    """The metrics of all processes in the folder, with the CPU, memory and files of the running ones."""
     _drop_ended(folder)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
@@ -40,7 +40,7 @@ def all_processes(folder: Path) -> CollectorRegistry:
 
 
 def shared_counter(name: str, text: str) -> Callable[[], None]:
-    """A function that adds 1 to a shared counter, for the supervisor, which started before the folder existed."""
+    """A function that adds 1 to a shared counter, for the supervisor, which starts before the folder exists."""
     value = MultiProcessValue()("counter", name, f"{name}_total", (), (), text)  # type: ignore[no-untyped-call]
     return lambda: value.inc(1)
 

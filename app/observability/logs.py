@@ -71,7 +71,7 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object, in ASCII characters."""
+        """Return the object, in ASCII characters."""
         entry = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -91,7 +91,7 @@ class TextFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and those of the traceback."""
+        """Return the line, and the lines of the traceback."""
         fields = " ".join(f"{name}={_word(value)}" for name, value in _fields(record).items() if name not in _SHOWN)
         line = _printable(f"{record.getMessage().strip()} {fields}".rstrip())
         text = f"{_time(record)} {record.levelname:8} {record.name}: {line}"
@@ -111,7 +111,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The ids of the request, and the fields of the record, without those that are None."""
+    """The ids of the request and the fields of the record, without None values."""
     request, fields = _request.get(), getattr(record, "fields", {})
     named = {**request._asdict(), **fields} if request else fields
     return {name: value for name, value in named.items() if value is not None}

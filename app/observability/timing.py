@@ -14,7 +14,7 @@ class GraphRun(NamedTuple):
     graph: GraphName
     rows: int
     batch_rows: int
-    """Rows of the largest batch that some of the rows were in; 0 if none ran."""
+    """Rows of the largest batch that contained some of these rows; 0 if none ran."""
     submitted: float
     """When the rows entered the queue."""
     began: float
@@ -25,15 +25,15 @@ class GraphRun(NamedTuple):
 
 @dataclass(slots=True)
 class Timing:
-    """Where the time of one request went, and which model it asked.
+    """The times of one request, and its model.
 
-    The request log makes it, the batcher adds to it.
+    The request log creates it, and the batcher adds to it.
     """
 
     queue: float = 0.0
     """Seconds until the first row of each graph run was taken, summed over the runs."""
     inference: float = 0.0
-    """Seconds from then until the last row was done, summed over the runs."""
+    """Seconds from the first row taken until the last row was done, summed over the graph runs."""
     model: str | None = None
     """Name of the model; None if the request named none or an unknown one."""
     version: int | None = None
@@ -47,7 +47,7 @@ class Statistics:
     """Counts and summed times of the requests of one graph since it was loaded."""
 
     graph: GraphName | None = None
-    """Name of the graph; None if no observer is told of its batches."""
+    """Name of the graph; None if no observer counts its batches."""
     requests: int = 0
     """Requests that succeeded."""
     rows: int = 0
@@ -55,13 +55,13 @@ class Statistics:
     queue: float = 0.0
     """Seconds in the queue, until the first row was taken, of the requests that succeeded."""
     inference: float = 0.0
-    """Seconds from then until the last row was done, of the requests that succeeded."""
+    """Seconds from the first row taken until the last row was done, of the requests that succeeded."""
     batches: int = 0
     """Batches that ran, of rows of one or more requests."""
     failures: int = 0
     """Requests that failed, were refused or ran out of time."""
     failing: float = 0.0
-    """Seconds from the start of those requests until they failed."""
+    """Seconds from the start of the failed requests until they failed."""
     last: float = 0.0
     """When the last request succeeded, in seconds since 1970; 0 if none did."""
 

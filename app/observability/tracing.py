@@ -2,7 +2,7 @@
 
 Only this file imports opentelemetry, which the extra `otel` installs. It is imported only if the standard OTEL_*
 variables ask for tracing. Child spans are made when the request has ended, from times that are measured anyway: the
-batcher itself traces nothing.
+batcher itself makes no spans.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT
 _MAX_PATH, _MAX_ADDRESS = 256, 64
 """Maximum characters of a path and of an address in a span."""
 _FLUSH_SECONDS = 3.0
-"""Seconds that a stopping server waits for the collector to take its last spans."""
+"""Maximum seconds that a stopping server waits for the collector to take its last spans."""
 
 
 def exported() -> "Tracing":

@@ -1,4 +1,4 @@
-"""API keys: who sends a request, and what that caller may do. Requests carry them as `Authorization: Bearer`.
+"""API keys: they identify a caller and its rights. A request carries one as `Authorization: Bearer`.
 
 Only the sha256 of a key is kept; keys are long and random (`vaeserve key` makes them), so that a plain hash suffices. A
 request's key is compared with every known key in constant time.
@@ -26,7 +26,7 @@ _ENTRY = re.compile(
 )
 _FORMAT = "NAME:KEY or NAME:sha256:HASH, then perhaps `admin` and `rate=600/minute`; a key has 16 characters or more"
 _CHECK_SECONDS = 1.0
-"""Minimum time between two checks of the keys file. Checked at each request, it would be read while it is written."""
+"""Minimum seconds between two checks of the keys file. Checks at every request would read it while it is written."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ApiKey:
     is_admin: bool = False
     """Whether the key opens the management routes, too."""
     rate: Rate | None = None
-    """The key's own rate; None for the server's."""
+    """The key's own rate limit; None for the server's."""
 
 
 def new_key() -> str:
@@ -49,7 +49,7 @@ def new_key() -> str:
 
 
 def entry_of(name: str, key: str, *, is_admin: bool = False) -> str:
-    """Return the line of a keys file for `key`, which holds only its hash."""
+    """Return the line for `key` in a keys file, with its hash only."""
     return f"{name}:sha256:{_digest(key.encode()).hex()}{' admin' if is_admin else ''}"
 
 
@@ -78,7 +78,7 @@ def _read_entry(text: str, place: str) -> ApiKey:
 
 
 class KeysFile:
-    """A file of keys, read again when it changes; while it is broken or missing, the keys stay as they are."""
+    """A file of keys, read again when it changes; while it is broken or missing, the last keys stay valid."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -147,18 +147,18 @@ class Keys:
         self._file = None if file is None else KeysFile(file)
 
     def __bool__(self) -> bool:
-        """Whether there are keys, or may be: the file can change."""
+        """Whether there are keys, or can be: a keys file may get some."""
         return bool(self._fixed) or self._file is not None
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey | None:
-        """Return the key that a request carries; None if it carries none, or one that the server does not know."""
+        """Return the key that a request carries; None if it carries none, or an unknown one."""
         key, found = _bearer(headers), None
         if not key:
             return None
         digest = _digest(key)
         for known in self._fixed if self._file is None else self._fixed + self._file.read():
             if hmac.compare_digest(known.digest, digest):
-                found = known  # no break: the time must not tell which key it was
+                found = known  # no break: the time must not reveal which key matched
         return found
 
 

@@ -18,13 +18,13 @@ from limits import RateLimitItem, parse_many
 logger = logging.getLogger(__name__)
 
 Rate = tuple[RateLimitItem, ...]
-"""Limits that all hold, such as 20 a second and 600 a minute."""
+"""Limits that apply together, such as 20 a second and 600 a minute."""
 
 FILE = "rates.sqlite"
 _SWEEP = 4096
-"""Requests after which expired windows are deleted."""
+"""Number of requests between two deletions of expired windows."""
 _BUSY_SECONDS = 0.05
-"""Maximum time that the event loop waits while another process counts."""
+"""Maximum seconds that the event loop waits while another process counts."""
 _TABLE = "CREATE TABLE IF NOT EXISTS windows (caller TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
 _COUNT = """INSERT INTO windows VALUES (?1, 1, ?2) ON CONFLICT (caller) DO UPDATE SET
     count = iif(expires <= ?3, 0, count) + 1, expires = iif(expires <= ?3, ?2, expires) RETURNING count, expires"""
@@ -41,13 +41,13 @@ def read_rate(text: str) -> Rate:
     except ValueError:
         limits = ()
     if not limits or any(limit.amount < 1 for limit in limits):
-        raise ValueError("a rate is such as 600/minute, or 20/second;600/minute")
+        raise ValueError("a rate looks like 600/minute, or 20/second;600/minute")
     return limits
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a caller may still send after a request was counted."""
+    """The requests that a caller has left after one was counted."""
 
     windows: tuple[tuple[RateLimitItem, int, int], ...]
     """Each limit with the requests left and the seconds until its window ends."""
@@ -55,8 +55,8 @@ class Allowance:
     """Seconds to wait before the next try if this request exceeds a limit, else None."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the response headers of draft-ietf-httpapi-ratelimit-headers-10 and, for the limit nearest to its end,
-        the three headers of the earlier drafts, which most clients read."""
+        """Return the response headers of draft-ietf-httpapi-ratelimit-headers-10 and, for the limit with the fewest
+        requests left, the three headers of the earlier drafts, which most clients read."""
         named = [(f'"{limit.amount}/{limit.get_expiry()}s"', limit, left, reset) for limit, left, reset in self.windows]
         policy = ", ".join(f"{name};q={limit.amount};w={limit.get_expiry()}" for name, limit, _, _ in named)
         state = ", ".join(f"{name};r={left};t={reset}" for name, _, left, reset in named)
@@ -83,7 +83,7 @@ class Rates:
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
         """Count one request of `caller` against `rate` or the server's rate.
 
-        Returns None if the caller has no limit. A request that cannot be counted is allowed, so None then, too.
+        Returns None if the caller has no limit, or if the request cannot be counted, which is then allowed.
         """
         limits, now = rate or self._rate, time.time()
         if limits is None:
@@ -113,7 +113,7 @@ class Rates:
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        """Opened for the first request that has a rate: a full disk must not stop the start."""
+        """The database, opened for the first limited request: a full disk must not prevent the start."""
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         # Counts need not survive a crash.
         for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE):

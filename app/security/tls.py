@@ -14,7 +14,7 @@ class Certificate:
     """A certificate chain and its private key, in PEM files.
 
     Renewed files need no restart: each new connection gets the current certificate. While the files are broken, the
-    certificate stays as it is.
+    last certificate stays in use.
     """
 
     def __init__(self, chain: Path, key: Path | None = None) -> None:
@@ -49,7 +49,7 @@ class Certificate:
             context.load_cert_chain(self._chain, self._key, password=lambda: "")  # otherwise OpenSSL prompts for one
         except ssl.SSLError as error:
             mismatch = "MISMATCH" in str(error.reason)
-            reason = "they do not belong together" if mismatch else "not PEM, or under a password"
+            reason = "they do not belong together" if mismatch else "not PEM, or protected by a password"
             raise StartupError(f"VAE_TLS_CERTIFICATE and VAE_TLS_KEY cannot be used: {reason}") from error
         except OSError as error:
             raise StartupError(f"VAE_TLS_CERTIFICATE or VAE_TLS_KEY cannot be read: {error.strerror}") from error
@@ -61,7 +61,7 @@ class Certificate:
 
 
 def server_context(chain: Path, key: Path | None, *_: object) -> ssl.SSLContext:
-    """Return the TLS context, called by uvicorn in the process that serves."""
+    """Return the TLS context; uvicorn calls this in the process that serves."""
     return Certificate(chain, key).context
 
 

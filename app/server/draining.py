@@ -1,4 +1,4 @@
-"""uvicorn's server, which also answers the connections that wait in the backlog when it stops."""
+"""uvicorn's server, which also serves the connections in the backlog when it stops."""
 
 import asyncio
 from contextlib import suppress
@@ -10,12 +10,12 @@ import uvicorn
 class DrainingServer(uvicorn.Server):
     """A server of one process; other processes may listen on the same sockets.
 
-    Extends uvicorn because that closes its listeners at once: the kernel then resets every connection of the backlog,
-    perhaps with a request already sent.
+    Extends uvicorn, which closes its listeners at once: the kernel then resets every connection of the backlog, even if
+    its request is already sent.
     """
 
     handshake_seconds = 1.0
-    """Maximum time for the TLS handshakes of the backlog."""
+    """Maximum seconds for the TLS handshakes of the backlog."""
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accept the backlog, close the listeners, and drain."""

@@ -15,15 +15,15 @@ from app.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, Re
 from app.server.transport import JoiningTransport, StallDetector
 
 _IDLE_DRAIN_SECONDS = 0.5
-"""How long a draining server keeps an idle connection open: a request may be on its way."""
+"""Seconds that a draining server keeps an idle connection open: a request may be on its way."""
 _LINGER_SECONDS = 2.0
-"""How long a refused connection is still read from, so that the client gets to read the refusal."""
+"""Seconds that a refused connection is still read, so that the client can read the refusal."""
 _MAX_DISCARDED_BYTES = 2**27
-"""Bytes read and discarded after a refusal: many clients read nothing before they have sent everything."""
+"""Maximum bytes discarded after a refusal: many clients read nothing before they have sent everything."""
 _MAX_LINGERING = 64
-"""Connections above the limit of connections that linger; any further one is closed at once."""
+"""Maximum lingering connections above the limit of connections; further ones are closed at once."""
 _MAX_PIPELINED = 64
-"""Requests of one connection that wait behind the current one; no common client sends more ahead."""
+"""Maximum pipelined requests of a connection; no common client sends more."""
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -32,11 +32,11 @@ Refusal = tuple[type[VaeError], str, str]
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 within limits of connections, sizes and times; a violation is answered with a problem document.
+    """HTTP/1.1 within limits of connections, sizes and times; the response to a violation is a problem document.
 
-    Extends uvicorn because that limits neither headers nor the time in which a request arrives and a response is read,
+    Extends uvicorn, which limits neither headers nor the time in which a request arrives and a response is read,
     closes idle connections at shutdown with requests on their way (https://github.com/Kludex/uvicorn/issues/2757),
-    writes head and body separately, and takes the body behind an offer of another protocol for the next request.
+    writes head and body separately, and parses the body behind an Upgrade header as the next request.
 
     A request that arrives whole, and whose response is read at once, starts no timer.
     """
@@ -47,13 +47,13 @@ class Protocol(HttpToolsProtocol):
     _stall: StallDetector
     _is_draining = False
     _is_receiving = False
-    """Whether a request has begun to arrive and not ended."""
+    """Whether a request has arrived in part."""
     _is_in_head = False
-    """Whether the request that arrives is still in its head."""
+    """Whether the head of the arriving request is incomplete."""
     _is_discarding = False
     """Whether input is discarded: the connection ends with the current response."""
     _pending_bytes = 0
-    """Bytes received since the last head or body chunk ended, at least; the size of an unfinished head."""
+    """Bytes received since the last head or body chunk ended: a lower bound of the size of an unfinished head."""
     _unread_bytes = 0
     """Bytes of a body that arrived after the response to its request."""
     _parse_refusal: Refusal = BadRequest, "not an HTTP/1.1 request", BadRequest.slug
@@ -82,7 +82,7 @@ class Protocol(HttpToolsProtocol):
         self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse input, without offers of another protocol: Java's own client makes one in every request."""
+        """Parse input, without Upgrade headers: Java's own client sends one in every request."""
         if self._is_discarding:
             self._discard(data)
             return
@@ -96,15 +96,15 @@ class Protocol(HttpToolsProtocol):
             self._start_receive_timer()
 
     def on_message_begin(self) -> None:
-        """A request begins to arrive."""
+        """Note that a request begins to arrive."""
         self._is_receiving = self._is_in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Check the head of a request and start to answer."""
+        """Check the head of a request and start its response."""
         if self._pending_bytes > self._limits.max_header_bytes:  # may include data before and behind the head
             self._check_head_size()
-        if self.parser.should_upgrade():  # an offer that `without_upgrade` missed
+        if self.parser.should_upgrade():  # a header that `without_upgrade` missed
             self._stop_parsing(BadRequest, "an offer of another protocol", BadRequest.slug)
         hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):  # RFC 9112, section 3.2
@@ -118,7 +118,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Take a chunk of a body; close if far too much of it follows the response."""
+        """Take a chunk of a body; close if far too much of the body follows the response."""
         self._pending_bytes = 0
         super().on_body(body)
         if self.cycle.response_complete:
@@ -128,24 +128,24 @@ class Protocol(HttpToolsProtocol):
                 self.transport.finish()
 
     def on_message_complete(self) -> None:
-        """A request has arrived whole."""
+        """Note that a request has arrived whole."""
         self._is_receiving, self._pending_bytes = False, 0
         self._stop_receive_timer()
         super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """The write buffer is full: the client reads slowly, or not at all."""
+        """Detect a stall from now on: the write buffer is full."""
         super().pause_writing()
         self._stall.start()
 
     def resume_writing(self) -> None:
-        """The write buffer is nearly empty."""
+        """Stop detecting a stall: the write buffer is nearly empty."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._stall.stop()
 
     def shutdown(self) -> None:
-        """Drain: close after the current response or, on an idle connection, after one more request or a moment."""
+        """Drain: close after the current response or, if idle, after one more request or half a second."""
         self._is_draining = True
         if self._is_idle:
             self.loop.call_later(_IDLE_DRAIN_SECONDS, self._close_if_idle)
@@ -169,7 +169,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _close(self) -> None:
-        """Close the transport; linger if the client is still sending and not too many connections do."""
+        """Close the transport; linger if the client is still sending and not too many connections linger."""
         flooded = len(self.connections) > self._limits.max_connections + _MAX_LINGERING
         if (self._is_receiving or self._is_discarding) and not flooded:
             self._is_discarding = True
@@ -193,7 +193,7 @@ class Protocol(HttpToolsProtocol):
             self._receive_timer = None
 
     def _time_out(self) -> None:
-        """Refuse a request that did not arrive in time; start anew if it was the server that did not read."""
+        """Refuse a request that did not arrive in time; restart the timer if the server had paused reading."""
         if self.flow.read_paused or self.pipeline:
             self._start_receive_timer()
         else:
@@ -218,7 +218,7 @@ class Protocol(HttpToolsProtocol):
         raise error(detail)
 
     def _refuse(self, error: type[VaeError], detail: str, reason: str) -> None:
-        """Answer with a problem, count it, and close; a response that has begun is finished first."""
+        """Respond with a problem, count it, and close; a response that has begun is finished first."""
         if self._is_discarding:
             return
         self._is_discarding = True
@@ -245,8 +245,8 @@ class Protocol(HttpToolsProtocol):
 def without_upgrade(data: bytes) -> bytes:
     """Rename Upgrade headers in data that begins within a head, keeping its length.
 
-    A server may ignore an Upgrade (RFC 9110, section 7.8), but the parser would take the body behind it for the next
-    request. Finds `Upgrade:` and `upgrade:` within one read; the caller must refuse the others.
+    A server may ignore an Upgrade (RFC 9110, section 7.8), but the parser would parse the body behind it as the next
+    request. Finds `Upgrade:` and `upgrade:` within one read; the caller must refuse any other.
     """
     if b"pgrade:" not in data:
         return data
@@ -256,7 +256,7 @@ def without_upgrade(data: bytes) -> bytes:
 
 @lru_cache(64)
 def _problem_bytes(error: type[VaeError], detail: str) -> bytes:
-    """Return a response with a problem document, as it goes over the wire."""
+    """Return the bytes of a response with a problem document."""
     response, status = problem(error, detail), HTTPStatus(error.status)
     headers = [*response.raw_headers, (b"connection", b"close")]
     lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *(b"%s: %s" % header for header in headers)]

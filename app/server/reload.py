@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def reload_on_hangup(catalog: Catalog) -> None:
-    """From now on, reload `catalog` in the running event loop whenever SIGHUP comes; for the main thread only."""
+    """Reload `catalog` in the running event loop at every SIGHUP from now on; for the main thread only."""
     if not hasattr(signal, "SIGHUP"):
         return
     loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[None]]()
@@ -25,7 +25,7 @@ def reload_on_hangup(catalog: Catalog) -> None:
 
 
 def ignore_hangups() -> None:
-    """From now on, ignore SIGHUP, which would end the process by default."""
+    """Ignore SIGHUP from now on; by default it would end the process."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 

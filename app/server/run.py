@@ -68,7 +68,7 @@ def app_from_environment() -> Starlette:
     stop_with_supervisor(settings.shutdown_seconds)
     try:
         app = create_app(settings, tracing_from_environment())
-    except StartupError as error:  # something has changed since the supervisor checked it
+    except StartupError as error:  # a file has changed since the supervisor checked it
         _exit(settings, error)
     _tune_garbage_collector()
     return app
@@ -77,7 +77,7 @@ def app_from_environment() -> Starlette:
 class SingleServer(DrainingServer):
     """The server of a process without a supervisor: does what the supervisor does for a worker.
 
-    Extends uvicorn because that neither logs the URL of sockets it is given nor ends when a thread hangs.
+    Extends uvicorn, which neither logs the URL of given sockets nor ends when a thread hangs.
     """
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -93,7 +93,7 @@ class SingleServer(DrainingServer):
         _log_url(self.config.host, sockets, is_tls=self.config.is_ssl)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Drain; kill the process if that takes too long, because a graph hangs for example."""
+        """Drain; kill the process if that takes too long, for example because a graph hangs."""
         ignore_hangups()
         limit = threading.Timer((self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS, _kill)
         limit.daemon = True  # never cancelled: after the drain, Python itself waits for threads that hang
@@ -117,7 +117,7 @@ def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
 
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
-    """Check that the models can be served, then start workers, each of which loads its own."""
+    """Check that the models can be served, then start workers, which load them again."""
     check_models(settings)
     _log_url(settings.host, sockets, is_tls=settings.tls_certificate is not None)
     with _shared_folder(settings.workers + 1) as os.environ[FOLDER]:
@@ -152,8 +152,8 @@ def _check_access(settings: Settings) -> None:
 def _warn_if_open(settings: Settings) -> None:
     """Log a warning if other machines can reach the server and need no key."""
     if not settings.asks_for_keys and not is_loopback(settings.host):
-        admin = "" if settings.admin_key is None else "; VAE_ADMIN_KEY guards the management routes alone"
-        logger.warning("no keys are asked for: whoever reaches %s may use the models%s", settings.host, admin)
+        admin = "" if settings.admin_key is None else "; VAE_ADMIN_KEY protects only the management routes"
+        logger.warning("no keys are required: anyone who reaches %s may use the models%s", settings.host, admin)
 
 
 def _exit(settings: Settings, error: StartupError) -> NoReturn:
@@ -184,7 +184,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def _shared_folder(processes: int) -> TemporaryDirectory[str]:
-    """Make a temporary directory in which the processes add up their metrics."""
+    """Make a temporary directory through which the processes share their metrics."""
     try:
         folder = TemporaryDirectory(prefix="vaeserve-")
         check_room(Path(folder.name), processes)

@@ -27,7 +27,7 @@ _OTHER_FILES = 256
 def bind(host: str, port: int) -> list[socket.socket]:
     """Bind one socket to each address of `host`, without listening yet; port 0 takes a free port, the same for all.
 
-    Bound before the models are loaded, a port that is in use is reported at once.
+    Call this before the models are loaded, so that a port in use is reported at once.
 
     Raises:
         StartupError: the port is in use, or this machine has no address of that host.
@@ -55,7 +55,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _bind_address(family: int, address: tuple[Any, ...], *, ipv6_only: bool) -> socket.socket:
-    """Bind a socket; `ipv6_only` keeps an IPv6 socket from taking IPv4 too, which has a socket of its own then."""
+    """Bind a socket; `ipv6_only` keeps an IPv6 socket from accepting IPv4, which has its own socket then."""
     with ExitStack() as on_error:
         bound = on_error.enter_context(socket.socket(family))
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -108,7 +108,7 @@ def raise_file_limit(connections: int) -> None:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    except (OSError, ValueError):  # macOS refuses more than its own maximum, whatever the hard limit is
+    except (OSError, ValueError):  # macOS refuses more than its own maximum, even below the hard limit
         limit = soft
     if limit < wanted:
         message = "VAE_MAX_CONNECTIONS is %s, but this process may open %s files: set it to %s, or raise `ulimit -n`"

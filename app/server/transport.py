@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 _HEAD = b"HTTP/1.1 "
 _INTERIM = b"HTTP/1.1 1"
-"""100 Continue, which the client waits for before anything can follow."""
+"""Start of 100 Continue, which is not held back: the client waits for it."""
 _MAX_COPIED_BYTES = 65_536
-"""Up to this size, copying a body is cheaper than writing a list of two buffers."""
+"""Maximum bytes of a body that is copied: for larger ones, writing a list of two buffers is cheaper."""
 _MIN_READ_BYTES = 65_536
-"""A client that reads less than this in its time counts as stalled."""
+"""Minimum bytes that a client must read in the time limit; otherwise it counts as stalled."""
 
 
 class JoiningTransport:
-    """A transport that holds the head of a response back for what follows in the same turn of the event loop.
+    """A transport that holds back the head of a response, and writes it with the body of the same event-loop iteration.
 
     uvicorn writes head and body separately: two system calls, two packets, and a client that is woken twice.
     """
@@ -33,7 +33,7 @@ class JoiningTransport:
         head, self._head = self._head, b""
         if not head and data.startswith(_HEAD) and not data.startswith(_INTERIM):
             self._head = data
-            self._loop.call_soon(self._flush)  # a response to HEAD, for one, has no body
+            self._loop.call_soon(self._flush)  # for responses without a body
         elif len(data) <= _MAX_COPIED_BYTES:
             self._transport.write(head + data)
         else:

@@ -1,7 +1,7 @@
 """Several worker processes and their supervisor, on top of uvicorn's.
 
-uvicorn has the signals, the pings and the loop. It names its own `Process` class wherever it starts one, so the methods
-that start a worker are written again here.
+uvicorn provides signals, pings and the loop. Its methods that start a worker name its own `Process` class, so they are
+overridden here.
 """
 
 import logging
@@ -22,24 +22,24 @@ from app.server.draining import DrainingServer
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
-"""Maximum time for a worker to load its models; uvicorn allows 5 seconds."""
+"""Maximum seconds for a worker to load its models; uvicorn allows 5."""
 GRACE_SECONDS = 3.0
 """Seconds between the end of the drain and SIGKILL."""
 MIN_UPTIME_SECONDS = 30.0
-"""A worker that dies sooner is replaced after a delay."""
+"""Minimum seconds that a worker must live to be replaced without a delay."""
 MAX_DELAY_SECONDS = 30.0
-"""Maximum delay before a dead worker is replaced; the first delay is 1 second, and each one doubles."""
+"""Maximum seconds before a dead worker is replaced; the first delay is 1 second, and each next one is twice as long."""
 
 
 class Worker(Process):
-    """A worker process, as its supervisor sees it and as it runs.
+    """A worker process: the supervisor's handle, and the server inside the process.
 
-    Extends uvicorn's `Process` because that runs a server that does not drain its backlog, pings a worker that is still
-    loading its models, and waits without limit for one that does not stop.
+    Extends uvicorn's `Process`, which does not drain the backlog, pings a worker that is still loading its models, and
+    waits without limit for one that does not stop.
     """
 
     def __init__(self, config: Config, sockets: list[socket], delay: float = 0.0) -> None:
-        """`delay` is how many seconds passed between the death of the worker before this one and its start."""
+        """`delay` is the seconds between the death of the previous worker and the start of this one."""
         super().__init__(config, sockets)
         self.delay = delay
         self.restart_at: float | None = None
@@ -74,7 +74,7 @@ class Worker(Process):
         self._kill_at = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS
 
     def join(self) -> None:
-        """Wait for the process to end; kill it when its time to stop is over."""
+        """Wait for the process to end; kill it when its time to stop has passed."""
         self.process.join(None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic()))
         if self.exitcode is None:
             logger.error("worker %s does not stop: it is killed", self.pid)
@@ -85,7 +85,7 @@ class Worker(Process):
 class Supervisor(Multiprocess):
     """Starts workers, replaces dead ones, and replaces all of them on SIGHUP.
 
-    Extends uvicorn's `Multiprocess` because that restarts a failing worker without a delay, stops every worker if one
+    Extends uvicorn's `Multiprocess`, which restarts a failing worker without a delay, stops every worker if one
     cannot start, and on SIGHUP would replace good workers by ones that cannot load a broken models directory.
     """
 
@@ -130,7 +130,7 @@ class Supervisor(Multiprocess):
             self._check()
             logger.info("SIGHUP: replacing the workers, one by one")
             self.restart_all()
-        except Exception as error:  # raised, it would end the supervisor
+        except Exception as error:  # if raised, it would end the supervisor
             unexpected = not isinstance(error, StartupError)
             logger.error("SIGHUP: the workers stay as they are: %s", error, exc_info=unexpected)
 
@@ -150,7 +150,7 @@ class Supervisor(Multiprocess):
             old.join()
 
     def terminate_all(self) -> None:
-        """Stop the workers; close the supervisor's sockets first, in whose backlog a connection would wait forever."""
+        """Stop the workers; first close the supervisor's sockets, where a connection would wait forever."""
         for bound in self.sockets:
             bound.close()
         super().terminate_all()

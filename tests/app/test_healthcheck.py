@@ -41,7 +41,7 @@ def test_a_server_that_is_ready_is_healthy_whatever_its_prefix_and_proxies(start
     process.wait(timeout=60)
     done = check(**asked)
     assert done.returncode == 1
-    assert done.stderr.startswith("no answer: ")
+    assert done.stderr.startswith("no response: ")
     assert "Traceback" not in done.stderr
 
 

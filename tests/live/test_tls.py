@@ -182,7 +182,7 @@ def test_a_key_without_a_certificate_is_one_sentence(tmp_path: Path) -> None:
     assert (process.returncode, log) == (1, "error: VAE_TLS_KEY is set, but VAE_TLS_CERTIFICATE is not\n")
 
 
-_OPEN = "no keys are asked for: whoever reaches 0.0.0.0 may use the models"
+_OPEN = "no keys are required: anyone who reaches 0.0.0.0 may use the models"
 _ADMIN = {"admin_key": "a-key-of-16-chars"}
 
 
@@ -190,7 +190,7 @@ _ADMIN = {"admin_key": "a-key-of-16-chars"}
     ("settings", "warning"),
     [
         ({"host": "0.0.0.0"}, f"{_OPEN}\n"),
-        ({"host": "0.0.0.0", **_ADMIN}, f"{_OPEN}; VAE_ADMIN_KEY guards the management routes alone\n"),
+        ({"host": "0.0.0.0", **_ADMIN}, f"{_OPEN}; VAE_ADMIN_KEY protects only the management routes\n"),
         ({"host": "0.0.0.0", **_ADMIN, "auth": "keys"}, ""),
         ({"host": "0.0.0.0", "api_key": "a-key-of-16-chars"}, ""),
         (_ADMIN, ""),
@@ -204,4 +204,4 @@ def test_a_server_that_asks_nobody_for_a_key_says_so_where_others_can_reach_it(
     process.terminate()
     _, log = process.communicate(timeout=PATIENCE)
     assert warning in log
-    assert ("no keys are asked for" in log) == bool(warning)
+    assert ("no keys are required" in log) == bool(warning)

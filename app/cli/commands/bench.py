@@ -38,7 +38,7 @@ TIMEOUT = 120.0
 
 
 class BenchRequest(NamedTuple):
-    """A request that is sent again and again; `path` includes the query."""
+    """A request that is sent repeatedly; `path` includes the query."""
 
     method: str
     path: str
@@ -88,8 +88,8 @@ def _median(headers: list[str | None]) -> float | None:
 def bench(
     operation: Annotated[Operation, typer.Argument(help="Operation to request, with arrays (npy).")] = "encode",
     rows: Annotated[int, typer.Option(min=1, help="Images or latents per request.")] = 1,
-    connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections, each with one request.")] = 8,
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10.0,
+    connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections, one request at a time on each.")] = 8,
+    duration: Annotated[float, typer.Option(min=0.1, help="Duration in seconds.")] = 10.0,
     as_json: options.Json = False,
     url: options.Url = options.DEFAULT_URL,
     api_key: options.ApiKey = None,
@@ -121,7 +121,7 @@ async def _served(url: str, api_key: str | None, model: str | None, version: int
 
 
 def _request(served: ServedVersion, operation: Operation, rows: int, headers: dict[str, str]) -> BenchRequest:
-    """A request of random input: the graphs take as long as for real images."""
+    """Return a request of random input: the graphs take as long as for real images."""
     query, generator = dict(served.query), np.random.default_rng(0)
     height, width = served.size or (CELLS * served.stride, CELLS * served.stride)
     if operation == "sample":
@@ -137,7 +137,7 @@ def _request(served: ServedVersion, operation: Operation, rows: int, headers: di
 
 
 def run_load(url: str, request: BenchRequest, connections: int, duration: float) -> Load:
-    """Send a request again and again on each connection to the server at `url`, for `duration` seconds.
+    """Send a request repeatedly on each connection to the server at `url`, for `duration` seconds.
 
     Raises:
         CommandError: the server stops answering.

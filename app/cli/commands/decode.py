@@ -19,7 +19,7 @@ from app.maths.gaussian import Floats
 
 EXAMPLES = (
     ("A point of a two-dimensional latent space", "vaeserve decode latent:0.5,-1.2 --model mnist-2d -o point.png"),
-    ("What `vaeserve encode` wrote", "vaeserve decode latents.npz --output decoded.png"),
+    ("The latents of `vaeserve encode`", "vaeserve decode latents.npz --output decoded.png"),
 )
 
 
@@ -39,9 +39,9 @@ async def decode(
     model: options.Model = None,
     version: options.Version = None,
 ) -> None:
-    """Decode latents: the decoder's mean image of each.
+    """Decode latents: the decoder's mean image for each latent.
 
-    Reads the files that encode and sample write: their draws, `latents`, or if there are none, the posterior means.
+    Reads the files that encode and sample write: the draws, `latents`, or else the posterior means, `mean`.
     """
     target = Output.parse(output, FORMATS, stdout_format)
     arrays = [read_latents(text) for text in latents]

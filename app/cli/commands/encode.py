@@ -20,7 +20,7 @@ EXAMPLES = (
     ("Black on white, without a server", "vaeserve encode 'scans/*.png' --invert --bundle models/mnist/2 -o scans.npz"),
 )
 MAX_PRINTED = 64
-"""Images whose latents are printed; more need a file."""
+"""Maximum images whose latents are printed; more need a file."""
 
 
 async def encode(
@@ -40,7 +40,7 @@ async def encode(
     model: options.Model = None,
     version: options.Version = None,
 ) -> None:
-    """Encode images: mean and log of the standard deviation of the posterior q(z|x) of each.
+    """Encode images: for each, the mean and the log standard deviation of the posterior q(z|x).
 
     Takes files, folders and globs. The npz file has the arrays `mean` and `log_std` [N, *latent], with --draw also
     `latents`, and the names of the image files in the same order, `files`. Files that cannot be read are skipped and

@@ -38,7 +38,7 @@ def key(
     try:
         read_keys(entry, "the line")
     except StartupError:
-        raise UsageError("NAME has letters, digits, `.`, `_` and `-`; a rate is such as 600/minute") from None
+        raise UsageError("NAME has letters, digits, `.`, `_` and `-`; a rate looks like 600/minute") from None
     if file is None:
         note(f"the line for VAE_KEYS_FILE: {entry}")
     else:

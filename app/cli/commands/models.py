@@ -52,7 +52,7 @@ def _row(model: dict[str, Any]) -> list[str]:
         model["name"],
         str(model["version"]),
         "default" if model["default"] else "",
-        f"{_size(image['height'])} x {_size(image['width'])} {'grey' if image['channels'] == 1 else 'color'}",
+        f"{_size(image['height'])} x {_size(image['width'])} {'gray' if image['channels'] == 1 else 'color'}",
         " x ".join(map(_size, manifest["latent"]["shape"])),
         manifest["likelihood"],
         _nats(metrics.get("nll")),

@@ -24,7 +24,7 @@ async def sample(
     temperature: Annotated[float, typer.Option(min=0, max=100, help="Factor on the draws: below 1, more alike.")] = 1.0,
     truncation: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Draw components beyond this value again, before scaling."),
+        typer.Option(min=0.1, help="Maximum absolute value of a drawn component, before scaling."),
     ] = None,
     source: Annotated[
         Literal["prior", "aggregate"],
@@ -33,9 +33,9 @@ async def sample(
     label: Annotated[int | None, typer.Option(min=0, help="Sample this class only, with --source aggregate.")] = None,
     height: Annotated[
         int | None,
-        typer.Option(min=1, help="Pixels, for a model of any image size: a multiple of its stride."),
+        typer.Option(min=1, help="Height in pixels, for a model of any image size: a multiple of its stride."),
     ] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="As --height.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Width in pixels, as --height.")] = None,
     columns: options.Columns = None,
     stdout_format: options.StdoutFormat = "png",
     url: options.Url = options.DEFAULT_URL,

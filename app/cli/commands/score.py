@@ -27,7 +27,7 @@ async def score(
     k: Annotated[int, typer.Option(min=1, help="Draws per image; more make log_likelihood a tighter bound.")] = 16,
     binarize: Annotated[
         Literal["draw", "threshold", "none"] | None,
-        typer.Option(help="How grey pixels become binary; as in training if absent."),
+        typer.Option(help="How gray pixels become binary; as in training if absent."),
     ] = None,
     seed: options.Seed = None,
     as_json: options.Json = False,

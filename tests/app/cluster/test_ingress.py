@@ -196,7 +196,7 @@ def test_failures_are_problem_documents(cluster: Cluster, error: VaeError, statu
 
 def test_a_request_without_a_response_in_time_gets_504(cluster: Cluster) -> None:
     answer = cluster.ask_of({"mnist": Broken()}, asked("GET", "/sample"), seconds=0.05)
-    assert (answer.status, json.loads(answer.body)["detail"]) == (504, "no answer in time")
+    assert (answer.status, json.loads(answer.body)["detail"]) == (504, "no response in time")
 
 
 def test_a_body_over_the_limit_reaches_no_model(cluster: Cluster) -> None:

@@ -105,7 +105,7 @@ def test_exif_orientation_is_applied() -> None:
 def test_another_size_is_resized_unless_strict(digits: Pixels) -> None:
     twice = png(np.kron(digits[0], np.ones((2, 2), np.uint8)))
     assert np.abs(read_image(twice, GREY)[..., 0].astype(int) - digits[0]).mean() < 6
-    with pytest.raises(InvalidInput, match="strict wants a 28 x 28"):
+    with pytest.raises(InvalidInput, match="strict requires a 28 x 28"):
         read_image(twice, reading(strict=True))
 
 

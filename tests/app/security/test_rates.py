@@ -74,7 +74,7 @@ def test_the_headers_are_those_of_the_drafts() -> None:
 
 @pytest.mark.parametrize("text", ["", "fast", "10", "10/eon", "0/minute", "-1/minute", "10/minute;", "1/second;x"])
 def test_malformed_rates_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a rate is such as 600/minute"):
+    with pytest.raises(ValueError, match="a rate looks like 600/minute"):
         read_rate(text)
 
 

@@ -71,5 +71,5 @@ def test_every_site(make_client: Make) -> None:
 
 @pytest.mark.parametrize("origins", ["example.org", "https://example.org/", "https://a.org/b", "null", "*.example.org"])
 def test_what_is_no_origin_stops_the_start(origins: str) -> None:
-    with pytest.raises(ValidationError, match="an origin is such as"):
+    with pytest.raises(ValidationError, match="an origin looks like"):
         Settings(cors_origins=origins)
