@@ -38,7 +38,7 @@ from rich import print as show
 from rich.table import Table
 
 from training.fit import train as product
-from training.fit.batches import Batches
+from training.fit.batches import ImageBatches
 from training.fit.module import VaeModule
 from training.recipe import Recipe, load_recipe
 
@@ -126,7 +126,7 @@ class Stopwatch(Callback):
         work, and of waiting for the batch.
         """
         assert isinstance(module, VaeModule)
-        assert isinstance(trainer.train_dataloader, Batches)
+        assert isinstance(trainer.train_dataloader, ImageBatches)
         optimizer, batches = trainer.optimizers[0], iter(trainer.train_dataloader)
         next(batches)  # the first one shuffles, once an epoch
         step = wait = 0.0

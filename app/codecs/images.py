@@ -190,7 +190,7 @@ def parse_color(text: str) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True)
-class Writer:
+class ImageWriter:
     """How an image format is written. One row in `WRITERS` adds a format."""
 
     media_type: str
@@ -203,15 +203,15 @@ class Writer:
 
 
 WRITERS = {
-    "png": Writer("image/png", still={"format": "PNG", "compress_level": 6}),
-    "webp": Writer(
+    "png": ImageWriter("image/png", still={"format": "PNG", "compress_level": 6}),
+    "webp": ImageWriter(
         "image/webp",
         still={"format": "WEBP", "lossless": True, "method": 0},
         animation={"format": "WEBP", "lossless": True, "method": 0, "loop": 0},
         max_side=16_383,
     ),
-    "jpg": Writer("image/jpeg", still={"format": "JPEG", "quality": 95}),
-    "gif": Writer("image/gif", still=None, animation={"format": "GIF", "loop": 0, "disposal": 1}),
+    "jpg": ImageWriter("image/jpeg", still={"format": "JPEG", "quality": 95}),
+    "gif": ImageWriter("image/gif", still=None, animation={"format": "GIF", "loop": 0, "disposal": 1}),
 }
 
 

@@ -27,7 +27,7 @@ from app.inference.execution import Ran, deliver, run_batch
 from app.inference.latency import Latency, RunRows
 from app.inference.queue import Job, LaneSpec, Piece, QueuedLane, RowQueue
 from app.maths.arrays import Arrays
-from app.observability.timing import GraphName, GraphRun, Statistics, Timing
+from app.observability.timing import GraphName, GraphRun, GraphStatistics, Timing
 
 INLINE_SECONDS = 0.001
 """Maximum duration, in seconds, of a batch on the event loop: about the cost of handing it to a thread and back."""
@@ -132,7 +132,7 @@ class Batcher:
         *,
         latency: Latency | None = None,
         cost: int = 1,
-        statistics: Statistics | None = None,
+        statistics: GraphStatistics | None = None,
     ) -> LaneSpec:
         """Describe rows to be submitted: `run` is their graph, and each counts as `cost` rows.
 

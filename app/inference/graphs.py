@@ -21,7 +21,7 @@ from app.inference.session import ExecutionProvider
 from app.inference.warmup import check_graphs, measure, trial_sizes
 from app.maths.arrays import Arrays, Floats, Pixels
 from app.maths.gaussian import Posterior
-from app.observability.timing import Statistics
+from app.observability.timing import GraphStatistics
 
 MAX_QUEUED_ROWS = 1024
 """Maximum rows that one request has in the queue at a time, if each of its images makes many rows."""
@@ -62,8 +62,8 @@ class Graphs:
         self.manifest, self.geometry = self.sessions.manifest, self.sessions.geometry
         check_graphs(self.sessions, is_reduced=options.execution_provider in bundle.reduced)
         latencies = measure(self.sessions)
-        self.statistics: dict[GraphName, Statistics] = {
-            graph: Statistics(graph=(bundle.manifest.name, graph)) for graph in ("encoder", "decoder")
+        self.statistics: dict[GraphName, GraphStatistics] = {
+            graph: GraphStatistics(graph=(bundle.manifest.name, graph)) for graph in ("encoder", "decoder")
         }
         """The outcome of all requests to each graph."""
         height, width = trial_sizes(self.geometry)[0]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.inference.admission import RowWeight
 from app.inference.latency import Latency, RunRows
 from app.maths.arrays import Arrays
-from app.observability.timing import Statistics
+from app.observability.timing import GraphStatistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class LaneSpec:
     latency: Latency | None
     """The latency of `run`; None if unknown, and then its batches always run in a slot."""
     weight: RowWeight
-    statistics: Statistics | None = None
+    statistics: GraphStatistics | None = None
     """Where the outcome of the requests is counted."""
 
 

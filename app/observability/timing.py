@@ -43,7 +43,7 @@ class Timing:
 
 
 @dataclass(slots=True)
-class Statistics:
+class GraphStatistics:
     """Counts and summed times of the requests of one graph since it was loaded."""
 
     graph: GraphName | None = None

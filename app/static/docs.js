@@ -1,6 +1,6 @@
 // Every address is relative, so that the page works behind a path prefix. Nothing is sent to a validator elsewhere.
-import { makeSend } from "./explorer/http.js";
-import { makeKey } from "./explorer/key.js";
+import { makeSend } from "./explorer/page/http.js";
+import { makeKey } from "./explorer/page/key.js";
 
 const key = makeKey(document.querySelector("#key"));
 const send = makeSend(key, { wait: (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds)) });

@@ -208,7 +208,7 @@ class Vae:
         scoring = Scoring(self.graphs, self.tables, self._work)
         return await scoring.score(images, k=k, seed=seed, how=how, explain=explain)
 
-    async def sample(
+    async def sample_prior(
         self,
         seed: int,
         n: int,
@@ -216,25 +216,34 @@ class Vae:
         size: tuple[int, int] | None = None,
         temperature: float = 1.0,
         truncation: float | None = None,
-        source: Source = "prior",
-        label: int | None = None,
     ) -> Floats:
-        """Draw latents `[n, *latent]` from the prior or from the aggregated posterior.
+        """Draw latents `[n, *latent]` from the prior; see `gaussian.sample_prior`.
 
         `size` is height and width of their images, if the model has no fixed size.
 
         Raises:
-            InvalidInput: a label without `aggregate`; or this bundle has no prior, no aggregated posterior or no such
-                label; or too many pixels.
+            InvalidInput: this model's latents follow no prior; or too many pixels.
         """
-        if source == "prior":
-            if label is not None:
-                raise InvalidInput("label needs source=aggregate: the prior has no labels", "/query/label")
-            self.check_prior()
-            shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
-            self.check_pixels(n, shape, "/query/n")
-            draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
-            return await computed(n * math.prod(shape), draw)
+        self.check_prior()
+        shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
+        self.check_pixels(n, shape, "/query/n")
+        draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
+        return await computed(n * math.prod(shape), draw)
+
+    def sample_aggregate(
+        self,
+        seed: int,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        label: int | None = None,
+    ) -> Floats:
+        """Draw latents `[n, d]` from the aggregated posterior; see `Mixture.sample`.
+
+        Raises:
+            InvalidInput: this bundle has no aggregated posterior, or it has no such label.
+        """
         mixture = self.tables.mixture
         if mixture is None:
             raise InvalidInput("this model has no aggregated posterior", "/query/source")

@@ -21,7 +21,7 @@ def address() -> Iterator[str]:
 
 
 def give(page: Any, key: str) -> None:
-    page.get_by_label("API key").fill(key)
+    page.get_by_role("textbox", name="API key").fill(key)
     page.keyboard.press("Enter")
 
 

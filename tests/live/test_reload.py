@@ -158,7 +158,9 @@ def test_every_command_of_the_documentation_works(start: Start, models_copy: Pat
         answers.append(json.loads(done.stdout))
     second = [{"name": "mnist", "version": 2}]
     assert answers[1:3] == [{"unloaded": second}, {"loaded": second}]
-    assert set(answers[0]) == set(re.findall(r"`(\w+)`", text.partition("| as SIGHUP |")[2].partition("\n")[0]))
+    assert set(answers[0]) == set(
+        re.findall(r"`(\w+)`", text.partition("| Does what SIGHUP does |")[2].partition("\n")[0])
+    )
     assert answers[3]["versions"] == [1, 2]
 
 

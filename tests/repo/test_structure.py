@@ -136,8 +136,6 @@ TESTED_ELSEWHERE = {
     "training/importing/write.py": "training/importing/test_round_trip.py",
     "training/onnx_graph.py": "training/reducing/test_half_precision.py",
     "training/reducing/comparison.py": "training/reducing/test_reduce.py",
-    "training/reducing/gate.py": "training/reducing/test_reduce.py",
-    "training/reducing/measure.py": "training/reducing/test_reduce.py",
     "training/reducing/options.py": "training/reducing/test_reduce.py",
     "training/reducing/quality_gate.py": "training/reducing/test_reduce.py",
     "training/reducing/samples.py": "training/reducing/test_reduce.py",

@@ -212,9 +212,9 @@ WRONG = {
     "an endless clip": ("gradient_clip = 100.0", "gradient_clip = inf", "training.gradient_clip"),
     "negative weight decay": ("[training]", "[training]\nweight_decay = -0.1", "training.weight_decay"),
     "no patience": ("[training]", "[training]\nearly_stopping_epochs = 0", "training.early_stopping_epochs"),
-    "a start without a version": ("[training]", '[training]\nstart = "mnist"', "training.fit.warm_start"),
-    "a start of version zero": ("[training]", '[training]\nstart = "mnist/0"', "training.fit.warm_start"),
-    "a start elsewhere": ("[training]", '[training]\nstart = "../mnist/1"', "training.fit.warm_start"),
+    "a start without a version": ("[training]", '[training]\nstart = "mnist"', "training.start"),
+    "a start of version zero": ("[training]", '[training]\nstart = "mnist/0"', "training.start"),
+    "a start elsewhere": ("[training]", '[training]\nstart = "../mnist/1"', "training.start"),
     "a negative warm-up": (
         "learning_rate_warmup_steps = 4",
         "learning_rate_warmup_steps = -1",

@@ -77,4 +77,4 @@ class ImageData(L.LightningDataModule):
         assert self.trainer is not None
         images = torch.from_numpy(pixels.copy()).to(self.trainer.strategy.root_device)
         world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        return Batches(images, self.batch_size, seed=seed, **world)
+        return ImageBatches(images, self.batch_size, seed=seed, **world)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from training.architectures.shape import NetShape
 from training.errors import RecipeError
 from training.fit.augment import augment
-from training.fit.batches import Batches, ImageBatch
+from training.fit.batches import ImageBatch, ImageBatches
 from training.fit.likelihood import make_likelihood
 from training.fit.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
 from training.recipe import Elbo, Iwae, Recipe
@@ -158,7 +158,7 @@ class VaeModule(L.LightningModule):
         # Every epoch has its own seed, so that a run resumed after an epoch gives the same numbers.
         self._seed(self.current_epoch)
         batches = self.trainer.train_dataloader
-        assert isinstance(batches, Batches)
+        assert isinstance(batches, ImageBatches)
         batches.set_epoch(self.current_epoch)
         self._skipped_steps = 0
 

@@ -68,8 +68,8 @@ class ReadingQuery(Strict):
         """The conversion to the images of `vae`."""
         size, stride = vae.geometry.size, vae.geometry.stride
         mode, background = vae.manifest.image.mode, self.background or vae.manifest.image.background
-        crop = self.fit == "crop"
-        return _reading(size, stride, mode, limits.max_pixels, background, self.invert, crop, self.strict)
+        flags = self.invert, self.fit == "crop", self.strict
+        return _reading(size, stride, mode, limits.max_pixels, background, flags)
 
 
 @lru_cache(256)
@@ -79,11 +79,9 @@ def _reading(
     mode: Literal["L", "RGB"],
     max_pixels: int,
     background: str,
-    invert: bool,
-    crop: bool,
-    strict: bool,
+    flags: tuple[bool, bool, bool],
 ) -> Reading:
-    height, width = size or (None, None)
+    (height, width), (invert, crop, strict) = size or (None, None), flags
     return Reading(
         height=height,
         width=width,

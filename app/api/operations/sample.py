@@ -7,6 +7,7 @@ from app.api.forms.writers import Result, SeededImages, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
+from app.errors import InvalidInput
 from app.vae.vae import Source, Vae
 
 
@@ -35,15 +36,13 @@ async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
     """Draw latents and decode them."""
     check_count(query.n, server.limits.max_rows, "/query/n")
     size, seed = vae.geometry.size_asked(query.height, query.width), query.seed_or_new()
-    latents = await vae.sample(
-        seed,
-        query.n,
-        size=size,
-        temperature=query.temperature,
-        truncation=query.truncation,
-        source=query.source,
-        label=query.label,
-    )
+    scale = {"temperature": query.temperature, "truncation": query.truncation}
+    if query.source == "aggregate":
+        latents = vae.sample_aggregate(seed, query.n, label=query.label, **scale)
+    elif query.label is not None:
+        raise InvalidInput("label needs source=aggregate: the prior has no labels", "/query/label")
+    else:
+        latents = await vae.sample_prior(seed, query.n, size=size, **scale)
     return latent_images(await vae.decode_latents(latents, percentile=query.percentile), seed=seed)
 
 

@@ -72,7 +72,7 @@ async def _base(vae: Vae, query: TraverseQuery) -> Floats:
         raise InvalidInput("give seed or label: start from a draw or from a class mean", "/query/label")
     if query.label is not None:
         return vae.tables.label_mean(query.label, "/query/label")
-    return np.zeros(vae.latent_shape, np.float32) if query.seed is None else (await vae.sample(query.seed, 1))[0]
+    return np.zeros(vae.latent_shape, np.float32) if query.seed is None else (await vae.sample_prior(query.seed, 1))[0]
 
 
 def _direction(vae: Vae, query: TraverseQuery, index: int) -> Floats:

@@ -106,7 +106,9 @@ def test_an_error_before_there_is_a_server_is_an_object_too() -> None:
 
 
 def test_warnings_are_records(tmp_path: object) -> None:
-    program = "from app import logs; import warnings; logs.configure('info', 'json'); warnings.warn('careful')"
+    program = (
+        "from app.observability import logs; import warnings; logs.configure('info', 'json'); warnings.warn('careful')"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     (line,) = objects(done.stderr)
     assert (line["level"], line["logger"]) == ("warning", "py.warnings")

@@ -22,9 +22,9 @@ def vae(name: str = "mnist-2d", batcher: Batcher | None = None, **changes: objec
 
 def test_without_arrays_there_is_no_aggregate_and_no_label() -> None:
     bare = vae(arrays={})
-    assert asyncio.run(bare.sample(0, 3)).shape == (3, 2)
+    assert asyncio.run(bare.sample_prior(0, 3)).shape == (3, 2)
     with pytest.raises(InvalidInput, match="no aggregated posterior"):
-        asyncio.run(bare.sample(0, 3, source="aggregate"))
+        bare.sample_aggregate(0, 3)
     with pytest.raises(InvalidInput, match="no labels"):
         bare.tables.label_mean(0)
 

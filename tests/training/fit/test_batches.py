@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.fit.batches import Batches, ImageBatch
+from training.fit.batches import ImageBatch, ImageBatches
 
 
 def tensor(count: int) -> torch.Tensor:
@@ -12,13 +12,13 @@ def tensor(count: int) -> torch.Tensor:
     return torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1)
 
 
-def numbers(batches: Batches) -> list[int]:
+def numbers(batches: ImageBatches) -> list[int]:
     return [int(number) for batch in batches for number in batch.images.flatten()]
 
 
 def of_all(count: int, size: int, world: int, *, seed: int | None, epoch: int = 0) -> list[tuple[ImageBatch, ...]]:
     """The shares of each batch, one of every process."""
-    ranks = [Batches(tensor(count), size, seed=seed, rank=rank, world_size=world) for rank in range(world)]
+    ranks = [ImageBatches(tensor(count), size, seed=seed, rank=rank, world_size=world) for rank in range(world)]
     for batches in ranks:
         batches.set_epoch(epoch)
     return list(zip(*ranks, strict=True))
@@ -31,7 +31,7 @@ seeds, epochs = st.integers(0, 2**31 - 1), st.integers(0, 1000)
 @given(counts, sizes, seeds, epochs)
 @settings(deadline=None)
 def test_an_epoch_has_every_image_exactly_once(count: int, size: int, seed: int, epoch: int) -> None:
-    batches = Batches(tensor(count), size, seed=seed)
+    batches = ImageBatches(tensor(count), size, seed=seed)
     batches.set_epoch(epoch)
     assert sorted(numbers(batches)) == list(range(count))
 
@@ -39,7 +39,7 @@ def test_an_epoch_has_every_image_exactly_once(count: int, size: int, seed: int,
 @given(counts, sizes)
 @settings(deadline=None)
 def test_one_process_has_whole_batches(count: int, size: int) -> None:
-    batches = Batches(tensor(count), size, seed=0)
+    batches = ImageBatches(tensor(count), size, seed=0)
     lengths = [len(batch.images) for batch in batches]
     assert len(batches) == len(lengths)
     assert all(length == size for length in lengths[:-1])
@@ -50,7 +50,7 @@ def test_one_process_has_whole_batches(count: int, size: int) -> None:
 @given(seeds, epochs)
 @settings(deadline=None)
 def test_the_order_depends_on_seed_and_epoch_alone(seed: int, epoch: int) -> None:
-    first, second = Batches(tensor(100), 10, seed=seed), Batches(tensor(100), 7, seed=seed)
+    first, second = ImageBatches(tensor(100), 10, seed=seed), ImageBatches(tensor(100), 7, seed=seed)
     numbers(second)  # having been iterated before makes no difference
     torch.rand(3)
     for batches in (first, second):
@@ -60,13 +60,13 @@ def test_the_order_depends_on_seed_and_epoch_alone(seed: int, epoch: int) -> Non
     assert numbers(first) == order
     first.set_epoch(epoch + 1)
     assert numbers(first) != order
-    other = Batches(tensor(100), 10, seed=seed + 1)
+    other = ImageBatches(tensor(100), 10, seed=seed + 1)
     other.set_epoch(epoch)
     assert numbers(other) != order
 
 
 def test_without_a_seed_the_order_is_the_tensors() -> None:
-    batches = Batches(tensor(11), 4)
+    batches = ImageBatches(tensor(11), 4)
     for epoch in range(2):
         batches.set_epoch(epoch)
         assert numbers(batches) == list(range(11))
@@ -78,7 +78,7 @@ def test_processes_share_the_batches_that_one_would_have(
     count: int, size: int, world: int, seed: int, epoch: int
 ) -> None:
     """Side by side the shares are the batch of one process, but for what does not go into equal shares at the end."""
-    alone = Batches(tensor(count), size * world, seed=seed)
+    alone = ImageBatches(tensor(count), size * world, seed=seed)
     alone.set_epoch(epoch)
     shared = of_all(count, size * world, world, seed=seed, epoch=epoch)
     seen = [int(number) for shares in shared for share in shares for number in share.images.flatten()]
@@ -107,11 +107,11 @@ def test_without_a_seed_shares_may_differ_but_nothing_is_left_out(count: int, si
 @settings(deadline=None)
 def test_every_process_takes_as_many_steps_as_it_says(count: int, size: int, world: int, shuffled: bool) -> None:
     seed = 0 if shuffled else None
-    ranks = [Batches(tensor(count), size, seed=seed, rank=rank, world_size=world) for rank in range(world)]
+    ranks = [ImageBatches(tensor(count), size, seed=seed, rank=rank, world_size=world) for rank in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
     assert all(len(list(batches)) == len(batches) for batches in ranks)
 
 
 def test_batches_lie_where_their_images_do() -> None:
     images = tensor(4).to("meta")
-    assert {batch.images.device.type for batch in Batches(images, 2, seed=0)} == {"meta"}
+    assert {batch.images.device.type for batch in ImageBatches(images, 2, seed=0)} == {"meta"}

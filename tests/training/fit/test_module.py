@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tests.conftest import Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
 from training.errors import RecipeError
-from training.fit.batches import Batches, ImageBatch, ImageData
+from training.fit.batches import ImageBatch, ImageBatches, ImageData
 from training.fit.callbacks import WeightEma
 from training.fit.module import LossTerms, VaeModule
 from training.fit.objective import iwae, kl_divergence
@@ -102,7 +102,7 @@ def test_processes_come_to_the_terms_that_one_would(
 
     def through(rank: int, world: int) -> list[LossTerms]:
         module = module_of(**KINDS[kind])
-        return [module.terms(batch) for batch in Batches(images, 11, rank=rank, world_size=world)]
+        return [module.terms(batch) for batch in ImageBatches(images, 11, rank=rank, world_size=world)]
 
     alone = through(0, 1)
     assert not torch.allclose(alone[0].latents[:, :9], alone[1].latents), "other images, other draws"
@@ -345,7 +345,7 @@ def test_what_is_logged_is_the_mean_over_the_images(run: Callable[..., Run], dig
     module.on_validation_epoch_start()
     with torch.no_grad():
         images = torch.from_numpy(digits[TRAIN_IMAGES:, None].copy())
-        parts = [module.terms(batch) for batch in Batches(images, 40)]
+        parts = [module.terms(batch) for batch in ImageBatches(images, 40)]
     reconstruction, kl = (torch.cat(values) for values in list(zip(*parts, strict=True))[:2])
     expected = {"reconstruction": reconstruction, "kl": kl.sum(dim=1)}
     expected["negative_elbo"] = expected["reconstruction"] + expected["kl"]

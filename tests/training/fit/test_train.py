@@ -24,7 +24,7 @@ from training.bundling.export import to_toml
 from training.data import load_dataset
 from training.errors import RecipeError
 from training.fit import train as training_train
-from training.fit.batches import Batches
+from training.fit.batches import ImageBatches
 from training.fit.module import VaeModule
 from training.fit.train import Hardware, load_checkpoint, run_folder, train
 from training.recipe import Recipe, load_recipe
@@ -201,7 +201,9 @@ def test_static_pixels_are_drawn_once_by_the_recipes_seed(trained: Workshop, tmp
         images = binarize(load_dataset(recipe.data, trained.data_dir).test.images, seed)
         module.on_validation_epoch_start()
         with torch.no_grad():
-            parts = [module.terms(batch) for batch in Batches(torch.from_numpy(images), recipe.training.batch_size)]
+            parts = [
+                module.terms(batch) for batch in ImageBatches(torch.from_numpy(images), recipe.training.batch_size)
+            ]
         return sum((part.reconstruction.sum() + part.kl.sum()).item() for part in parts) / len(images)
 
     logged = float(row["test/negative_elbo"])

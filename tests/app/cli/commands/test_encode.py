@@ -149,7 +149,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_half_one(folder: Path, digits: Pixels
         (("digits", "-o", "l.npy"), "--output takes .npz"),
         (("digits", "-o", "digits"), "--output takes .npz"),
         (("digits", "-o", "nowhere/l.npz"), "--output: there is no folder "),
-        (("digits", "--background", "nope", "-o", "l.npz"), "--background: not a colour"),
+        (("digits", "--background", "nope", "-o", "l.npz"), "--background: not a color"),
         (("digits", "--batch-size", 0), "Invalid value for '--batch-size'"),
         ((), "Missing argument 'PATHS...'. See `vaeserve encode --help`."),
     ],
