@@ -24,7 +24,7 @@ class ImageBatch(NamedTuple):
     """Images in the batch of all processes."""
 
 
-class Batches:
+class ImageBatches:
     """Batches of one uint8 tensor `[N, C, H, W]`, gathered on its own device.
 
     With a seed, images are shuffled: the order depends on seed and epoch alone. Every process gets the same number of
@@ -67,13 +67,13 @@ class ImageData(L.LightningDataModule):
         super().__init__()
         self.train, self.watched, self.batch_size, self.seed = train, watched, batch_size, seed
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> ImageBatches:
         return self._batches(self.train, seed=self.seed)
 
-    def val_dataloader(self) -> Batches:
+    def val_dataloader(self) -> ImageBatches:
         return self._batches(self.watched, seed=None)
 
-    def _batches(self, pixels: Pixels, *, seed: int | None) -> Batches:
+    def _batches(self, pixels: Pixels, *, seed: int | None) -> ImageBatches:
         assert self.trainer is not None
         images = torch.from_numpy(pixels.copy()).to(self.trainer.strategy.root_device)
         world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

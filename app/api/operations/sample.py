@@ -36,13 +36,16 @@ async def _sample(server: State, vae: Vae, query: SampleQuery) -> Result:
     """Draw latents and decode them."""
     check_count(query.n, server.limits.max_rows, "/query/n")
     size, seed = vae.geometry.size_asked(query.height, query.width), query.seed_or_new()
-    scale = {"temperature": query.temperature, "truncation": query.truncation}
     if query.source == "aggregate":
-        latents = vae.sample_aggregate(seed, query.n, label=query.label, **scale)
+        latents = vae.sample_aggregate(
+            seed, query.n, temperature=query.temperature, truncation=query.truncation, label=query.label
+        )
     elif query.label is not None:
         raise InvalidInput("label needs source=aggregate: the prior has no labels", "/query/label")
     else:
-        latents = await vae.sample_prior(seed, query.n, size=size, **scale)
+        latents = await vae.sample_prior(
+            seed, query.n, size=size, temperature=query.temperature, truncation=query.truncation
+        )
     return latent_images(await vae.decode_latents(latents, percentile=query.percentile), seed=seed)
 
 
