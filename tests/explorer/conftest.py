@@ -30,7 +30,7 @@ READY = "#map .pinned canvas[data-latent]"
 """There once the map has its dots, and the pinned latent its picture."""
 
 
-@pytest.fixture(scope="package")  # while there is one, asyncio.run() does not work in this process
+@pytest.fixture(scope="module")  # not longer: while it lives, asyncio.run() fails in this process
 def browser() -> Iterator[Any]:
     """Chromium without a window; without one these tests are skipped, but not in CI."""
     try:
