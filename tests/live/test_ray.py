@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from safetensors.numpy import save
 from app.api.forms.images import EXAMPLE_IMAGE
 from tests.conftest import MODELS, ROOT, Pixels, base64_png, free_port, npy, servers
 from tests.document import Operation, call, operations
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, until
 
 pytestmark = pytest.mark.slow(reason="starts a Ray cluster")
 
@@ -97,16 +97,6 @@ def config(path: Path, port: int) -> Path:
     application["deployments"] = list(named.values())
     path.write_text(yaml.safe_dump(document))
     return path
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.3)
-    return True
 
 
 @contextmanager
@@ -359,7 +349,7 @@ def test_load_brings_a_second_replica_and_a_kill_costs_only_what_was_in_flight(
     finally:
         load.stop()
     only_what_was_in_flight_is_lost(load.sent, killed)
-    assert until(lambda: len(cluster.replicas("mnist-2d")) == 2, 60), "the dead replica is replaced"
+    assert until(lambda: len(cluster.replicas("mnist-2d")) == 2), "the dead replica is replaced"
 
 
 def test_a_client_that_goes_away_is_counted_as_gone(cluster: Cluster, digits: Pixels) -> None:
@@ -374,7 +364,7 @@ def test_a_client_that_goes_away_is_counted_as_gone(cluster: Cluster, digits: Pi
     gone = re.compile(
         r'^vae_requests_total{deployment="mnist",operation="score_npy",replica="\w+",status="499"} 1.0$', re.M
     )
-    assert until(lambda: gone.search(cluster.client.get("/metrics").text) is not None, 20)
+    assert until(lambda: gone.search(cluster.client.get("/metrics").text) is not None)
 
 
 def test_more_than_may_wait_is_refused_at_once(cluster: Cluster, digits: Pixels) -> None:

@@ -18,7 +18,7 @@ from app.inference.admission import Reservation
 from app.inference.batcher import Batcher, Work
 from app.inference.latency import Latency, RunRows
 from app.maths.arrays import Arrays
-from app.observability.timing import Statistics, Timing
+from app.observability.timing import GraphStatistics, Timing
 
 Rows = NDArray[np.float32]
 
@@ -702,7 +702,7 @@ def test_every_request_ends_and_gets_its_own_rows(
 
 def test_statistics_tell_what_became_of_requests() -> None:
     async def main() -> None:
-        gate, seen = Gate(lambda batch: 9 in batch), Statistics()
+        gate, seen = Gate(lambda batch: 9 in batch), GraphStatistics()
         batcher = Batcher(queue_rows=5)
         first = asyncio.ensure_future(submit(batcher, "k", gate, rows(1), statistics=seen))
         await started(gate)
