@@ -16,6 +16,8 @@ from tests.pages import aimed, blocks, commands
 from tests.training.test_cli import OPTIONS
 from tests.training.test_import_served import is_served
 
+pytestmark = pytest.mark.slow(reason="trains and imports models of three code bases")
+
 PAGE = (ROOT / "docs" / "bring-your-own.md").read_text()
 NAMES = ("my-vae", "my-pythae", "my-kl")
 

@@ -71,7 +71,7 @@ def test_licences_are_those_that_the_installed_packages_state() -> None:
 
 def test_a_licence_that_is_not_known_stops_the_bill() -> None:
     for stated in ({}, {"license": "ask my cousin"}, {"classifier": ["License :: A", "License :: B"]}):
-        with pytest.raises(SystemExit, match="the licence of it is not known"):
+        with pytest.raises(SystemExit, match="the license of it is not known"):
             SBOM["licence"]({"name": "it", **stated})
 
 

@@ -162,18 +162,24 @@ def run_load(url: str, request: BenchRequest, connections: int, duration: float)
                 if response.status != 200:
                     load.refusal = response.status, body
 
-    with ThreadPoolExecutor(connections) as pool:
-        try:
-            list(pool.map(send, clients))  # connect before measuring
-            until = (start := time.perf_counter()) + duration
-            list(pool.map(repeat, clients))
-            load.seconds = time.perf_counter() - start
-        except (OSError, http.client.HTTPException) as error:
-            raise CommandError(f"the connection to {url} broke: {error}") from error
-        finally:
-            stop.set()  # without it and the close, Ctrl-C would take effect after the duration
-            for client in clients:
-                client.close()
+    def close_all() -> None:
+        for client in clients:
+            client.close()
+
+    try:
+        with ThreadPoolExecutor(connections) as pool:
+            try:
+                list(pool.map(send, clients))  # connect before measuring
+                until = (start := time.perf_counter()) + duration
+                list(pool.map(repeat, clients))
+                load.seconds = time.perf_counter() - start
+            except (OSError, http.client.HTTPException) as error:
+                raise CommandError(f"the connection to {url} broke: {error}") from error
+            finally:
+                stop.set()  # without it and the close, Ctrl-C would take effect after the duration
+                close_all()
+    finally:
+        close_all()  # a thread may have connected after the first time
     return load
 
 

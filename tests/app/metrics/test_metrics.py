@@ -136,9 +136,9 @@ def test_overdue_rows_count_as_having_waited(make_client: Callable[..., TestClie
     threads = [threading.Thread(target=client.get, args=["/sample?n=1"]) for _ in range(3)]
     for thread in threads:
         thread.start()
-    assert until(lambda: scrape(client)["vae_requests_in_progress"] == 4)
+    assert until(lambda: scrape(client)["vae_queue_rows"] == 2)
     busy = scrape(client)
-    assert (busy["vae_busy_slots"], busy["vae_queue_rows"]) == (1, 2)
+    assert (busy["vae_busy_slots"], busy["vae_requests_in_progress"]) == (1, 4)  # of which one is the scrape
     time.sleep(0.3)
     release.set()
     for thread in threads:

@@ -75,7 +75,7 @@ def test_versions_count_up_and_none_is_replaced_unasked(run: Run, source: list[P
     ("arguments", "message"),
     [
         (("--output", "image"), "pass --range: the values of black and white .*: one of 0,1; -1,1; 0,255"),
-        (("--range", "0,1"), "pass --output: what the decoder gives: one of image; logits; probabilities"),
+        (("--range", "0,1"), "pass --output: the decoder's output: one of image; logits; probabilities"),
         (("--heads", "a,b,c"), "--heads names one output or two"),
         (("--weights", "w.pt"), "--weights and --arg go with --class"),
         (("--class", "a:B"), "--class goes without a SOURCE"),
