@@ -77,4 +77,7 @@ class Exchanges:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             exchange = scope["vae.exchange"] = Exchange(scope, receive, send, self._max_body_bytes)
-            await self.app(scope, exchange.receive, exchange.send)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            finally:
+                del scope["vae.exchange"]  # `receive` refers to the scope: a cycle would keep the body until collected
