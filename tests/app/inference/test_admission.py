@@ -102,3 +102,11 @@ def test_what_was_admitted_and_left_leaves_nothing_behind(rows: list[tuple[str, 
         admission.leave(key, weight, count)
     assert not is_refused(admission, "a", 500, weight)
     assert admission.predicted_wait("a") == 0
+
+
+def test_a_key_with_fewer_batches_delays_the_others_by_those_alone() -> None:
+    admission, tens = Admission(slots=1, max_rows=1000), RowWeight(cost=1, max_batch_rows=10, seconds=0.1)
+    admission.admit("many", tens, 100)
+    admission.admit("few", tens, 10)
+    assert admission.predicted_wait("many") == pytest.approx(10 + 1)
+    assert admission.predicted_wait("few") == pytest.approx(1 + 1)

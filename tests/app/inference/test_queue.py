@@ -113,3 +113,11 @@ def test_every_row_is_taken_once_and_in_order(loop: asyncio.AbstractEventLoop, s
             assert start == seen[number]
             seen[number] = stop
     assert seen == sizes
+
+
+def test_what_is_left_of_jobs_stays_ahead_of_later_jobs(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    for number in range(3):
+        queued = queue.add(spec, job(loop, number, 10))
+    assert take(queue, queued, 2) == [(0, 0, 1), (1, 0, 1)]
+    assert [int(left.rows[0, 0]) for left in queued.jobs] == [0, 1, 2]

@@ -144,6 +144,11 @@ def test_slerp_keeps_to_the_arc_and_lerp_to_the_chord() -> None:
     assert np.linalg.norm(lerp(a, b, half)) == pytest.approx(np.sqrt(0.5))
 
 
+def test_slerp_keeps_to_the_arc_at_a_small_angle() -> None:
+    a, b = np.array([1, 0], np.float32), np.array([np.cos(0.05), np.sin(0.05)], np.float32)
+    assert np.linalg.norm(slerp(a, b, np.array([0.5]))) == pytest.approx(1.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("b", [[2, 0], [-1, 0], [0, 0]], ids=["parallel", "opposite", "zero"])
 def test_slerp_is_lerp_where_there_is_no_angle(b: list[float]) -> None:
     a, b_, t = np.array([1, 0], np.float32), np.array(b, np.float32), np.linspace(0, 1, 4)
