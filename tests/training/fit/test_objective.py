@@ -201,3 +201,8 @@ def test_without_an_encoder_to_reach_only_the_decoder_has_a_gradient() -> None:
     log_weights = importance_weights(linear_gaussian(z, X, weight), z, torch.zeros(4, 1), torch.zeros(4, 1))
     dreg_loss(log_weights, z).sum().backward()
     assert weight.grad != 0
+
+
+def test_free_bits_are_of_the_mean_over_images_in_each_dimension() -> None:
+    kl = torch.tensor([[0.0, 0.1], [2.0, 0.1]])
+    assert free_bits(kl, 0.5).item() == pytest.approx(1.0 + 0.5)
