@@ -1,5 +1,6 @@
 """Directories that change whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,10 @@ def test_a_kill_between_the_two_renames_is_mended(target: Path) -> None:
     with pytest.raises(OSError, match="full"), whole(target):
         raise OSError("full")
     assert files(target) == {"a": "old"}
+
+
+def test_a_replacement_that_fails_at_the_end_loses_nothing(target: Path) -> None:
+    with pytest.raises(OSError, match="No such file"), whole(target) as directory:
+        shutil.rmtree(directory)
+    with whole(target, copy=True) as directory:
+        assert files(directory) == {"a": "old"}

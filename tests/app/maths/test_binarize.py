@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.maths.gaussian import generator, standard_normal
-from app.maths.likelihood import STREAM, binarize
+from app.maths.likelihood import STREAM, binarize, threshold
 from tests.conftest import Pixels
 
 
@@ -56,3 +56,7 @@ def test_pixels_are_not_drawn_from_the_stream_of_the_latents() -> None:
     uniform = generator(5, 0, STREAM).random(784, np.float32)
     assert abs(np.corrcoef(latents, uniform)[0, 1]) < 0.1
     assert np.array_equal((uniform < np.float32(128 / 255)) * 255, binarize(grey(1, 128), 5).ravel())
+
+
+def test_the_threshold_is_128() -> None:
+    assert threshold(np.array([0, 127, 128, 255], np.uint8)).tolist() == [0, 0, 255, 255]

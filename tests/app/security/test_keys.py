@@ -167,3 +167,9 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path, content: byt
         path.write_bytes(content)
     with pytest.raises(StartupError, match=rf"^VAE_KEYS_FILE .*{words}"):
         Keys(file=path)
+
+
+def test_keys_of_settings_and_of_the_file_are_known_together(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(entry_of("web", OTHER))
+    keys = Keys(api=KEY, file=tmp_path / "keys")
+    assert (name_of(keys, f"Bearer {KEY}"), name_of(keys, f"Bearer {OTHER}")) == ("default", "web")
