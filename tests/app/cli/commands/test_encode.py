@@ -2,18 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 
 from tests.app.cli.conftest import Call, shell, surroundings
 from tests.conftest import MODELS, Pixels, load_npz, png
+from tests.processes import PATIENCE, until
 
 BUNDLE = ("--bundle", MODELS / "mnist-2d" / "2")
 
@@ -122,6 +124,12 @@ def test_stdin_and_stdout(folder: Path, url: str) -> None:
     assert shell("vaeserve models --json | head -c 1", folder, VAE_URL=url).stdout == b"{"
 
 
+def encoded(url: str) -> float:
+    """The requests to encode that a server has answered."""
+    counts = re.findall(r'^vae_requests_total{operation="encode.* (\S+)$', httpx2.get(f"{url}/metrics").text, re.M)
+    return sum(map(float, counts))
+
+
 def test_ctrl_c_leaves_the_old_file_and_no_half_one(folder: Path, digits: Pixels, url: str) -> None:
     (folder / "many").mkdir()
     for index in range(5000):
@@ -131,10 +139,10 @@ def test_ctrl_c_leaves_the_old_file_and_no_half_one(folder: Path, digits: Pixels
     process = subprocess.Popen(
         command, cwd=folder, env=surroundings(VAE_URL=url), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    before = set(os.listdir(folder))
-    time.sleep(1.5)
+    before, answered = set(os.listdir(folder)), encoded(url)
+    assert until(lambda: encoded(url) > answered)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=30)[1]
+    told = process.communicate(timeout=PATIENCE)[1]
     assert (process.returncode, told) == (130, "interrupted\n")
     assert set(os.listdir(folder)) == before
     assert (folder / "l.npz").read_bytes() == b"old"
