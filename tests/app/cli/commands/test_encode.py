@@ -137,7 +137,13 @@ def test_ctrl_c_leaves_the_old_file_and_no_half_one(folder: Path, digits: Pixels
     (folder / "l.npz").write_bytes(b"old")
     command = [sys.executable, "-m", "app.cli", "encode", "many", "--batch-size", "1", "-o", "l.npz"]
     process = subprocess.Popen(
-        command, cwd=folder, env=surroundings(VAE_URL=url), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        env=surroundings(VAE_URL=url),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     before, answered = set(os.listdir(folder)), encoded(url)
     assert until(lambda: encoded(url) > answered)
