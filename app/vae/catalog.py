@@ -289,7 +289,7 @@ def load_catalog(
     options: ServingOptions = DEFAULT_OPTIONS,
     names: Collection[str] = (),
 ) -> Catalog:
-    """Read, verify and load every bundle of `models_dir`, or only those of the models `names`.
+    """Read, verify and load the bundles of `models_dir`: all of them, or only those of the models in `names`.
 
     All use the first execution provider that works for all of them.
 

@@ -28,7 +28,7 @@ def lane(key: object) -> LaneSpec:
 def job(
     loop: asyncio.AbstractEventLoop, number: int, rows: int, *, width: int = 1, deadline: float | None = None
 ) -> Job:
-    """A job whose rows say whose they are."""
+    """A job all of whose values are its number."""
     return Job(np.full((rows, width), number, np.float32), loop.create_future(), deadline, submitted=0.0)
 
 
