@@ -16,6 +16,7 @@ import trustme
 
 from tests.conftest import MODELS, ROOT, Start, free_port, launch
 from tests.live.test_workers import until
+from tests.processes import PATIENCE
 
 
 def check(**environment: object) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,7 @@ def check(**environment: object) -> subprocess.CompletedProcess[str]:
         env=inherited | {name: str(value) for name, value in environment.items()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -38,7 +39,7 @@ def test_a_server_that_is_ready_is_healthy_whatever_its_prefix_and_proxies(start
     done = check(**asked)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     process.terminate()
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE)
     done = check(**asked)
     assert done.returncode == 1
     assert done.stderr.startswith("no response: ")
@@ -91,7 +92,7 @@ def test_a_server_with_tls_is_asked_with_tls_and_its_certificate_is_not_verified
         assert check(VAE_PORT=port).returncode == 1  # without
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
 
 
 def test_a_server_with_tls_that_is_not_ready_is_unhealthy(certificate: Any) -> None:

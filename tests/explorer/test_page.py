@@ -19,7 +19,7 @@ DIGIT = "#map .pinned canvas"
 AXE = ROOT / "tests/clients/node_modules/axe-core/axe.min.js"
 
 
-def test_it_is_light_and_the_map_is_there_soon(visit: Visit, address: str) -> None:
+def test_it_is_light(visit: Visit, address: str) -> None:
     sizes: dict[str, int] = {}
 
     def count(page: Any) -> None:
@@ -32,11 +32,9 @@ def test_it_is_light_and_the_map_is_there_soon(visit: Visit, address: str) -> No
 
     page = visit(prepare=count)
     page.wait_for_load_state("networkidle")
-    first = page.evaluate("() => performance.getEntriesByName('map')[0].startTime")
-    print(f"{sum(sizes.values()) / 1000:.0f} kB in {len(sizes)} files; the map is there after {first:.0f} ms")
+    print(f"{sum(sizes.values()) / 1000:.0f} kB in {len(sizes)} files")
     assert len(sizes) > 10
     assert sum(sizes.values()) < 300_000
-    assert first < 5000
 
 
 def test_every_file_of_the_page_is_served_as_what_it_is(address: str) -> None:

@@ -58,6 +58,7 @@ def threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
+@pytest.mark.slow(reason="leaves a thousand times")
 @pytest.mark.parametrize("close", [socket.socket.close, reset], ids=["close", "reset"])
 @pytest.mark.parametrize(
     "leave", [leave_in_the_head, leave_in_the_body, leave_while_it_is_computed, leave_in_the_answer]

@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import MODELS, ROOT, Pixels, Start, free_port, png
 from tests.processes import PATIENCE, children, fresh, resident, sharing, until
 
+pytestmark = pytest.mark.slow(reason="fills disks, and sends much to servers whose disk is full")
+
 SMALL = "mount -t tmpfs -o size=2M none "
 """Mounts a disk of 2 MB; what is behind it is a directory."""
 

@@ -37,6 +37,7 @@ SHORT_LIFE, LONGEST_PAUSE = 30, 30
 DEATH = re.compile(r"died with status .* after (\d+) s; the next starts in (\d+) s")
 
 
+@pytest.mark.slow(reason="waits between the tries")
 def test_a_worker_that_cannot_start_is_tried_less_and_less_often_until_it_can(
     start: Start, models_copy: Path, tmp_path: Path
 ) -> None:

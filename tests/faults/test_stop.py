@@ -25,7 +25,7 @@ def answering(start: Start, workers: int, **settings: object) -> tuple[subproces
     return process, client
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow(reason="more of the same"))])
 def test_sigterm_under_load_loses_no_request_that_was_let_in(start: Start, workers: int) -> None:
     process, client = answering(start, workers, shutdown_seconds=10 * PATIENCE)
     load = Load(client)

@@ -318,7 +318,7 @@ class Load:
         """Wait until everything that was sent has its answer; `sent` holds all of it."""
         self._stopping.set()
         for future in self._running:
-            future.result(timeout=90)
+            future.result(timeout=PATIENCE)
         self._pool.shutdown()
 
 

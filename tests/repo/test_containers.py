@@ -294,7 +294,7 @@ def laid_out(tmp_path: Path) -> Path:
 
 def scan(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "scripts/image", "--folder", folder]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_nothing_is_in_the_image_that_has_no_business_there(laid_out: Path) -> None:
@@ -319,7 +319,7 @@ def test_what_is_left_after_pruning_serves(laid_out: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

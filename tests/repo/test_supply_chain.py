@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from app import __version__
 from tests.conftest import ROOT, free_port
+from tests.processes import PATIENCE
 
 VARIANTS = {"sbom.cdx.json": "requirements.lock", "sbom-gpu.cdx.json": "requirements-gpu.lock"}
 SBOM = runpy.run_path(str(ROOT / "scripts/sbom"), run_name="sbom")
@@ -31,7 +32,7 @@ def document(name: str) -> dict[str, Any]:
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "scripts" / script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

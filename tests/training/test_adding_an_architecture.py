@@ -9,6 +9,7 @@ from pathlib import Path
 from app.bundle.files import read_bundle
 from app.inference.session import Session
 from tests.conftest import ROOT
+from tests.processes import PATIENCE
 
 FILE = '''
 from typing import Literal
@@ -65,8 +66,8 @@ PROGRAM = """
 import sys
 from training.__main__ import main
 
-for command in ("train", "export"):
-    sys.argv = ["training", command, *{arguments}]
+for command, recipe in (("train", "right.toml"), ("export", "right.toml"), ("train", "wrong.toml")):
+    sys.argv = ["training", command, recipe, *sys.argv[-6:]]
     try:
         main()
     except SystemExit as end:
@@ -86,20 +87,15 @@ def test_an_architecture_is_one_file_and_one_row(data_dir: Path, tmp_path: Path)
     line = "from training.architectures.flat import FlatOptions\n"
     table.write_text(text.replace("from training", f"{line}from training", 1))
 
-    def run(option: str) -> subprocess.CompletedProcess[str]:
-        recipe = tmp_path / f"{option}.toml"
-        recipe.write_text(RECIPE.format(option=option))
-        folders = ["--data-dir", str(data_dir), "--runs", str(tmp_path / "runs"), "--models", str(tmp_path / "models")]
-        program = PROGRAM.format(arguments=[str(recipe), *folders])
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    for name, option in (("right", "width"), ("wrong", "widths")):
+        (tmp_path / f"{name}.toml").write_text(RECIPE.format(option=option))
+    folders = ["--data-dir", str(data_dir), "--runs", str(tmp_path / "runs"), "--models", str(tmp_path / "models")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", PROGRAM, *folders]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
-    done = run("width")
-    assert done.returncode == 0, done.stderr
     bundle = read_bundle(tmp_path / "models" / "flat" / "1")
     assert Session(bundle.encoder, name="encoder").outputs == ["mean", "log_std"]
     assert 'name = "flat"\nwidth = 4\n' in (tmp_path / "models" / "flat" / "1" / "recipe.toml").read_text()
-    wrong = run("widths")
-    assert wrong.returncode == 1
-    assert "architecture.flat.widths: Extra inputs are not permitted" in wrong.stderr
+    assert done.returncode == 1
+    assert "architecture.flat.widths: Extra inputs are not permitted" in done.stderr

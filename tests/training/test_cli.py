@@ -14,6 +14,7 @@ import pytest
 
 from app.bundle.files import read_manifest
 from tests.conftest import ROOT
+from tests.processes import PATIENCE
 from tests.training.conftest import Workshop, copy_of, write_recipe
 from training.__main__ import app, main
 
@@ -42,7 +43,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m training` as one would call it."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, "-m", "training", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from app.cli.main import main
 from tests.conftest import MODELS, ROOT, Pixels, free_port, launch, png
+from tests.processes import PATIENCE
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -44,13 +45,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.05)
     yield address
     process.terminate()
-    process.communicate(timeout=40)
+    process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture
 def api(url: str) -> Iterator[httpx2.Client]:
     """A client of that server."""
-    with httpx2.Client(base_url=url, timeout=20) as client:
+    with httpx2.Client(base_url=url, timeout=PATIENCE) as client:
         yield client
 
 

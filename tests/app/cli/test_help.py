@@ -15,6 +15,7 @@ from app.cli.main import COMMANDS
 from app.settings import Settings
 from tests.app.cli.conftest import Call, fill, link_bundles, shell, surroundings
 from tests.conftest import ROOT, Pixels, free_port, load_npz
+from tests.processes import PATIENCE
 
 NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
 
@@ -92,7 +93,7 @@ def test_every_way_to_serve_runs(call: Call, workshop: Path, index: int) -> None
         wait_for(f"http://127.0.0.1:{port}/models", process)
     finally:
         process.send_signal(signal.SIGTERM)
-        assert "Traceback" not in process.communicate(timeout=40)[1]
+        assert "Traceback" not in process.communicate(timeout=PATIENCE)[1]
 
 
 def wait_for(address: str, process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,7 @@ from app.cli.outputs import Output
 from app.errors import CommandError, UsageError
 from tests.app.cli.conftest import BUNDLES, Call, shell, surroundings
 from tests.conftest import load_npy, load_npz
+from tests.processes import PATIENCE
 
 
 def in_terminal(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -39,7 +40,7 @@ def in_terminal(folder: Path, *arguments: str, **environment: str) -> tuple[int,
             break
         shown += piece
     os.close(ours)
-    return process.wait(timeout=30), shown.decode()
+    return process.wait(timeout=PATIENCE), shown.decode()
 
 
 def test_a_terminal_is_drawn_in(folder: Path, url: str) -> None:

@@ -18,7 +18,7 @@ from app.errors import InferenceFailed
 from app.inference.latency import Latency
 from app.inference.session import VERSION
 from tests.conftest import MODELS, Pixels, Start, base64_png, damage, put_bundle
-from tests.live.test_workers import until
+from tests.processes import PATIENCE, until
 
 Samples = dict[str, float]
 ADMIN = {"Authorization": "Bearer a-key-of-16-chars"}
@@ -128,7 +128,7 @@ def test_overdue_rows_count_as_having_waited(make_client: Callable[..., TestClie
         inputs, outputs, name = decoder.inputs, decoder.outputs, decoder.name
 
         def run(self, *arguments: Any) -> Any:
-            release.wait(60)
+            release.wait(PATIENCE)
             return decoder.run(*arguments)
 
     graphs.sessions.decoder = Slow()
@@ -153,18 +153,18 @@ def test_overdue_rows_count_as_having_waited(make_client: Callable[..., TestClie
 
 def test_a_bundle_that_the_supervisor_refuses_is_counted(start: Start, models_copy: Path) -> None:
     process, client = start(models_dir=models_copy, log_level="critical", workers=2)
-    assert until(lambda: scrape(client)["vae_workers"] == 2, 60)
+    assert until(lambda: scrape(client)["vae_workers"] == 2)
     assert scrape(client)["vae_bundle_refusals_total"] == 0
     damage(models_copy / "mnist-2d" / "1")
     process.send_signal(signal.SIGHUP)
-    assert until(lambda: scrape(client)["vae_bundle_refusals_total"] == 1, 60)
+    assert until(lambda: scrape(client)["vae_bundle_refusals_total"] == 1)
     assert scrape(client)['vae_model_loaded{model="mnist-2d",version="1"}'] == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_live_server_knows_its_connections_and_processes(start: Start, workers: int) -> None:
     process, client = start(models_dir=MODELS, log_level="warning", workers=workers)
-    assert until(lambda: scrape(client)["vae_workers"] == workers, 60)
+    assert until(lambda: scrape(client)["vae_workers"] == workers)
     samples = scrape(client)
     assert samples["vae_connections"] == 1
     assert samples['vae_model_loaded{model="mnist",version="2"}'] == workers

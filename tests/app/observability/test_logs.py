@@ -13,6 +13,7 @@ import pytest
 
 from app.observability.logs import JsonFormatter, TextFormatter, trace_id_of
 from tests.conftest import MODELS, ROOT, Pixels, Start, base64_png, free_port, launch
+from tests.processes import PATIENCE
 
 TRACE, PARENT = b"0af7651916cd43dd8448eb211c80319c", b"b7ad6b7169203331"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -22,7 +23,7 @@ SECRET = "a-key-that-nobody-may-see"
 def ended(process: subprocess.Popen[str]) -> str:
     """What a server that is told to stop has written."""
     process.send_signal(signal.SIGTERM)
-    return process.communicate(timeout=40)[1]
+    return process.communicate(timeout=PATIENCE)[1]
 
 
 def objects(log: str) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ def test_at_warning_only_what_goes_wrong_is_told(start: Start) -> None:
 
 def test_an_error_before_there_is_a_server_is_an_object_too() -> None:
     process = launch(port=free_port(), models_dir="/nowhere", log_format="json")
-    _, log = process.communicate(timeout=40)
+    _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     (line,) = objects(log)
     assert (line["level"], line["logger"]) == ("critical", "app")

@@ -23,6 +23,7 @@ from app.observability.tracing import Tracing
 from app.settings import Settings
 from tests.conftest import MODELS, ROOT, Log, Pixels, base64_png, free_port, full
 from tests.live.test_workers import until
+from tests.processes import PATIENCE
 
 TRACE, PARENT = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 TRACEPARENT = f"00-{TRACE:032x}-{PARENT:016x}-01"
@@ -192,12 +193,12 @@ def asked(process: "subprocess.Popen[str]", port: int) -> None:
     def answers() -> bool:
         assert process.poll() is None, process.communicate()
         try:
-            return httpx2.get(f"http://127.0.0.1:{port}/sample?n=1", timeout=20).status_code == 200
+            return httpx2.get(f"http://127.0.0.1:{port}/sample?n=1", timeout=PATIENCE).status_code == 200
         except httpx2.TransportError:
             time.sleep(0.1)
             return False
 
-    assert until(answers, 60)
+    assert until(answers)
 
 
 SERVE = "from app.__main__ import main; main()"
@@ -213,7 +214,7 @@ def test_a_server_sends_its_spans_where_the_standard_variables_say() -> None:
         asked(process, port)
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=PATIENCE)
         collector.shutdown()
         collector.server_close()
     assert {path for path, _ in received} == {"/v1/traces"}
@@ -230,7 +231,7 @@ def test_a_collector_that_is_not_there_holds_nothing_up() -> None:
         asked(process, port)
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in log
 
 
@@ -245,6 +246,6 @@ def test_a_server_without_the_packages_starts_and_serves(endpoint: str) -> None:
         httpx2.get(f"http://127.0.0.1:{port}/sample?n=1", headers={"traceparent": TRACEPARENT})
     finally:
         process.terminate()
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=PATIENCE)
     assert f"trace_id={TRACE:032x}" in log
     assert ("install the extra `otel`" in log) == bool(endpoint)

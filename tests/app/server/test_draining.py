@@ -16,6 +16,7 @@ from app.server.protocol import Protocol
 from app.settings import Settings
 from tests.connections import Answer, Gate, answers, application, get
 from tests.live.test_tls import issue, trusting
+from tests.processes import PATIENCE
 
 COUNT = 20
 
@@ -37,7 +38,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 def connected(listener: socket.socket) -> socket.socket:
-    return socket.create_connection(listener.getsockname(), timeout=20)
+    return socket.create_connection(listener.getsockname(), timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -59,7 +60,7 @@ def test_a_stopping_server_answers_its_backlog(
         with asyncio.Runner(loop_factory=loop) as runner:
             clients = runner.run(stop_with_a_backlog())
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address, timeout=20)
+            socket.create_connection(address, timeout=PATIENCE)
     for client in clients:
         with client:
             assert [(answer.status, answer.body) for answer in answers(client)] == [(200, b"xxxxx")]

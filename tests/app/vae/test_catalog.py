@@ -22,6 +22,7 @@ from app.inference.batcher import Batcher
 from app.vae.catalog import Catalog, load_catalog
 from app.vae.vae import Vae
 from tests.conftest import MODELS, Pixels, damage, put_bundle
+from tests.processes import PATIENCE
 
 
 def load(models: Path, default: str = "mnist-2d") -> Catalog:
@@ -337,7 +338,7 @@ def test_a_new_version_answers_only_once_it_is_warm(models_copy: Path) -> None:
 
     def make(bundle: Bundle) -> Vae:
         vae = Vae(bundle, batcher)
-        assert warm.wait(10)
+        assert warm.wait(PATIENCE)
         return vae
 
     async def main() -> None:
@@ -377,7 +378,7 @@ def test_an_unloaded_version_finishes_what_it_accepted_and_leaves_memory(models_
     opened = threading.Event()
 
     def hold(rows: Any) -> dict[str, Any]:
-        assert opened.wait(10)
+        assert opened.wait(PATIENCE)
         return {"rows": rows}
 
     async def main() -> None:

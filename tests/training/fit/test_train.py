@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from app.maths.likelihood import binarize
 from tests.conftest import ROOT, free_port
+from tests.processes import PATIENCE
 from tests.training.conftest import MORE, TINY, Workshop, tiny_recipe
 from training.bundling.export import to_toml
 from training.data import load_dataset
@@ -277,7 +278,7 @@ def killed(
         (folder / f"{name}.toml").write_text(to_toml(recipe))
     arguments = [str(part) for name in recipes for part in (folder / f"{name}.toml", epochs[name])]
     command = [sys.executable, "-c", KILLED, str(trained.data_dir), str(folder), *arguments]
-    answer = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    answer = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
     assert answer.stdout.split() == ["-9"] * 3, answer.stderr
     for name, recipe in recipes.items():
         assert load_checkpoint(recipe, folder)["epoch"] + 1 == epochs[name] - 1
@@ -546,7 +547,7 @@ def test_torchruns_processes_train_as_one(shareable: Workshop, tmp_path: Path) -
     arguments = [shareable.data_dir, runs, *(shareable.models / f"{name}.toml" for name in shareable.recipes)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, str(program), *map(str, arguments)]
-    answer = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    answer = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     assert re.findall(r"^epoch (\d)", answer.stdout, re.MULTILINE) == ["1", "2"] * 2, "only one process writes"
@@ -573,7 +574,7 @@ def test_two_nodes_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
     command = [*torchrun, "-m", "training", "train", str(recipe), *options]
 
     def node(_: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
 
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(node, range(2)))
@@ -589,7 +590,7 @@ def test_two_devices_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
     options = {"--data-dir": shareable.data_dir, "--runs": tmp_path, "--devices": 2, "--accelerator": "cpu"}
     arguments = [str(part) for option in options.items() for part in option]
     command = [sys.executable, "-m", "training", "train", str(shareable.models / "tiny.toml"), *arguments]
-    answer = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    answer = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     assert re.findall(r"^epoch (\d)", answer.stdout, re.MULTILINE) == ["1", "2"]

@@ -13,6 +13,7 @@ import pytest
 
 from app.bundle.files import read_manifest
 from tests.conftest import ROOT
+from tests.processes import PATIENCE
 from tests.training.importing.foreign import Linear, save
 from training.__main__ import main
 from training.errors import ImportRefused
@@ -122,7 +123,7 @@ def test_what_is_open_is_asked_at_a_terminal(source: list[Path], tmp_path: Path)
     )
     os.close(inner)
     os.write(outer, b"something\nimage\n0,1\n")  # the first is no answer, and is asked again
-    printed, asked = process.communicate(timeout=300)
+    printed, asked = process.communicate(timeout=PATIENCE)
     os.close(outer)
     assert process.returncode == 0, asked
     assert asked.count("The decoder's output (image; logits; probabilities)") == 2
@@ -144,6 +145,6 @@ def test_onnx_needs_no_torch(source: list[Path], tmp_path: Path) -> None:
         f"'--output', 'image', '--models', {str(tmp_path / 'models')!r}]\n"
         "from training.__main__ import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "models" / "lines" / "1" / "manifest.json").is_file()

@@ -150,6 +150,7 @@ class Decoder(nn.Module):
         return decoded
 
 
+@pytest.mark.slow(reason="exports four graphs")
 def test_optimums_directory(kl: tuple[Path, Any], tmp_path: Path, orange: Pixels) -> None:
     free: Any = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     for half, net, channels, output in (

@@ -121,7 +121,6 @@ class LatentMap {
     if (model.d === 2 && !this.app.state.get("z") && pairs.length) this.app.state.set({ z: rounded(pairs.slice(0, 2)).join(",") }, true);
     this.#pinMoved();
     this.#refreshBackdrop();
-    performance.mark("map");
   }
 
   /** Fill the controls before anything is read, so that nothing moves afterwards. */

@@ -160,10 +160,10 @@ def test_the_middle_of_a_wide_picture_is_kept_on_request(client: TestClient, dig
 def test_huge_lists_are_refused_before_they_are_looked_at(client: TestClient) -> None:
     lists, numbers = b"[1]," * 2_000_000 + b"[1]", b"[" + b"1," * 5_000_000 + b"1]"
     for rows in (lists, numbers):
-        began = time.perf_counter()
+        began = time.process_time()
         content = b'{"latents": [' + rows + b"]}"
         answer = client.post("/decode", content=content, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["detail"]) == (413, "more values than any request can have")
-        assert time.perf_counter() - began < 0.5  # it took some hundredths; parsed, it would be more than a second
+        assert time.process_time() - began < 0.5  # it took some hundredths; parsed, it would be more than a second
     many = {"latents": [[0.0] * 32] * 257}
     assert pointers(client.post("/decode", json=many)) == ["/latents"]

@@ -18,6 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.conftest import MODELS, Pixels, base64_png, npy
 from tests.connections import Served, answers, get, served, until
+from tests.processes import PATIENCE
 
 NPY = {"Content-Type": "application/x-npy"}
 
@@ -32,7 +33,7 @@ def server() -> Iterator[Served]:
 
 @pytest.fixture
 def client(server: Served) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE) as client:
         yield client
 
 
@@ -64,9 +65,9 @@ def test_pictures_of_clients_that_went_away_leave_no_threads_behind(server: Serv
         with server.connect() as connection:
             connection.sendall(head + large)
             time.sleep(0.12)  # they are looked after from 0.1 s on
-    assert threads("decoding") <= decoding + 1
-    assert threads("AnyIO") <= others
     assert until(lambda: server.tasks == 0)
+    assert until(lambda: threads("decoding") <= decoding + 1)
+    assert until(lambda: threads("AnyIO") <= others)
     answer = client.post("/encode?model=mnist-2d", json={"images": [base64_png(np.zeros((30, 30), np.uint8))]})
     assert answer.status_code == 200
 
