@@ -3,34 +3,38 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+import typer
 
-from app.cli.client import ServedVersion
-from app.cli.files import ImageFiles, first_shape, read
+from app.cli.client import ModelCommand, ServedVersion
+from app.cli.files import ReadingOptions, first_shape, read
 from app.cli.images import print_json
 from app.cli.outputs import Output
 from app.cli.terminal import note, progress
-from app.codecs.images import Pixels, Reading
+from app.codecs.images import Pixels
 from app.codecs.npy import write_npz
 from app.errors import CommandError
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Any]
+"""Arrays by name, and what numpy makes arrays of."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_PANEL = "Batches"
 _MAX_LISTED = 20
 """Maximum skipped files that an error message lists."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Rows per request, and the number of concurrent requests."""
+    """Options of the commands that send several requests, and how they send them."""
 
-    size: int
-    concurrency: int
+    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_PANEL, help="Images or latents per request.")] = 64
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=64, rich_help_panel=_PANEL, help="Number of concurrent requests.")
+    ] = 4
 
     async def map(
         self, label: str, items: Sequence[Item], work: Callable[[int, Sequence[Item]], Awaitable[Result]]
@@ -49,10 +53,10 @@ class Batches:
                 advance(len(batch))
                 return result
 
-            starts = range(0, len(items), self.size)
+            starts = range(0, len(items), self.batch_size)
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(run(i, items[s : s + self.size])) for i, s in enumerate(starts)]
+                    tasks = [group.create_task(run(i, items[s : s + self.batch_size])) for i, s in enumerate(starts)]
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
@@ -80,8 +84,7 @@ class ImageResults:
         Raises:
             CommandError: the file cannot be written, or images were skipped.
         """
-        model = {name: np.array(value) for name, value in served.query.items()}
-        arrays = {**self.arrays, **extra, "files": np.array(self.names), **model}
+        arrays = {**self.arrays, **extra, "files": self.names, **served.query}
         if output.name is None:
             print_json(arrays)
         else:
@@ -91,36 +94,41 @@ class ImageResults:
         self.check_skipped()
 
 
-async def map_images(
-    label: str,
-    names: Sequence[str],
-    reading: Reading,
-    batches: Batches,
-    ask: Callable[[int, Pixels], Awaitable[Arrays]],
-) -> ImageResults:
-    """Read image files and join what `ask(index, pixels)` returns for each batch.
+@dataclass(frozen=True, kw_only=True)
+class ImagesCommand(ModelCommand, Batches, ReadingOptions):
+    """A command that sends the images of files to a model."""
 
-    For a model that takes any size, files of another size than the first are skipped.
+    async def map_images(
+        self,
+        label: str,
+        names: Sequence[str],
+        served: ServedVersion,
+        ask: Callable[[int, Pixels], Awaitable[Arrays]],
+    ) -> ImageResults:
+        """Read image files and join what `ask(index, pixels)` returns for each batch.
 
-    Raises:
-        CommandError: no file can be read.
-    """
-    shape = None if reading.width else await asyncio.to_thread(first_shape, names, reading)
+        For a model that takes any size, files of another size than the first are skipped.
 
-    async def work(index: int, batch: Sequence[str]) -> tuple[ImageFiles, Arrays]:
-        files = await asyncio.to_thread(read, batch, reading, shape)
-        arrays = await ask(index, files.pixels) if files.names else {}
-        return ImageFiles(files.pixels[:0], files.names, files.skipped), arrays  # drop the pixels: they are large
+        Raises:
+            CommandError: no file can be read.
+        """
+        reading = self.reading(served)
+        shape = None if served.size else await asyncio.to_thread(first_shape, names, reading)
 
-    done = await batches.map(label, names, work)
-    results = ImageResults(
-        [name for files, _ in done for name in files.names],
-        _concatenate([arrays for _, arrays in done if arrays]),
-        {name: reason for files, _ in done for name, reason in files.skipped.items()},
-    )
-    if not results.names:
-        results.check_skipped()
-    return results
+        async def work(index: int, batch: Sequence[str]) -> ImageResults:
+            images, skipped = await asyncio.to_thread(read, batch, reading, shape)
+            arrays = await ask(index, np.stack(list(images.values()))) if images else {}
+            return ImageResults(list(images), arrays, skipped)
+
+        done = await self.map(label, names, work)
+        results = ImageResults(
+            [name for part in done for name in part.names],
+            _concatenate([part.arrays for part in done if part.names]),
+            {name: reason for part in done for name, reason in part.skipped.items()},
+        )
+        if not results.names:
+            results.check_skipped()
+        return results
 
 
 def _concatenate(pieces: list[Arrays]) -> Arrays:

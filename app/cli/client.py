@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.cli import options
 from app.cli.problems import problem_sentence
 from app.codecs.npy import NPY, write_npy
 from app.errors import CommandError, UsageError
@@ -42,11 +42,6 @@ class ServedVersion:
         return {"model": self.name, "version": self.version}
 
     @property
-    def stochastic(self) -> bool:
-        """Whether the encoder has a posterior with a standard deviation."""
-        return "log_std" in self.manifest["graphs"]["encoder"]["outputs"]
-
-    @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of the images in pixels; None if the model takes any size."""
         image = self.manifest["image"]
@@ -59,12 +54,10 @@ class ServedVersion:
 
 
 class ServerClient:
-    """Sends requests about one version of one model; `where` is the server's name in messages."""
+    """Sends requests to a server; `where` is its name in messages."""
 
-    def __init__(
-        self, http: httpx2.AsyncClient, where: str, model: str | None = None, version: int | None = None
-    ) -> None:
-        self._http, self._where, self._model, self._version = http, where, model, version
+    def __init__(self, http: httpx2.AsyncClient, where: str) -> None:
+        self._http, self._where = http, where
 
     async def send(self, method: str, path: str, query: Query | None = None, **body: Any) -> httpx2.Response:
         """Return the response with status 200; a refused request is sent again, up to MAX_RETRIES times.
@@ -80,7 +73,8 @@ class ServerClient:
                 raise CommandError(self._unreachable(error)) from error
             if response.status_code not in (429, 503) or attempt == MAX_RETRIES:
                 break
-            await asyncio.sleep(_wait(response.headers.get("Retry-After", "")))
+            seconds = response.headers.get("Retry-After", "")  # or a date, which this server never sends
+            await asyncio.sleep(min(float(seconds), MAX_WAIT) if seconds.isdecimal() else 1.0)
         if response.status_code != 200:
             raise CommandError(problem_sentence(response.status_code, response.content, self._where))
         return response
@@ -100,22 +94,31 @@ class ServerClient:
             raise CommandError(problem_sentence(response.status_code, response.content, self._where))
         return document
 
-    async def post_array(self, path: str, array: NDArray[Any], query: Query) -> httpx2.Response:
-        """Return the response to an array; raises as `send`."""
-        return await self.send("POST", path, query, content=write_npy(array), headers={"Content-Type": NPY})
+    async def post_array(self, path: str, array: NDArray[Any], query: Query) -> Any:
+        """The array, or the mapping of arrays, that responds to an array; raises as `send`."""
+        response = await self.send("POST", path, query, content=write_npy(array), headers={"Content-Type": NPY})
+        return np.load(io.BytesIO(response.content), allow_pickle=False)
 
-    async def served(self) -> ServedVersion:
-        """The version of the model that the command named, or the default.
+    async def served(self, name: str | None, version: int | None) -> ServedVersion:
+        """A version of a model; the default model and the newest version for None.
 
         Raises:
             CommandError: the server has no such model or version.
         """
-        name = _find_name(await self.json("GET", "models"), self._model)
-        found = await self.json("GET", f"models/{quote(name, safe='')}", {"version": self._version})
+        listed = await self.json("GET", "models")
         try:
-            return ServedVersion(found["name"], found["version"], found["manifest"])
-        except KeyError:
+            served = [ServedVersion(model["name"], model["version"], model["manifest"]) for model in listed["models"]]
+            name = name or str(listed["default"])
+        except (KeyError, TypeError):
             raise CommandError(problem_sentence(200, b"", self._where)) from None
+        versions = {it.version: it for it in served if it.name == name}
+        if not versions:
+            similar = difflib.get_close_matches(name, {it.name for it in served}, n=1)
+            question = f"did you mean {similar[0]}? " if similar else ""
+            raise CommandError(f"there is no model {name}: {question}`vaeserve models` lists them")
+        if version is not None and version not in versions:
+            raise CommandError(f"there is no version {version} of {name}: `vaeserve models` lists them")
+        return versions[version or max(versions)]
 
     def _unreachable(self, error: httpx2.TransportError) -> str:
         tls_error = _tls_error(error)
@@ -143,41 +146,25 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     return error
 
 
-def _find_name(listed: dict[str, Any], name: str | None) -> str:
-    """Return the name if the response of `GET /models` lists it; for None, the name of the default model.
+@dataclass(frozen=True, kw_only=True)
+class ModelCommand(options.Command):
+    """A command about one version of one model."""
 
-    Raises:
-        CommandError: the list lacks it.
-    """
-    if name is None:
-        return str(listed.get("default", ""))
-    known = {str(model.get("name")) for model in listed.get("models", ())}
-    if known and name not in known:
-        similar = difflib.get_close_matches(name, sorted(known), n=1)
-        question = f"did you mean {similar[0]}? " if similar else ""
-        raise CommandError(f"there is no model {name}: {question}`vaeserve models` lists them")
-    return name
+    url: options.Url = options.DEFAULT_URL
+    api_key: options.ApiKey = None
+    bundle: options.Bundle = None
+    model: options.Model = None
+    version: options.Version = None
 
-
-def _wait(retry_after: str) -> float:
-    """Seconds to wait; 1 if Retry-After is absent or a date."""
-    return min(float(retry_after), MAX_WAIT) if retry_after.isdecimal() else 1.0
-
-
-def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a response in npz format."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return dict(arrays)
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[tuple[ServerClient, ServedVersion]]:
+        """A client, and the version of the model that the options name; raises as `connect` and `served`."""
+        async with connect(self.url, self.api_key, self.bundle) as server:
+            yield server, await server.served(self.model, self.version)
 
 
 @asynccontextmanager
-async def connect(
-    url: str,
-    api_key: str | None = None,
-    bundle: Path | None = None,
-    model: str | None = None,
-    version: int | None = None,
-) -> AsyncIterator[ServerClient]:
+async def connect(url: str, api_key: str | None = None, bundle: Path | None = None) -> AsyncIterator[ServerClient]:
     """A client of the server at `url`, or of the application on `bundle` if that is given.
 
     Raises:
@@ -192,10 +179,10 @@ async def connect(
             _application(bundle) as transport,
             httpx2.AsyncClient(base_url="http://bundle", transport=transport, headers=headers) as http,
         ):
-            yield ServerClient(http, f"the bundle {bundle}", model, version)
+            yield ServerClient(http, f"the bundle {bundle}")
         return
     async with httpx2.AsyncClient(base_url=_check_url(url), headers=headers, timeout=_TIMEOUT) as http:
-        yield ServerClient(http, url, model, version)
+        yield ServerClient(http, url)
 
 
 def _check_url(url: str) -> httpx2.URL:

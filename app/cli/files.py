@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, TextIO
 
-import numpy as np
+import typer
 
 from app.cli.client import ServedVersion
 from app.codecs.images import Pixels, Reading, parse_color, read_images
@@ -22,13 +22,50 @@ _MAX_PIXELS = 2**28
 """Maximum pixels of one image. Higher than a server's limit: the user's own file is decoded in this process."""
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """Pixels `[N, H, W, C]` of the files that were read, their N names, and the reason for each skipped file."""
+_PANEL = "How images are read"
 
-    pixels: Pixels
-    names: list[str]
-    skipped: dict[str, str]
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """Options of the commands that read image files."""
+
+    invert: Annotated[
+        bool, typer.Option("--invert", rich_help_panel=_PANEL, help="Black on white becomes white on black.")
+    ] = False
+    background: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_PANEL,
+            help="Color under transparent pixels: a name, #rgb or #rrggbb; the model's own by default.",
+        ),
+    ] = None
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", rich_help_panel=_PANEL, help="Skip images of another size or mode than the model's."),
+    ] = False
+
+    def reading(self, served: ServedVersion) -> Reading:
+        """How to convert images for a model: here and not on the server, so that only the model's pixels are sent.
+
+        Raises:
+            UsageError: the background is not a color.
+        """
+        height, width = served.size or (None, None)
+        image = served.manifest["image"]
+        try:
+            color = parse_color(self.background or image["background"])
+        except InvalidInput as error:
+            raise UsageError(f"--background: {error}") from None
+        return Reading(
+            height=height,
+            width=width,
+            multiple=served.stride,
+            mode=image["mode"],
+            max_pixels=_MAX_PIXELS,
+            background=color,
+            invert=self.invert,
+            strict=self.strict,
+        )
 
 
 def find(paths: Sequence[str], *, recursive: bool = False) -> list[str]:
@@ -64,51 +101,27 @@ def _in_folder(folder: str, recursive: bool) -> Iterator[str]:
                 yield os.path.join(root, name)
 
 
-def reading_of(served: ServedVersion, *, invert: bool, background: str | None, strict: bool) -> Reading:
-    """How to convert images for a model: here and not on the server, so that only the model's pixels are sent.
-
-    Raises:
-        UsageError: the background is not a color.
-    """
-    height, width = served.size or (None, None)
-    image = served.manifest["image"]
-    try:
-        color = parse_color(background or image.get("background", "black"))  # servers before 0.2 do not send it
-    except InvalidInput as error:
-        raise UsageError(f"--background: {error}") from None
-    return Reading(
-        height=height,
-        width=width,
-        multiple=served.stride,
-        mode=image["mode"],
-        max_pixels=_MAX_PIXELS,
-        background=color,
-        invert=invert,
-        strict=strict,
-    )
-
-
-def read(names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None = None) -> ImageFiles:
-    """Read image files; files that cannot be read, or are not of `shape` `(H, W, C)`, are skipped."""
-    pixels, kept, skipped = [], [], {}
+def read(
+    names: Sequence[str], reading: Reading, shape: tuple[int, ...] | None = None
+) -> tuple[dict[str, Pixels], dict[str, str]]:
+    """Pixels `[H, W, C]` by file name, and for each file that cannot be read, or is not of `shape`, the reason."""
+    images, skipped = {}, {}
     for name in names:
         try:
             (image,) = read_images([_content(name)], reading)
             if shape is not None and image.shape != shape:
                 raise InvalidInput("of another size than the first: this model keeps sizes, so all must have the same")
-            pixels.append(image)
-            kept.append(name)
+            images[name] = image
         except OSError as error:
             skipped[name] = error.strerror or "cannot be read"
         except InvalidInput as error:
             skipped[name] = error.detail
-    return ImageFiles(np.stack(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8), kept, skipped)
+    return images, skipped
 
 
 def first_shape(names: Sequence[str], reading: Reading) -> tuple[int, ...] | None:
     """Shape `(H, W, C)` of the first image that can be read."""
-    shapes = (read([name], reading).pixels.shape[1:] for name in names)
-    return next((shape for shape in shapes if shape[-1]), None)
+    return next((image.shape for name in names for image in read([name], reading)[0].values()), None)
 
 
 def _content(name: str) -> bytes:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.cli.client import ServedVersion
 from app.cli.outputs import Output
-from app.cli.terminal import can_draw, draw, note, width
+from app.cli.terminal import draw, drawing_width, note
 from app.codecs.images import Pixels, Reading, read_images, tile, write_animation, write_image
 from app.codecs.npy import write_npy, write_npz
 
@@ -29,8 +28,8 @@ class MadeImages:
 
     pixels: Pixels
     served: ServedVersion
-    extra: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """Latents, seed and other arrays, by their names in the server's responses."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Latents, seed and other values, by their names in the server's responses."""
     sources: list[str] = field(default_factory=list)
     """Names of the N files that the images were made from, if any."""
     files: list[str] = field(default_factory=list)
@@ -44,9 +43,8 @@ class MadeImages:
         contents = [base64.b64decode(text) for text in response["images"]]
         mode = served.manifest["image"]["mode"]
         reading = Reading(height=None, width=None, mode=mode, max_pixels=_MAX_PIXELS)
-        extra = {name: np.array(value) for name, value in response.items() if name not in ("images", *served.query)}
-        if "latents" in extra:
-            extra["latents"] = extra["latents"].astype(np.float32)
+        extra = {name: value for name, value in response.items() if name not in ("images", *served.query)}
+        extra["latents"] = np.array(extra["latents"], np.float32)
         return cls(read_images(contents, reading), served, extra)
 
     def deliver(
@@ -54,10 +52,11 @@ class MadeImages:
         output: Output,
         *,
         columns: int | None = None,
-        milliseconds: int = FRAME_MILLISECONDS,
-        animate_webp: bool = False,
+        milliseconds: int | None = None,
     ) -> None:
         """Write the images, or without `--output` draw them in the terminal or print JSON.
+
+        `milliseconds` of a frame make an animation of a webp, too; a gif always is one.
 
         Raises:
             CommandError: the output cannot be written.
@@ -68,28 +67,28 @@ class MadeImages:
             files = self.files or numbered(len(self.pixels))
             output.fill({name: write_image(pixels) for name, pixels in zip(files, self.pixels, strict=True)})
         else:
-            output.write(self._encode(output.format, columns, milliseconds, animate_webp))
+            output.write(self._encode(output.format, columns, milliseconds))
         count = f"{len(self.pixels)} image{'s' * (len(self.pixels) > 1)} of {self.served.name} {self.served.version}"
         seed = f", seed {self.extra['seed']}" if "seed" in self.extra else ""
-        if output.name is not None or can_draw():
+        if output.name is not None or drawing_width():
             note(f"{output.name or 'drawn'}: {count}{seed}")
 
     def _show(self, columns: int | None) -> None:
-        if can_draw():
-            fitting = max(1, width() // self.pixels.shape[2])
+        if width := drawing_width():
+            fitting = max(1, width // self.pixels.shape[2])
             draw(self._grid(min(columns or fitting, fitting)))
         else:
             images = [base64.b64encode(write_image(pixels)).decode() for pixels in self.pixels]
             print_json({**self._arrays(), "images": images})
 
-    def _encode(self, format: str, columns: int | None, milliseconds: int, animate_webp: bool) -> bytes:
+    def _encode(self, format: str, columns: int | None, milliseconds: int | None) -> bytes:
         images = self.pixels[..., 0] if self.pixels.shape[-1] == 1 else self.pixels
         if format == "npy":
             return write_npy(images)
         if format == "npz":
             return write_npz({"images": images, **self._arrays()})
-        if format == "gif" or (format == "webp" and animate_webp):
-            return write_animation(self.pixels, format, milliseconds)
+        if format == "gif" or (format == "webp" and milliseconds):
+            return write_animation(self.pixels, format, milliseconds or FRAME_MILLISECONDS)
         return write_image(self._grid(columns), format)
 
     def _grid(self, columns: int | None) -> Pixels:
@@ -104,9 +103,9 @@ class MadeImages:
         ]
         return tile(np.stack(rows, axis=1).reshape(-1, *blank.shape[1:]), columns)
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        files = {"files": np.array(self.sources)} if self.sources else {}
-        return {**files, **self.extra, **{name: np.array(value) for name, value in self.served.query.items()}}
+    def _arrays(self) -> dict[str, Any]:
+        files = {"files": self.sources} if self.sources else {}
+        return {**files, **self.extra, **self.served.query}
 
 
 def numbered(count: int) -> list[str]:

@@ -4,37 +4,30 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from app import __version__
 from app.cli.commands import bench, decode, encode, interpolate, key, models, reconstruct, sample, score, serve
+from app.cli.options import Command
 from app.cli.terminal import note
 from app.errors import CommandError, VaeError
 
-Examples = tuple[tuple[str, str], ...]
-
-COMMANDS: dict[str, dict[Callable[..., Any], Examples]] = {
-    "The server": {
-        serve.serve: serve.EXAMPLES,
-        models.models: models.EXAMPLES,
-        key.key: key.EXAMPLES,
-        bench.bench: bench.EXAMPLES,
-    },
-    "A model": {
-        sample.sample: sample.EXAMPLES,
-        encode.encode: encode.EXAMPLES,
-        decode.decode: decode.EXAMPLES,
-        reconstruct.reconstruct: reconstruct.EXAMPLES,
-        interpolate.interpolate: interpolate.EXAMPLES,
-        score.score: score.EXAMPLES,
-    },
+COMMANDS: dict[str, tuple[type[Command], ...]] = {
+    "The server": (serve.Serve, models.Models, key.Key, bench.Bench),
+    "A model": (
+        sample.Sample,
+        encode.Encode,
+        decode.Decode,
+        reconstruct.Reconstruct,
+        interpolate.Interpolate,
+        score.Score,
+    ),
 }
-"""The commands and their examples, by panel of the help; a command has its function's name."""
+"""By panel of the help; a command has its class's name, in lower case."""
 
 FIRST_SESSION = (
     ("In one terminal, start the server", "vaeserve serve"),
@@ -47,27 +40,15 @@ FIRST_SESSION = (
 )
 
 
-def _epilog(heading: str, examples: Examples) -> str:
+def _epilog(heading: str, examples: Iterable[tuple[str, str]]) -> str:
     shown = [f"  [dim]{escape(text)}:[/]\n  $ [bold]{escape(line)}[/]" for text, line in examples]
     return f"[bold]{heading}[/]\n\n" + "\n\n".join(shown)
 
 
-def _help(function: Callable[..., Any]) -> str:
+def _help(command: object) -> str:
     """Return the docstring with each paragraph on one line, so that it wraps at the terminal's width."""
-    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(escape(paragraph.replace("\n", " ")) for paragraph in paragraphs)
-
-
-def _blocking(function: Callable[..., Any]) -> Callable[..., None]:
-    """Return a plain function that runs a coroutine function: typer calls plain functions only."""
-    if not inspect.iscoroutinefunction(function):
-        return function
-
-    @wraps(function)
-    def run(**options: Any) -> None:
-        asyncio.run(function(**options))
-
-    return run
 
 
 def vaeserve(
@@ -90,11 +71,10 @@ def _assemble() -> typer.Typer:
     epilog = _epilog("A first session", FIRST_SESSION)
     app.callback(invoke_without_command=True, help=_help(vaeserve), epilog=epilog)(vaeserve)
     for panel, commands in COMMANDS.items():
-        for function, examples in commands.items():
-            text, epilog = _help(function), _epilog("Examples", examples)
+        for command in commands:
+            text, epilog = _help(command), _epilog("Examples", command.EXAMPLES)
             summary = text.partition("\n\n")[0]
-            command = app.command(help=text, short_help=summary, epilog=epilog, rich_help_panel=panel)
-            command(_blocking(function))
+            app.command(help=text, short_help=summary, epilog=epilog, rich_help_panel=panel)(command)
     return app
 
 
@@ -109,7 +89,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _status(arguments: list[str]) -> int:
     """Run a command, print its error, if any, and return the exit status."""
     try:
-        status = app(arguments, prog_name="vaeserve", standalone_mode=False)
+        made = app(arguments, prog_name="vaeserve", standalone_mode=False)
+        if not isinstance(made, Command):  # the help or the version was printed
+            return made or 0
+        if coroutine := made.run():
+            asyncio.run(coroutine)
         sys.stdout.flush()
     except typer.TyperException as error:
         path = getattr(getattr(error, "ctx", None), "command_path", "vaeserve")
@@ -121,6 +105,7 @@ def _status(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader closed the pipe; Python must not try to flush the rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    if status == 130:
+    except KeyboardInterrupt:
         note("interrupted")
-    return int(status or 0)
+        return 130
+    return 0

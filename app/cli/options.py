@@ -1,8 +1,10 @@
-"""Options and arguments that several commands share, as types of the commands' parameters."""
+"""What a command is, and the options and arguments that several commands share, as types of their fields."""
 
 import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -11,7 +13,18 @@ from app.errors import UsageError
 DEFAULT_URL = "http://127.0.0.1:8000"
 MAX_SEED = 2**31 - 1
 
-_SERVER, _READING, _BULK = "Which server and model", "How images are read", "Batches"
+_SERVER = "Which server and model"
+
+
+class Command(ABC):
+    """A command of `vaeserve`: its docstring is its help, typer makes it from the arguments, and then it runs."""
+
+    EXAMPLES: ClassVar[tuple[tuple[str, str], ...]]
+    """What the help shows: in words, and as a command line."""
+
+    @abstractmethod
+    def run(self) -> Coroutine[Any, Any, None] | None:
+        """Do the work; a coroutine is awaited."""
 
 
 def _refuse_url(context: typer.Context, bundle: Path | None) -> Path | None:
@@ -46,23 +59,6 @@ Model = Annotated[
 Version = Annotated[
     int | None, typer.Option(min=1, rich_help_panel=_SERVER, help="Version of the model; the newest if absent.")
 ]
-
-Invert = Annotated[
-    bool, typer.Option("--invert", rich_help_panel=_READING, help="Black on white becomes white on black.")
-]
-Background = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=_READING,
-        help="Color under transparent pixels: a name, #rgb or #rrggbb; the model's own by default.",
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option("--strict", rich_help_panel=_READING, help="Skip images of another size or mode than the model's."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, rich_help_panel=_BULK, help="Images or latents per request.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=64, rich_help_panel=_BULK, help="Number of concurrent requests.")]
 
 Paths = Annotated[
     list[str],

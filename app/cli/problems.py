@@ -21,8 +21,7 @@ def problem_sentence(status: int, content: bytes, where: str) -> str:
     parts += [text for text in (detail, _HINTS.get(status)) if text]
     if status == 404 and not parts:
         parts = ["is --url the server's address, and is the server as new as this command?"]
-    sentence = ": ".join([title, "; ".join(parts)]) if parts else title
-    return sentence.replace("GET /models", "`vaeserve models`")
+    return ": ".join([title, "; ".join(parts)]) if parts else title
 
 
 def _with_setting(pointer: str, detail: str) -> str:

@@ -1,7 +1,7 @@
 """Terminal output: tables, progress bars, drawn images; a pipe gets plain text only."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,13 +18,14 @@ _PIPE_WIDTH = 200
 """Columns of a table in a pipe: wide enough that no name is cut."""
 
 
-def table(title: str | None, columns: dict[str, str], rows: list[list[str]]) -> None:
-    """Print a table; `columns` maps titles to `left` or `right`. Without any title there is no header."""
+def table(rows: list[dict[str, str]], numbers: Collection[str] = (), title: str | None = None) -> None:
+    """Print rows of cells by column, the columns of `numbers` flush right; without names of columns, no header."""
+    columns = rows[0] if rows else {}
     shown = Table(title=title, box=None, pad_edge=False, show_header=any(map(str.strip, columns)), title_justify="left")
-    for name, side in columns.items():
-        shown.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    for name in columns:
+        shown.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*map(Text, row.values()))
     _stdout().print(shown)
 
 
@@ -33,15 +34,10 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def can_draw() -> bool:
-    """Whether stdout is a terminal with colors."""
+def drawing_width() -> int:
+    """Columns of the terminal; 0 if stdout is not a terminal with colors."""
     console = _stdout()
-    return console.is_terminal and console.color_system is not None and not console.no_color
-
-
-def width() -> int:
-    """Columns of the terminal."""
-    return _stdout().width
+    return console.width if console.is_terminal and console.color_system and not console.no_color else 0
 
 
 def draw(pixels: Pixels) -> None:

@@ -14,14 +14,6 @@ MAX_LINES, MAX_PARAMETERS = 50, 6
 
 FLAT = {
     # Options of a command, one a parameter.
-    "app/cli/commands/bench.py::bench",
-    "app/cli/commands/decode.py::decode",
-    "app/cli/commands/encode.py::encode",
-    "app/cli/commands/interpolate.py::interpolate",
-    "app/cli/commands/reconstruct.py::reconstruct",
-    "app/cli/commands/sample.py::sample",
-    "app/cli/commands/score.py::score",
-    "app/cli/commands/serve.py::serve",
     "training/__main__.py::evaluate",
     "training/__main__.py::reduce",
     "training/__main__.py::train",

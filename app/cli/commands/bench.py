@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -25,10 +25,6 @@ from app.cli.terminal import table
 from app.codecs.npy import NPY, write_npy
 from app.errors import CommandError
 
-EXAMPLES = (
-    ("Encode single digits over 8 connections", "vaeserve bench encode --duration 2"),
-    ("64 samples per request, as JSON", "vaeserve bench sample --rows 64 --connections 2 --duration 2 --json"),
-)
 Operation = Literal["encode", "decode", "reconstruct", "sample"]
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 CELLS = 32
@@ -85,17 +81,8 @@ def _median(headers: list[str | None]) -> float | None:
     return round(float(np.median(values)), 3) if values else None
 
 
-def bench(
-    operation: Annotated[Operation, typer.Argument(help="Operation to request, with arrays (npy).")] = "encode",
-    rows: Annotated[int, typer.Option(min=1, help="Images or latents per request.")] = 1,
-    connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections, one request at a time on each.")] = 8,
-    duration: Annotated[float, typer.Option(min=0.1, help="Duration in seconds.")] = 10.0,
-    as_json: options.Json = False,
-    url: options.Url = options.DEFAULT_URL,
-    api_key: options.ApiKey = None,
-    model: options.Model = None,
-    version: options.Version = None,
-) -> None:
+@dataclass(frozen=True)
+class Bench(options.Command):
     """Put load on a running server and measure it.
 
     Each connection sends its next request when the previous one is answered, so a slow server gets fewer requests (a
@@ -104,20 +91,37 @@ def bench(
     the rate of small requests, and on the server's own machine the server gets less CPU time. Requests have no seed, so
     no response comes from the server's cache.
     """
-    served = asyncio.run(_served(url, api_key, model, version))
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    load = run_load(url, _request(served, operation, rows, headers), connections, duration)
-    report = load.report(rows)
-    if "200" not in report["statuses"]:
-        raise CommandError(f"no request was answered: {problem_sentence(*load.refusal, url)}")
-    asked = {"model": served.name, "version": served.version, "operation": operation, "rows": rows}
-    report = {**asked, "connections": connections, "seconds": round(load.seconds, 2), **report}
-    print_json(report) if as_json else _show(report)
 
+    EXAMPLES = (
+        ("Encode single digits over 8 connections", "vaeserve bench encode --duration 2"),
+        ("64 samples per request, as JSON", "vaeserve bench sample --rows 64 --connections 2 --duration 2 --json"),
+    )
 
-async def _served(url: str, api_key: str | None, model: str | None, version: int | None) -> ServedVersion:
-    async with connect(url, api_key, None, model, version) as server:
-        return await server.served()
+    operation: Annotated[Operation, typer.Argument(help="Operation to request, with arrays (npy).")] = "encode"
+    rows: Annotated[int, typer.Option(min=1, help="Images or latents per request.")] = 1
+    connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections, one request at a time on each.")] = 8
+    duration: Annotated[float, typer.Option(min=0.1, help="Duration in seconds.")] = 10.0
+    as_json: options.Json = False
+    url: options.Url = options.DEFAULT_URL
+    api_key: options.ApiKey = None
+    model: options.Model = None
+    version: options.Version = None
+
+    def run(self) -> None:
+        served = asyncio.run(self._served())
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        request = _request(served, self.operation, self.rows, headers)
+        load = run_load(self.url, request, self.connections, self.duration)
+        report = load.report(self.rows)
+        if "200" not in report["statuses"]:
+            raise CommandError(f"no request was answered: {problem_sentence(*load.refusal, self.url)}")
+        asked = {**served.query, "operation": self.operation, "rows": self.rows, "connections": self.connections}
+        report = {**asked, "seconds": round(load.seconds, 2), **report}
+        print_json(report) if self.as_json else _show(report)
+
+    async def _served(self) -> ServedVersion:
+        async with connect(self.url, self.api_key) as server:
+            return await server.served(self.model, self.version)
 
 
 def _request(served: ServedVersion, operation: Operation, rows: int, headers: dict[str, str]) -> BenchRequest:
@@ -143,8 +147,8 @@ def run_load(url: str, request: BenchRequest, connections: int, duration: float)
         CommandError: the server stops answering.
     """
     base = urlsplit(url)
+    host = base.hostname or ""
     kind = http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
-    clients = [kind(base.hostname or "", base.port, timeout=TIMEOUT) for _ in range(connections)]
     request = request._replace(path=base.path.rstrip("/") + request.path)
     load, stop = Load(), threading.Event()
 
@@ -154,32 +158,24 @@ def run_load(url: str, request: BenchRequest, connections: int, duration: float)
         return response, response.read()
 
     def repeat(client: http.client.HTTPConnection) -> None:
-        with closing(client):  # here, too: a request after the close below would open the connection again
-            while (began := time.perf_counter()) < until and not stop.is_set():
-                response, body = send(client)
-                times = response.getheader("X-Queue-Time"), response.getheader("X-Inference-Time")
-                load.responses.append(BenchResponse(time.perf_counter() - began, response.status, *times))
-                if response.status != 200:
-                    load.refusal = response.status, body
+        while (began := time.perf_counter()) < until and not stop.is_set():
+            response, body = send(client)
+            times = response.getheader("X-Queue-Time"), response.getheader("X-Inference-Time")
+            load.responses.append(BenchResponse(time.perf_counter() - began, response.status, *times))
+            if response.status != 200:
+                load.refusal = response.status, body
 
-    def close_all() -> None:
-        for client in clients:
-            client.close()
-
-    try:
-        with ThreadPoolExecutor(connections) as pool:
-            try:
-                list(pool.map(send, clients))  # connect before measuring
-                until = (start := time.perf_counter()) + duration
-                list(pool.map(repeat, clients))
-                load.seconds = time.perf_counter() - start
-            except (OSError, http.client.HTTPException) as error:
-                raise CommandError(f"the connection to {url} broke: {error}") from error
-            finally:
-                stop.set()  # without it and the close, Ctrl-C would take effect after the duration
-                close_all()
-    finally:
-        close_all()  # a thread may have connected after the first time
+    with ExitStack() as stack:
+        clients = [stack.enter_context(closing(kind(host, base.port, timeout=TIMEOUT))) for _ in range(connections)]
+        pool = stack.enter_context(ThreadPoolExecutor(connections))
+        stack.callback(stop.set)  # without it, Ctrl-C would take effect after the duration
+        try:
+            list(pool.map(send, clients))  # connect before measuring
+            until = (start := time.perf_counter()) + duration
+            list(pool.map(repeat, clients))
+            load.seconds = time.perf_counter() - start
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"the connection to {url} broke: {error}") from error
     return load
 
 
@@ -189,15 +185,15 @@ def _show(report: dict[str, Any]) -> None:
         f" {report['connections']} connections, {report['seconds']} s"
     )
     latency = ", ".join(f"{name} {value:g}" for name, value in report["latency_ms"].items())
-    rows = [
-        ["requests/s", f"{report['requests_per_second']:,}"],
-        ["images/s", f"{report['images_per_second']:,}"],
-        ["latency, ms", latency],
-        ["of it queued, ms", _optional(report["server_queue_time_ms"])],
-        ["of it inference, ms", _optional(report["server_inference_time_ms"])],
-        ["statuses", ", ".join(f"{status}: {count}" for status, count in report["statuses"].items())],
-    ]
-    table(title, {"": "left", " ": "left"}, rows)
+    shown = {
+        "requests/s": f"{report['requests_per_second']:,}",
+        "images/s": f"{report['images_per_second']:,}",
+        "latency, ms": latency,
+        "of it queued, ms": _optional(report["server_queue_time_ms"]),
+        "of it inference, ms": _optional(report["server_inference_time_ms"]),
+        "statuses": ", ".join(f"{status}: {count}" for status, count in report["statuses"].items()),
+    }
+    table([{"": name, " ": value} for name, value in shown.items()], title=title)
 
 
 def _optional(value: float | None) -> str:

@@ -1,45 +1,24 @@
 """`vaeserve encode`: images to latents."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from app.cli import options
-from app.cli.bulk import Arrays, Batches, map_images
-from app.cli.client import connect, read_npz
-from app.cli.files import find, reading_of
+from app.cli.bulk import Arrays, ImagesCommand
+from app.cli.files import find
 from app.cli.outputs import Output
 from app.codecs.images import Pixels
 from app.errors import CommandError, UsageError
 from app.maths.gaussian import Posterior
 
-EXAMPLES = (
-    ("An image's posterior, as JSON", "vaeserve encode digit.png"),
-    ("A folder to a file of arrays", "vaeserve encode digits/ --output latents.npz"),
-    ("Black on white, without a server", "vaeserve encode 'scans/*.png' --invert --bundle models/mnist/2 -o scans.npz"),
-)
 MAX_PRINTED = 64
 """Maximum images whose latents are printed; more need a file."""
 
 
-async def encode(
-    paths: options.Paths,
-    output: options.ArraysOutput = None,
-    recursive: options.Recursive = False,
-    draw: Annotated[bool, typer.Option("--draw", help="Also draw one latent from each posterior.")] = False,
-    seed: options.Seed = None,
-    invert: options.Invert = False,
-    background: options.Background = None,
-    strict: options.Strict = False,
-    batch_size: options.BatchSize = 64,
-    concurrency: options.Concurrency = 4,
-    url: options.Url = options.DEFAULT_URL,
-    api_key: options.ApiKey = None,
-    bundle: options.Bundle = None,
-    model: options.Model = None,
-    version: options.Version = None,
-) -> None:
+@dataclass(frozen=True)
+class Encode(ImagesCommand):
     """Encode images: for each, the mean and the log standard deviation of the posterior q(z|x).
 
     Takes files, folders and globs. The npz file has the arrays `mean` and `log_std` [N, *latent], with --draw also
@@ -47,23 +26,38 @@ async def encode(
     listed at the end, with exit status 1. A folder is read in the order of its file names, so that the same folder
     gives the same npz file.
     """
-    target, names = Output.parse(output, ("npz",), "npz"), find(paths, recursive=recursive)
-    if target.name is None and len(names) > MAX_PRINTED:
-        raise UsageError(f"more than {MAX_PRINTED} images need a file: --output latents.npz")
-    target.refuse_overwrite(names)
-    async with connect(url, api_key, bundle, model, version) as server:
-        served = await server.served()
-        if draw and not served.stochastic:
-            raise CommandError(f"{served.name}'s encoder is deterministic: there is no posterior to draw from")
 
-        async def ask(_: int, pixels: Pixels) -> Arrays:
-            return read_npz((await server.post_array("encode/npy", pixels, served.query)).content)
+    EXAMPLES = (
+        ("An image's posterior, as JSON", "vaeserve encode digit.png"),
+        ("A folder to a file of arrays", "vaeserve encode digits/ --output latents.npz"),
+        (
+            "Black on white, without a server",
+            "vaeserve encode 'scans/*.png' --invert --bundle models/mnist/2 -o scans.npz",
+        ),
+    )
 
-        reading = reading_of(served, invert=invert, background=background, strict=strict)
-        results = await map_images("encoding", names, reading, Batches(batch_size, concurrency), ask)
-    drawn: Arrays = {}
-    if draw:  # here, for all images at once: the batch size must not change the draws
-        seed = options.chosen_seed(seed)
-        posterior = Posterior(results.arrays["mean"], results.arrays["log_std"])
-        drawn = {"latents": posterior.draw(seed), "seed": np.array(seed)}
-    results.deliver(served, target, drawn)
+    paths: options.Paths
+    output: options.ArraysOutput = None
+    recursive: options.Recursive = False
+    draw: Annotated[bool, typer.Option("--draw", help="Also draw one latent from each posterior.")] = False
+    seed: options.Seed = None
+
+    async def run(self) -> None:
+        target, names = Output.parse(self.output, ("npz",), "npz"), find(self.paths, recursive=self.recursive)
+        if target.name is None and len(names) > MAX_PRINTED:
+            raise UsageError(f"more than {MAX_PRINTED} images need a file: --output latents.npz")
+        target.refuse_overwrite(names)
+        async with self.connect() as (server, served):
+            if self.draw and "log_std" not in served.manifest["graphs"]["encoder"]["outputs"]:
+                raise CommandError(f"{served.name}'s encoder is deterministic: there is no posterior to draw from")
+
+            async def ask(_: int, pixels: Pixels) -> Arrays:
+                return dict(await server.post_array("encode/npy", pixels, served.query))
+
+            results = await self.map_images("encoding", names, served, ask)
+        drawn: Arrays = {}
+        if self.draw:  # here, for all images at once: the batch size must not change the draws
+            seed = options.chosen_seed(self.seed)
+            posterior = Posterior(results.arrays["mean"], results.arrays["log_std"])
+            drawn = {"latents": posterior.draw(seed), "seed": seed}
+        results.deliver(served, target, drawn)

@@ -79,9 +79,11 @@ def test_a_refusal_in_words(handler: Handler, words: str) -> None:
 
 def test_a_model_that_is_not_understood() -> None:
     async def run() -> None:
-        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"name": "any", "version": 1}))
+        transport = httpx2.MockTransport(
+            lambda _: httpx2.Response(200, json={"models": [{"name": "any", "version": 1}]})
+        )
         async with httpx2.AsyncClient(transport=transport, base_url="http://there") as http:
-            await ServerClient(http, "http://there", "any").served()
+            await ServerClient(http, "http://there").served("any", None)
 
     with pytest.raises(CommandError) as caught:
         asyncio.run(run())
@@ -169,7 +171,7 @@ def test_what_is_no_address_is_wrong_usage(call: Call, address: str) -> None:
         (
             ("sample", "--version", 9),
             1,
-            "Unknown model or version: this model has no such version; `vaeserve models` lists them",
+            "there is no version 9 of mnist: `vaeserve models` lists them",
         ),
         (
             ("interpolate", "label:3", "label:77"),

@@ -17,7 +17,7 @@ from tests.app.cli.conftest import Call, fill, link_bundles, shell, surroundings
 from tests.conftest import ROOT, Pixels, free_port, load_npz
 from tests.processes import PATIENCE
 
-NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
+NAMES = [command.__name__.lower() for commands in COMMANDS.values() for command in commands]
 
 
 def examples(text: str) -> list[str]:
