@@ -1,8 +1,8 @@
 """Requests about all models, which the ingress sends to every deployment: lists, health, metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,70 +15,44 @@ from app.api.v2.statistics import Statistics
 from app.cluster.messages import ReplicaRequest, ReplicaResponse
 from app.errors import Overloaded
 
-_TIMEOUT_SECONDS = 5.0
-"""Maximum seconds to wait for all replicas."""
+if TYPE_CHECKING:
+    from app.cluster.replicas import Replicas
 
-
-class ModelReplicas(Protocol):
-    """The replicas of one model."""
-
-    async def ask(self, request: ReplicaRequest) -> ReplicaResponse:
-        """Return the response of one replica."""
-
-    async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
-        """Return the responses of all replicas."""
-
-
-Models = Mapping[str, ModelReplicas]
+Models = Mapping[str, "Replicas"]
 """The replicas of each model by its name, in ascending order."""
+Merge = Callable[[Sequence[bytes], str], BaseModel]
+"""Makes one body of those of one replica of each model, and of the name of the default model."""
 
 
-async def list_models(models: Models, default: str, request: ReplicaRequest) -> ReplicaResponse:
+def list_models(bodies: Sequence[bytes], default: str) -> ServedModels:
     """`GET /models`."""
-
-    def merge(bodies: Sequence[bytes]) -> ServedModels:
-        parts = [ServedModels.model_validate_json(body) for body in bodies]
-        served = [_with_default(default, model) for part in parts for model in part.models]
-        return ServedModels(default=default, queued_rows=sum(part.queued_rows for part in parts), models=served)
-
-    return await _merge_responses(models, request, merge)
+    parts = [ServedModels.model_validate_json(body) for body in bodies]
+    served = [_with_default(default, model) for part in parts for model in part.models]
+    return ServedModels(default=default, queued_rows=sum(part.queued_rows for part in parts), models=served)
 
 
-async def get_model(model: ModelReplicas, default: str, request: ReplicaRequest) -> ReplicaResponse:
-    """`GET /models/{name}`."""
-    response = await model.ask(request.as_get())
-    if response.status != 200:
-        return response
-    served = _with_default(default, ServedModel.model_validate_json(response.body))
-    return response.with_body(served.model_dump_json().encode())
+def get_model(bodies: Sequence[bytes], default: str) -> ServedModel:
+    """`GET /models/{name}`, of the one replica that has the model."""
+    return _with_default(default, ServedModel.model_validate_json(bodies[0]))
 
 
-async def repository_index(models: Models, _: str, request: ReplicaRequest) -> ReplicaResponse:
+def repository_index(bodies: Sequence[bytes], _: str) -> Index:
     """`POST /v2/repository/index`."""
-
-    def merge(bodies: Sequence[bytes]) -> Index:
-        return Index([entry for body in bodies for entry in Index.model_validate_json(body).root])
-
-    return await _merge_responses(models, request, merge)
+    return Index([entry for body in bodies for entry in Index.model_validate_json(body).root])
 
 
-async def statistics(models: Models, _: str, request: ReplicaRequest) -> ReplicaResponse:
-    """`GET /v2/models/stats`, from one replica of each model."""
-
-    def merge(bodies: Sequence[bytes]) -> Statistics:
-        parts = [Statistics.model_validate_json(body) for body in bodies]
-        return Statistics(model_stats=[entry for part in parts for entry in part.model_stats])
-
-    return await _merge_responses(models, request, merge)
+def statistics(bodies: Sequence[bytes], _: str) -> Statistics:
+    """`GET /v2/models/stats`."""
+    return Statistics(model_stats=[it for body in bodies for it in Statistics.model_validate_json(body).model_stats])
 
 
-async def ready(models: Models, _: str, request: ReplicaRequest) -> ReplicaResponse:
+async def ready(models: Models, request: ReplicaRequest) -> ReplicaResponse:
     """`GET /health/ready` and `/v2/health/ready`: 200 if every model has at least one ready replica."""
     by_model = await _ask_all_replicas(models, request)
     return _first([next((it for it in found if it.status == 200), _first(found)) for found in by_model])
 
 
-async def metrics(models: Models, _: str, request: ReplicaRequest) -> ReplicaResponse:
+async def metrics(models: Models, request: ReplicaRequest) -> ReplicaResponse:
     """`GET /metrics`: the series of each replica, with the labels `deployment` and `replica`.
 
     They are not added up: a sum falls when a replica ends, which Prometheus takes for a restart.
@@ -94,15 +68,14 @@ async def metrics(models: Models, _: str, request: ReplicaRequest) -> ReplicaRes
     return responses[0].with_body(generate_latest(families))
 
 
-ROUTES: dict[tuple[str, str], Callable[[Models, str, ReplicaRequest], Awaitable[ReplicaResponse]]] = {
+MERGED: dict[tuple[str, str], Merge] = {
     ("GET", "/models"): list_models,
-    ("GET", "/metrics"): metrics,
-    ("GET", "/health/ready"): ready,
-    ("GET", "/v2/health/ready"): ready,
     ("GET", "/v2/models/stats"): statistics,
     ("POST", "/v2/repository/index"): repository_index,
 }
-"""Handlers by method and path."""
+"""By method and path, how the bodies of one replica of each model are merged."""
+OF_ALL_REPLICAS = {"/metrics": metrics, "/health/ready": ready, "/v2/health/ready": ready}
+"""Handlers of GET requests that every replica of each model answers."""
 
 
 class _Families(Collector):
@@ -128,19 +101,19 @@ def _with_default(default: str, model: ServedModel) -> ServedModel:
     return model.model_copy(update={"default": model.default and model.name == default})
 
 
-async def _merge_responses(
-    models: Models, request: ReplicaRequest, merge: Callable[[Sequence[bytes]], BaseModel]
+async def merge_responses(
+    merge: Merge, models: Iterable["Replicas"], default: str, request: ReplicaRequest
 ) -> ReplicaResponse:
-    """Ask one replica of each model and merge the bodies; if any of them refuses, return its refusal."""
-    responses = await asyncio.gather(*(model.ask(request.as_get()) for model in models.values()))
+    """Ask one replica of each of these models and merge the bodies; if any of them refuses, return its refusal."""
+    responses = await asyncio.gather(*(model.ask(request.as_get()) for model in models))
     first = _first(responses)
     if first.status != 200:
         return first
-    return first.with_body(merge([response.body for response in responses]).model_dump_json().encode())
+    return first.with_body(merge([response.body for response in responses], default).model_dump_json().encode())
 
 
 async def _ask_all_replicas(models: Models, request: ReplicaRequest) -> list[list[ReplicaResponse]]:
-    return await asyncio.gather(*(model.ask_all(request.as_get(), _TIMEOUT_SECONDS) for model in models.values()))
+    return await asyncio.gather(*(model.ask_all(request.as_get()) for model in models.values()))
 
 
 def _first(responses: Sequence[ReplicaResponse]) -> ReplicaResponse:

@@ -9,7 +9,7 @@ from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import SecurityHeaders
 from app.api.service.service import Health
 from app.api.v2.server import Live
-from app.cluster.fan_out import ROUTES, Models, get_model
+from app.cluster.fan_out import MERGED, OF_ALL_REPLICAS, Models, get_model, merge_responses
 from app.cluster.messages import ReplicaRequest, ReplicaResponse
 from app.cluster.routing import model_of
 from app.errors import DeadlineExceeded
@@ -41,16 +41,19 @@ class _Ingress:
         except TimeoutError:
             raise DeadlineExceeded("no response in time") from None
         headers = [(name, value) for name, value in response.headers if name.lower() != _RAY_HEADER]
-        await ReplicaResponse(response.status, headers, response.body)(scope, receive, send)
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
     async def _respond(self, request: ReplicaRequest) -> ReplicaResponse:
         if request.method == "GET" and request.path in _LIVE:
             body = _LIVE[request.path].model_dump_json().encode()
             return ReplicaResponse(200, [(b"content-type", b"application/json")], b"").with_body(body)
-        if fan_out := ROUTES.get((request.method, request.path)):
-            return await fan_out(self._models, self._default, request)
+        if request.method == "GET" and (handler := OF_ALL_REPLICAS.get(request.path)):
+            return await handler(self._models, request)
+        if merge := MERGED.get((request.method, request.path)):
+            return await merge_responses(merge, self._models.values(), self._default, request)
         name = model_of(request)
-        model = self._models.get(name or "", self._models[self._default])
+        replicas = self._models.get(name or "", self._models[self._default])
         if request.method == "GET" and request.path == f"/models/{name}":
-            return await get_model(model, self._default, request)
-        return await model.ask(request)
+            return await merge_responses(get_model, [replicas], self._default, request)
+        return await replicas.ask(request)

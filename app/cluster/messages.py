@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope
 
 from app.api.routing.response import Header
 
@@ -69,12 +69,6 @@ class ReplicaResponse:
         """Return the response with another body and its length."""
         headers = [(name, value) for name, value in self.headers if name != _LENGTH]
         return replace(self, headers=[(_LENGTH, b"%d" % len(body)), *headers], body=body)
-
-    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        """Send the response to the client, as an ASGI application."""
-        body = b"" if scope["method"] == "HEAD" else self.body
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": body})
 
 
 async def call_app(app: ASGIApp, request: ReplicaRequest, state: Mapping[str, Any]) -> ReplicaResponse:

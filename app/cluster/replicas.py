@@ -1,6 +1,5 @@
 """The replicas of one model, each in its own process, and the handle through which the ingress calls them."""
 
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,9 @@ from app.cluster.messages import ReplicaRequest, ReplicaResponse, call_app
 from app.errors import Overloaded, VaeError
 from app.main import create_app
 from app.settings import read_settings
+
+_ALL_SECONDS = 5.0
+"""Maximum seconds to wait for all replicas."""
 
 
 class Replica:
@@ -31,9 +33,8 @@ class Replica:
         slots = int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
         self._app = create_app(read_settings(**{"slots": max(1, slots)} | settings), managed=False)
         self._name = serve.get_replica_context().replica_tag
-        self._lifespan = AsyncExitStack()
-        started: AbstractAsyncContextManager[Any] = self._app.router.lifespan_context(self._app)
-        self._state: dict[str, Any] = await self._lifespan.enter_async_context(started)
+        self._lifespan = self._app.router.lifespan_context(self._app)
+        self._state = await self._lifespan.__aenter__() or {}
 
     async def respond(self, request: ReplicaRequest) -> ReplicaResponse:
         """Return the application's response."""
@@ -41,7 +42,7 @@ class Replica:
 
     async def __del__(self) -> None:
         """Close the application; Ray calls this after the last request."""
-        await self._lifespan.aclose()
+        await self._lifespan.__aexit__(None, None, None)
 
 
 class Replicas:
@@ -66,15 +67,15 @@ class Replicas:
             raise Overloaded("the process that worked on this request is gone; send it again") from error
         return response
 
-    async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
+    async def ask_all(self, request: ReplicaRequest) -> list[ReplicaResponse]:
         """Return the responses of all replicas that are not stopping; Ray's queue limits do not apply.
 
         Raises:
-            Overloaded: a replica did not respond within `seconds`.
+            Overloaded: a replica did not respond in time.
         """
         responses = self._handle.broadcast("respond", request)
         try:
-            found = await responses.results_async(timeout_s=seconds, return_exceptions=True)
+            found = await responses.results_async(timeout_s=_ALL_SECONDS, return_exceptions=True)
         except TimeoutError:
             raise Overloaded("not every replica responded") from None
         return [response for response in found if isinstance(response, ReplicaResponse)]

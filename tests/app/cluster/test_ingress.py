@@ -34,7 +34,7 @@ class InProcess:
         self.asked.append(request)
         return await call_app(self.app, request, self.state)
 
-    async def ask_all(self, request: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
+    async def ask_all(self, request: ReplicaRequest) -> list[ReplicaResponse]:
         return [replace(await self.ask(request), replica=name) for name in self.replicas]
 
 
@@ -50,7 +50,7 @@ class Broken:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def ask_all(self, _: ReplicaRequest, seconds: float) -> list[ReplicaResponse]:
+    async def ask_all(self, _: ReplicaRequest) -> list[ReplicaResponse]:
         return []
 
 
