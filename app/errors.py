@@ -1,29 +1,4 @@
-"""The exception tree. Each class has an HTTP status and problem slug; messages go to the client, without its input.
-
-VaeError
-├── BadRequest 400
-├── Unauthorized 401
-├── Forbidden 403
-├── NotFound 404
-│   └── UnknownModel
-├── MethodNotAllowed 405
-├── RequestTimeout 408
-├── Conflict 409
-├── BodyTooLarge 413
-├── UnsupportedMediaType 415
-├── InvalidInput 422
-├── BundleRefused 422
-├── RateExceeded 429
-├── HeadersTooLarge 431
-├── Overloaded 503
-├── DeadlineExceeded 504
-├── InferenceFailed 500
-├── StartupError (ends the process; never a response)
-│   ├── BundleError
-│   └── ExecutionProviderError
-└── CommandError (ends a command; never a response)
-    └── UsageError
-"""
+"""The exception tree. Each class has an HTTP status and problem slug; messages go to the client, without its input."""
 
 from typing import ClassVar
 
@@ -170,10 +145,6 @@ class ExecutionProviderError(StartupError):
 class CommandError(VaeError):
     """A command failed; the message is for its user."""
 
-    exit_status: ClassVar[int] = 1
-
 
 class UsageError(CommandError):
     """The arguments of a command are wrong."""
-
-    exit_status = 2

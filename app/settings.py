@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
@@ -14,7 +14,7 @@ from app.security.rates import read_rate
 
 def _check_key(key: SecretStr | None) -> SecretStr | None:
     """Check that a header can carry the key; an empty key counts as none."""
-    if key is None or not key.get_secret_value():
+    if not key:
         return None
     if not re.fullmatch("[!-~]{16,}", key.get_secret_value()):
         raise ValueError("a key has 16 characters or more, all of them visible ASCII")
@@ -44,7 +44,6 @@ def _check_origins(text: str) -> str:
     return text
 
 
-Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Secret = Annotated[SecretStr | None, AfterValidator(_check_key)]
 File = Annotated[Path | None, BeforeValidator(lambda path: path or None)]
@@ -64,14 +63,14 @@ class Settings(BaseSettings):
     root_path: Annotated[str, AfterValidator(_check_path_prefix)] = Field(
         "", description="Path prefix that a reverse proxy strips, such as `/vae`."
     )
-    workers: Positive = Field(1, description="Number of server processes.")
+    workers: PositiveInt = Field(1, description="Number of server processes.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="Lowest level that is logged."
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of the log: `text` for people, `json` for one JSON object a line."
     )
-    shutdown_seconds: Positive = Field(
+    shutdown_seconds: PositiveInt = Field(
         30, description="Seconds that running requests have to finish after SIGTERM; then they get 503."
     )
 
@@ -84,19 +83,19 @@ class Settings(BaseSettings):
         "auto",
         description="Where ONNX Runtime runs: `auto` takes CUDA if it is usable, else the CPU; `cuda` requires CUDA.",
     )
-    slots: Annotated[int, Field(ge=0)] = Field(
+    slots: NonNegativeInt = Field(
         0, description="Batches that each worker runs at once; 0 divides the CPUs by workers and threads."
     )
-    threads: Positive = Field(1, description="ONNX Runtime threads of each slot.")
+    threads: PositiveInt = Field(1, description="ONNX Runtime threads of each slot.")
     queue_seconds: Seconds = Field(30, description="Maximum seconds that rows wait for a slot; then 504.")
     wait_seconds: Seconds = Field(
         2, description="Reject requests with 503 if their predicted wait for a slot exceeds this many seconds."
     )
-    batch_rows: Positive = Field(512, description="Maximum rows of one batch; measured latency may lower it.")
+    batch_rows: PositiveInt = Field(512, description="Maximum rows of one batch; measured latency may lower it.")
     batch_seconds: Seconds = Field(
         0.01, description="Target for the duration of one batch, in seconds, by the latency measured at start-up."
     )
-    queue_rows: Positive = Field(
+    queue_rows: PositiveInt = Field(
         4096,
         description="Maximum rows that wait for a slot; above it requests are rejected with 503, and with 422 if a"
         " request alone needs more. An image of more than 64 KiB counts as several rows, here and in a batch.",
@@ -137,13 +136,13 @@ class Settings(BaseSettings):
         description="Addresses of proxies whose X-Forwarded-For and -Proto headers are trusted, separated by commas.",
     )
 
-    cache_bytes: Annotated[int, Field(ge=0)] = Field(
+    cache_bytes: NonNegativeInt = Field(
         32 * 2**20, description="Maximum bytes of cached responses in memory; 0 turns the cache off."
     )
-    max_connections: Positive = Field(
+    max_connections: PositiveInt = Field(
         1000, description="Maximum open connections of each worker; further ones are refused with 503."
     )
-    max_header_bytes: Positive = Field(
+    max_header_bytes: PositiveInt = Field(
         32 * 2**10, description="Maximum bytes of a request line and its headers, checked while they arrive; then 431."
     )
     receive_seconds: Seconds = Field(
@@ -155,14 +154,14 @@ class Settings(BaseSettings):
     send_seconds: Seconds = Field(
         60, description="Maximum seconds that a client may leave a response unread; then its connection is closed."
     )
-    max_rows: Positive = Field(256, description="Maximum images, latents or samples of one request.")
-    max_draws: Positive = Field(32_768, description="Maximum draws of one `/score`: its `k` times its images.")
+    max_rows: PositiveInt = Field(256, description="Maximum images, latents or samples of one request.")
+    max_draws: PositiveInt = Field(32_768, description="Maximum draws of one `/score`: its `k` times its images.")
     max_steps: Annotated[int, Field(ge=2)] = Field(64, description="Maximum interpolation steps between two points.")
-    max_manifold: Positive = Field(32, description="Maximum images along one side of the manifold.")
-    max_body_bytes: Positive = Field(
+    max_manifold: PositiveInt = Field(32, description="Maximum images along one side of the manifold.")
+    max_body_bytes: PositiveInt = Field(
         32 * 2**20, description="Maximum bytes of a request body, checked while it arrives; then 413."
     )
-    max_pixels: Positive = Field(
+    max_pixels: PositiveInt = Field(
         2**24,
         description="Maximum pixels of all images that a request sends, checked before they are decoded, and of all"
         " images that it generates.",
@@ -172,7 +171,7 @@ class Settings(BaseSettings):
     def asks_for_keys(self) -> bool:
         """Whether a request needs a key."""
         if self.auth == "auto":
-            return bool(self.api_key or (self.api_keys and self.api_keys.get_secret_value()) or self.keys_file)
+            return bool(self.api_key or self.api_keys or self.keys_file)
         return self.auth == "keys"
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ Arrays = dict[str, Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PANEL = "Batches"
+_option = partial(typer.Option, min=1, rich_help_panel="Batches")
 _MAX_LISTED = 20
 """Maximum skipped files that an error message lists."""
 
@@ -31,10 +32,8 @@ _MAX_LISTED = 20
 class Batches:
     """Options of the commands that send several requests, and how they send them."""
 
-    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_PANEL, help="Images or latents per request.")] = 64
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=64, rich_help_panel=_PANEL, help="Number of concurrent requests.")
-    ] = 4
+    batch_size: Annotated[int, _option(help="Images or latents per request.")] = 64
+    concurrency: Annotated[int, _option(max=64, help="Number of concurrent requests.")] = 4
 
     async def map(
         self, label: str, items: Sequence[Item], work: Callable[[int, Sequence[Item]], Awaitable[Result]]
@@ -113,7 +112,7 @@ class ImagesCommand(ModelCommand, Batches, ReadingOptions):
             CommandError: no file can be read.
         """
         reading = self.reading(served)
-        shape = None if served.size else await asyncio.to_thread(first_shape, names, reading)
+        shape = None if reading.width else await asyncio.to_thread(first_shape, names, reading)
 
         async def work(index: int, batch: Sequence[str]) -> ImageResults:
             images, skipped = await asyncio.to_thread(read, batch, reading, shape)

@@ -41,17 +41,6 @@ class ServedVersion:
         """Query parameters that name this version, so that all requests of a command go to the same one."""
         return {"model": self.name, "version": self.version}
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of the images in pixels; None if the model takes any size."""
-        image = self.manifest["image"]
-        return (image["height"], image["width"]) if image["height"] and image["width"] else None
-
-    @property
-    def stride(self) -> int:
-        """Stride in pixels: if the model takes any size, height and width are multiples of it."""
-        return self.manifest["latent"].get("stride") or 1
-
 
 class ServerClient:
     """Sends requests to a server; `where` is its name in messages."""

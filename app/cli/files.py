@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -22,27 +22,19 @@ _MAX_PIXELS = 2**28
 """Maximum pixels of one image. Higher than a server's limit: the user's own file is decoded in this process."""
 
 
-_PANEL = "How images are read"
+_option = partial(typer.Option, rich_help_panel="How images are read")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
     """Options of the commands that read image files."""
 
-    invert: Annotated[
-        bool, typer.Option("--invert", rich_help_panel=_PANEL, help="Black on white becomes white on black.")
-    ] = False
+    invert: Annotated[bool, _option("--invert", help="Black on white becomes white on black.")] = False
     background: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=_PANEL,
-            help="Color under transparent pixels: a name, #rgb or #rrggbb; the model's own by default.",
-        ),
+        _option(help="Color under transparent pixels: a name, #rgb or #rrggbb; the model's own by default."),
     ] = None
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", rich_help_panel=_PANEL, help="Skip images of another size or mode than the model's."),
-    ] = False
+    strict: Annotated[bool, _option("--strict", help="Skip images of another size or mode than the model's.")] = False
 
     def reading(self, served: ServedVersion) -> Reading:
         """How to convert images for a model: here and not on the server, so that only the model's pixels are sent.
@@ -50,16 +42,15 @@ class ReadingOptions:
         Raises:
             UsageError: the background is not a color.
         """
-        height, width = served.size or (None, None)
         image = served.manifest["image"]
         try:
             color = parse_color(self.background or image["background"])
         except InvalidInput as error:
             raise UsageError(f"--background: {error}") from None
         return Reading(
-            height=height,
-            width=width,
-            multiple=served.stride,
+            height=image["height"],
+            width=image["width"],
+            multiple=served.manifest["latent"]["stride"] or 1,
             mode=image["mode"],
             max_pixels=_MAX_PIXELS,
             background=color,

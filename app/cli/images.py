@@ -30,10 +30,8 @@ class MadeImages:
     served: ServedVersion
     extra: dict[str, Any] = field(default_factory=dict)
     """Latents, seed and other values, by their names in the server's responses."""
-    sources: list[str] = field(default_factory=list)
-    """Names of the N files that the images were made from, if any."""
-    files: list[str] = field(default_factory=list)
-    """Names of the N files to write into a folder; numbers if empty."""
+    files: dict[str, str] = field(default_factory=dict)
+    """For each of the N files that the images were made from, if any, the name of its file in a folder."""
     originals: Pixels | None = None
     """Original images `[N, H, W, C]`, which a grid shows above the model's images."""
 
@@ -64,7 +62,7 @@ class MadeImages:
         if output.name is None:
             self._show(columns)
         elif output.format == "":
-            files = self.files or numbered(len(self.pixels))
+            files = self.files.values() or numbered(len(self.pixels))
             output.fill({name: write_image(pixels) for name, pixels in zip(files, self.pixels, strict=True)})
         else:
             output.write(self._encode(output.format, columns, milliseconds))
@@ -95,16 +93,11 @@ class MadeImages:
         """One image `[H, W, C]` of all images; each row of originals stands above the row of their reconstructions."""
         if self.originals is None:
             return tile(self.pixels, columns)
-        columns = min(columns or max(1, math.isqrt(2 * len(self.pixels))), len(self.pixels))
-        blank = np.zeros((-len(self.pixels) % columns, *self.pixels.shape[1:]), np.uint8)
-        rows = [
-            np.concatenate([images, blank]).reshape(-1, columns, *blank.shape[1:])
-            for images in (self.originals, self.pixels)
-        ]
-        return tile(np.stack(rows, axis=1).reshape(-1, *blank.shape[1:]), columns)
+        pairs = np.concatenate([self.originals, self.pixels], axis=1)
+        return tile(pairs, columns or max(1, math.isqrt(2 * len(pairs))))
 
     def _arrays(self) -> dict[str, Any]:
-        files = {"files": self.sources} if self.sources else {}
+        files = {"files": list(self.files)} if self.files else {}
         return {**files, **self.extra, **self.served.query}
 
 

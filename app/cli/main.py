@@ -14,7 +14,7 @@ from app import __version__
 from app.cli.commands import bench, decode, encode, interpolate, key, models, reconstruct, sample, score, serve
 from app.cli.options import Command
 from app.cli.terminal import note
-from app.errors import CommandError, VaeError
+from app.errors import UsageError, VaeError
 
 COMMANDS: dict[str, tuple[type[Command], ...]] = {
     "The server": (serve.Serve, models.Models, key.Key, bench.Bench),
@@ -72,9 +72,8 @@ def _assemble() -> typer.Typer:
     app.callback(invoke_without_command=True, help=_help(vaeserve), epilog=epilog)(vaeserve)
     for panel, commands in COMMANDS.items():
         for command in commands:
-            text, epilog = _help(command), _epilog("Examples", command.EXAMPLES)
-            summary = text.partition("\n\n")[0]
-            app.command(help=text, short_help=summary, epilog=epilog, rich_help_panel=panel)(command)
+            epilog = _epilog("Examples", command.EXAMPLES)
+            app.command(help=_help(command), epilog=epilog, rich_help_panel=panel)(command)
     return app
 
 
@@ -101,7 +100,7 @@ def _status(arguments: list[str]) -> int:
         return 2
     except VaeError as error:
         note(f"error: {error}")
-        return error.exit_status if isinstance(error, CommandError) else 1
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # the reader closed the pipe; Python must not try to flush the rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -3,6 +3,7 @@
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +14,7 @@ from app.errors import UsageError
 DEFAULT_URL = "http://127.0.0.1:8000"
 MAX_SEED = 2**31 - 1
 
-_SERVER = "Which server and model"
+_server_option = partial(typer.Option, rich_help_panel="Which server and model")
 
 
 class Command(ABC):
@@ -36,29 +37,19 @@ def _refuse_url(context: typer.Context, bundle: Path | None) -> Path | None:
 
 
 # Eager options are read first: the check of --bundle needs to know where --url came from.
-Url = Annotated[
-    str, typer.Option(envvar="VAE_URL", is_eager=True, rich_help_panel=_SERVER, help="Address of the server.")
-]
-ApiKey = Annotated[
-    str | None, typer.Option(envvar="VAE_API_KEY", rich_help_panel=_SERVER, help="API key, if the server requires one.")
-]
+Url = Annotated[str, _server_option(envvar="VAE_URL", is_eager=True, help="Address of the server.")]
+ApiKey = Annotated[str | None, _server_option(envvar="VAE_API_KEY", help="API key, if the server requires one.")]
 Bundle = Annotated[
     Path | None,
-    typer.Option(
+    _server_option(
         exists=True,
         file_okay=False,
         callback=_refuse_url,
-        rich_help_panel=_SERVER,
         help="Work without a server, on this bundle, such as models/mnist/2.",
     ),
 ]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", rich_help_panel=_SERVER, help="Name of the model; the default model if absent."),
-]
-Version = Annotated[
-    int | None, typer.Option(min=1, rich_help_panel=_SERVER, help="Version of the model; the newest if absent.")
-]
+Model = Annotated[str | None, _server_option("--model", "-m", help="Name of the model; the default model if absent.")]
+Version = Annotated[int | None, _server_option(min=1, help="Version of the model; the newest if absent.")]
 
 Paths = Annotated[
     list[str],

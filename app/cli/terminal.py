@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from rich.color import Color
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.segment import Segment, Segments
@@ -49,13 +50,9 @@ def draw(pixels: Pixels) -> None:
     segments = []
     for upper, lower in zip(pixels[::2], pixels[1::2], strict=True):
         for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
-            segments.append(Segment("▀", Style(color=_rgb(above), bgcolor=_rgb(below))))
+            segments.append(Segment("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below))))
         segments.append(Segment.line())
     console.print(Segments(segments), end="")
-
-
-def _rgb(pixel: list[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*pixel)
 
 
 class _RateColumn(ProgressColumn):

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope
 
+from app.api.routing.problems import path_below_root
 from app.api.routing.response import Header
 
 logger = logging.getLogger(__name__)
@@ -40,14 +41,12 @@ class ReplicaRequest:
     @property
     def method(self) -> str:
         """The method; GET for HEAD, whose response is the head of the response to GET."""
-        method: str = self.scope["method"]
-        return "GET" if method == "HEAD" else method
+        return "GET" if self.scope["method"] == "HEAD" else str(self.scope["method"])
 
     @property
     def path(self) -> str:
         """The path below the prefix that a proxy strips."""
-        path: str = self.scope["path"]
-        return path.removeprefix(self.scope.get("root_path", ""))
+        return path_below_root(self.scope)
 
     def as_get(self) -> "ReplicaRequest":
         """Return the request with GET for HEAD and without `Accept*` headers, so that the body can be parsed."""

@@ -12,13 +12,11 @@ _MAX_PARAMETERS = 4096
 
 def model_of(request: ReplicaRequest) -> str | None:
     """Return the name in the path or else in the query, which may not be a model's; None if there is none."""
-    found = _PATH.fullmatch(request.path)
-    return (found[1] or found[2]) if found else _name_in_query(request.scope["query_string"])
-
-
-def _name_in_query(query: bytes) -> str | None:
+    if found := _PATH.fullmatch(request.path):
+        return found[1] or found[2]
+    query = request.scope["query_string"].decode("latin-1")
     try:
-        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         return None
     return next((value for name, value in pairs if name == "model"), None)

@@ -49,7 +49,6 @@ TESTED_ELSEWHERE = {
     "app/bundle/arrays.py": "app/bundle/test_manifest.py",
     "app/bundle/directory.py": "app/vae/test_catalog.py",
     "app/bundle/files.py": "app/bundle/test_manifest.py app/vae/test_catalog.py",
-    "app/cli/__init__.py": "app/cli/test_help.py",
     "app/cli/bulk.py": "app/cli/test_outputs.py app/cli/commands/test_encode.py",
     "app/cli/commands/decode.py": "app/cli/test_both_ways.py",
     "app/cli/commands/interpolate.py": "app/cli/test_both_ways.py",

@@ -126,17 +126,17 @@ class Bench(options.Command):
 
 def _request(served: ServedVersion, operation: Operation, rows: int, headers: dict[str, str]) -> BenchRequest:
     """Return a request of random input: the graphs take as long as for real images."""
-    query, generator = dict(served.query), np.random.default_rng(0)
-    height, width = served.size or (CELLS * served.stride, CELLS * served.stride)
+    generator, image, latent = np.random.default_rng(0), served.manifest["image"], served.manifest["latent"]
+    height, width = (image[side] or CELLS * (latent["stride"] or 1) for side in ("height", "width"))
+    query = dict(served.query)
     if operation == "sample":
-        query |= {"n": rows} if served.size else {"n": rows, "height": height, "width": width}
+        query |= {"n": rows, "height": height, "width": width}
         return BenchRequest("GET", f"/sample/npy?{urlencode(query)}", None, headers)
     if operation == "decode":
-        latent = [size or CELLS for size in served.manifest["latent"]["shape"]]
-        body = write_npy(generator.standard_normal((rows, *latent), np.float32))
+        cells = [size or CELLS for size in latent["shape"]]
+        body = write_npy(generator.standard_normal((rows, *cells), np.float32))
     else:
-        channels = served.manifest["image"]["channels"]
-        body = write_npy(generator.integers(0, 256, (rows, height, width, channels), np.uint8))
+        body = write_npy(generator.integers(0, 256, (rows, height, width, image["channels"]), np.uint8))
     return BenchRequest("POST", f"/{operation}/npy?{urlencode(query)}", body, {**headers, "Content-Type": NPY})
 
 

@@ -46,8 +46,8 @@ def _row(model: dict[str, Any]) -> dict[str, str]:
         "model": model["name"],
         "version": str(model["version"]),
         "default": "default" if model["default"] else "",
-        "image": f"{_size(image['height'])} x {_size(image['width'])} {'gray' if image['channels'] == 1 else 'color'}",
-        "latent": " x ".join(map(_size, manifest["latent"]["shape"])),
+        "image": f"{_sizes(image['height'], image['width'])} {'gray' if image['channels'] == 1 else 'color'}",
+        "latent": _sizes(*manifest["latent"]["shape"]),
         "likelihood": manifest["likelihood"],
         "NLL": _nats(metrics.get("nll")),
         "-ELBO": _nats(metrics.get("negative_elbo")),
@@ -56,8 +56,8 @@ def _row(model: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _size(size: int | None) -> str:
-    return "any" if size is None else str(size)
+def _sizes(*sizes: int | None) -> str:
+    return " x ".join(str(size or "any") for size in sizes)
 
 
 def _nats(value: Any) -> str:

@@ -55,6 +55,6 @@ class Reconstruct(ImagesCommand):
             results = await self.map_images("reconstructing", names, served, ask)
         extra = {} if self.mode == "mean" else {"seed": first_seed}
         images, originals = results.arrays["images"], results.arrays["originals"]
-        targets = [files[name] for name in results.names]
-        MadeImages(images, served, extra, results.names, targets, originals).deliver(target, columns=self.columns)
+        kept = {name: files[name] for name in results.names}
+        MadeImages(images, served, extra, kept, originals).deliver(target, columns=self.columns)
         results.check_skipped()
