@@ -64,7 +64,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
         observer=metrics.graphs,
         wait_seconds=settings.wait_seconds,
     )
-    catalog = _load(settings, batcher)
+    catalog = load_models(settings, batcher)
     refused = Counter({kind.slug: 0 for kind in problems.kinds() if kind.status in REFUSALS})
     sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=refused, connections=set())
     metrics.read_from(sources, _build_info(catalog))
@@ -128,15 +128,6 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing:
     app.add_middleware(Exchanges, max_body_bytes=settings.max_body_bytes)
 
 
-def check_models(settings: Settings) -> None:
-    """Load every model, and discard it.
-
-    Raises:
-        StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.
-    """
-    _load(settings, Batcher())
-
-
 def keys_of(settings: Settings) -> Keys:
     """Return the keys that the server accepts.
 
@@ -184,11 +175,16 @@ def _build_info(catalog: Catalog) -> dict[str, str]:
     }
 
 
-def _load(settings: Settings, batcher: Batcher) -> Catalog:
+def load_models(settings: Settings, batcher: Batcher | None = None) -> Catalog:
+    """Load every model; without a batcher to serve them, only to see whether they can be.
+
+    Raises:
+        StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.
+    """
     return load_catalog(
         settings.models_dir,
         settings.default_model,
-        batcher,
+        batcher or Batcher(),
         names=settings.chosen_models,
         execution_providers=execution_providers(settings.execution_provider),
         options=ServingOptions(

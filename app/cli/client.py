@@ -76,12 +76,9 @@ class ServerClient:
         """
         response = await self.send(method, path, query, **body)
         try:
-            document = response.json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise CommandError(problem_sentence(response.status_code, response.content, self._where))
-        return document
+            return dict(response.json())
+        except (ValueError, TypeError):
+            raise CommandError(problem_sentence(response.status_code, response.content, self._where)) from None
 
     async def post_array(self, path: str, array: NDArray[Any], query: Query) -> Any:
         """The array, or the mapping of arrays, that responds to an array; raises as `send`."""

@@ -45,13 +45,7 @@ class MadeImages:
         extra["latents"] = np.array(extra["latents"], np.float32)
         return cls(read_images(contents, reading), served, extra)
 
-    def deliver(
-        self,
-        output: Output,
-        *,
-        columns: int | None = None,
-        milliseconds: int | None = None,
-    ) -> None:
+    def deliver(self, output: Output, *, columns: int | None = None, milliseconds: int | None = None) -> None:
         """Write the images, or without `--output` draw them in the terminal or print JSON.
 
         `milliseconds` of a frame make an animation of a webp, too; a gif always is one.

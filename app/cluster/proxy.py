@@ -4,6 +4,7 @@ Ray calls `middlewares` for each of its proxies if the variable RAY_SERVE_HTTP_P
 deploy/ray/serve.yaml sets it.
 """
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,7 +12,7 @@ from app.api.routing.problems import problem
 from app.errors import DeadlineExceeded, NotFound, Overloaded, VaeError
 
 _PROBLEMS: dict[int, type[VaeError]] = {404: NotFound, 408: DeadlineExceeded, 500: Overloaded, 503: Overloaded}
-_RAY_CONTENT_TYPE = b"text/plain"
+_RAY_CONTENT_TYPE = "text/plain"
 """The content type of the proxy's own responses, which no error of the application has."""
 _RAY_PATHS = "/-/"
 """Paths on which the proxy reports its own health to load balancers."""
@@ -37,17 +38,11 @@ class ProxyProblems:
         async def send_unless_error(message: Message) -> None:
             nonlocal error
             if message["type"] == "http.response.start":
-                error = _problem_of(message)
+                is_ray = Headers(raw=message["headers"]).get("content-type", "").startswith(_RAY_CONTENT_TYPE)
+                error = _PROBLEMS.get(message["status"]) if is_ray else None
             if error is None:
                 await send(message)
 
         await self.app(scope, receive, send_unless_error)
         if error is not None:
             await problem(error, scope=scope)(scope, receive, send)
-
-
-def _problem_of(start: Message) -> type[VaeError] | None:
-    """Return the problem that replaces a response of the proxy itself; None for any other response."""
-    types = [value for name, value in start["headers"] if name == b"content-type"]
-    is_ray = bool(types) and types[0].startswith(_RAY_CONTENT_TYPE)
-    return _PROBLEMS.get(start["status"]) if is_ray else None

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
 from app.errors import StartupError
-from app.main import check_models, create_app, keys_of, tracing_from_environment
+from app.main import create_app, keys_of, load_models, tracing_from_environment
 from app.metrics.collectors import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, check_room, shared_counter
 from app.observability import logs
@@ -118,7 +118,7 @@ def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
 
 def _serve_with_workers(settings: Settings, sockets: list[socket]) -> None:
     """Check that the models can be served, then start workers, which load them again."""
-    check_models(settings)
+    load_models(settings)
     _log_url(settings.host, sockets, is_tls=settings.tls_certificate is not None)
     with _shared_folder(settings.workers + 1) as os.environ[FOLDER]:
         config = uvicorn.Config("app.server.run:app_from_environment", factory=True, **_uvicorn_options(settings))
@@ -134,7 +134,7 @@ def _check_restart(settings: Settings, count_refusal: Callable[[], None]) -> Non
     """Raise StartupError if a new worker could not start; call `count_refusal` if a bundle is the reason."""
     _check_access(settings)
     try:
-        check_models(settings)
+        load_models(settings)
     except StartupError:
         count_refusal()
         raise

@@ -71,11 +71,7 @@ class Interpolate(ModelCommand, ReadingOptions):
 
 
 def _point(text: str, reading: Reading) -> dict[str, Any]:
-    """A point in the server's JSON form.
-
-    Raises:
-        UsageError: the text is not a point.
-    """
+    """A point in the server's JSON form."""
     if text.startswith(LATENT):
         return {"latent": parse_latent(text)}
     if text.startswith(LABEL):
