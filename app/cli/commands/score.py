@@ -47,13 +47,8 @@ class Score(ImagesCommand):
         async with self.connect() as (server, served):
 
             async def ask(index: int, pixels: Pixels) -> Arrays:
-                query = {
-                    **served.query,
-                    "k": self.k,
-                    "binarize": self.binarize,
-                    "seed": options.batch_seed(first_seed, index),
-                }
-                return dict(await server.post_array("score/npy", pixels, query))
+                draws = {"k": self.k, "binarize": self.binarize, "seed": options.batch_seed(first_seed, index)}
+                return dict(await server.post_array("score/npy", pixels, served.query | draws))
 
             results = await self.map_images("scoring", names, served, ask)
         if target.name is None and not self.as_json:
