@@ -1,4 +1,29 @@
-"""The exception tree. Each class has an HTTP status and problem slug; messages go to the client, without its input."""
+"""The exception tree. Each class has an HTTP status and problem slug; messages go to the client, without its input.
+
+VaeError
+├── BadRequest 400
+├── Unauthorized 401
+├── Forbidden 403
+├── NotFound 404
+│   └── UnknownModel
+├── MethodNotAllowed 405
+├── RequestTimeout 408
+├── Conflict 409
+├── BodyTooLarge 413
+├── UnsupportedMediaType 415
+├── InvalidInput 422
+├── BundleRefused 422
+├── RateExceeded 429
+├── HeadersTooLarge 431
+├── Overloaded 503
+├── DeadlineExceeded 504
+├── InferenceFailed 500
+├── StartupError (ends the process; never a response)
+│   ├── BundleError
+│   └── ExecutionProviderError
+└── CommandError (ends a command; never a response)
+    └── UsageError
+"""
 
 from typing import ClassVar
 
