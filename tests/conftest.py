@@ -27,7 +27,7 @@ from app.bundle.files import read_manifest, write_manifest
 from app.main import create_app
 from app.observability.logs import JsonFormatter
 from app.settings import Settings
-from tests.processes import PATIENCE, until
+from tests.processes import PATIENCE, PATIENT, until
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -82,7 +82,7 @@ def labels() -> Pixels:
 
 @pytest.fixture(scope="session")
 def app() -> FastAPI:
-    return create_app(Settings(models_dir=MODELS))
+    return create_app(Settings(models_dir=MODELS, **PATIENT))
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +129,9 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
     entered: list[TestClient] = []
 
     def make(**settings: Any) -> TestClient:
-        client = TestClient(create_app(Settings(models_dir=models_copy, **settings)), raise_server_exceptions=False)
+        client = TestClient(
+            create_app(Settings(models_dir=models_copy, **PATIENT | settings)), raise_server_exceptions=False
+        )
         entered.append(client.__enter__())
         return client
 
@@ -222,7 +224,7 @@ def live() -> Iterator[httpx2.Client]:
 
 def launch(*, log: Path | None = None, **settings: object) -> subprocess.Popen[str]:
     """A server with these settings, which logs into a pipe, or into the file `log`, to be read while it runs."""
-    environment = {f"VAE_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = {f"VAE_{name.upper()}": str(value) for name, value in (PATIENT | settings).items()}
     command, options = [sys.executable, "-m", "app"], {"cwd": ROOT, "env": {**os.environ, **environment}, "text": True}
     if log is None:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)

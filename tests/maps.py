@@ -17,6 +17,7 @@ from app.bundle.files import describe
 from app.bundle.manifest import MANIFEST, Manifest
 from app.main import create_app
 from app.settings import Settings
+from tests.processes import PATIENT
 
 STRIDE, CELLS = 8, 4
 """Pixels a cell along each side, and channels of a map."""
@@ -103,7 +104,9 @@ def are_near(images: Pixels, others: Pixels) -> bool:
 @contextmanager
 def client_of(models: Path, **settings: Any) -> Iterator[TestClient]:
     """A client of an application on these models."""
-    with TestClient(create_app(Settings(models_dir=models, **settings)), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(models_dir=models, **PATIENT | settings)), raise_server_exceptions=False
+    ) as client:
         yield client
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -11,6 +12,8 @@ from app.metrics.processes import FOLDER
 
 PATIENCE = 300.0
 """Seconds that a test waits for what must happen, however busy the machine is: only a failure takes so long."""
+PATIENT: dict[str, Any] = {"wait_seconds": PATIENCE}
+"""Settings of a server that refuses no request because the machine is busy."""
 
 
 def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:

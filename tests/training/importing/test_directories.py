@@ -20,6 +20,8 @@ from training.bundling.conversion import to_model
 from training.errors import ImportRefused
 from training.importing.sources.optimum import known_options
 
+pytestmark = pytest.mark.slow(reason="exports the nets of diffusers")
+
 KL = {
     "block_out_channels": (4, 8),
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -150,7 +152,6 @@ class Decoder(nn.Module):
         return decoded
 
 
-@pytest.mark.slow(reason="exports four graphs")
 def test_optimums_directory(kl: tuple[Path, Any], tmp_path: Path, orange: Pixels) -> None:
     free: Any = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     for half, net, channels, output in (

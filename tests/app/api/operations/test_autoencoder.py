@@ -24,6 +24,8 @@ with warnings.catch_warnings():
     remote: Any = importlib.import_module("diffusers.utils.remote_utils")
     models: Any = importlib.import_module("diffusers.models")
 
+pytestmark = pytest.mark.slow(reason="imports and exports a net of diffusers")
+
 STRIDE, CELLS = 2, 4
 SCALE, SHIFT = 0.18215, 0.25
 
