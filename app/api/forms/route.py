@@ -3,7 +3,6 @@
 To add a format, add one row to the readers or to `WRITERS`, and one row to the `forms` of the operations that offer it.
 """
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,37 +27,20 @@ def in_forms(
     """The records of `operation` in each of `forms`.
 
     A form is a suffix of the path, with the name of a reader (None if the request has no body) and the name of a
-    writer. Its operation id is the id of `operation`, followed by the suffix.
+    writer.
     """
-    return tuple(
-        _in_form(
-            operation,
-            suffix,
-            readers[reader] if readers and reader else None,
-            WRITERS[writer],
-            is_variant=suffix != "" and "" in forms,
-        )
-        for suffix, (reader, writer) in forms.items()
-    )
-
-
-def _in_form(
-    operation: Operation, suffix: str, reader: Reader | None, writer: Writer, *, is_variant: bool
-) -> Operation:
-    if is_variant:
-        words = [part.words for part in (reader, writer) if part is not None and part.words]
-        description = f"As `{operation.operation_id}`, {', '.join(words)}."
-    else:
-        description = (inspect.getdoc(operation.compute) or "").partition("\n\n")[0]
-    seeded = {"X-Seed": ("The seed of the draws.", "integer")}
     has_seed = operation.answer is not None and "seed" in operation.answer.model_fields
-    headers = MODEL_HEADERS | (seeded if has_seed else {})
-    return replace(
-        operation,
-        path=operation.path + suffix,
-        operation_id=operation.operation_id + suffix.replace("/", "_"),
-        reader=reader,
-        writer=writer,
-        description=description,
-        responses=binary_response(writer.description, writer.media_types, headers) if writer.media_types else {},
-    )
+    headers = MODEL_HEADERS | ({"X-Seed": ("The seed of the draws.", "integer")} if has_seed else {})
+    records = []
+    for suffix, (of_body, of_response) in forms.items():
+        reader = readers[of_body] if readers and of_body else None
+        writer, description = WRITERS[of_response], ""
+        if suffix and "" in forms:
+            words = [part.words for part in (reader, writer) if part is not None and part.words]
+            description = f"As `{operation.path.removeprefix('/')}`, {', '.join(words)}."
+        responses = binary_response(writer.description, writer.media_types, headers) if writer.media_types else {}
+        path = operation.path + suffix
+        records.append(
+            replace(operation, path=path, reader=reader, writer=writer, description=description, responses=responses)
+        )
+    return tuple(records)

@@ -45,8 +45,6 @@ async def _combine(server: State, vae: Vae, query: PointsQuery, body: CombineReq
 OPERATIONS = in_forms(
     Operation(
         path="/combine",
-        operation_id="combine",
-        tag="combine",
         query=PointsQuery,
         compute=_combine,
         answer=LatentImages,

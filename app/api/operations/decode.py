@@ -41,8 +41,6 @@ OPERATIONS = (
     *in_forms(
         Operation(
             path="/decode",
-            operation_id="decode",
-            tag="decode",
             query=ModelQuery,
             compute=_decode,
             answer=Images,
@@ -55,7 +53,6 @@ OPERATIONS = (
         Operation(
             path="/decode/image",
             operation_id="decode_one_image",
-            tag="decode",
             query=DecodeOneQuery,
             compute=_decode_one,
         ),

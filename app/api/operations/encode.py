@@ -58,8 +58,6 @@ async def _encode(server: State, vae: Vae, query: EncodeQuery, images: Pixels) -
 OPERATIONS = in_forms(
     Operation(
         path="/encode",
-        operation_id="encode",
-        tag="encode",
         query=EncodeQuery,
         compute=_encode,
         answer=EncodeResponse,

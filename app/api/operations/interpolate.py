@@ -48,8 +48,6 @@ async def _interpolate(server: State, vae: Vae, query: PointsQuery, body: Interp
 OPERATIONS = in_forms(
     Operation(
         path="/interpolate",
-        operation_id="interpolate",
-        tag="interpolate",
         query=PointsQuery,
         compute=_interpolate,
         answer=InterpolateResponse,

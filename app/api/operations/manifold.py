@@ -51,8 +51,6 @@ def plane_dims(vae: Vae, dims: list[int] | None) -> tuple[int, int]:
 OPERATIONS = in_forms(
     Operation(
         path="/manifold",
-        operation_id="manifold",
-        tag="manifold",
         query=ManifoldQuery,
         compute=_manifold,
     ),

@@ -81,8 +81,6 @@ OPERATIONS = (
     *in_forms(
         Operation(
             path="/posteriors",
-            operation_id="posteriors",
-            tag="posteriors",
             query=PosteriorsQuery,
             compute=_posteriors,
             answer=PosteriorsResponse,
@@ -92,8 +90,6 @@ OPERATIONS = (
     *in_forms(
         Operation(
             path="/posteriors",
-            operation_id="posteriors",
-            tag="posteriors",
             query=PlaneQuery,
             compute=_scatter,
         ),

@@ -37,8 +37,6 @@ async def _reconstruct(server: State, vae: Vae, query: ReconstructQuery, images:
 OPERATIONS = in_forms(
     Operation(
         path="/reconstruct",
-        operation_id="reconstruct",
-        tag="reconstruct",
         query=ReconstructQuery,
         compute=_reconstruct,
         answer=ReconstructResponse,

@@ -179,8 +179,6 @@ def _tensor(vae: Vae, array: NDArray[Any], dtype: str) -> Response:
 OPERATIONS = (
     Operation(
         path="/remote/decode",
-        operation_id="remote_decode",
-        tag="remote",
         query=RemoteDecodeQuery,
         compute=_decode,
         reader=Reader(_LatentsBody()),
@@ -188,8 +186,6 @@ OPERATIONS = (
     ),
     Operation(
         path="/remote/encode",
-        operation_id="remote_encode",
-        tag="remote",
         query=RemoteEncodeQuery,
         compute=_encode,
         reader=Reader(

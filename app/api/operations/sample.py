@@ -58,8 +58,6 @@ _FORMS = {
 OPERATIONS = in_forms(
     Operation(
         path="/sample",
-        operation_id="sample",
-        tag="sample",
         query=SampleQuery,
         compute=_sample,
         answer=SeededImages,

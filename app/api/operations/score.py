@@ -90,8 +90,6 @@ def _heatmaps(explanation: Floats) -> tuple[Pixels, Floats]:
 OPERATIONS = in_forms(
     Operation(
         path="/score",
-        operation_id="score",
-        tag="score",
         query=ScoreQuery,
         compute=_score,
         answer=ScoreResponse,

@@ -97,8 +97,6 @@ def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:
 OPERATIONS = in_forms(
     Operation(
         path="/traverse",
-        operation_id="traverse",
-        tag="traverse",
         query=TraverseQuery,
         compute=_traverse,
         answer=TraverseResponse,

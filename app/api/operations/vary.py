@@ -31,8 +31,6 @@ async def _vary(server: State, vae: Vae, query: VaryQuery, images: Pixels) -> Re
 OPERATIONS = in_forms(
     Operation(
         path="/vary",
-        operation_id="vary",
-        tag="vary",
         query=VaryQuery,
         compute=_vary,
         answer=SeededImages,

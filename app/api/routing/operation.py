@@ -88,8 +88,6 @@ class Operation:
     """One operation on a model: `OperationRoute` makes its route and its OpenAPI entry from this record."""
 
     path: str
-    operation_id: str
-    tag: str
     query: type[BaseModel]
     """Parameters of the operation. Fields that `path` names come from the path, the others from the query string."""
     compute: Callable[..., Awaitable[Any]]
@@ -103,6 +101,10 @@ class Operation:
     min_rows: Callable[[Any], tuple[Lane, int]] | None = None
     """The lane and the minimum rows that a request will run, from its query. If the queue cannot take the rows, the
     response is 503, and the body is not read."""
+    operation_id: str = ""
+    """Name of the operation in generated clients; made of `path` if empty."""
+    tag: str = ""
+    """Group in the documentation; the first part of `path` if empty."""
     find: Callable[[Catalog, Timing, Any], Vae] = find_by_query
     """Finds the model that the request names in `query`, for one request."""
     description: str = ""
@@ -121,16 +123,18 @@ class OperationRoute(APIRoute):
             TypeError: a parameter or a body is of a kind that cannot be read.
         """
         reader, writer = operation.reader, operation.writer
+        parts = operation.path.removeprefix("/").split("/")
+        operation_id = operation.operation_id or "_".join(parts)
         if reader is not None and not isinstance(reader.body, Body):
-            raise TypeError(f"the body of {operation.operation_id} cannot be read: it is {reader.body!r}")
+            raise TypeError(f"the body of {operation_id} cannot be read: it is {reader.body!r}")
         is_binary = writer is not None and bool(writer.media_types)
         super().__init__(
             operation.path,
             _endpoint,
             methods=["POST" if reader else "GET"],
-            operation_id=operation.operation_id,
-            name=operation.operation_id,
-            tags=[operation.tag],
+            operation_id=operation_id,
+            name=operation_id,
+            tags=[operation.tag or parts[0]],
             description=operation.description or inspect.getdoc(operation.compute),
             response_model=None if is_binary else operation.answer,
             response_class=JSONResponse if operation.answer and not is_binary else Response,
@@ -157,7 +161,7 @@ class OperationRoute(APIRoute):
         vae = operation.find(server.catalog, timing, query.operation)
         policy = None
         if operation.reader is None:
-            policy = CachePolicy.of(server.cache, scope, operation.operation_id, vae, query)
+            policy = CachePolicy.of(server.cache, scope, self.name, vae, query)
         response = policy.cached_response() if policy else None
         if response is None:
             if operation.min_rows is not None:

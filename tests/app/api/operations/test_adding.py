@@ -48,8 +48,6 @@ async def brightness(server: State, vae: Vae, query: BrightnessQuery, images: Pi
 
 BRIGHTNESS = Operation(
     path="/brightness",
-    operation_id="brightness",
-    tag="encode",
     query=BrightnessQuery,
     compute=brightness,
     reader=IMAGE_READERS["json"],
