@@ -1,7 +1,7 @@
 """Request bodies: how JSON, uploaded files and bytes are read from a request, and their OpenAPI entries."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -105,6 +105,8 @@ class BytesBody:
 
     media_type: str
     description: str
+    decode: Callable[[bytes], Any] = bytes
+    """Turns the bytes into what they encode, such as an array."""
     takes_any_type: bool = False
     """Whether Content-Type and Content-Encoding are ignored."""
 
@@ -114,15 +116,15 @@ class BytesBody:
         content = {self.media_type: {"schema": {"type": "string", "format": "binary"}}}
         return {"required": True, "description": self.description, "content": content}
 
-    async def read(self, scope: Scope, receive: Receive, server: State) -> bytes:
-        """The whole body.
+    async def read(self, scope: Scope, receive: Receive, server: State) -> Any:
+        """The whole body, decoded.
 
         Raises:
             UnsupportedMediaType: the Content-Type is not `media_type`.
         """
         if not self.takes_any_type:
             _check_media_type(scope, self.media_type)
-        return await read_bytes(receive)
+        return self.decode(await read_bytes(receive))
 
 
 class FilesBody:

@@ -14,8 +14,6 @@ from app.api.forms.bodies import MAX_ITEMS
 from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import Limits, State
 from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
-from app.codecs.npy import read_npy
-from app.codecs.safetensors import read_safetensors
 from app.errors import InvalidInput
 from app.vae.vae import Vae
 
@@ -121,27 +119,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     return await decode_images(server, contents, query.reading(vae, server.limits))
 
 
-async def images_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
-    """Images uint8 `[N, H, W, C]` of an npy array.
-
-    Raises:
-        BadRequest: not an npy file.
-        InvalidInput: see `images_of_values`.
-    """
-    return images_of_values(read_npy(content), vae, server.limits.max_rows)
-
-
-async def images_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Pixels:
-    """Images uint8 `[N, H, W, C]` of the tensor `images` of a safetensors file.
-
-    Raises:
-        BadRequest: not a safetensors file.
-        InvalidInput: there is no such tensor, or see `images_of_values`.
-    """
-    return images_of_values(read_safetensors(content, "images"), vae, server.limits.max_rows)
-
-
-def images_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Pixels:
+async def images_of_array(server: State, vae: Vae, query: Any, array: NDArray[Any]) -> Pixels:
     """Images uint8 `[N, H, W, C]` of an array `[N, H, W]` or `[N, H, W, C]`, uint8 or float in [0, 1].
 
     Raises:
@@ -150,7 +128,7 @@ def images_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Pixels:
     if array.ndim == 3:
         array = array[..., None]
     vae.geometry.check_images(array.shape)
-    check_count(len(array), limit, "")
+    check_count(len(array), server.limits.max_rows, "")
     return pixels_of_values(array)
 
 

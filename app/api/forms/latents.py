@@ -12,8 +12,6 @@ from app.api.forms.images import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decod
 from app.api.routing.queries import ModelQuery, PercentileQuery, Strict, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels
-from app.codecs.npy import read_npy
-from app.codecs.safetensors import read_safetensors
 from app.errors import InvalidInput
 from app.maths.gaussian import Floats
 from app.vae.points import Points, finite_latents
@@ -55,27 +53,7 @@ async def latents_of_json(server: State, vae: Vae, query: Any, body: DecodeReque
     return check_latents(body.latents, vae, server.limits.max_rows)
 
 
-async def latents_of_array(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
-    """Latents `[N, *latent]` of an npy array.
-
-    Raises:
-        BadRequest: not an npy file.
-        InvalidInput: see `latents_of_values`.
-    """
-    return latents_of_values(read_npy(content), vae, server.limits.max_rows)
-
-
-async def latents_of_tensors(server: State, vae: Vae, query: Any, content: bytes) -> Floats:
-    """Latents `[N, *latent]` of the tensor `latents` of a safetensors file.
-
-    Raises:
-        BadRequest: not a safetensors file.
-        InvalidInput: there is no such tensor, or see `latents_of_values`.
-    """
-    return latents_of_values(read_safetensors(content, "latents"), vae, server.limits.max_rows)
-
-
-def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
+async def latents_of_array(server: State, vae: Vae, query: Any, array: NDArray[Any]) -> Floats:
     """Latents `[N, *latent]`, float32, of an array.
 
     Raises:
@@ -85,7 +63,7 @@ def latents_of_values(array: NDArray[Any], vae: Vae, limit: int) -> Floats:
     if array.dtype.kind != "f":
         raise InvalidInput("latents must be floats")
     vae.geometry.check_latents(array.shape)
-    check_count(len(array), limit, "")
+    check_count(len(array), server.limits.max_rows, "")
     return finite_latents(array)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from app.api.forms.writers import MODEL_HEADERS, WRITERS, binary_response
-from app.api.routing.operation import Operation, Reader, Writer
+from app.api.routing.operation import Operation, Reader
 
 _JSON_FILES_TENSORS = {
     "": ("json", "json"),

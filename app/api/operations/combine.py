@@ -3,13 +3,12 @@
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from app.api.forms.bodies import JsonFloat
+from app.api.forms.bodies import JsonBody, JsonFloat
 from app.api.forms.images import EXAMPLE_IMAGE
 from app.api.forms.latents import Point, PointsQuery, read_points
-from app.api.forms.readers import json_readers
 from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, latent_images
-from app.api.routing.operation import Operation
+from app.api.routing.operation import Operation, Reader
 from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.vae.vae import Vae
@@ -50,5 +49,5 @@ OPERATIONS = in_forms(
         answer=LatentImages,
     ),
     {"": ("json", "json"), "/image": ("json", "image")},
-    json_readers(CombineRequest),
+    {"json": Reader(JsonBody(CombineRequest))},
 )

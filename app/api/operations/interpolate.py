@@ -4,13 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.api.forms.bodies import JSON_INT
+from app.api.forms.bodies import JSON_INT, JsonBody
 from app.api.forms.images import EXAMPLE_IMAGE
 from app.api.forms.latents import Point, PointsQuery, read_points
-from app.api.forms.readers import json_readers
 from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, latent_images
-from app.api.routing.operation import Operation
+from app.api.routing.operation import Operation, Reader
 from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.errors import InvalidInput
@@ -53,5 +52,5 @@ OPERATIONS = in_forms(
         answer=InterpolateResponse,
     ),
     {"": ("json", "json"), "/image": ("json", "animation")},
-    json_readers(InterpolateRequest),
+    {"json": Reader(JsonBody(InterpolateRequest))},
 )

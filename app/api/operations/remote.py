@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope
 
 from app.api.forms.bodies import BytesBody
 from app.api.forms.images import ReadingQuery, images_of_files
-from app.api.forms.latents import latents_of_values
+from app.api.forms.latents import latents_of_array
 from app.api.forms.writers import MODEL_HEADERS, binary_response, model_headers, write_grid
 from app.api.routing.operation import Operation, Reader
 from app.api.routing.queries import ModelQuery, QueryFloat, check_count
@@ -107,7 +107,7 @@ class _LatentsBody:
 async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: TensorBody) -> Response:
     """As diffusers' `remote_decode` expects: the image of the latents, a grid if there are several, or a tensor."""
     latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
-    images = await vae.decode(latents_of_values(latents, vae, server.limits.max_rows))
+    images = await vae.decode(await latents_of_array(server, vae, query, latents))
     if query.output_type == "pt":
         if query.partial_postprocess:
             return _tensor(vae, _rgb(images), "uint8")

@@ -45,7 +45,7 @@ async def infer(server: State, vae: Vae, path: GraphParameters, body: InferReque
     """
     graph = GraphModel(vae, "encoder" if path.name.endswith(".encoder") else "decoder")
     wanted = body.wanted(graph)
-    rows = body.rows(graph, server.limits.max_rows)
+    rows = await body.rows(server, graph)
     arrays = await graph.run(rows, list(wanted), body.seconds())
     return await reply(graph, body.id, {output: arrays[output] for output in wanted}, wanted, body.accepted)
 

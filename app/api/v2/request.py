@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope
 
 from app.api.forms.bodies import JsonBody, JsonInt, parse_json, read_bytes
 from app.api.forms.images import pixels_of_values
-from app.api.forms.latents import latents_of_values
+from app.api.forms.latents import latents_of_array
 from app.api.routing.queries import check_count
 from app.api.routing.state import State
 from app.api.v2.content_encoding import inflate, wanted_coding
@@ -99,8 +99,8 @@ class InferRequest(BaseModel):
             wanted[output.name] = _flag(output.parameters, "binary_data", f"/outputs/{index}/parameters", binary)
         return wanted
 
-    def rows(self, graph: GraphModel, limit: int) -> NDArray[Any]:
-        """The graph's input: uint8 `[N, C, H, W]` or float32 `[N, *latent]`, N at most `limit`.
+    async def rows(self, server: State, graph: GraphModel) -> NDArray[Any]:
+        """The graph's input: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
 
         Raises:
             InvalidInput: the inputs are not exactly the graph's one input, or its shape, data type or data are invalid.
@@ -111,12 +111,17 @@ class InferRequest(BaseModel):
         tensor = self.inputs[0]
         if len(self.inputs) > 1 or tensor.name != graph.input:
             raise InvalidInput(f"this model has one input, {graph.input}", "/inputs")
-        _check(tensor, graph, limit)
+        if tensor.datatype not in _TAKEN[graph.kind]:
+            raise InvalidInput(f"{graph.input} is sent as {', '.join(_TAKEN[graph.kind])}", "/inputs/0/datatype")
+        check_count(tensor.shape[0], server.limits.max_rows, "/inputs/0/shape/0")
+        graph.check(tensor.shape, "/inputs/0/shape")
+        array = _array(tensor, pieces[0])
         try:
-            array = _array(tensor, pieces[0])
+            if graph.kind == "encoder":
+                return np.ascontiguousarray(pixels_of_values(array))
+            return await latents_of_array(server, graph.vae, None, array)
         except InvalidInput as error:
-            raise error.below(_pointer(sizes[0])) from None
-        return _rows(array, graph, limit)
+            raise error.below("/inputs/0/data") from None
 
 
 class InferBody:
@@ -164,29 +169,12 @@ def _binary_size(tensor: InputTensor, pointer: str) -> int | None:
     return size
 
 
-def _check(tensor: InputTensor, graph: GraphModel, limit: int) -> None:
-    if tensor.datatype not in _TAKEN[graph.kind]:
-        raise InvalidInput(f"{graph.input} is sent as {', '.join(_TAKEN[graph.kind])}", "/inputs/0/datatype")
-    check_count(tensor.shape[0], limit, "/inputs/0/shape/0")
-    graph.check(tensor.shape, "/inputs/0/shape")
-
-
 def _array(tensor: InputTensor, piece: memoryview) -> NDArray[Any]:
-    dtype = DATATYPES[tensor.datatype]
-    return of_bytes(piece, dtype, tensor.shape) if tensor.data is None else of_json(tensor.data, dtype, tensor.shape)
-
-
-def _pointer(size: int | None) -> str:
-    return "/inputs/0/data" if size is None else "/inputs/0/parameters/binary_data_size"
-
-
-def _rows(array: NDArray[Any], graph: GraphModel, limit: int) -> NDArray[Any]:
+    dtype, shape, data = DATATYPES[tensor.datatype], tensor.shape, tensor.data
     try:
-        if graph.kind == "encoder":
-            return np.ascontiguousarray(pixels_of_values(array))
-        return latents_of_values(array, graph.vae, limit)
+        return of_bytes(piece, dtype, shape) if data is None else of_json(data, dtype, shape)
     except InvalidInput as error:
-        raise error.below("/inputs/0/data") from None
+        raise error.below(f"/inputs/0/{'parameters/binary_data_size' if data is None else 'data'}") from None
 
 
 def _whole(parameters: Parameters | None, name: str, pointer: str) -> int | None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.testclient import TestClient
 
 from app.api.forms.bodies import BytesBody
-from app.api.forms.images import images_of_values
+from app.api.forms.images import images_of_array
 from app.api.forms.readers import IMAGE_READERS
 from app.api.forms.route import in_forms
 from app.api.forms.writers import WRITERS, FormatQuery, ModelResponse, Result, model_headers
@@ -107,10 +107,10 @@ def test_an_image_format(monkeypatch: pytest.MonkeyPatch, app: FastAPI, client: 
 
 
 def test_a_body_format(monkeypatch: pytest.MonkeyPatch, app: FastAPI, client: TestClient, digits: Pixels) -> None:
-    async def read(server: State, vae: Vae, query: None, content: bytes) -> Pixels:
-        return images_of_values(np.frombuffer(content, np.uint8).reshape(-1, 28, 28), vae, server.limits.max_rows)
+    def read(content: bytes) -> Pixels:
+        return np.frombuffer(content, np.uint8).reshape(-1, 28, 28)
 
-    row = Reader(BytesBody("application/x-raw", "uint8 [N, 28, 28]."), read, None, "of raw bytes")
+    row = Reader(BytesBody("application/x-raw", "uint8 [N, 28, 28].", read), images_of_array, None, "of raw bytes")
     monkeypatch.setitem(IMAGE_READERS, "raw", row)
     (operation,) = (it for it in encode.OPERATIONS if it.path == "/encode")
     add(app, *in_forms(operation, {"/raw": ("raw", "json")}, IMAGE_READERS))
