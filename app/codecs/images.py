@@ -174,6 +174,7 @@ def read_plain_pngs(contents: Sequence[bytes], reading: Reading) -> Pixels | Non
     return images[0][None] if len(images) == 1 else np.stack(images)
 
 
+@lru_cache(256)
 def parse_color(text: str) -> tuple[int, int, int]:
     """RGB of a CSS color: `black`, `#fff`, `#102030`.
 

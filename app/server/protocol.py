@@ -10,9 +10,10 @@ from typing import cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.routing.problems import problem
-from app.api.routing.state import Limits, State
+from app.api.routing.state import State
 from app.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
 from app.server.transport import JoiningTransport, StallDetector
+from app.settings import Settings
 
 _IDLE_DRAIN_SECONDS = 0.5
 """Seconds that a draining server keeps an idle connection open: a request may be on its way."""
@@ -43,7 +44,7 @@ class Protocol(HttpToolsProtocol):
 
     transport: JoiningTransport  # type: ignore[assignment]
     _server: State
-    _limits: Limits
+    _limits: Settings
     _stall: StallDetector
     _is_draining = False
     _is_receiving = False

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from app.api.forms.bodies import MAX_ITEMS
 from app.api.routing.queries import Strict, check_count
-from app.api.routing.state import Limits, State
+from app.api.routing.state import State
 from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.errors import InvalidInput
 from app.vae.vae import Vae
@@ -41,10 +41,21 @@ class PicturesRequest(Strict):  # the name of its schema, which clients are gene
     )
 
 
+_reading = lru_cache(256)(Reading)  # a request takes one of a few
+
+
+def _check_color(text: str) -> str:
+    try:
+        parse_color(text)
+    except InvalidInput as error:
+        raise ValueError(error.detail) from None
+    return text
+
+
 class ReadingQuery(Strict):
     """How image files are converted to the model's images."""
 
-    background: Annotated[str, AfterValidator(lambda text: _color(text) and text)] | None = Field(
+    background: Annotated[str, AfterValidator(_check_color)] | None = Field(
         None,
         max_length=40,
         description="Color under transparent pixels: a CSS name, #rgb or #rrggbb. The model's `image.background` if"
@@ -62,42 +73,20 @@ class ReadingQuery(Strict):
         False, description="Refuse an image without the model's size and mode, instead of converting it."
     )
 
-    def reading(self, vae: Vae, limits: Limits) -> Reading:
+    def reading(self, server: State, vae: Vae) -> Reading:
         """The conversion to the images of `vae`."""
-        size, stride = vae.geometry.size, vae.geometry.stride
-        mode, background = vae.manifest.image.mode, self.background or vae.manifest.image.background
-        flags = self.invert, self.fit == "crop", self.strict
-        return _reading(size, stride, mode, limits.max_pixels, background, flags)
-
-
-@lru_cache(256)
-def _reading(
-    size: tuple[int, int] | None,
-    stride: int,
-    mode: Literal["L", "RGB"],
-    max_pixels: int,
-    background: str,
-    flags: tuple[bool, bool, bool],
-) -> Reading:
-    (height, width), (invert, crop, strict) = size or (None, None), flags
-    return Reading(
-        height=height,
-        width=width,
-        multiple=stride,
-        mode=mode,
-        max_pixels=max_pixels,
-        background=parse_color(background),
-        invert=invert,
-        crop=crop,
-        strict=strict,
-    )
-
-
-def _color(text: str) -> tuple[int, int, int]:
-    try:
-        return parse_color(text)
-    except InvalidInput as error:
-        raise ValueError(error.detail) from None
+        height, width = vae.geometry.size or (None, None)
+        return _reading(
+            height=height,
+            width=width,
+            multiple=vae.geometry.stride,
+            mode=vae.manifest.image.mode,
+            max_pixels=server.limits.max_pixels,
+            background=parse_color(self.background or vae.manifest.image.background),
+            invert=self.invert,
+            crop=self.fit == "crop",
+            strict=self.strict,
+        )
 
 
 async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: PicturesRequest) -> Pixels:
@@ -116,7 +105,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     Raises:
         InvalidInput: an image cannot be read; the pointer says which.
     """
-    return await decode_images(server, contents, query.reading(vae, server.limits))
+    return await decode_images(server, contents, query.reading(server, vae))
 
 
 async def images_of_array(server: State, vae: Vae, query: Any, array: NDArray[Any]) -> Pixels:

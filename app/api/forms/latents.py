@@ -106,7 +106,7 @@ async def _read_images(
     """Images `[M, H, W, C]` of the points `image_rows`; the pointer of an error is that of its point."""
     texts = [points[index].image or "" for index in image_rows]
     try:
-        return await decode_images(server, decode_base64(texts, ""), query.reading(vae, server.limits), "")
+        return await decode_images(server, decode_base64(texts, ""), query.reading(server, vae), "")
     except InvalidInput as error:
         index = image_rows[int(error.pointer.removeprefix("/"))]
         raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None

@@ -1,48 +1,24 @@
-"""The state that the lifespan gives to every request: the models, the limits, and shared objects."""
+"""The state that the lifespan gives to every request: the models, the settings with its limits, and shared objects."""
 
 from collections import Counter
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Protocol, cast
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from app.api.routing.disconnect import DisconnectWatcher
 from app.cache import Cache
 from app.observability.timing import Timing
+from app.settings import Settings
 from app.vae.catalog import Catalog
-
-
-class Limits(Protocol):
-    """Limits of connections and requests, from the server's settings."""
-
-    @property
-    def max_connections(self) -> int: ...
-    @property
-    def max_header_bytes(self) -> int: ...
-    @property
-    def receive_seconds(self) -> float: ...
-    @property
-    def send_seconds(self) -> float: ...
-    @property
-    def max_rows(self) -> int: ...
-    @property
-    def max_draws(self) -> int: ...
-    @property
-    def max_steps(self) -> int: ...
-    @property
-    def max_manifold(self) -> int: ...
-    @property
-    def max_pixels(self) -> int: ...
-    @property
-    def max_body_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class State:
     """The server's objects that an operation may use."""
 
-    limits: Limits
+    limits: Settings
     catalog: Catalog
     cache: Cache
     watcher: DisconnectWatcher
