@@ -112,12 +112,8 @@ async def _json(vae: Vae, query: None, result: Result, answer: type[ModelRespons
 
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
-    content = await write_grid(result.images["images"], query.format, result.columns)
-    return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
-
-
-async def _grid(vae: Vae, query: GridQuery, result: Result, _: Any) -> Response:
-    content = await write_grid(result.images["images"], query.format, query.columns or result.columns)
+    columns = query.columns if isinstance(query, GridQuery) else None
+    content = await write_grid(result.images["images"], query.format, columns or result.columns)
     return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
 
 
@@ -229,7 +225,7 @@ _TENSORS_WORDS = (
 WRITERS: dict[str, Writer] = {
     "json": Writer(_json),
     "image": Writer(_image, FormatQuery, "as one image", _STILLS, "The image."),
-    "grid": Writer(_grid, GridQuery, "as one image", _STILLS, _GRID_WORDS),
+    "grid": Writer(_image, GridQuery, "as one image", _STILLS, _GRID_WORDS),
     "animation": Writer(
         _animation,
         AnimationQuery,

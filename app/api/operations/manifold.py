@@ -13,16 +13,17 @@ from app.errors import InvalidInput
 from app.maths.gaussian import manifold_grid
 from app.vae.vae import Vae
 
-TwoDims = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+Plane = Annotated[
+    Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)] | None,
+    Field(description="Two latent dimensions, across and up; the two of highest KL if absent."),
+]
 
 
 class ManifoldQuery(ModelQuery):
     """The latent plane, and the size of the grid."""
 
     n: int = Field(20, ge=1, description="Images along each side; at most `VAE_MAX_MANIFOLD`.")
-    dims: TwoDims | None = Field(
-        None, description="Two latent dimensions, across and up; the two of highest KL if absent."
-    )
+    dims: Plane = None
 
 
 async def _manifold(server: State, vae: Vae, query: ManifoldQuery) -> Result:

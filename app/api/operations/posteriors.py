@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app.api.forms.route import in_forms
 from app.api.forms.writers import ModelResponse, Percentiles, Result
-from app.api.operations.manifold import TwoDims, plane_dims
+from app.api.operations.manifold import Plane, plane_dims
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery
 from app.api.routing.state import State
@@ -24,9 +24,7 @@ class PlaneQuery(ModelQuery):
     n: int | None = Field(
         None, ge=1, description="Number of held-out images, from the first; all in the bundle if absent."
     )
-    dims: TwoDims | None = Field(
-        None, description="Two latent dimensions, across and up; the two of highest KL if absent."
-    )
+    dims: Plane = None
 
 
 class PosteriorsQuery(PlaneQuery, PercentileQuery):

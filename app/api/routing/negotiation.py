@@ -1,15 +1,19 @@
-"""Content negotiation: whether a request comes from a browser that wants a page."""
+"""Content negotiation: what the headers Accept and Accept-Encoding of a request name."""
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 
+def accepted(header: str) -> set[str]:
+    """The media types or content encodings that a header names, in lower case, without those of weight 0."""
+    named = set()
+    for item in header.lower().replace(" ", "").split(","):
+        name, *parameters = item.split(";")
+        if not any(it.startswith("q=") and it[2:].strip("0.") == "" for it in parameters):
+            named.add(name)
+    return named
+
+
 def wants_page(scope: Scope) -> bool:
-    """Whether the request's Accept header names text/html."""
-    ranges = [item.strip().lower() for item in Headers(scope=scope).get("accept", "").split(",")]
-    return any(item.partition(";")[0].strip() == "text/html" and not _is_refused(item) for item in ranges)
-
-
-def _is_refused(media_range: str) -> bool:
-    parameters = (part.strip() for part in media_range.split(";")[1:])
-    return any(part.startswith("q=") and part[2:].strip("0.") == "" for part in parameters)
+    """Whether a request comes from a browser that wants a page: its Accept header names text/html."""
+    return "text/html" in accepted(Headers(scope=scope).get("accept", ""))

@@ -9,7 +9,6 @@ from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.service.models import Name, VersionQuery
-from app.bundle.directory import ModelKey
 from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unauthorized, UnknownModel
 
 router = APIRouter(tags=["manage"], dependencies=[ADMINISTRATION])
@@ -52,27 +51,18 @@ class Reloaded(BaseModel):
 @router.post("/models/reload", operation_id="reload_models", responses=_PROBLEMS)
 async def reload_models(server: Server) -> Reloaded:
     """Serve the current content of the models directory, without a pause."""
-    reloaded = await server.catalog.reload()
-    return Reloaded(
-        loaded=_versions(reloaded.loaded),
-        unloaded=_versions(reloaded.unloaded),
-        kept=_versions(reloaded.kept),
-        refused=_versions(reloaded.refused),
-    )
+    return Reloaded.model_validate(await server.catalog.reload(), from_attributes=True)
 
 
 @router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_BUNDLE)
 async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
     """Load one version or all versions of a model; versions already served stay until they are replaced."""
     vaes = await server.catalog.load(name, query.version)
-    return Loaded(loaded=_versions([ModelKey(vae.manifest.name, vae.manifest.version) for vae in vaes]))
+    return Loaded.model_validate({"loaded": [vae.manifest for vae in vaes]}, from_attributes=True)
 
 
 @router.post("/models/{name}/unload", operation_id="unload_model", responses=_OF_A_MODEL)
 async def unload_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Unloaded:
     """Stop serving one version or all versions of a model; requests already accepted are answered."""
-    return Unloaded(unloaded=_versions(await server.catalog.unload(name, query.version)))
-
-
-def _versions(keys: list[ModelKey]) -> list[ModelVersion]:
-    return [ModelVersion(name=name, version=version) for name, version in keys]
+    unloaded = await server.catalog.unload(name, query.version)
+    return Unloaded.model_validate({"unloaded": unloaded}, from_attributes=True)

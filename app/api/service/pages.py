@@ -1,11 +1,15 @@
 """The page of the explorer, and the static files of all pages."""
 
+import mimetypes
+
 from fastapi import Request, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-# Not from the system's table of types: browsers run a module only if `.js` has this type.
-_MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+# The system's table of types may have others: browsers run a module only if `.js` has this type.
+mimetypes.add_type("text/javascript", ".js")
+mimetypes.add_type("text/css", ".css")
+mimetypes.add_type("image/svg+xml", ".svg")
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
@@ -19,9 +23,6 @@ class Assets(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
-        suffix = path[path.rfind(".") :]
-        if suffix in _MEDIA_TYPES and response.status_code == 200:
-            response.headers["Content-Type"] = _MEDIA_TYPES[suffix]
         return response
 
 

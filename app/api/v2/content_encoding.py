@@ -1,16 +1,14 @@
 """Content-Encoding: decompress gzip and deflate bodies up to a limit, and compress responses."""
 
-import re
 import zlib
 
+from app.api.routing.negotiation import accepted
 from app.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """The `wbits` of zlib for each content encoding; `deflate` is the zlib format (RFC 9110), not a raw deflate stream."""
 _LEVEL = 1
 """Compression level: three times as fast as zlib's default, with output that is a tenth larger."""
-
-_REFUSED = re.compile(r"q=0(\.0*)?")
 
 
 def inflate(content: bytes, coding: str, limit: int) -> bytes:
@@ -37,16 +35,9 @@ def inflate(content: bytes, coding: str, limit: int) -> bytes:
     return inflated
 
 
-def wanted_coding(accepted: str) -> str | None:
-    """The content encoding that the header Accept-Encoding (`accepted`) allows: gzip, else deflate, else None.
-
-    An encoding counts only if the header names it.
-    """
-    named = set()
-    for item in accepted.lower().replace(" ", "").split(","):
-        name, _, weight = item.partition(";")
-        if not _REFUSED.fullmatch(weight):
-            named.add(name)
+def wanted_coding(header: str) -> str | None:
+    """The content encoding that the header Accept-Encoding names: gzip, else deflate, else None."""
+    named = accepted(header)
     return next((coding for coding in _WINDOW if coding in named), None)
 
 
