@@ -20,7 +20,7 @@ ALLOWED = {
     "vae": {"inference", "bundle", "maths", "observability"},
     "metrics": {"vae", "inference", "cache", "observability"},
     "api/routing": {"vae", "inference", "cache", "observability", "settings"},
-    "api/forms": {"api/routing", "vae", "codecs", "maths"},
+    "api/forms": {"api/routing", "vae", "inference/offload", "codecs", "maths"},
     "api/operations": {"api/forms", "api/routing", "vae", "bundle", "codecs", "maths"},
     "api/service": {"api/routing", "vae", "bundle"},
     "api/v2": {"api/forms", "api/routing", "vae", "inference", "bundle", "codecs"},

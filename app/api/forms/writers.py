@@ -19,14 +19,12 @@ from app.codecs.images import AnimationFormat, PictureFormat, Pixels, grid_shape
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
+from app.inference.offload import computed
 from app.vae.points import Decoded
 from app.vae.vae import Vae
 
 MAX_JSON_NUMBERS = 2**20
 """Maximum numbers in a JSON response: writing more would block the event loop for more than 0.1 s."""
-
-_INLINE_PIXELS = 16_384
-"""Up to this many pixels, writing an image costs less than handing it to a thread."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,7 @@ async def write_grid(images: Pixels, format: str, columns: int | None = None) ->
     """
     across, down = grid_shape(len(images), columns)
     _check_sides(down * images.shape[1], across * images.shape[2], format)
-
-    def write() -> bytes:
-        return write_image(tile(images, columns), format)
-
-    return write() if images.size <= _INLINE_PIXELS else await asyncio.to_thread(write)
+    return await computed(images.size, lambda: write_image(tile(images, columns), format))
 
 
 def _check_sides(height: int, width: int, format: str) -> None:
@@ -140,14 +134,12 @@ def _check_sides(height: int, width: int, format: str) -> None:
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
     frames, kind = result.images["images"], query.format
-    _check_sides(frames.shape[1], frames.shape[2] * (len(frames) if kind == "png" else 1), kind)
-
-    def write() -> bytes:
-        return (
-            write_image(tile(frames, len(frames))) if kind == "png" else write_animation(frames, kind, query.duration)
-        )
-
-    return _binary(vae, await asyncio.to_thread(write), IMAGE_FORMATS[kind].media_type, result)
+    if kind == "png":
+        content = await write_grid(frames, kind, len(frames))
+    else:
+        _check_sides(*frames.shape[1:3], kind)
+        content = await asyncio.to_thread(write_animation, frames, kind, query.duration)
+    return _binary(vae, content, IMAGE_FORMATS[kind].media_type, result)
 
 
 async def _npy(vae: Vae, query: Any, result: Result, _: Any) -> Response:
@@ -208,11 +200,7 @@ def binary_response(
 
 async def _base64_images(images: Pixels) -> list[str]:
     """Base64 PNG of each of `[N, H, W, C]`."""
-
-    def write() -> list[str]:
-        return [b64encode(write_image(pixels)).decode() for pixels in images]
-
-    return write() if images.size <= _INLINE_PIXELS else await asyncio.to_thread(write)
+    return await computed(images.size, lambda: [b64encode(write_image(pixels)).decode() for pixels in images])
 
 
 _STILLS = ("image/png", "image/webp")

@@ -1,17 +1,13 @@
 """The models of the Open Inference Protocol: each graph of a served model, `{name}.encoder` or `{name}.decoder`."""
 
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Path
-from numpy.typing import NDArray
 
 from app.api.routing.problems import documented
 from app.api.routing.state import RequestTiming, Server
 from app.bundle.manifest import Tensor
-from app.codecs.tensors import NAMES
 from app.errors import InvalidInput, Overloaded, UnknownModel
 from app.inference.graphs import GraphName
 from app.vae.catalog import Catalog
@@ -48,39 +44,9 @@ class GraphModel:
         return str(self.vae.manifest.version)
 
     @property
-    def file(self) -> str:
-        """Name of the ONNX file."""
-        encoder, decoder = self.vae.manifest.graphs_of(self.vae.execution_provider)
-        return (encoder if self.kind == "encoder" else decoder).file
-
-    @property
     def input(self) -> str:
         """Name of the one input."""
         return "image" if self.kind == "encoder" else "latent"
-
-    @property
-    def max_values(self) -> int | None:
-        """Number of values in one input row; None if a row may have any size."""
-        if self.vae.geometry.size is None:
-            return None
-        return math.prod(self.vae.image_shape if self.kind == "encoder" else self.vae.latent_shape)
-
-    def check(self, shape: Sequence[int], pointer: str) -> None:
-        """Check the shape of an input: `[N, C, H, W]` for the encoder, `[N, *latent]` for the decoder.
-
-        Raises:
-            InvalidInput: the shape does not fit the model, or the images have too many pixels.
-        """
-        if self.kind == "encoder":
-            self.vae.geometry.check_images(shape, pointer, planes=True)
-        else:
-            self.vae.geometry.check_latents(shape, pointer)
-            self.vae.check_pixels(shape[0], shape[1:], pointer)
-
-    @property
-    def inputs(self) -> dict[str, Tensor]:
-        """The input tensor, by name."""
-        return self.vae.graphs.tensors(self.kind)[0]
 
     @property
     def outputs(self) -> dict[str, Tensor]:
@@ -91,11 +57,6 @@ class GraphModel:
     def default_outputs(self) -> list[str]:
         """Outputs if a request names none: all but the parameters of the likelihood."""
         return list(self.outputs) if self.kind == "encoder" else ["image"]
-
-    async def run(self, rows: NDArray[Any], outputs: list[str], seconds: float | None) -> dict[str, NDArray[Any]]:
-        """The given outputs for rows of the input; `seconds` is the maximum wait for a slot."""
-        with_parameters = not set(outputs) <= set(self.default_outputs)
-        return await self.vae.run_graph(self.kind, rows, with_parameters=with_parameters, seconds=seconds)
 
 
 def find_graph(catalog: Catalog, timing: RequestTiming, name: str, version: int | None = None) -> GraphModel:
@@ -122,18 +83,3 @@ NewestGraph = Annotated[GraphModel, Depends(_newest_graph)]
 """Parameter of an endpoint: the graph that the path names, in its newest version."""
 GraphVersion = Annotated[GraphModel, Depends(_graph_version)]
 """Parameter of an endpoint: the graph and version that the path names."""
-
-
-def all_graphs(catalog: Catalog) -> Iterator[GraphModel]:
-    """Both graphs of every version of every model."""
-    return (GraphModel(vae, kind) for vae in catalog for kind in GRAPHS)
-
-
-def datatype(tensor: Tensor) -> str:
-    """Name of a tensor's data type in the protocol."""
-    return NAMES[tensor.dtype]
-
-
-def wire_shape(tensor: Tensor) -> list[int]:
-    """Shape of a tensor in the protocol: -1 for a variable size."""
-    return [-1 if size is None else size for size in tensor.shape]

@@ -1,11 +1,12 @@
 """`POST /v2/repository/index`: the graphs of every model that is served or in the models directory."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, RootModel
 
-from app.api.forms.bodies import parse_json
+from app.api.forms.bodies import Model, parse_json
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.v2.graphs import GRAPHS, TAG
@@ -41,19 +42,24 @@ def optional_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 
-async def index_request(request: Request) -> IndexRequest:
-    """The body of the request, or the defaults if it has none.
+def optional_json(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
+    """A dependency: the JSON body of a request, or the defaults of `model` if it has none.
 
-    Raises:
-        BodyTooLarge, RequestValidationError: the body is too large or invalid.
+    It raises BodyTooLarge or RequestValidationError if the body is too large or invalid.
     """
-    return parse_json(IndexRequest, await request.body() or b"{}")
+
+    async def read(request: Request) -> Model:
+        return parse_json(model, await request.body() or b"{}")
+
+    return read
 
 
 @router.post(
     "/index", operation_id="v2_repository_index", openapi_extra=optional_body(IndexRequest), responses=READ_PROBLEMS
 )
-async def repository_index(server: Server, asked: Annotated[IndexRequest, Depends(index_request)]) -> Index:
+async def repository_index(
+    server: Server, asked: Annotated[IndexRequest, Depends(optional_json(IndexRequest))]
+) -> Index:
     """Both graphs of every version of every model, and whether they are ready."""
     entries = [
         IndexEntry.model_validate(

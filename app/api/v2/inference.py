@@ -46,7 +46,8 @@ async def infer(server: State, vae: Vae, path: GraphParameters, body: InferReque
     graph = GraphModel(vae, "encoder" if path.name.endswith(".encoder") else "decoder")
     wanted = body.wanted(graph)
     rows = await body.rows(server, graph)
-    arrays = await graph.run(rows, list(wanted), body.seconds())
+    with_parameters = not wanted.keys() <= set(graph.default_outputs)
+    arrays = await vae.run_graph(graph.kind, rows, with_parameters=with_parameters, seconds=body.seconds())
     return await reply(graph, body.id, {output: arrays[output] for output in wanted}, wanted, body.accepted)
 
 

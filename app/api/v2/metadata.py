@@ -5,17 +5,9 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.api.routing.state import Server, State
-from app.api.v2.graphs import (
-    FIND_PROBLEMS,
-    READY_PROBLEMS,
-    TAG,
-    GraphModel,
-    GraphVersion,
-    NewestGraph,
-    datatype,
-    wire_shape,
-)
+from app.api.routing.state import Server
+from app.api.v2.graphs import FIND_PROBLEMS, READY_PROBLEMS, TAG, GraphVersion, NewestGraph
+from app.codecs.tensors import NAMES
 
 _READY_PROBLEMS = FIND_PROBLEMS | READY_PROBLEMS
 
@@ -70,62 +62,57 @@ class ModelConfig(BaseModel):
 @router.get("/models/{name}", operation_id="v2_model_metadata", responses=FIND_PROBLEMS)
 async def model_metadata(server: Server, graph: NewestGraph) -> ModelMetadata:
     """Inputs and outputs of a graph, in its newest version."""
-    return _metadata(server, graph)
-
-
-@router.get("/models/{name}/versions/{version}", operation_id="v2_model_version_metadata", responses=FIND_PROBLEMS)
-async def model_version_metadata(server: Server, graph: GraphVersion) -> ModelMetadata:
-    """Inputs and outputs of a graph."""
-    return _metadata(server, graph)
-
-
-@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=_READY_PROBLEMS)
-async def model_ready(server: Server, graph: NewestGraph) -> ModelReady:
-    """The graph is loaded and takes rows."""
-    return _ready(server, graph)
-
-
-@router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_READY_PROBLEMS)
-async def model_version_ready(server: Server, graph: GraphVersion) -> ModelReady:
-    """This version of the graph is loaded and takes rows."""
-    return _ready(server, graph)
-
-
-@router.get("/models/{name}/config", operation_id="v2_model_config", responses=FIND_PROBLEMS)
-async def model_config(server: Server, graph: NewestGraph) -> ModelConfig:
-    """Triton's configuration of a graph, in its newest version."""
-    return _config(server, graph)
-
-
-@router.get("/models/{name}/versions/{version}/config", operation_id="v2_model_version_config", responses=FIND_PROBLEMS)
-async def model_version_config(server: Server, graph: GraphVersion) -> ModelConfig:
-    """Triton's configuration of a graph."""
-    return _config(server, graph)
-
-
-def _ready(server: State, graph: GraphModel) -> ModelReady:
-    server.catalog.check_ready()
-    return ModelReady(name=graph.name)
-
-
-def _metadata(server: State, graph: GraphModel) -> ModelMetadata:
     inputs, outputs = (
-        [TensorMetadata(name=name, datatype=datatype(it), shape=wire_shape(it)) for name, it in tensors.items()]
-        for tensors in (graph.inputs, graph.outputs)
+        [
+            TensorMetadata(
+                name=name, datatype=NAMES[it.dtype], shape=[-1 if size is None else size for size in it.shape]
+            )
+            for name, it in tensors.items()
+        ]
+        for tensors in graph.vae.graphs.tensors(graph.kind)
     )
     versions = [str(version) for version in server.catalog.versions(graph.vae.manifest.name)]
     return ModelMetadata(name=graph.name, versions=versions, inputs=inputs, outputs=outputs)
 
 
-def _config(server: State, graph: GraphModel) -> ModelConfig:
-    inputs, outputs = (
-        [ConfigTensor(name=name, data_type=f"TYPE_{datatype(it)}", dims=wire_shape(it)[1:]) for name, it in it.items()]
-        for it in (graph.inputs, graph.outputs)
+@router.get("/models/{name}/versions/{version}", operation_id="v2_model_version_metadata", responses=FIND_PROBLEMS)
+async def model_version_metadata(server: Server, graph: GraphVersion) -> ModelMetadata:
+    """Inputs and outputs of a graph."""
+    return await model_metadata(server, graph)
+
+
+@router.get("/models/{name}/ready", operation_id="v2_model_ready", responses=_READY_PROBLEMS)
+async def model_ready(server: Server, graph: NewestGraph) -> ModelReady:
+    """The graph is loaded and takes rows."""
+    server.catalog.check_ready()
+    return ModelReady(name=graph.name)
+
+
+@router.get("/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready", responses=_READY_PROBLEMS)
+async def model_version_ready(server: Server, graph: GraphVersion) -> ModelReady:
+    """This version of the graph is loaded and takes rows."""
+    return await model_ready(server, graph)
+
+
+@router.get("/models/{name}/config", operation_id="v2_model_config", responses=FIND_PROBLEMS)
+async def model_config(server: Server, graph: NewestGraph) -> ModelConfig:
+    """Triton's configuration of a graph, in its newest version."""
+    metadata = await model_metadata(server, graph)
+    rows_in, rows_out = (
+        [ConfigTensor(name=it.name, data_type=f"TYPE_{it.datatype}", dims=it.shape[1:]) for it in tensors]
+        for tensors in (metadata.inputs, metadata.outputs)
     )
+    encoder, decoder = graph.vae.manifest.graphs_of(graph.vae.execution_provider)
     return ModelConfig(
         name=graph.name,
         max_batch_size=server.limits.max_rows,
-        input=inputs,
-        output=outputs,
-        default_model_filename=graph.file,
+        input=rows_in,
+        output=rows_out,
+        default_model_filename=(encoder if graph.kind == "encoder" else decoder).file,
     )
+
+
+@router.get("/models/{name}/versions/{version}/config", operation_id="v2_model_version_config", responses=FIND_PROBLEMS)
+async def model_version_config(server: Server, graph: GraphVersion) -> ModelConfig:
+    """Triton's configuration of a graph."""
+    return await model_config(server, graph)

@@ -1,6 +1,5 @@
 """Inference responses: JSON, followed by the outputs that were requested in binary."""
 
-import asyncio
 from typing import Any
 
 from fastapi import Response
@@ -14,12 +13,10 @@ from app.api.v2.content_encoding import compress
 from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import NAMES, to_bytes
 from app.errors import InvalidInput
+from app.inference.offload import computed
 
 _PACKET_BYTES = 1024
 """Maximum bytes of a response that is never compressed: it fits into one packet anyway."""
-_INLINE_BYTES = 65_536
-"""Maximum bytes of outputs that are written on the event loop: moving to a thread would take as long."""
-
 _MAX_NUMBERS = 2**22
 """Maximum numbers in a JSON response: writing them takes hundreds of MB."""
 
@@ -56,9 +53,8 @@ async def reply(
     """
     if sum(array.size for name, array in arrays.items() if not binary[name]) > _MAX_NUMBERS:
         raise InvalidInput(f"more than {_MAX_NUMBERS} numbers for JSON: ask for them in binary", "/outputs")
-    if sum(array.nbytes for array in arrays.values()) <= _INLINE_BYTES:
-        return _write(graph, id, arrays, binary, coding)
-    return await asyncio.to_thread(_write, graph, id, arrays, binary, coding)
+    elements = sum(array.size for array in arrays.values())
+    return await computed(elements, _write, graph, id, arrays, binary, coding)
 
 
 def _write(

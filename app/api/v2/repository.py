@@ -2,15 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Path
+from pydantic import AfterValidator, BaseModel, Field
 
-from app.api.forms.bodies import parse_json
 from app.api.routing.administration import ADMINISTRATION
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
 from app.api.v2.graphs import GRAPHS, TAG
-from app.api.v2.index import optional_body
+from app.api.v2.index import optional_body, optional_json
 from app.errors import (
     BadRequest,
     BodyTooLarge,
@@ -38,10 +37,18 @@ ModelPath = Annotated[
 ]
 
 
+def _check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    if any(name == "config" or name.startswith("file:") for name in parameters):
+        raise ValueError("models are loaded from the models directory alone")
+    return parameters
+
+
 class ChangeRequest(BaseModel):
     """Options of loading and unloading, as Triton's clients send them."""
 
-    parameters: dict[str, Any] = Field({}, description="`config` and files are refused; others are ignored.")
+    parameters: Annotated[dict[str, Any], AfterValidator(_check_parameters)] = Field(
+        {}, description="`config` and files are refused; others are ignored."
+    )
 
 
 class RepositoryLoaded(BaseModel):
@@ -58,20 +65,7 @@ class RepositoryUnloaded(BaseModel):
     unload: Literal[True] = True
 
 
-async def change_request(request: Request) -> ChangeRequest:
-    """The body of the request, or the defaults if it has none.
-
-    Raises:
-        BodyTooLarge, RequestValidationError: the body is too large or invalid.
-        InvalidInput: the body contains a model.
-    """
-    asked = parse_json(ChangeRequest, await request.body() or b"{}")
-    if any(name == "config" or name.startswith("file:") for name in asked.parameters):
-        raise InvalidInput("models are loaded from the models directory alone", "/parameters")
-    return asked
-
-
-Asked = Annotated[ChangeRequest, Depends(change_request)]
+Asked = Annotated[ChangeRequest, Depends(optional_json(ChangeRequest))]
 
 
 @router.post(

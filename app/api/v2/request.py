@@ -1,6 +1,7 @@
 """Inference requests: JSON, optionally followed by binary tensors."""
 
 import asyncio
+import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from app.api.forms.latents import latents_of_array
 from app.api.routing.queries import check_count
 from app.api.routing.state import State
 from app.api.v2.content_encoding import inflate, wanted_coding
-from app.api.v2.graphs import GraphModel, all_graphs
+from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 from app.errors import BodyTooLarge, InvalidInput
 
@@ -114,7 +115,11 @@ class InferRequest(BaseModel):
         if tensor.datatype not in _TAKEN[graph.kind]:
             raise InvalidInput(f"{graph.input} is sent as {', '.join(_TAKEN[graph.kind])}", "/inputs/0/datatype")
         check_count(tensor.shape[0], server.limits.max_rows, "/inputs/0/shape/0")
-        graph.check(tensor.shape, "/inputs/0/shape")
+        if graph.kind == "encoder":
+            graph.vae.geometry.check_images(tensor.shape, "/inputs/0/shape", planes=True)
+        else:
+            graph.vae.geometry.check_latents(tensor.shape, "/inputs/0/shape")
+            graph.vae.check_pixels(tensor.shape[0], tensor.shape[1:], "/inputs/0/shape")
         array = _array(tensor, pieces[0])
         try:
             if graph.kind == "encoder":
@@ -155,10 +160,10 @@ def _max_json_bytes(server: State) -> int:
     A byte of JSON may become a list of 50 bytes in memory. If a model takes any size, only the number of values is
     limited, when they are parsed.
     """
-    sizes = [graph.max_values for graph in all_graphs(server.catalog)]
-    if None in sizes:
+    if any(vae.geometry.size is None for vae in server.catalog):
         return server.limits.max_body_bytes
-    return _MAX_REST + _MAX_NUMBER * server.limits.max_rows * max(filter(None, sizes))
+    values = max(math.prod(shape) for vae in server.catalog for shape in (vae.image_shape, vae.latent_shape))
+    return _MAX_REST + _MAX_NUMBER * server.limits.max_rows * values
 
 
 def _binary_size(tensor: InputTensor, pointer: str) -> int | None:

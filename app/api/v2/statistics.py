@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app.api.routing.state import Server
-from app.api.v2.graphs import FIND_PROBLEMS, TAG, GraphModel, GraphVersion, NewestGraph, all_graphs
+from app.api.v2.graphs import FIND_PROBLEMS, GRAPHS, TAG, GraphModel, GraphVersion, NewestGraph
 
 router = APIRouter(prefix="/v2", tags=[TAG])
 
@@ -45,7 +45,8 @@ class Statistics(BaseModel):
 @router.get("/models/stats", operation_id="v2_statistics")
 async def statistics(server: Server) -> Statistics:
     """Statistics of every graph in every version, in one server process; `/metrics` sums over all processes."""
-    return Statistics(model_stats=[_statistics(graph) for graph in all_graphs(server.catalog)])
+    graphs = (GraphModel(vae, kind) for vae in server.catalog for kind in GRAPHS)
+    return Statistics(model_stats=[_statistics(graph) for graph in graphs])
 
 
 @router.get("/models/{name}/stats", operation_id="v2_model_statistics", responses=FIND_PROBLEMS)
