@@ -45,4 +45,4 @@ class ProxyProblems:
 
         await self.app(scope, receive, send_unless_error)
         if error is not None:
-            await problem(error, scope=scope)(scope, receive, send)
+            await problem(error(), scope)(scope, receive, send)

@@ -258,7 +258,7 @@ def without_upgrade(data: bytes) -> bytes:
 @lru_cache(64)
 def _problem_bytes(error: type[VaeError], detail: str) -> bytes:
     """Return the bytes of a response with a problem document."""
-    response, status = problem(error, detail), HTTPStatus(error.status)
+    response, status = problem(error(detail)), HTTPStatus(error.status)
     headers = [*response.raw_headers, (b"connection", b"close")]
     lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *(b"%s: %s" % header for header in headers)]
     return b"\r\n".join(lines) + _END_OF_HEAD + bytes(response.body)

@@ -137,7 +137,7 @@ async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) ->
     if kind == "png":
         content = await write_grid(frames, kind, len(frames))
     else:
-        _check_sides(*frames.shape[1:3], kind)
+        _check_sides(frames.shape[1], frames.shape[2], kind)
         content = await asyncio.to_thread(write_animation, frames, kind, query.duration)
     return _binary(vae, content, IMAGE_FORMATS[kind].media_type, result)
 

@@ -30,17 +30,13 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_open(scope):
-            self._take(scope, self._identify(scope))
+            caller = self._keys.caller(scope["headers"])
+            if self._asks:
+                check_caller(caller, scope["headers"])
+            if caller is not None:
+                scope["vae.key"], scope["vae.caller"] = caller.name, caller
+            self._take(scope, caller)
         await self.app(scope, receive, send)
-
-    def _identify(self, scope: Scope) -> ApiKey | None:
-        """The request's key, noted in its scope; raises Unauthorized if one is required and missing."""
-        caller = self._keys.caller(scope["headers"])
-        if self._asks:
-            check_caller(caller, scope["headers"])
-        if caller is not None:
-            scope["vae.key"], scope["vae.caller"] = caller.name, caller
-        return caller
 
     def _take(self, scope: Scope, caller: ApiKey | None) -> None:
         """Count the request, and add the caller's rate limit to the response's headers; raises RateExceeded."""

@@ -24,7 +24,6 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
-    RateExceeded,
     VaeError,
 )
 
@@ -32,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_ERRORS = 16
 _EXPECTED = (VaeError, RequestValidationError, HTTPException)
-_BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge)}
+_BY_STATUS: dict[int, type[VaeError]] = {e.status: e for e in (NotFound, MethodNotAllowed, BodyTooLarge)}
 _ADVICE = {404: "openapi.json lists every path", 405: "the header Allow lists the methods of this path"}
 
 
@@ -55,7 +54,7 @@ class ErrorResponses:
                 raise
             if Exchange.of(scope).status is None:
                 cast(asyncio.Task[object], asyncio.current_task()).uncancel()
-                await problem(Overloaded, "the server is stopping", scope=scope)(scope, receive, send)
+                await problem(Overloaded("the server is stopping"), scope)(scope, receive, send)
         except Exception as error:
             if Exchange.of(scope).status is not None:
                 raise
@@ -67,29 +66,23 @@ class ErrorResponses:
 def error_response(error: Exception, scope: Scope) -> JSONResponse:
     """The response for an exception that was raised while the request of `scope` was handled."""
     match error:
-        case InvalidInput():
-            return problem(type(error), errors=[FieldError(pointer=error.pointer, detail=error.detail)], scope=scope)
-        case VaeError(status=500):
-            scope["vae.error"] = error
-            logger.error("%s", error, exc_info=error)
-            return problem(type(error), scope=scope)
         case VaeError():
-            response = problem(type(error), str(error) or None, scope=scope)
-            if isinstance(error, RateExceeded):
-                response.headers["Retry-After"] = str(error.retry_after)
-            return response
+            if error.status == 500:
+                scope["vae.error"] = error
+                logger.error("%s", error, exc_info=error)
+            return problem(error, scope)
         case RequestValidationError():
             return _validation_response(error, scope)
         case HTTPException():
             return _http_response(error, scope)
-    return problem(VaeError, scope=scope)
+    return problem(VaeError(), scope)
 
 
 def _validation_response(error: RequestValidationError, scope: Scope) -> JSONResponse:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
-        return problem(BadRequest, "the body is not JSON", scope=scope)
-    return problem(InvalidInput, errors=[_field_error(item) for item in found[:_MAX_ERRORS]], scope=scope)
+        return problem(BadRequest("the body is not JSON"), scope)
+    return problem(InvalidInput(""), scope, [_field_error(item) for item in found[:_MAX_ERRORS]])
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:
@@ -107,10 +100,8 @@ def _pointer(path: list[str | int]) -> str:
 
 def _http_response(error: HTTPException, scope: Scope) -> JSONResponse:
     status = error.status_code
-    detail = _ADVICE.get(status) if error.detail == HTTPStatus(status).phrase else error.detail
-    if status == 400:  # FastAPI's response to text that is not UTF-8, nested too deep, ...
-        detail = "the body is not JSON"
-    response = problem(_BY_STATUS.get(status, VaeError), detail, scope=scope)
+    detail = _ADVICE.get(status, "") if error.detail == HTTPStatus(status).phrase else error.detail
+    response = problem(_BY_STATUS.get(status, VaeError)(detail), scope)
     response.headers.update(error.headers or {})
     if status == 405:  # Starlette lists only the methods of the first route at this path
         response.headers["Allow"] = ", ".join(_methods(scope))

@@ -20,7 +20,7 @@ from app.api.openapi.schemas import (
     references,
 )
 from app.api.routing.operation import OperationRoute
-from app.api.routing.problems import Problem, documented, problem_responses
+from app.api.routing.problems import Problem, documented, kinds, response_of
 from app.errors import RateExceeded, Unauthorized
 
 Document = dict[str, Any]
@@ -155,9 +155,8 @@ def _share(openapi: Document) -> None:
     schemas.update(problem.pop("$defs"))
     schemas["Problem"] = problem
     used = set(references(openapi["paths"]))
-    responses = problem_responses()
     components["responses"] = {
-        name: part for name, part in responses.items() if f"#/components/responses/{name}" in used
+        kind.__name__: response_of(kind) for kind in kinds() if f"#/components/responses/{kind.__name__}" in used
     }
     headers = components.setdefault("headers", {})
     for operation in _operations(openapi):

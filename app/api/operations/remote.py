@@ -5,7 +5,6 @@ shape and data type of the response's. Latents on the wire are (z - shift) * sca
 """
 
 import json
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -85,34 +84,24 @@ class RemoteEncodeQuery(ScalingQuery, ReadingQuery):
     dtype: TensorType | None = Field(None, description="Data type of the images; floats are in [-1, 1].")
 
 
-@dataclass(frozen=True)
-class TensorBody:
-    """The content of a body of latents."""
+class _LatentsBody(BytesBody):
+    """Latents, and whether the response is a tensor even if the query asks for an image: the library wants one if it
+    has an image processor, and says so only in the header Accept."""
 
-    content: bytes
-    wants_tensor: bool
-    """Whether the response is a tensor even if the query asks for an image: the library wants one if it has an image
-    processor, and says so only in the header Accept."""
+    async def read(self, scope: Scope, receive: Receive, server: State) -> tuple[bytes, bool]:
+        return await super().read(scope, receive, server), Headers(scope=scope).get("accept") == TENSOR
 
 
-class _LatentsBody:
-    _bytes = BytesBody(TENSOR, "Latents of this `shape` and `dtype`.")
-    openapi = _bytes.openapi
-
-    async def read(self, scope: Scope, receive: Receive, server: State) -> TensorBody:
-        content = await self._bytes.read(scope, receive, server)
-        return TensorBody(content, Headers(scope=scope).get("accept") == TENSOR)
-
-
-async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: TensorBody) -> Response:
+async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: tuple[bytes, bool]) -> Response:
     """As diffusers' `remote_decode` expects: the image of the latents, a grid if there are several, or a tensor."""
-    latents = _unscaled(of_bytes(body.content, query.dtype, query.shape), *query.factors(vae))
+    content, wants_tensor = body
+    latents = _unscaled(of_bytes(content, query.dtype, query.shape), *query.factors(vae))
     images = await vae.decode(await latents_of_array(server, vae, query, latents))
     if query.output_type == "pt":
         if query.partial_postprocess:
             return _tensor(vae, _rgb(images), "uint8")
         return _tensor(vae, _planes(images) / np.float32(127.5) - 1, query.dtype)
-    if body.wants_tensor:
+    if wants_tensor:
         return _tensor(vae, _planes(_rgb(images)) / np.float32(255), query.dtype)
     content = await write_grid(images, query.image_format)
     return RawResponse.of(content, WRITERS[query.image_format].media_type.encode(), model_headers(vae))
@@ -181,7 +170,7 @@ OPERATIONS = (
         path="/remote/decode",
         query=RemoteDecodeQuery,
         compute=_decode,
-        reader=Reader(_LatentsBody()),
+        reader=Reader(_LatentsBody(TENSOR, "Latents of this `shape` and `dtype`.")),
         responses=binary_response("An image or a tensor.", (TENSOR, "image/png", "image/jpeg"), _HEADERS),
     ),
     Operation(

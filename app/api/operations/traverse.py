@@ -1,6 +1,6 @@
 """`GET /traverse`: images along single latent dimensions, or along a stored direction."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -55,15 +55,17 @@ async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
         raise InvalidInput(f"must be 2 to {limit}", "/query/steps")
     vae.geometry.dimensions()
     values, base = np.linspace(-query.extent, query.extent, query.steps, dtype=np.float32), await _base(vae, query)
-    facts = {"values": values.tolist(), "seed": query.seed, "label": query.label}
-    if query.direction is not None:
-        latents = base + values[:, None] * _direction(vae, query, query.direction)
-        decoded = await vae.decode_latents(latents, percentile=query.percentile)
-        return latent_images(decoded, columns=query.steps, direction=query.direction, **facts)
-    dims = _dims(server, vae, query)
-    latents = vae.traverse(base, dims, values)
+    facts: dict[str, Any] = {"values": values.tolist(), "seed": query.seed, "label": query.label}
+    if query.direction is None:
+        facts["dims"] = dims = _dims(server, vae, query)
+        latents = vae.traverse(base, dims, values)
+    elif query.dims is None:
+        facts["direction"] = query.direction
+        latents = base + values[:, None] * vae.tables.direction(query.direction, "/query/direction")
+    else:
+        raise InvalidInput("give dims or a direction", "/query/direction")
     decoded = await vae.decode_latents(latents, percentile=query.percentile)
-    return latent_images(decoded, columns=query.steps, dims=dims, **facts)
+    return latent_images(decoded, columns=query.steps, **facts)
 
 
 async def _base(vae: Vae, query: TraverseQuery) -> Floats:
@@ -73,12 +75,6 @@ async def _base(vae: Vae, query: TraverseQuery) -> Floats:
     if query.label is not None:
         return vae.tables.label_mean(query.label, "/query/label")
     return np.zeros(vae.latent_shape, np.float32) if query.seed is None else (await vae.sample_prior(query.seed, 1))[0]
-
-
-def _direction(vae: Vae, query: TraverseQuery, index: int) -> Floats:
-    if query.dims is not None:
-        raise InvalidInput("give dims or a direction", "/query/direction")
-    return vae.tables.direction(index, "/query/direction")
 
 
 def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:

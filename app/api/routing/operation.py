@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from app.api.routing.caching import CachePolicy
-from app.api.routing.problems import BODY_PROBLEMS, MODEL_PROBLEMS
+from app.api.routing.problems import BODY_ERRORS, MODEL_ERRORS, documented
 from app.api.routing.queries import ModelQuery, ParsedQuery, QueryParser
 from app.api.routing.response import Header
 from app.api.routing.state import State
@@ -139,7 +139,7 @@ class OperationRoute(APIRoute):
             response_model=None if is_binary else operation.answer,
             response_class=JSONResponse if operation.answer and not is_binary else Response,
             response_model_exclude_none=True,
-            responses={**(BODY_PROBLEMS if reader else MODEL_PROBLEMS), **operation.responses},
+            responses={**documented(*(BODY_ERRORS if reader else MODEL_ERRORS)), **operation.responses},
         )
         self.operation = operation
         queries = (operation.query, reader.query if reader else None, writer.query if writer else None)

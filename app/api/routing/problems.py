@@ -62,28 +62,31 @@ class Problem(BaseModel):
     error: str | None = Field(None, description="Under `/v2`, the whole problem in one sentence.")
 
 
-def problem(
-    error: type[VaeError],
-    detail: str | None = None,
-    errors: list[FieldError] | None = None,
-    scope: Scope | None = None,
-) -> JSONResponse:
-    """The response for one error.
+def problem(error: VaeError, scope: Scope | None = None, errors: list[FieldError] | None = None) -> JSONResponse:
+    """The response for one error; the details of a failure of the server stay in its log.
 
-    `scope` is the scope of the request, if one was read. Its `vae.problem` is set to the slug of the error.
+    `scope` is the scope of the request, if one was read. Its `vae.problem` is set to the slug of the error. `errors`
+    are the errors in the request, if there is not just one.
     """
-    document = Problem(type=urn(error), title=error.title, status=error.status, detail=detail, errors=errors)
+    if isinstance(error, InvalidInput):
+        errors = errors or [FieldError(pointer=error.pointer, detail=error.detail)]
+    detail = None if errors or error.status == 500 else str(error) or None
+    kind = type(error)
+    document = Problem(type=urn(kind), title=kind.title, status=kind.status, detail=detail, errors=errors)
     if scope is not None:
         scope["vae.problem"] = error.slug
         if path_below_root(scope).startswith(_V2):
             document.error = _sentence(document)
     headers = {}
-    if issubclass(error, Overloaded):
+    if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after)
-    if issubclass(error, Unauthorized):
+    if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     content = document.model_dump(exclude_none=True)
-    return JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
+    response = JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
+    if isinstance(error, RateExceeded):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def path_below_root(scope: Scope) -> str:
@@ -103,17 +106,12 @@ def documented(*errors: type[VaeError]) -> dict[int | str, dict[str, Any]]:
     for error in errors:
         by_status.setdefault(error.status, []).append(error)
     return {
-        status: _response(*classes) if len(classes) > 1 else {"$ref": f"#/components/responses/{classes[0].__name__}"}
+        status: response_of(*classes) if len(classes) > 1 else {"$ref": f"#/components/responses/{classes[0].__name__}"}
         for status, classes in by_status.items()
     }
 
 
-def problem_responses() -> dict[str, dict[str, Any]]:
-    """OpenAPI `components.responses`: the response for each error class, by the name of the class."""
-    return {error.__name__: _response(error) for error in kinds()}
-
-
-def _response(*errors: type[VaeError]) -> dict[str, Any]:
+def response_of(*errors: type[VaeError]) -> dict[str, Any]:
     """OpenAPI of one response shared by these errors, with an example of each."""
     content = {
         "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
@@ -133,10 +131,6 @@ def _example(error: type[VaeError]) -> dict[str, Any]:
 
 
 MODEL_ERRORS = (UnknownModel, InvalidInput, InferenceFailed, Overloaded, DeadlineExceeded)
+"""Errors of every operation on a model."""
 BODY_ERRORS = (BadRequest, BodyTooLarge, UnsupportedMediaType, *MODEL_ERRORS)
-
-MODEL_PROBLEMS = documented(*MODEL_ERRORS)
-"""OpenAPI of the errors of every operation on a model."""
-
-BODY_PROBLEMS = documented(*BODY_ERRORS)
-"""OpenAPI of the errors of every operation with a body."""
+"""Errors of every operation with a body."""
