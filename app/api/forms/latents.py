@@ -11,7 +11,6 @@ from app.api.forms.bodies import NOT_NULL, JsonInt, Latents, OneLatent
 from app.api.forms.images import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_images
 from app.api.routing.queries import ModelQuery, PercentileQuery, Strict, check_count
 from app.api.routing.state import State
-from app.codecs.images import Pixels
 from app.errors import InvalidInput
 from app.maths.gaussian import Floats
 from app.vae.points import Points, finite_latents
@@ -80,16 +79,21 @@ async def read_points(
     if len(image_rows) > server.limits.max_rows:
         raise InvalidInput(f"at most {server.limits.max_rows} may be images", pointer)
     for index, point in enumerate(points):
-        try:
-            if point.latent is not None:
+        if point.label is not None:
+            latents[index] = vae.tables.label_mean(point.label, f"{pointer}/{index}/label")
+        elif point.latent is not None:
+            try:
                 latents[index] = check_latents([point.latent], vae, 1, "")[0]
-            elif point.label is not None:
-                latents[index] = vae.tables.label_mean(point.label)
+            except InvalidInput as error:
+                raise InvalidInput(error.detail, f"{pointer}/{index}/latent") from None
+    images = None
+    if image_rows:
+        contents = [point.image for point in points if point.image is not None]
+        try:
+            images = await decode_images(server, decode_base64(contents, ""), query.reading(server, vae), "")
         except InvalidInput as error:
-            member = "label" if point.latent is None else "latent"
-            raise InvalidInput(error.detail, f"{pointer}/{index}/{member}") from None
-    images = await _read_images(server, vae, query, points, image_rows, pointer) if image_rows else None
-    if images is not None:
+            index = image_rows[int(error.pointer.removeprefix("/"))]
+            raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
         latents |= dict.fromkeys(image_rows, np.zeros(vae.geometry.latent_of(*images.shape[1:3]), np.float32))
     for index in range(1, len(points)):
         if latents[index].shape != latents[0].shape:
@@ -98,18 +102,6 @@ async def read_points(
             )
     all_latents = all(point.latent is not None for point in points)
     return Points(np.stack([latents[index] for index in range(len(points))]), images, image_rows, all_latents, pointer)
-
-
-async def _read_images(
-    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], image_rows: list[int], pointer: str
-) -> Pixels:
-    """Images `[M, H, W, C]` of the points `image_rows`; the pointer of an error is that of its point."""
-    texts = [points[index].image or "" for index in image_rows]
-    try:
-        return await decode_images(server, decode_base64(texts, ""), query.reading(server, vae), "")
-    except InvalidInput as error:
-        index = image_rows[int(error.pointer.removeprefix("/"))]
-        raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None
 
 
 def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:

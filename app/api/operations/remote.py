@@ -25,7 +25,6 @@ from app.api.routing.state import State
 from app.codecs.images import WRITERS, Pixels
 from app.codecs.tensors import of_bytes, to_bytes
 from app.errors import InvalidInput
-from app.maths.gaussian import Floats
 from app.vae.vae import Vae
 
 TENSOR = "tensor/binary"
@@ -95,14 +94,16 @@ class _LatentsBody(BytesBody):
 async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: tuple[bytes, bool]) -> Response:
     """As diffusers' `remote_decode` expects: the image of the latents, a grid if there are several, or a tensor."""
     content, wants_tensor = body
-    latents = _unscaled(of_bytes(content, query.dtype, query.shape), *query.factors(vae))
+    scale, shift = query.factors(vae)
+    with np.errstate(all="ignore"):  # values that are not finite are refused below, with their pointer
+        latents = of_bytes(content, query.dtype, query.shape).astype(np.float32) / np.float32(scale) + np.float32(shift)
     images = await vae.decode(await latents_of_array(server, vae, query, latents))
     if query.output_type == "pt":
         if query.partial_postprocess:
             return _tensor(vae, _rgb(images), "uint8")
-        return _tensor(vae, _planes(images) / np.float32(127.5) - 1, query.dtype)
+        return _tensor(vae, images.transpose(0, 3, 1, 2) / np.float32(127.5) - 1, query.dtype)
     if wants_tensor:
-        return _tensor(vae, _planes(_rgb(images)) / np.float32(255), query.dtype)
+        return _tensor(vae, _rgb(images).transpose(0, 3, 1, 2) / np.float32(255), query.dtype)
     content = await write_grid(images, query.image_format)
     return RawResponse.of(content, WRITERS[query.image_format].media_type.encode(), model_headers(vae))
 
@@ -111,7 +112,10 @@ async def _encode(server: State, vae: Vae, query: RemoteEncodeQuery, body: bytes
     """As diffusers' `remote_encode` expects: the mean of the posterior, float32 unless the images have another float
     type."""
     if query.shape is None and query.dtype is None:
-        images = await _image_of_file(server, vae, query, body)
+        try:
+            images = await images_of_files(server, vae, query, [body])
+        except InvalidInput as error:
+            raise InvalidInput(error.detail) from None  # the body is the image, so no pointer into it
     else:
         images = _images(server, vae, query, body)
     posterior = await vae.encode(images)
@@ -122,19 +126,6 @@ async def _encode(server: State, vae: Vae, query: RemoteEncodeQuery, body: bytes
     if not (np.abs(latents) <= _MAX_VALUES[dtype]).all():  # true for NaN, too
         raise InvalidInput(f"with this scale and shift, latents are not finite as {dtype}", "/query/scaling_factor")
     return _tensor(vae, latents, dtype)
-
-
-async def _image_of_file(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -> Pixels:
-    try:
-        return await images_of_files(server, vae, query, [content])
-    except InvalidInput as error:
-        raise InvalidInput(error.detail) from None  # the body is the image, so no pointer into it
-
-
-def _unscaled(wire: NDArray[Any], scale: float, shift: float) -> Floats:
-    """The latents z for latents on the wire."""
-    with np.errstate(all="ignore"):  # values that are not finite are refused later, with their pointer
-        return np.asarray(wire.astype(np.float32) / np.float32(scale) + np.float32(shift))
 
 
 def _images(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -> Pixels:
@@ -149,10 +140,6 @@ def _images(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -
             raise InvalidInput("a float tensor must lie in [-1, 1]")
         planes = np.round((planes.astype(np.float32) + 1) * np.float32(127.5)).astype(np.uint8)
     return planes.transpose(0, 2, 3, 1)
-
-
-def _planes(images: Pixels) -> Pixels:
-    return images.transpose(0, 3, 1, 2)
 
 
 def _rgb(images: Pixels) -> Pixels:

@@ -8,7 +8,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
@@ -33,7 +33,6 @@ LIKE = "x-like"
 to a schema that it does not define."""
 
 
-@runtime_checkable
 class Body(Protocol):
     """How a request's body is read."""
 
@@ -120,13 +119,11 @@ class OperationRoute(APIRoute):
         """Make the route.
 
         Raises:
-            TypeError: a parameter or a body is of a kind that cannot be read.
+            TypeError: a parameter is of a kind that cannot be read.
         """
         reader, writer = operation.reader, operation.writer
         parts = operation.path.removeprefix("/").split("/")
         operation_id = operation.operation_id or "_".join(parts)
-        if reader is not None and not isinstance(reader.body, Body):
-            raise TypeError(f"the body of {operation_id} cannot be read: it is {reader.body!r}")
         is_binary = writer is not None and bool(writer.media_types)
         super().__init__(
             operation.path,

@@ -3,8 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +16,8 @@ MAX_SEED = 2**31 - 1
 _MAX_PARAMETERS = 4096
 _MAX_ERRORS = 1000
 """Maximum validation errors that are listed one by one: listing more would block the event loop for seconds."""
+_SCALARS = {"string", "integer", "number", "boolean", "null"}
+"""JSON types of the values that a query string can hold."""
 _CACHED_QUERIES = 1024
 _MAX_CACHED_CHARACTERS = 256
 """Longer query strings are not cached, so that the cache is bounded in bytes, too."""
@@ -90,10 +91,15 @@ class QueryParser:
         self._lists: dict[str, bool] = {}
         """For each query parameter, whether it is a list: a client repeats the parameter for each value."""
         for model in filter(None, models):
-            for name, field in model.model_fields.items():
+            for name, schema in model.model_json_schema()["properties"].items():
                 if name in self._lists:
                     raise TypeError(f"two query models have a field {name}")
-                self._lists[name] = _is_list(name, field.annotation)
+                kinds = schema.get("anyOf", [schema])
+                items = [kind["items"] for kind in kinds if "items" in kind]
+                scalars = items + [kind for kind in kinds if "items" not in kind]
+                if not {kind.get("type") for kind in scalars} <= _SCALARS:
+                    raise TypeError(f"the parameter {name} cannot be read from a query string: its schema is {schema}")
+                self._lists[name] = bool(items)
         if unknown := in_path - self._lists.keys():
             raise TypeError(f"no query model has the path's parameter {', '.join(unknown)}")
         for name in in_path:
@@ -128,11 +134,10 @@ class QueryParser:
             except ValidationError as error:
                 errors += listed(error)
         if errors:
-            raise RequestValidationError([it | {"loc": (self._place(it["loc"]), *it["loc"])} for it in errors])
+            for it in errors:
+                it["loc"] = ("path" if self._in_path.intersection(it["loc"][:1]) else "query", *it["loc"])
+            raise RequestValidationError(errors)
         return ParsedQuery(*parsed)
-
-    def _place(self, location: tuple[int | str, ...]) -> str:
-        return "path" if location and location[0] in self._in_path else "query"
 
     def _split(self, text: bytes) -> dict[str, str | list[str]]:
         """The values of a query string by name, lists for the parameters that are lists."""
@@ -158,22 +163,3 @@ def listed(error: ValidationError) -> list[Any]:
     if error.error_count() > _MAX_ERRORS:
         return [{"type": "many", "loc": (), "msg": "wrong in too many places"}]
     return list(error.errors(include_url=False, include_context=False, include_input=False))
-
-
-def _is_list(name: str, annotation: Any) -> bool:
-    """Whether a parameter of this type is a list of values.
-
-    Raises:
-        TypeError: the type is not a scalar, a choice of strings, or a list of one of these.
-    """
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _is_list(name, inner[0])
-    if origin in (Union, UnionType):
-        lists = [_is_list(name, kind) for kind in inner]  # a list, so that all are checked
-        return any(lists)
-    if origin is list and not _is_list(name, inner[0]):
-        return True
-    if origin is Literal or annotation in (str, int, float, bool, NoneType):
-        return False
-    raise TypeError(f"the parameter {name} cannot be read from a query string: its type is {annotation}")

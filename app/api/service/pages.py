@@ -1,8 +1,8 @@
-"""The page of the explorer, and the static files of all pages."""
+"""The static files of the pages."""
 
 import mimetypes
 
-from fastapi import Request, Response
+from fastapi import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -10,11 +10,6 @@ from starlette.types import Scope
 mimetypes.add_type("text/javascript", ".js")
 mimetypes.add_type("text/css", ".css")
 mimetypes.add_type("image/svg+xml", ".svg")
-
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class Assets(StaticFiles):
@@ -24,10 +19,3 @@ class Assets(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
-
-
-async def explorer(assets: Assets, request: Request) -> Response:
-    """The page of the explorer."""
-    page = await assets.get_response("explorer/index.html", request.scope)
-    page.headers.update({"Content-Security-Policy": _POLICY, "Vary": "Accept"})
-    return page

@@ -11,12 +11,16 @@ from app import __version__
 from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import documented
 from app.api.routing.state import Server
-from app.api.service.pages import Assets, explorer
+from app.api.service.pages import Assets
 from app.errors import Overloaded
 
 STATIC = Path(__file__).parents[2] / "static"
 assets = Assets(directory=STATIC)
 
+_EXPLORER_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 # Swagger UI sets styles by script, and shows the images it receives.
 _DOCS_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
@@ -48,7 +52,9 @@ class Health(BaseModel):
 async def service(request: Request, response: Response) -> Service | Response:
     """Name, version and links of this service."""
     if wants_page(request.scope):  # not in the OpenAPI document, because generated clients accept JSON
-        return await explorer(assets, request)
+        page = await assets.get_response("explorer/index.html", request.scope)
+        page.headers.update({"Content-Security-Policy": _EXPLORER_POLICY, "Vary": "Accept"})
+        return page
     response.headers["Vary"] = "Accept"
     return Service()
 

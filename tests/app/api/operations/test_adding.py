@@ -144,11 +144,6 @@ def test_a_parameter_of_two_names_or_none_is_refused_at_the_start() -> None:
         OperationRoute(replace(BRIGHTNESS, path="/brightness/{name}"))
 
 
-def test_a_body_that_cannot_be_read_is_refused_at_the_start() -> None:
-    with pytest.raises(TypeError, match="the body of brightness cannot be read"):
-        OperationRoute(replace(BRIGHTNESS, reader=Reader(bytes)))  # type: ignore[arg-type]
-
-
 def test_a_query_is_never_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         EncodeQuery().draw = True  # type: ignore[misc]
