@@ -5,7 +5,6 @@ Details about a value are pydantic's fixed sentences, which never repeat the val
 
 import asyncio
 import logging
-import re
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -13,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.middleware.exchange import Exchange
-from app.api.routing.problems import FieldError, path_below_root, problem
+from app.api.routing.problems import FieldError, problem
 from app.errors import (
     BadRequest,
     BodyTooLarge,
@@ -109,12 +109,7 @@ def _http_response(error: HTTPException, scope: Scope) -> JSONResponse:
 
 
 def _methods(scope: Scope) -> list[str]:
-    """Every method of the request's path, from the OpenAPI document."""
-    path = path_below_root(scope)
-    methods = {
-        method.upper()
-        for pattern, operations in scope["app"].openapi()["paths"].items()
-        if re.fullmatch(re.sub("{[^}]*}", "[^/]+", pattern), path)
-        for method in operations
-    }
+    """Every documented method of the request's path."""
+    partial = (route for route in scope["app"].routes if route.matches(scope)[0] is Match.PARTIAL)
+    methods = {method for route in partial if route.include_in_schema for method in route.methods}
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from app import __version__
 from app.api.routing.queries import ModelQuery, ParsedQuery, SeedQuery
-from app.api.routing.response import RawResponse
+from app.api.routing.response import Header, RawResponse
 from app.cache import Cache, CachedResponse
 from app.vae.vae import Vae
 
@@ -21,7 +21,7 @@ _UNSEEDED = b"no-store"
 _UNPINNED = b"no-cache"
 """Revalidate on every use: the request did not pin both the model and its version, so another may serve the next."""
 _PINNED = b"public, max-age=31536000, immutable"
-_PRIVATE = {_UNSEEDED: _UNSEEDED, _UNPINNED: b"private, no-cache", _PINNED: b"private, max-age=31536000, immutable"}
+_PRIVATE = {_UNPINNED: b"private, no-cache", _PINNED: b"private, max-age=31536000, immutable"}
 """Cache-Control of a request with a key: shared caches must not give its response to requests without one."""
 
 
@@ -30,8 +30,8 @@ class CachePolicy:
     """How one response may be cached, and whether the client has it already."""
 
     cache: Cache
-    control: bytes
-    """Value of the header Cache-Control."""
+    headers: list[Header]
+    """Cache-Control and, unless it is None, the ETag."""
     etag: bytes | None
     """None if the response's draws have no seed."""
     is_known: bool
@@ -42,7 +42,7 @@ class CachePolicy:
         """The policy for the response of one operation of `vae` to one query."""
         query: ModelQuery = parsed.operation
         if isinstance(query, SeedQuery) and query.seed is None:
-            return cls(cache, _UNSEEDED, None, False)
+            return cls(cache, [(b"cache-control", _UNSEEDED)], None, False)
         is_pinned = query.model is not None and query.version is not None
         rest = query.model_dump(exclude={"model", "version"})
         if parsed.writer is not None:
@@ -52,29 +52,24 @@ class CachePolicy:
         known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").split(b",")
         is_known = any(tag.strip().removeprefix(b"W/") == etag for tag in known)
         control = _PINNED if is_pinned else _UNPINNED
-        return cls(cache, _PRIVATE[control] if "vae.key" in scope else control, etag, is_known)
+        if "vae.key" in scope:
+            control = _PRIVATE[control]
+        return cls(cache, [(b"cache-control", control), (b"etag", etag)], etag, is_known)
 
     def cached_response(self) -> Response | None:
         """The response, if it need not be computed: 304 without a body, or from the cache; else None."""
-        if self.etag is None:
-            return None
         response: Response
         if self.is_known:
             response = Response(status_code=304)
-        elif (cached := self.cache.get(self.etag)) is not None:
+        elif self.etag is not None and (cached := self.cache.get(self.etag)) is not None:
             response = RawResponse(cached.body, cached.headers)
         else:
             return None
-        self._add_headers(response)
+        response.raw_headers += self.headers
         return response
 
     def store(self, response: Response) -> None:
         """Put a computed response into the cache, and add the headers of this policy to it."""
         if self.etag is not None:
             self.cache.put(self.etag, CachedResponse(bytes(response.body), tuple(response.raw_headers)))
-        self._add_headers(response)
-
-    def _add_headers(self, response: Response) -> None:
-        response.raw_headers.append((b"cache-control", self.control))
-        if self.etag is not None:
-            response.raw_headers.append((b"etag", self.etag))
+        response.raw_headers += self.headers
