@@ -15,6 +15,7 @@ from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
 from app.errors import InvalidInput
+from app.inference.offload import INLINE_ELEMENTS
 from app.vae.vae import Vae
 
 # An 8 x 8 gray PNG of the digit 0; any size is resized to the model's.
@@ -24,9 +25,6 @@ EXAMPLE_IMAGE = (
 )
 
 Base64Image = Annotated[str, Field(min_length=1, description="Base64 of a PNG, JPEG, WebP or still GIF.")]
-
-_INLINE_PIXELS = 16_384
-"""Up to this many pixels, reading plain images costs less than handing them to a thread."""
 
 
 class PicturesRequest(Strict):  # the name of its schema, which clients are generated from
@@ -161,7 +159,7 @@ async def decode_images(server: State, contents: list[bytes], reading: Reading, 
         InvalidInput: an image cannot be read; the pointer says which.
     """
     pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
-    if 0 < pixels <= _INLINE_PIXELS and (images := read_plain_pngs(contents, reading)) is not None:
+    if pixels <= INLINE_ELEMENTS and (images := read_plain_pngs(contents, reading)) is not None:
         return images
     try:
         return await asyncio.get_running_loop().run_in_executor(server.decoding, read_images, contents, reading)

@@ -50,7 +50,6 @@ class ModelResponse(BaseModel):
 
 LatentList = Annotated[list[Any], WithJsonSchema({LIKE: "Latents"})]
 """Vectors or maps, as nested lists; documented as the latents of requests, so that clients have one type."""
-Percentiles = list[float]
 
 
 class Images(ModelResponse):
@@ -63,7 +62,7 @@ class LatentImages(Images):
     """Decoded images and the latents that they were decoded from."""
 
     latents: LatentList = Field(description="The latents, in the order of the images.")
-    latent_percentile: Percentiles | None = Field(
+    latent_percentile: list[float] | None = Field(
         None, description="With `percentile=true`: percentage of prior draws nearer to the origin than each latent."
     )
 

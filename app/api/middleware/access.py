@@ -10,7 +10,7 @@ from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import path_below_root
 from app.errors import RateExceeded
 from app.security.keys import ApiKey, Keys, check_caller
-from app.security.rates import Rate, Rates, network
+from app.security.rates import Rates, network
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
 """Paths without key and rate limit: health, and a page that shows no data of the server."""
@@ -39,8 +39,13 @@ class Access:
         await self.app(scope, receive, send)
 
     def _take(self, scope: Scope, caller: ApiKey | None) -> None:
-        """Count the request, and add the caller's rate limit to the response's headers; raises RateExceeded."""
-        allowance = self._rates.take(*_counted(scope, caller))
+        """Count the request for its key or else its address, and add the rate limit to the response's headers; raises
+        RateExceeded."""
+        if caller is None:
+            address = (scope.get("client") or ("",))[0]
+            allowance = self._rates.take(f"address {network(address)}", None)
+        else:
+            allowance = self._rates.take(f"key {caller.name}", caller.rate)
         if allowance is None:
             return
         headers = allowance.headers()
@@ -57,10 +62,3 @@ def _is_open(scope: Scope) -> bool:
     path = path_below_root(scope)
     is_page = path == "/" and scope["method"] == "GET" and wants_page(scope)
     return is_page or path in OPEN or path.startswith(OPEN_BELOW)
-
-
-def _counted(scope: Scope, caller: ApiKey | None) -> tuple[str, Rate | None]:
-    """The caller that a request counts for, by key name or else by address, and the caller's own rate."""
-    if caller is not None:
-        return f"key {caller.name}", caller.rate
-    return f"address {network((scope.get('client') or ('',))[0])}", None

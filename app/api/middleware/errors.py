@@ -72,17 +72,13 @@ def error_response(error: Exception, scope: Scope) -> JSONResponse:
                 logger.error("%s", error, exc_info=error)
             return problem(error, scope)
         case RequestValidationError():
-            return _validation_response(error, scope)
+            found = error.errors()
+            if any(item["type"] == "json_invalid" for item in found):
+                return problem(BadRequest("the body is not JSON"), scope)
+            return problem(InvalidInput(""), scope, [_field_error(item) for item in found[:_MAX_ERRORS]])
         case HTTPException():
             return _http_response(error, scope)
     return problem(VaeError(), scope)
-
-
-def _validation_response(error: RequestValidationError, scope: Scope) -> JSONResponse:
-    found = error.errors()
-    if any(item["type"] == "json_invalid" for item in found):
-        return problem(BadRequest("the body is not JSON"), scope)
-    return problem(InvalidInput(""), scope, [_field_error(item) for item in found[:_MAX_ERRORS]])
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:

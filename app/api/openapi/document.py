@@ -149,8 +149,6 @@ def _share(openapi: Document) -> None:
     """Move problems, headers and inline objects under `components`, so that operations share them."""
     components = openapi.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for stock in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(stock, None)
     problem = Problem.model_json_schema(ref_template=PREFIX + "{model}")
     schemas.update(problem.pop("$defs"))
     schemas["Problem"] = problem

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from app.api.forms.readers import IMAGE_READERS
 from app.api.forms.route import IMAGES_TO_ARRAYS, in_forms
-from app.api.forms.writers import LatentList, ModelResponse, Percentiles, Result
+from app.api.forms.writers import LatentList, ModelResponse, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, SeedQuery
 from app.api.routing.state import State
@@ -27,13 +27,13 @@ class EncodeResponse(ModelResponse):
     log_std: LatentList | None = Field(
         None, description="Logarithms of the posteriors' standard deviations; absent if the encoder is deterministic."
     )
-    latent_percentile: Percentiles | None = Field(
+    latent_percentile: list[float] | None = Field(
         None,
         description="With `percentile=true`: percentage of held-out images whose posterior mean is nearer to the origin"
         " than each of `mean`.",
     )
     latents: LatentList | None = Field(None, description="One draw from each posterior, with `draw=true`.")
-    draw_percentile: Percentiles | None = Field(
+    draw_percentile: list[float] | None = Field(
         None,
         description="With `percentile=true` and `draw=true`: percentage of prior draws that are nearer to the origin"
         " than each of `latents`.",

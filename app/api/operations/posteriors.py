@@ -3,11 +3,10 @@
 import asyncio
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from app.api.forms.route import in_forms
-from app.api.forms.writers import ModelResponse, Percentiles, Result
+from app.api.forms.writers import ModelResponse, Result
 from app.api.operations.manifold import Plane, plane_dims
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery
@@ -39,7 +38,7 @@ class PosteriorsResponse(ModelResponse):
     dims: list[int] = Field(description="The latent dimensions of the columns of `mean`.")
     mean: list[list[float]] = Field(description="Means of the posteriors q(z|x).")
     labels: list[int] | None = Field(None, description="The images' classes, if the data set has classes.")
-    latent_percentile: Percentiles | None = Field(
+    latent_percentile: list[float] | None = Field(
         None,
         description="With `percentile=true`: percentage of held-out images whose posterior mean, in all dimensions, is"
         " nearer to the origin.",
@@ -72,7 +71,7 @@ def _held_out(vae: Vae, query: PlaneQuery) -> HeldOut:
     if held_out is None:
         raise InvalidInput("this model has no held-out posteriors", "/query/model")
     labels = None if held_out.labels is None else held_out.labels[: query.n]
-    return HeldOut(np.ascontiguousarray(held_out.means[: query.n]), labels)
+    return HeldOut(held_out.means[: query.n], labels)
 
 
 OPERATIONS = (

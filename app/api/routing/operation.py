@@ -141,8 +141,8 @@ class OperationRoute(APIRoute):
         self.operation = operation
         queries = (operation.query, reader.query if reader else None, writer.query if writer else None)
         in_path = frozenset(self.param_convertors)
-        self._parser = QueryParser(*queries, in_path=in_path)
         self._method = "POST" if reader else "GET"
+        self._parser = QueryParser(*queries, in_path=in_path)
         self.openapi_extra = {
             "parameters": [entry for query in queries if query for entry in _parameters(query, in_path)]
         } | ({"requestBody": reader.body.openapi} if reader else {})

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
 
 from app.api.forms.writers import MODEL_HEADERS, header_entries
 from app.api.routing.operation import Operation, OperationRoute, Reader
+from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.api.v2.graphs import TAG, GraphModel, GraphPath, VersionPath, find_graph
 from app.api.v2.reply import InferReply, reply
@@ -22,10 +22,8 @@ _RESPONSE = {
 }
 
 
-class GraphParameters(BaseModel):
+class GraphParameters(Strict):
     """The parameters of a path that names a graph in its newest version."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: GraphPath
 
