@@ -1,6 +1,7 @@
 """The OpenAPI document: FastAPI's own, simplified for client generators, linters and readers."""
 
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -72,23 +73,17 @@ _STOCK = "Successful Response"
 
 def install(app: FastAPI) -> None:
     """Make `app` serve its document at `/openapi.json`."""
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    app.openapi = cache(partial(_write, app))  # type: ignore[method-assign]
 
     async def openapi(request: Request) -> JSONResponse:
         prefix = request.scope.get("root_path")
-        return JSONResponse(document(app) | ({"servers": [{"url": prefix}]} if prefix else {}))
+        return JSONResponse(app.openapi() | ({"servers": [{"url": prefix}]} if prefix else {}))
 
     app.add_route("/openapi.json", openapi, include_in_schema=False)
 
 
-def document(app: FastAPI) -> Document:
-    """The document of every route of `app`, without a path prefix."""
-    if app.openapi_schema is None:
-        app.openapi_schema = _write(app)
-    return app.openapi_schema
-
-
 def _write(app: FastAPI) -> Document:
+    """The document of every route of `app`, without a path prefix."""
     openapi = get_openapi(
         title=app.title,
         version=app.version,
