@@ -7,10 +7,9 @@ from typing import NamedTuple
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Pixels = NDArray[np.uint8]
+from app.maths.arrays import Pixels
 
 
 class ImageBatch(NamedTuple):

@@ -1,12 +1,11 @@
-"""Callbacks of the training loop: early stopping, weight average, log, progress bar, provenance of checkpoints."""
+"""Callbacks of the training loop: early stopping, log, progress bar."""
 
 import csv
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from rich.progress import (
     BarColumn,
@@ -17,11 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.fit.module import VaeModule
-from training.recipe import Recipe
 
 
 class EarlyStop(EarlyStopping):
@@ -29,31 +25,6 @@ class EarlyStop(EarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
-
-
-class WeightEma(WeightAveraging):
-    """Lightning's weight averaging as an exponential moving average, with the tensors looked up once.
-
-    Looking them up after every step, as Lightning does, takes 6 % of a small net's step time. Buffers are not averaged:
-    no net here has any.
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=False)
-        self.decay = decay
-        self.averages: list[Tensor] = []
-        self.weights: list[Tensor] = []
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert self._average_model is not None
-        self.averages = [average.detach() for average in self._average_model.module.parameters()]
-        self.weights = [weight.detach() for weight in pl_module.parameters()]
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        decay = self.decay if trainer.global_step > 1 else 0.0  # the average starts at the weights of the first step
-        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        update(self.averages, self.weights, trainer.global_step)
-        self._latest_update_step = trainer.global_step
 
 
 class EpochLog(Callback):
@@ -127,25 +98,3 @@ class ProgressBar(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.progress.stop()
-
-
-class Provenance(Callback):
-    """Writes the recipe and the commit into every checkpoint."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.commit = recipe, current_commit()
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
-        checkpoint["commit"] = self.commit
-
-
-def current_commit() -> str | None:
-    """The repository's commit, with the suffix `-dirty` if tracked files are modified; None outside a repository."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(  # noqa: S603 (a constant)
-            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

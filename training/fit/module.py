@@ -1,9 +1,11 @@
 """The LightningModule, with the training step. Lightning handles loop, devices and checkpoints."""
 
 import math
+import subprocess
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -63,6 +65,7 @@ class VaeModule(L.LightningModule):
         self._skipped_steps = 0
         self.draws = recipe.objective.k if isinstance(recipe.objective, Iwae) else 1
         self._begin_step: Callable[[], None] = lambda: None
+        self._commit = current_commit()
         # Halves the time of a convolution on a CPU, with the same weights bit for bit.
         self.to(memory_format=torch.channels_last)
         for layer in self.decoder.modules():
@@ -187,6 +190,9 @@ class VaeModule(L.LightningModule):
             return torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=decay, fused=fused)
         return torch.optim.Adam(weights, lr=training.learning_rate, fused=fused)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"recipe": self.recipe.model_dump(mode="json"), "commit": self._commit}
+
     def _pixels(self, batch: ImageBatch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], augmented in training, and binarized if binarization is dynamic."""
         images = batch.images
@@ -231,6 +237,17 @@ class VaeModule(L.LightningModule):
         reconstruction, kl, *bound = (sums[:-1] / sums[-1]).tolist()
         for name, value in zip(self.term_names, (reconstruction, kl, reconstruction + kl, *bound), strict=True):
             self.log(f"{split}/{name}", value)
+
+
+def current_commit() -> str | None:
+    """The repository's commit, with the suffix `-dirty` if tracked files are modified; None outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(  # noqa: S603 (a constant)
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _channels_last(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:

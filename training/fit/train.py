@@ -10,26 +10,26 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from pydantic import ValidationError
 from rich import print as show
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from app.maths.likelihood import binarize
 from training.data import Dataset, check_labels, load_dataset
 from training.errors import RecipeError
 from training.fit.batches import ImageData
-from training.fit.callbacks import EarlyStop, EpochLog, ProgressBar, Provenance, WeightEma
+from training.fit.callbacks import EarlyStop, EpochLog, ProgressBar
 from training.fit.memory import keep_freed_memory
 from training.fit.module import VaeModule
-from training.fit.report import make_report
+from training.fit.report import make_report, report_table
 from training.fit.warm_start import start_from
 from training.recipe import Recipe
 
@@ -71,18 +71,12 @@ class Hardware:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide Lightning's messages about hardware, its loop and other products. Other warnings stay visible."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in IGNORED_WARNINGS:
-                warnings.filterwarnings("ignore", message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in IGNORED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        yield
 
 
 def run_folder(runs: Path, recipe: Recipe) -> Path:
@@ -106,15 +100,14 @@ def train(
     the same for TensorBoard in `tensorboard`, and at the end `report.json`.
 
     Raises:
-        RecipeError: the checkpoint is of another recipe or an incompatible earlier version of this program, or the
-            recipe cannot run on this hardware.
+        RecipeError: the checkpoint is of another recipe, or the recipe cannot run on this hardware.
         DataError: the data set is missing or malformed, or a class has no images to train on.
         BundleError: the bundle to start from cannot be read.
     """
     folder = run_folder(runs, recipe)
     checkpoint = folder / "last.ckpt"
     resume = checkpoint.exists() and not fresh
-    first_epoch = _next_epoch(load_checkpoint(recipe, runs), folder) if resume else 0
+    first_epoch = load_checkpoint(recipe, runs)["epoch"] + 1 if resume else 0
     hardware = hardware.under_torchrun()
     _check_hardware(recipe, hardware)
     dataset = load_dataset(recipe.data, data_dir)
@@ -137,9 +130,9 @@ def train(
     if trainer.is_global_zero and trainer.current_epoch > first_epoch:  # a run that was complete keeps its report
         seconds, images = time.monotonic() - began, len(dataset.train.images)
         report = make_report(trainer, module, seconds=seconds, first_epoch=first_epoch, images=images)
-        (folder / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         if sys.stdout.isatty():
-            show(report.table(folder))
+            show(report_table(report, folder))
     return folder
 
 
@@ -183,27 +176,9 @@ def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str,
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise RecipeError(f"{path} is damaged: train with --fresh") from error
-    try:
-        same = Recipe.model_validate(checkpoint["recipe"]) == recipe  # validated, to fill in newer defaults
-    except (KeyError, TypeError, ValidationError):
-        same = False
-    if not same:
+    if checkpoint.get("recipe") != recipe.model_dump(mode="json"):
         raise RecipeError(f"{path} is of another recipe: train with --fresh, or name a new version")
     return checkpoint
-
-
-def _next_epoch(checkpoint: dict[str, Any], folder: Path) -> int:
-    """The epoch after a checkpoint's, counted from 0.
-
-    Raises:
-        RecipeError: the run is unfinished, and an earlier version of this program counted its steps elsewhere.
-    """
-    epoch = int(checkpoint["epoch"]) + 1
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
-    counted = progress["optimizer"]["step"]["total"]["completed"]
-    if counted < checkpoint["global_step"] and epoch < checkpoint["recipe"]["training"]["epochs"]:
-        raise RecipeError(f"{folder} was begun by an earlier version of this program: train with --fresh")
-    return epoch
 
 
 def _check_hardware(recipe: Recipe, hardware: Hardware) -> None:
@@ -222,14 +197,15 @@ def _check_hardware(recipe: Recipe, hardware: Hardware) -> None:
 def _callbacks(recipe: Recipe, module: VaeModule, folder: Path, interactive: bool) -> list[Callback]:
     loss = f"{recipe.watched}/{module.term_names[-1]}"
     columns = [f"{split}/{name}" for split in ("train", recipe.watched) for name in module.term_names]
-    callbacks: list[Callback] = [EpochLog(folder / "training.csv", columns), Provenance(recipe)]
+    callbacks: list[Callback] = [EpochLog(folder / "training.csv", columns)]
     save = partial(ModelCheckpoint, dirpath=folder, save_top_k=1, enable_version_counter=False)
     if recipe.training.early_stopping_epochs is not None:
         callbacks.append(EarlyStop(loss, patience=recipe.training.early_stopping_epochs))
         callbacks.append(save(filename="best", monitor=loss))
     callbacks.append(save(filename="last"))
     if recipe.training.ema_decay is not None:
-        callbacks.append(WeightEma(recipe.training.ema_decay))
+        average = get_ema_multi_avg_fn(recipe.training.ema_decay)  # type: ignore[no-untyped-call]
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     if interactive:
         callbacks.append(ProgressBar())
     return callbacks

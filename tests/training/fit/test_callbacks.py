@@ -1,8 +1,7 @@
-"""What a run writes down as it goes: on a terminal, and where it comes from."""
+"""What a run shows on a terminal as it goes."""
 
 import io
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,26 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.training.conftest import Workshop, tiny_recipe
-from training.fit.callbacks import current_commit
 from training.fit.train import train
-
-
-def test_the_commit_is_the_repositorys() -> None:
-    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    answer = subprocess.run(git, capture_output=True, text=True)
-    commit = current_commit()
-    if answer.returncode:
-        assert commit is None
-    else:
-        assert commit is not None
-        assert commit.removesuffix("-dirty") == answer.stdout.strip()
-
-
-def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert current_commit() is None
 
 
 class Terminal(io.StringIO):

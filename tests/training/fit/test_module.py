@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import subprocess
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -17,12 +18,11 @@ from torch.distributions import Bernoulli, Independent, Normal
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from tests.conftest import Pixels
+from tests.conftest import ROOT, Pixels
 from tests.training.conftest import TRAIN_IMAGES, tiny_recipe
 from training.errors import RecipeError
 from training.fit.batches import ImageBatch, ImageBatches, ImageData
-from training.fit.callbacks import WeightEma
-from training.fit.module import LossTerms, VaeModule
+from training.fit.module import LossTerms, VaeModule, current_commit
 from training.fit.objective import iwae, kl_divergence
 from training.recipe import Elbo, Recipe
 
@@ -482,7 +482,8 @@ class Spoil(Callback):
 def test_a_step_with_a_bad_gradient_changes_nothing_and_is_counted(
     run: Callable[..., Run], value: float, optimizer: dict[str, Any]
 ) -> None:
-    spoil, ema = Spoil(value), WeightEma(0.9)
+    average = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]
+    spoil, ema = Spoil(value), WeightAveraging(use_buffers=False, multi_avg_fn=average)
     module, _, trainer = run(spoil, ema, objective=ELBO, training=PLAIN | optimizer)
     names = set(spoil.states["before"])
     assert any("exp_avg" in name for name in names)
@@ -514,12 +515,20 @@ def test_an_epoch_without_a_step_ends_the_training(run: Callable[..., Run]) -> N
         run(objective=ELBO, training=PLAIN | {"gradient_clip": None, "gradient_skip": 1e-3})
 
 
-def test_the_average_is_torchs_own(run: Callable[..., Run]) -> None:
-    multi_avg_fn = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]
-    theirs = WeightAveraging(use_buffers=False, multi_avg_fn=multi_avg_fn)
-    modules = [run(average, objective=ELBO, training=PLAIN)[0] for average in (WeightEma(0.9), theirs)]
-    pairs = zip(*(module.parameters() for module in modules), strict=True)
-    assert all(torch.equal(ours, reference) for ours, reference in pairs)
+def test_the_commit_is_the_repositorys() -> None:
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    answer = subprocess.run(git, capture_output=True, text=True)
+    commit = current_commit()
+    if answer.returncode:
+        assert commit is None
+    else:
+        assert commit is not None
+        assert commit.removesuffix("-dirty") == answer.stdout.strip()
+
+
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert current_commit() is None
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.compile itself

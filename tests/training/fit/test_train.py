@@ -413,15 +413,6 @@ def rewritten(trained: Workshop, tmp_path: Path) -> Any:
     return rewrite
 
 
-def test_a_checkpoint_from_before_a_key_was_added_is_of_the_same_recipe(trained: Workshop, rewritten: Any) -> None:
-    def forget(checkpoint: dict[str, Any]) -> None:
-        for table, key in (("training", "early_stopping_epochs"), ("objective", "beta"), ("data", "validation")):
-            del checkpoint["recipe"][table][key]
-
-    runs = rewritten(forget)
-    assert load_checkpoint(trained.recipes["tiny"], runs)["epoch"] == 2
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -436,22 +427,6 @@ def test_a_checkpoint_of_what_is_no_longer_a_recipe_is_refused(trained: Workshop
     runs = rewritten(change)
     with pytest.raises(RecipeError, match=r"last\.ckpt is of another recipe: train with --fresh, or name a new"):
         load_checkpoint(trained.recipes["tiny"], runs)
-
-
-def test_a_run_whose_steps_lightning_counted_elsewhere_is_not_gone_on_with(trained: Workshop, rewritten: Any) -> None:
-    def age(checkpoint: dict[str, Any], epoch: int) -> None:
-        """As a run with manual optimization left it at the end of that epoch."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
-        progress["optimizer"]["step"]["total"]["completed"] = 0
-        checkpoint["epoch"] = epoch
-
-    recipe, runs = trained.recipes["tiny"], rewritten(lambda checkpoint: age(checkpoint, 1))
-    before = (run_folder(runs, recipe) / "last.ckpt").read_bytes()
-    with pytest.raises(
-        RecipeError, match=r"tiny-1 was begun by an earlier version of this program: train with --fresh$"
-    ):
-        train(recipe, data_dir=trained.data_dir, runs=runs)
-    assert (run_folder(runs, recipe) / "last.ckpt").read_bytes() == before
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9999, None])
