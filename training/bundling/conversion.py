@@ -2,8 +2,6 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,9 @@ from training.bundling.parity import check_graph
 from training.fit.likelihood import Likelihood
 
 OPSET = 20
+
+# It warns of optional packages.
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 
 class ImageEncoder(nn.Module):
@@ -66,7 +67,7 @@ def to_model(
 
     An ExportedProgram has its own example and dimensions.
     """
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):  # of the exporter's own deprecations
         program = torch.onnx.export(
             module,
             () if example is None else (example,),
@@ -103,20 +104,6 @@ def _check_session(session: Session, module: nn.Module, rows: NDArray[Any]) -> N
     (input_name,) = session.inputs
     expected = dict(zip(session.outputs, outputs, strict=True))
     check_graph(lambda batch: session.run({input_name: batch}), rows, expected)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the exporter's warnings about its own deprecations and optional packages."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _strip(message: Any) -> None:

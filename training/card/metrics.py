@@ -13,96 +13,74 @@ def metric_rows(metrics: dict[str, Any], manifest: Manifest) -> list[Row]:
     """Name, value with its unit, and what it was measured on, of every scalar metric in `metrics`."""
     if not metrics:
         return []
-    table = _MetricTable(metrics, manifest)
-    return list(table.variational() if manifest.stochastic else table.plain())
+    data = kind_of_pixels(metrics, manifest)
+    test = f"{data}, {metrics['split']}, {metrics['images']:,} images"
+    train = f"{data}, train, first {metrics['train_images']:,} images"
+    return list((_variational if manifest.stochastic else _plain)(metrics, manifest, test, train))
 
 
-class _MetricTable:
-    """The rows of one bundle. A row whose metric is absent is left out."""
+def _variational(metrics: dict[str, Any], manifest: Manifest, test: str, train: str) -> Iterator[Row]:
+    """Rows of a model with a posterior."""
+    k, train_k = metrics["k"], metrics["train_k"]
+    draws, train_draws = f"{test}, k = {k}", f"{train}, k = {train_k}"
+    density = "; of a density, so it can be negative" if manifest.likelihood == "gaussian" else ""
+    yield "NLL", _nats(metrics["nll"], metrics["nll_standard_error"]), f"{draws}: the IWAE-{k} bound{density}"
+    if "tight" in metrics:
+        yield _tight(metrics, manifest)
+    if "bits_per_dimension" in metrics:
+        bits = f"{metrics['bits_per_dimension']:.3f} bits"
+        yield "Bits per dimension", bits, f"{draws}: the NLL, a dimension of the image"
+    average = "reconstruction averaged over the draws, plus KL"
+    yield "-ELBO", _nats(metrics["negative_elbo"]), f"{draws}: {average}"
+    yield "Reconstruction", _nats(metrics["reconstruction"]), draws
+    yield "KL", _nats(metrics["kl"]), f"{test}, in closed form"
+    active = f"{metrics['active_units']} of {manifest.latent.shape[0]}"
+    yield "Active units", active, f"{test}: variance of means > 0.01"
+    yield _squared_error(metrics, test, "posterior mean")
+    yield from _gap(metrics, test, "held-out draws from the posteriors")
+    yield "-ELBO, training split", _nats(metrics["train_negative_elbo"]), train_draws
+    yield "NLL, training split", _nats(metrics["train_nll"]), f"{train_draws}: the IWAE-{train_k} bound"
+    compared = f"{test}, k = {train_k}: to compare with the training split"
+    yield f"NLL, k = {train_k}", _nats(metrics["nll_at_train_k"]), compared
 
-    def __init__(self, metrics: dict[str, Any], manifest: Manifest) -> None:
-        self.metrics, self.manifest = metrics, manifest
-        self.data = kind_of_pixels(metrics, manifest)
-        self.test = f"{self.data}, {metrics.get('split', 'test')}" + self._count("images", "{:,} images")
-        self.train = f"{self.data}, train" + self._count("train_images", "first {:,} images")
-        self.draws = self.test + self._count("k", "k = {}")
-        self.train_draws = self.train + self._count("train_k", "k = {}")
 
-    def variational(self) -> Iterator[Row]:
-        """Rows of a model with a posterior."""
-        density = "; of a density, so it can be negative" if self.manifest.likelihood == "gaussian" else ""
-        yield from self._nats("NLL", "nll", f"{self.draws}{self._bound('k')}{density}", "nll_standard_error")
-        yield from self._tight()
-        yield from self._bits()
-        average = "reconstruction averaged over the draws, plus KL"
-        yield from self._nats("-ELBO", "negative_elbo", f"{self.draws}: {average}")
-        yield from self._nats("Reconstruction", "reconstruction", self.draws)
-        yield from self._nats("KL", "kl", f"{self.test}, in closed form")
-        yield from self._active()
-        yield from self._squared_error("posterior mean")
-        yield from self._gap("held-out draws from the posteriors")
-        yield from self._nats("-ELBO, training split", "train_negative_elbo", self.train_draws)
-        yield from self._nats("NLL, training split", "train_nll", f"{self.train_draws}{self._bound('train_k')}")
-        if "train_k" in self.metrics:
-            k = self._count("train_k", "k = {}")
-            yield from self._nats(f"NLL{k}", "nll_at_train_k", f"{self.test}{k}: to compare with the training split")
+def _plain(metrics: dict[str, Any], manifest: Manifest, test: str, train: str) -> Iterator[Row]:
+    """Rows of a plain autoencoder. The reconstruction of gray values under a Bernoulli is not a likelihood."""
+    is_grey = manifest.likelihood == "bernoulli" and metrics["binarization"] == "none"
+    note = "; cross entropy with grey values, no likelihood" if is_grey else ""
+    yield "Reconstruction", _nats(metrics["reconstruction"]), test + note
+    yield "Reconstruction, training split", _nats(metrics["train_reconstruction"]), train + note
+    yield _squared_error(metrics, test, "encoding")
+    yield from _gap(metrics, test, "held-out encodings")
 
-    def plain(self) -> Iterator[Row]:
-        """Rows of a plain autoencoder. The reconstruction of gray values under a Bernoulli is not a likelihood."""
-        note = "; cross entropy with grey values, no likelihood" if self._is_grey_cross_entropy() else ""
-        yield from self._nats("Reconstruction", "reconstruction", self.test + note)
-        yield from self._nats("Reconstruction, training split", "train_reconstruction", self.train + note)
-        yield from self._squared_error("encoding")
-        yield from self._gap("held-out encodings")
 
-    def _nats(self, name: str, key: str, measured_on: str, error: str | None = None) -> Iterator[Row]:
-        if key in self.metrics:
-            spread = f" ± {self.metrics[error]:.2f}" if error in self.metrics else ""
-            yield name, f"{self.metrics[key]:.2f}{spread} nats", measured_on
+def _nats(value: float, error: float | None = None) -> str:
+    return f"{value:.2f} nats" if error is None else f"{value:.2f} ± {error:.2f} nats"
 
-    def _tight(self) -> Iterator[Row]:
-        tight = self.metrics.get("tight")
-        if tight:
-            k, split = tight["k"], self.metrics.get("split", "test")
-            on = f"{self.data}, {split}, first {tight['images']:,} images, k = {k}: the IWAE-{k} bound, of these alone"
-            yield f"NLL, k = {k}", f"{tight['nll']:.2f} ± {tight['nll_standard_error']:.2f} nats", on
 
-    def _bits(self) -> Iterator[Row]:
-        if "bits_per_dimension" in self.metrics:
-            value = f"{self.metrics['bits_per_dimension']:.3f} bits"
-            yield "Bits per dimension", value, f"{self.draws}: the NLL, a dimension of the image"
+def _tight(metrics: dict[str, Any], manifest: Manifest) -> Row:
+    tight, data = metrics["tight"], kind_of_pixels(metrics, manifest)
+    k = tight["k"]
+    on = f"{data}, {metrics['split']}, first {tight['images']:,} images, k = {k}: the IWAE-{k} bound, of these alone"
+    return f"NLL, k = {k}", _nats(tight["nll"], tight["nll_standard_error"]), on
 
-    def _active(self) -> Iterator[Row]:
-        if "active_units" in self.metrics:
-            value = f"{self.metrics['active_units']} of {self.manifest.latent.shape[0]}"
-            yield "Active units", value, f"{self.test}: variance of means > 0.01"
 
-    def _squared_error(self, latent: str) -> Iterator[Row]:
-        if "mean_squared_error" in self.metrics:
-            value = f"{self.metrics['mean_squared_error']:.4f} a pixel"
-            on = f"{self.test}: pixels in [0, 1], the {latent} decoded against the image given"
-            yield "Reconstruction error (MSE)", value, on
+def _squared_error(metrics: dict[str, Any], test: str, latent: str) -> Row:
+    on = f"{test}: pixels in [0, 1], the {latent} decoded against the image given"
+    return "Reconstruction error (MSE)", f"{metrics['mean_squared_error']:.4f} a pixel", on
 
-    def _gap(self, latents: str) -> Iterator[Row]:
-        on = f"{self.test}: at least this KL from N(0, I), by the bundle's mixture on {latents}"
-        yield from self._nats("Aggregated posterior to prior", "aggregate_gap", on)
 
-    def _bound(self, key: str) -> str:
-        return f": the IWAE-{self.metrics[key]} bound" if key in self.metrics else ""
-
-    def _count(self, key: str, text: str) -> str:
-        return f", {text.format(self.metrics[key])}" if key in self.metrics else ""
-
-    def _is_grey_cross_entropy(self) -> bool:
-        return self.manifest.likelihood == "bernoulli" and self.metrics.get("binarization", "none") == "none"
+def _gap(metrics: dict[str, Any], test: str, latents: str) -> Iterator[Row]:
+    if "aggregate_gap" in metrics:
+        on = f"{test}: at least this KL from N(0, I), by the bundle's mixture on {latents}"
+        yield "Aggregated posterior to prior", _nats(metrics["aggregate_gap"]), on
 
 
 def kind_of_pixels(metrics: dict[str, Any], manifest: Manifest) -> str:
     """The data set and the kind of its pixels: nats of different kinds cannot be compared."""
     title = subject_of(manifest.training.dataset).title
-    binarization = metrics.get("binarization", manifest.training.binarization)
-    if binarization != "none":
-        return f"{binarization}ally binarized {title}"
+    if metrics["binarization"] != "none":
+        return f"{metrics['binarization']}ally binarized {title}"
     colour = "grey" if manifest.image.channels == 1 else "colour"
     if manifest.likelihood == "gaussian":
         return f"{colour} {title} in [0, 1], Gaussian density"

@@ -5,9 +5,6 @@ depend on the other rows. Weights have 7 bits, because 8 bits overflow in the ke
 measured change would not hold on other machines.
 """
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from training.errors import ReductionRefused
 from training.onnx_graph import beside_products
@@ -53,10 +51,13 @@ def quantize_products(model: ModelProto, name: str, rows: NDArray[Any]) -> Model
             chosen.append(node.name)
     if not chosen:
         raise ReductionRefused(f"{name} has no products between its first and its last that could be reduced")
-    with TemporaryDirectory() as folder, _without_warnings():
+    model = onnx.shape_inference.infer_shapes(model)
+    # Else ONNX Runtime advises to optimize the model first, which would tie it to this version.
+    add_pre_process_metadata(model)
+    with TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         quantize_static(
-            onnx.shape_inference.infer_shapes(model),
+            model,
             path,
             _CalibrationRows(input_.name, rows),
             quant_format=QuantFormat.QDQ,
@@ -67,13 +68,3 @@ def quantize_products(model: ModelProto, name: str, rows: NDArray[Any]) -> Model
             weight_type=QuantType.QInt8,
         )
         return onnx.load(path)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence advice to optimize the model first, which would tie it to this version of ONNX Runtime."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

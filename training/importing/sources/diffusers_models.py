@@ -50,8 +50,7 @@ def read_diffusers(directory: Path, options: ImportOptions, ask: Ask) -> Source:
 
 def _load(directory: Path, loader: Any) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice to install packages that speed up loading
+        with warnings.catch_warnings(action="ignore"):  # advice to install packages that speed up loading
             model = loader.from_pretrained(
                 str(directory), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
             )

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import torch
 
-from training.bundling.conversion import quiet, to_model
+from training.bundling.conversion import to_model
 from training.errors import ImportRefused
 from training.importing.options import ImportOptions
 from training.importing.prompt import Ask, ask_image
@@ -60,8 +60,7 @@ def read_scripts(encoder: Path, decoder: Path, options: ImportOptions, ask: Ask)
 
 def _load_script(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated
+        with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated
             return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except Exception as error:  # torch raises many kinds
         raise ImportRefused(f"{path.name} cannot be read as TorchScript: {first_line(error)}") from error
@@ -73,7 +72,7 @@ def _export_script(name: str, module: Any, example: torch.Tensor, *, any_size: b
     axes = (0, 2, 3) if any_size else (0,)
     content: Any = io.BytesIO()
     try:
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations
             torch.onnx.export(
                 module,
                 (example,),
