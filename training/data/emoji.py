@@ -8,16 +8,15 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 from pydantic import Field
 
 from app.codecs.images import Reading, parse_color, read_images
+from app.maths.arrays import Pixels
 from training.data.dataset import LOCK, SIDE, DatasetOptions, Fraction, Split, is_within
 from training.errors import DataError
 
@@ -95,14 +94,15 @@ class EmojiOptions(DatasetOptions):
         return "Emoji"
 
 
-@dataclass(frozen=True)
-class Emoji:
-    """One emoji of a package: the file of its image, its label, and the hash that orders the data set."""
+class Emoji(NamedTuple):
+    """One emoji of a package."""
 
-    file: str
-    label: int
     digest: bytes
     """Hash of the code points without skin tone: all tones of an emoji have the same."""
+    file: str
+    label: int
+    pixels: Pixels
+    """`[3, size, size]`"""
 
 
 def read(options: EmojiOptions, data_dir: Path, packages: Sequence[Package] = PACKAGES) -> tuple[Split, Split]:
@@ -114,12 +114,12 @@ def read(options: EmojiOptions, data_dir: Path, packages: Sequence[Package] = PA
         DataError: a package is missing and npm cannot fetch it, or it has another sha512.
     """
     folder = data_dir / options.dataset
-    drawn = [entry for package in packages for entry in _read_package(fetch(folder, package), package, options)]
-    drawn.sort(key=lambda entry: (entry[0].digest, entry[0].file))
-    splits: dict[bool, list[tuple[Emoji, NDArray[np.uint8]]]] = {False: [], True: []}
-    for emoji, pixels in drawn:
-        splits[is_within(emoji.digest, options.test_fraction)].append((emoji, pixels))
-    return _split(splits[False]), _split(splits[True])
+    drawn = [emoji for package in packages for emoji in _read_package(fetch(folder, package), package, options)]
+    drawn.sort(key=lambda emoji: (emoji.digest, emoji.file))
+    splits: tuple[list[Emoji], list[Emoji]] = [], []
+    for emoji in drawn:
+        splits[is_within(emoji.digest, options.test_fraction)].append(emoji)
+    return _split(splits[0]), _split(splits[1])
 
 
 def fetch(folder: Path, package: Package) -> Path:
@@ -157,8 +157,7 @@ def _pack(folder: Path, package: Package) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _read_package(path: Path, package: Package, options: EmojiOptions) -> Iterator[tuple[Emoji, NDArray[np.uint8]]]:
-    """Each emoji of a package, and its pixels uint8 `[3, size, size]`."""
+def _read_package(path: Path, package: Package, options: EmojiOptions) -> Iterator[Emoji]:
     reading = Reading(
         height=options.size,
         width=options.size,
@@ -175,21 +174,14 @@ def _read_package(path: Path, package: Package, options: EmojiOptions) -> Iterat
                 images[member.name.removeprefix(folder)] = content.read()
             elif content is not None and member.name == "package/emoji.json":
                 listed = content.read()
-    for emoji in _list_emoji(json.loads(listed), package.vendor):
-        pixels = read_images([images[emoji.file]], reading)[0]
-        yield emoji, pixels.transpose(2, 0, 1)
+    for entry in json.loads(listed):
+        if entry["category"] in CATEGORIES:
+            digest = hashlib.sha256(entry["unified"].encode()).digest()
+            for drawn in (entry, *entry.get("skin_variations", {}).values()):
+                if drawn[f"has_img_{package.vendor}"]:
+                    pixels = read_images([images[drawn["image"]]], reading)[0].transpose(2, 0, 1)
+                    yield Emoji(digest, drawn["image"], CATEGORIES.index(entry["category"]), pixels)
 
 
-def _list_emoji(entries: list[dict[str, object]], vendor: str) -> Iterator[Emoji]:
-    for entry in entries:
-        if entry["category"] not in CATEGORIES:
-            continue
-        digest = hashlib.sha256(str(entry["unified"]).encode()).digest()
-        make = partial(Emoji, label=CATEGORIES.index(str(entry["category"])), digest=digest)
-        tones = entry.get("skin_variations", {})
-        assert isinstance(tones, dict)
-        yield from (make(str(drawn["image"])) for drawn in (entry, *tones.values()) if drawn[f"has_img_{vendor}"])
-
-
-def _split(drawn: list[tuple[Emoji, NDArray[np.uint8]]]) -> Split:
-    return Split(np.stack([pixels for _, pixels in drawn]), np.array([emoji.label for emoji, _ in drawn], np.uint8))
+def _split(drawn: list[Emoji]) -> Split:
+    return Split(np.stack([emoji.pixels for emoji in drawn]), np.array([emoji.label for emoji in drawn], np.uint8))

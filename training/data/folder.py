@@ -82,6 +82,22 @@ def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
     return Split(train, _labels(train_names, classes), called), Split(test, _labels(test_names, classes), called)
 
 
+def crop_to(
+    height: int, width: int, mode: Literal["L", "RGB"], background: tuple[int, int, int] = (0, 0, 0)
+) -> Reading:
+    """How image files of a folder are read: cropped to their middle, and resized."""
+    return Reading(
+        height=height,
+        width=width,
+        mode=mode,
+        max_pixels=MAX_PIXELS,
+        crop=True,
+        first_frame=True,
+        background=background,
+        formats=(*READERS, "BMP"),
+    )
+
+
 def list_images(folder: Path) -> list[str]:
     """Relative paths, with `/`, of the image files in `folder` and below it, by their suffixes.
 
@@ -123,16 +139,7 @@ def _read_images(
     folder: Path, names: list[str], options: FolderOptions, skipped: list[str]
 ) -> tuple[NDArray[np.uint8], list[str]]:
     """The readable images, uint8 `[N, C, size, size]`, and their names. Each other one adds a line to `skipped`."""
-    reading = Reading(
-        height=options.size,
-        width=options.size,
-        mode=options.mode,
-        max_pixels=MAX_PIXELS,
-        crop=True,
-        first_frame=True,
-        background=parse_color(options.background),
-        formats=(*READERS, "BMP"),
-    )
+    reading = crop_to(options.size, options.size, options.mode, parse_color(options.background))
     images = np.empty((len(names), len(options.mode), options.size, options.size), np.uint8)
     read: list[str] = []
     for name in track(names, f"Reading {options.title}", transient=True, disable=not sys.stdout.isatty()):

@@ -41,16 +41,13 @@ class IdxSource:
 
     title: str
     mirrors: tuple[str, ...]
-    train_images: IdxFile
-    train_labels: IdxFile
-    test_images: IdxFile
-    test_labels: IdxFile
+    files: tuple[IdxFile, ...]
+    """Training images, training labels, test images, test labels."""
 
 
 def _source(title: str, *mirrors: str, sha256: tuple[str, ...], packed: bool = False) -> IdxSource:
     """A data set of four files with the usual names; `sha256` is in the order of NAMES."""
-    files = (IdxFile(name, digest, packed) for name, digest in zip(NAMES, sha256, strict=True))
-    return IdxSource(title, mirrors, *files)
+    return IdxSource(title, mirrors, tuple(map(IdxFile, NAMES, sha256, [packed] * len(NAMES))))
 
 
 SOURCES = {
@@ -117,12 +114,8 @@ def read(options: IdxOptions, data_dir: Path) -> tuple[Split, Split]:
         DataError: a file cannot be downloaded, is not a gzipped IDX file, or has another hash.
     """
     source, folder = SOURCES[options.dataset], data_dir / options.dataset
-
-    def split(images: IdxFile, labels: IdxFile) -> Split:
-        pixels = read_idx(folder, images, source.mirrors)
-        return Split(pixels[:, None], read_idx(folder, labels, source.mirrors))
-
-    return split(source.train_images, source.train_labels), split(source.test_images, source.test_labels)
+    train, train_labels, test, test_labels = (read_idx(folder, file, source.mirrors) for file in source.files)
+    return Split(train[:, None], train_labels), Split(test[:, None], test_labels)
 
 
 def read_idx(folder: Path, file: IdxFile, mirrors: tuple[str, ...]) -> NDArray[np.uint8]:

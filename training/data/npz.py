@@ -85,10 +85,15 @@ def _images(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     height, width = array.shape[1:3]
     if height != width or height == 0 or height % SIDE:
         raise DataError(f"{where} are {height} x {width}; the nets need squares whose side is a multiple of {SIDE}")
-    return np.ascontiguousarray(_levels(array, where).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(to_levels(array, where).transpose(0, 3, 1, 2))
 
 
-def _levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+def to_levels(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """Images as uint8; floats from 0 to 1 are rounded to 256 levels.
+
+    Raises:
+        DataError: they are of another type; the message begins with `where`.
+    """
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():

@@ -386,7 +386,7 @@ def write_packed(folder: Path, seed: int) -> IdxSource:
         (folder / f"{name}.gz").write_bytes(gzip.compress(idx(noise.integers(0, 10, shape).astype(np.uint8))))
     sums = [hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in NAMES]
     return IdxSource(
-        "Noise", (), *(IdxFile(name, digest, packed=True) for name, digest in zip(NAMES, sums, strict=True))
+        "Noise", (), tuple(IdxFile(name, digest, packed=True) for name, digest in zip(NAMES, sums, strict=True))
     )
 
 
@@ -413,7 +413,7 @@ def test_the_kin_of_mnist_lie_in_folders_of_their_own(tmp_path: Path, monkeypatc
 def test_a_source_has_a_title_mirrors_and_four_sums(key: str, title: str) -> None:
     options, source = IdxOptions(dataset=key), SOURCES[key]
     assert (options.key, options.title) == (key, title)
-    four = (source.train_images, source.train_labels, source.test_images, source.test_labels)
+    four = source.files
     assert tuple(file.name for file in four) == NAMES
     assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in four)
     assert len({file.sha256 for file in four}) == 4
@@ -421,5 +421,5 @@ def test_a_source_has_a_title_mirrors_and_four_sums(key: str, title: str) -> Non
 
 
 def test_the_kin_are_checked_by_their_packed_files() -> None:
-    assert all(SOURCES[key].test_labels.packed for key in ("fashion-mnist", "kmnist"))
-    assert not SOURCES["mnist"].test_labels.packed
+    assert all(file.packed for key in ("fashion-mnist", "kmnist") for file in SOURCES[key].files)
+    assert not any(file.packed for file in SOURCES["mnist"].files)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.codecs.images import READERS, Reading, read_images
+from app.codecs.images import read_images
 from app.errors import InvalidInput
 from app.maths.likelihood import Pixels
-from training.data.folder import MAX_PIXELS, list_images
+from training.data.folder import crop_to, list_images
 from training.data.idx import parse_idx
+from training.data.npz import to_levels
 from training.errors import DataError, ImportRefused
 from training.importing.checks.latents import SIDES, LatentInfo
 from training.importing.options import Answers
@@ -40,7 +41,7 @@ def read_samples(path: Path | None, answers: Answers, latents: LatentInfo) -> Sa
     """Read images of the model's size from a folder, an npz or an IDX file; synthesize some if `path` is None.
 
     Raises:
-        ImportRefused: no image can be read, or the images have another size.
+        DataError, ImportRefused: no image can be read, or the images have another size or type.
     """
     shape = answers.channels, answers.height or SIDES[0], answers.width or SIDES[0]
     maximum = max(MIN_IMAGES, min(MAX_IMAGES, MAX_VALUES // int(np.prod(shape))))
@@ -54,7 +55,7 @@ def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) ->
     """Read images of channels, height and width `shape` from a folder, an npz or an IDX file.
 
     Raises:
-        ImportRefused: no image can be read, or the images have another size.
+        DataError, ImportRefused: no image can be read, or the images have another size or type.
     """
     return _read_folder(path, shape, max_count) if path.is_dir() else _read_file(path, shape, max_count)
 
@@ -62,15 +63,7 @@ def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) ->
 def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
     """Read images of any size, cropped and resized. Files that are not images are skipped."""
     channels, height, width = shape
-    reading = Reading(
-        height=height,
-        width=width,
-        mode="L" if channels == 1 else "RGB",
-        max_pixels=MAX_PIXELS,
-        crop=True,
-        first_frame=True,
-        formats=(*READERS, "BMP"),
-    )
+    reading = crop_to(height, width, "L" if channels == 1 else "RGB")
     images = []
     for name in list_images(folder):
         try:
@@ -95,7 +88,7 @@ def _read_file(path: Path, shape: tuple[int, int, int], max_count: int) -> Pixel
         expected = f"[N, {shape[1]}, {shape[2]}{', 3' if shape[0] == 3 else ''}]"
         raise ImportRefused(f"{path.name} holds {list(array.shape)}; the model's images are {expected}")
     some = array[:: max(1, len(array) // max_count)][:max_count]
-    return np.ascontiguousarray(_to_pixels(some, path).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(to_levels(some, path.name).transpose(0, 3, 1, 2))
 
 
 def _read_npz(path: Path) -> NDArray[Any]:
@@ -113,14 +106,6 @@ def _read_idx(path: Path) -> Pixels:
         return parse_idx(gzip.decompress(stored) if path.suffix == ".gz" else stored)
     except (OSError, EOFError, zlib.error, DataError) as error:
         raise ImportRefused(f"{path.name} cannot be read as an IDX file") from error
-
-
-def _to_pixels(array: NDArray[Any], path: Path) -> Pixels:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():
-        return np.rint(array * np.float32(255)).astype(np.uint8)
-    raise ImportRefused(f"{path.name} holds {array.dtype}; images are uint8, or floats that are all from 0 to 1")
 
 
 def synthesize(shape: tuple[int, int, int], count: int) -> Pixels:
