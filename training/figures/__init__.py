@@ -25,9 +25,6 @@ from training.figures.scene import Scene, load_scene
 
 __all__ = ["choose", "figures", "load_scene"]
 
-RETIRED = ("kl.png",)
-"""Figures of earlier versions, removed from bundles that still have them."""
-
 Draw = Callable[[Scene], Figure]
 
 
@@ -46,7 +43,7 @@ def figures(directory: Path, *, data_dir: Path, models: Path) -> list[Path]:
     with mpl.rc_context(STYLE):
         for name, draw in drawings.items():
             save(draw(scene), directory / name)
-    for name in {*captions(scene.manifest), *RETIRED} - set(drawings):
+    for name in captions(scene.manifest).keys() - drawings.keys():
         (directory / name).unlink(missing_ok=True)
     write_card(directory)
     return [directory / name for name in drawings]

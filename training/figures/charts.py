@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
+from app.maths.arrays import Doubles
 from training.bundling.record import watched
 from training.evaluate import ACTIVE_VARIANCE
 from training.figures.plots import MARK, PALETTE, TRAIN_COLOR, WATCHED_COLOR, curves, limits
@@ -26,8 +26,6 @@ MIN_DISTANCE = 0.06
 """Minimum distance between numbered epochs, as a fraction of the axes."""
 MIN_VARIANCE = 1e-6
 """Floor of variances on the logarithmic axis: the precision of the evaluation."""
-
-Doubles = NDArray[np.float64]
 
 
 def draw_training(scene: Scene) -> Figure:

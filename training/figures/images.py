@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from app.maths import gaussian
-from training.figures.plots import GAP, MARK, Pixels, image_figure, mosaic, name_axes, tiles
+from app.maths.arrays import Pixels
+from training.figures.plots import GAP, MARK, image_figure, mosaic, name_axes, tiles
 from training.figures.scene import Scene
 
 SEED = 0

@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.maths.gaussian import Floats
+from app.codecs.images import tile
+from app.maths.arrays import Floats, Pixels
 
 DPI = 150
 PALETTE = [mpl.color_sequences["petroff10"][i] for i in (0, 3, 2, 1, 4, 5, 9, 6, 8, 7)]
@@ -47,10 +48,7 @@ GAP = 4
 PLOT_COLORS = 2**16
 """More colors than any plot has, blends included."""
 MAX_BYTES = 400_000
-SAME_COLOR = 12
-"""Colors look the same if each channel differs by less than this, in levels of 256."""
 
-Pixels = NDArray[np.uint8]
 Color = tuple[float, float, float]
 
 
@@ -66,7 +64,7 @@ def save(figure: Figure, path: Path) -> None:
     if (pixels == pixels[..., :1]).all():
         image = image.convert("L")
     elif image.getcolors(PLOT_COLORS) is not None:  # quantizing more colors takes minutes
-        few = in_few_colors(image)
+        few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
         if np.abs(np.asarray(few.convert("RGB"), np.int16) - pixels).mean() < 1:
             image = few
     content = _png(image)
@@ -80,18 +78,6 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True, dpi=(DPI, DPI))
     return buffer.getvalue()
-
-
-def in_few_colors(image: Image.Image) -> Image.Image:
-    """Quantize an RGB image to 256 of its colors, and replace colors close to PALETTE by its exact colors."""
-    few = image.quantize(256, method=Image.Quantize.MAXCOVERAGE)
-    chosen = np.array(few.getpalette()).reshape(-1, 3)
-    for color in np.rint(255 * np.array(colors(len(PALETTE)))).astype(np.int64):
-        distances = np.abs(chosen - color).max(axis=1)
-        if distances.min() < SAME_COLOR:
-            chosen[distances.argmin()] = color
-    few.putpalette(chosen.ravel().tolist())
-    return few
 
 
 def colors(count: int) -> list[Color]:
@@ -244,12 +230,8 @@ def _reduced(images: Pixels, factor: int) -> Pixels:
 
 def mosaic(cells: Pixels, columns: int, gap: int = GAP) -> Pixels:
     """Tiles `[N, h, w, 3]` as one image, row by row, with white gaps; the last row may be short."""
-    count, height, width, _ = cells.shape
-    rows = -(-count // columns)
-    padded = np.full((rows * columns, height + gap, width + gap, 3), 255, np.uint8)
-    padded[:count, :height, :width] = cells
-    grid = padded.reshape(rows, columns, height + gap, width + gap, 3).swapaxes(1, 2)
-    return grid.reshape(rows * (height + gap), columns * (width + gap), 3)[: -gap or None, : -gap or None]
+    padding = ((0, -len(cells) % columns), (0, gap), (0, gap), (0, 0))
+    return tile(np.pad(cells, padding, constant_values=255), columns)[: -gap or None, : -gap or None]
 
 
 def image_figure(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -23,60 +22,45 @@ SECONDS, MIN_ROUNDS, MAX_ROUNDS = 3.0, 5, 101
 """Time budget of each timing, and the bounds of its number of rounds."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """The results of the reduced graphs minus those of the original; see `app.bundle.manifest.Reduced`."""
-
-    change: float
-    """Change of -ELBO in nats per image, or of PSNR in dB; the mean over the images."""
-    standard_error: float
-    mean_change: float
-    pixel_change: int
-
-
-@dataclass(frozen=True)
-class _Results:
-    measure: Doubles
-    """-ELBO in nats, or PSNR in dB, `[N]`."""
-    posterior: Posterior
-    reconstructions: Pixels
-
-
 def has_likelihood(manifest: Manifest) -> bool:
     """Whether a model has an ELBO: a posterior, and outputs with the parameters of its likelihood."""
     return manifest.stochastic and set(PARAMETERS[manifest.likelihood]) <= set(manifest.graphs.decoder.outputs)
 
 
-def measure_change(original: OfflineGraphs, reduced: OfflineGraphs, images: Pixels, seed: int) -> Change:
+def measure_change(original: OfflineGraphs, reduced: OfflineGraphs, images: Pixels, seed: int) -> dict[str, float]:
     """Measure the change on images uint8 `[N, C, H, W]`, prepared as the encoder takes them.
+
+    The keys are those of `app.bundle.manifest.Reduced`.
 
     Raises:
         InferenceFailed: a graph returns values that are not finite.
     """
-    old, new = _results(original, images, seed), _results(reduced, images, seed)
-    changes = new.measure - old.measure
-    if old.posterior.log_std is not None:
-        spread = np.exp(old.posterior.log_std.astype(np.float64))
+    old, old_posterior, old_decoded = _results(original, images, seed)
+    new, new_posterior, new_decoded = _results(reduced, images, seed)
+    changes, mean = new - old, old_posterior.mean
+    if old_posterior.log_std is not None:
+        spread = np.exp(old_posterior.log_std.astype(np.float64))
     else:
-        spread = np.maximum(old.posterior.mean.std(axis=0, dtype=np.float64), MIN_SPREAD)
-    return Change(
-        float(changes.mean()),
-        float(changes.std() / np.sqrt(len(changes))),
-        float((np.abs(new.posterior.mean.astype(np.float64) - old.posterior.mean) / spread).max()),
-        int(np.abs(new.reconstructions.astype(np.int16) - old.reconstructions).max()),
-    )
+        spread = np.maximum(mean.std(axis=0, dtype=np.float64), MIN_SPREAD)
+    return {
+        "change": round(float(changes.mean()), 4),
+        "standard_error": round(float(changes.std() / np.sqrt(len(changes))), 4),
+        "mean_change": round(float((np.abs(new_posterior.mean.astype(np.float64) - mean) / spread).max()), 4),
+        "pixel_change": int(np.abs(new_decoded.astype(np.int16) - old_decoded).max()),
+    }
 
 
-def _results(graphs: OfflineGraphs, images: Pixels, seed: int) -> _Results:
+def _results(graphs: OfflineGraphs, images: Pixels, seed: int) -> tuple[Doubles, Posterior, Pixels]:
+    """-ELBO in nats or PSNR in dB `[N]`, the posterior, and the reconstructions."""
     posterior = graphs.encode(images)
     decoded = graphs.decode(posterior.mean)
     chunks = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
     if has_likelihood(graphs.manifest):
         latents = posterior.draw(seed)
         reconstruction = np.concatenate([_reconstruction(graphs, images[rows], latents[rows]) for rows in chunks])
-        return _Results(reconstruction + posterior.kl().reshape(len(images), -1).sum(axis=1), posterior, decoded)
+        return reconstruction + posterior.kl().reshape(len(images), -1).sum(axis=1), posterior, decoded
     errors = [np.square(pixels(images[rows]) - pixels(decoded[rows])).mean(axis=1, dtype=np.float64) for rows in chunks]
-    return _Results(-10 * np.log10(np.maximum(np.concatenate(errors), MIN_ERROR)), posterior, decoded)
+    return -10 * np.log10(np.maximum(np.concatenate(errors), MIN_ERROR)), posterior, decoded
 
 
 def _reconstruction(graphs: OfflineGraphs, images: Pixels, latents: Floats) -> Doubles:

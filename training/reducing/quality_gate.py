@@ -45,25 +45,24 @@ def measure_reduction(
         original, reduced = (OfflineGraphs(bundle, execution_provider=provider, threads=1) for bundle in bundles)
         alone, together = measure_speed_up(original, reduced, images.held_out, contents)
     sizes = {"encoder": len(read.encoder), "decoder": len(read.decoder)}
-    return Reduced(
-        precision=precision,
-        encoder=_file(manifest.graphs.encoder, precision, contents.get("encoder")),
-        decoder=_file(manifest.graphs.decoder, precision, contents.get("decoder")),
-        source=manifest.version,
-        measured_on=provider,
-        split=images.split,
-        images=len(images.held_out),
-        seed=options.seed,
-        measure="negative_elbo" if has_likelihood(manifest) else "psnr",
-        change=round(change.change, 4),
-        standard_error=round(change.standard_error, 4),
-        bound=options.bound_nats if has_likelihood(manifest) else options.bound_psnr,
-        mean_change=round(change.mean_change, 4),
-        pixel_change=change.pixel_change,
-        size=sum((sizes | {name: len(content) for name, content in contents.items()}).values()),
-        size_before=sum(sizes.values()),
-        speed_alone=alone and round(alone, 2),
-        speed_batched=together and round(together, 2),
+    return Reduced.model_validate(
+        {
+            "precision": precision,
+            "encoder": _file(manifest.graphs.encoder, precision, contents.get("encoder")),
+            "decoder": _file(manifest.graphs.decoder, precision, contents.get("decoder")),
+            "source": manifest.version,
+            "measured_on": provider,
+            "split": images.split,
+            "images": len(images.held_out),
+            "seed": options.seed,
+            "measure": "negative_elbo" if has_likelihood(manifest) else "psnr",
+            "bound": options.bound_nats if has_likelihood(manifest) else options.bound_psnr,
+            "size": sum((sizes | {name: len(content) for name, content in contents.items()}).values()),
+            "size_before": sum(sizes.values()),
+            "speed_alone": alone and round(alone, 2),
+            "speed_batched": together and round(together, 2),
+        }
+        | change
     )
 
 

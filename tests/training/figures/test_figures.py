@@ -13,7 +13,7 @@ from tests.training.conftest import TINY, Workshop, copy_of
 from tests.training.linear import Linear
 from training.card import captions
 from training.errors import DataError
-from training.figures import RETIRED, figures
+from training.figures import figures
 
 COMMON = {"reconstructions.png", "samples.png", "interpolation.png", "training.png", "aggregate.png"}
 VARIATIONAL = COMMON | {"active_units.png", "rate_distortion.png"}
@@ -93,7 +93,7 @@ def test_figures_are_reproducible_and_need_no_metrics(finished: Workshop, export
 
 def test_figures_that_such_a_bundle_no_longer_has_are_removed(tmp_path: Path) -> None:
     directory = Linear().write(tmp_path)
-    for name in (*RETIRED, "manifold.png", "contrast.png", "own.png", "kl.svg"):
+    for name in ("manifold.png", "contrast.png", "own.png", "kl.svg"):
         (directory / name).write_bytes(b"old")
     drawn = {path.name for path in figures(directory, data_dir=tmp_path, models=tmp_path / "models")}
     assert {path.name for path in directory.glob("*.png")} == drawn | {"own.png"}

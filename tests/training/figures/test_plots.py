@@ -93,7 +93,7 @@ def test_a_grey_figure_is_saved_in_grey_unchanged(tmp_path: Path) -> None:
     assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
 
 
-def test_a_plot_is_saved_in_few_colors_with_the_palettes_own(tmp_path: Path) -> None:
+def test_a_plot_is_saved_in_few_colors_that_look_like_the_palettes(tmp_path: Path) -> None:
     figure, (axes,) = squares(3.0)
     scatter(axes, np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32), noise(500) % 10)
     legend(figure, list("0123456789"))
@@ -103,7 +103,7 @@ def test_a_plot_is_saved_in_few_colors_with_the_palettes_own(tmp_path: Path) -> 
     there = np.asarray(image.convert("RGB"))
     assert np.abs(there.astype(int) - rendered(figure)).max() < 40
     for color in colors(10):
-        assert (there == np.rint(255 * np.array(color))).all(axis=2).any()
+        assert (np.abs(there - np.rint(255 * np.array(color))) < 12).all(axis=2).any()
 
 
 def test_a_colour_picture_is_saved_as_it_is_unless_it_is_large(tmp_path: Path) -> None:
