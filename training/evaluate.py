@@ -58,11 +58,6 @@ class MeasuredTerms:
     """Mean squared error `[N]` of the decoded means, over pixels in [0, 1]."""
 
     @property
-    def mean(self) -> Floats:
-        """Posterior means `[N, d]`."""
-        return self.posterior.mean
-
-    @property
     def negative_elbo(self) -> float:
         return float(self.reconstruction.mean() + self.kl.sum(axis=1).mean())
 
@@ -116,26 +111,30 @@ def measure(
         terms = partial(measure_terms, graphs, seed=seed, progress=progress)
         held_out = terms(prepare(test, manifest, seed), k=k if manifest.stochastic else 1, name="test")
         seen = terms(prepare(train, manifest, seed), k=min(k, TRAIN_K) if manifest.stochastic else 1, name="train")
-        if not manifest.stochastic:
-            return _measure_autoencoder(read, kind, held_out, seen), {}
         scores = held_out.bounds
-        if kind == "static":  # the server binarizes at a threshold, without a draw
+        if kind == "static" and manifest.stochastic:  # the server binarizes at a threshold, without a draw
             scores = terms(threshold(test), k=k, name="threshold").bounds
-    arrays = score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
-    log_likelihood, variance = held_out.bounds[k], held_out.mean.var(axis=0, dtype=np.float64)
-    train_k = max(seen.bounds)
-    metrics = {
+    metrics: dict[str, Any] = {
         "split": "test",
         "binarization": kind,
         "images": len(test),
+        "reconstruction": _rounded(held_out.reconstruction.mean()),
+        "mean_squared_error": _rounded(held_out.squared_error.mean(), 6),
+        "train_images": len(train),
+    }
+    if not manifest.stochastic:
+        metrics["train_reconstruction"] = _rounded(seen.reconstruction.mean())
+        return metrics | _gap(read, held_out.posterior.mean), {}
+    arrays = score_quantiles({k: scores[k] for k in CALIBRATED_K if k in scores})
+    log_likelihood, variance = held_out.bounds[k], held_out.posterior.mean.var(axis=0, dtype=np.float64)
+    train_k = max(seen.bounds)
+    metrics |= {
         "k": k,
         "seed": seed,
         "elbo": _rounded(-held_out.negative_elbo),
         "negative_elbo": _rounded(held_out.negative_elbo),
         "nll": _rounded(-log_likelihood.mean()),
         "nll_standard_error": _rounded(log_likelihood.std() / np.sqrt(len(test))),
-        "reconstruction": _rounded(held_out.reconstruction.mean()),
-        "mean_squared_error": _rounded(held_out.squared_error.mean(), 6),
         "kl": _rounded(held_out.kl.sum(axis=1).mean()),
         "kl_per_dimension": [_rounded(value) for value in held_out.kl.mean(axis=0)],
         "active_units": int((variance > ACTIVE_VARIANCE).sum()),
@@ -143,26 +142,11 @@ def measure(
         "nll_at_train_k": _rounded(-held_out.bounds[train_k].mean()),
         "train_nll": _rounded(-seen.bounds[train_k].mean()),
         "train_negative_elbo": _rounded(seen.negative_elbo),
-        "train_images": len(train),
         "train_k": train_k,
     }
     if manifest.likelihood == "discretized_logistic":
         metrics["bits_per_dimension"] = _rounded(metrics["nll"] / (np.log(2) * test[0].size))
     return metrics | _gap(read, held_out.posterior.draw(seed)), arrays
-
-
-def _measure_autoencoder(read: Bundle, kind: str, held_out: MeasuredTerms, seen: MeasuredTerms) -> dict[str, Any]:
-    """Metrics of a plain autoencoder, which has no bound and no KL."""
-    metrics = {
-        "split": "test",
-        "binarization": kind,
-        "images": len(held_out.mean),
-        "reconstruction": _rounded(held_out.reconstruction.mean()),
-        "mean_squared_error": _rounded(held_out.squared_error.mean(), 6),
-        "train_reconstruction": _rounded(seen.reconstruction.mean()),
-        "train_images": len(seen.mean),
-    }
-    return metrics | _gap(read, held_out.mean)
 
 
 def _gap(read: Bundle, latents: Floats) -> dict[str, float]:

@@ -40,19 +40,15 @@ def load_dataset(options: DataOptions, data_dir: Path) -> Dataset:
     """
     train, test = READERS[options.dataset](options, data_dir)
     for name, split in {"training": train, "test": test}.items():
-        _check(split, f"the {name} split of {options.title}")
+        count = len(split.images)
+        if not count:
+            raise DataError(f"the {name} split of {options.title} has no images")
+        if split.labels is not None and len(split.labels) != count:
+            raise DataError(f"the {name} split of {options.title} has {count} images and {len(split.labels)} labels")
     kept = len(train.images) - options.validation
     if kept <= 0:
         raise DataError(f"validation = {options.validation} leaves none of {len(train.images)} images to train on")
     return Dataset(train[:kept], train[kept:], test)
-
-
-def _check(split: Split, name: str) -> None:
-    count = len(split.images)
-    if not count:
-        raise DataError(f"{name} has no images")
-    if split.labels is not None and len(split.labels) != count:
-        raise DataError(f"{name} has {count} images and {len(split.labels)} labels")
 
 
 def check_labels(dataset: Dataset, title: str) -> None:

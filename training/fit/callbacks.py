@@ -11,7 +11,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -75,14 +74,13 @@ class ProgressBar(Callback):
             TextColumn("left"),
             speed_estimate_period=300,
         )
-        self.task = TaskID(0)
+        self.task = self.progress.add_task("", total=None, epoch="", nats=0.0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.progress.start()
             assert isinstance(pl_module, VaeModule)
-            total = pl_module.total_steps
-            self.task = self.progress.add_task("", total=total, completed=trainer.global_step, epoch="", nats=0.0)
+            self.progress.reset(self.task, total=pl_module.total_steps, completed=trainer.global_step)
+            self.progress.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

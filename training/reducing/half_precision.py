@@ -102,12 +102,13 @@ def _convert_node(
     return before, after
 
 
-def emulate_half(model: ModelProto) -> None:
-    """Replace the float16 operators that `compute_in_half` made by float32 ones whose results are rounded to float16.
+def emulate_half(model: ModelProto) -> ModelProto:
+    """A copy whose float16 operators, of `compute_in_half`, are float32 ones whose results are rounded to float16.
 
     A CPU has no float16 operators. ONNX Runtime puts casts around each, but removes the casts between two operators:
     rounding and overflow between them would go unnoticed.
     """
+    model = ModelProto.FromString(model.SerializeToString())
     nodes: list[NodeProto] = []
     widened: set[str] = set()
     for node in model.graph.node:
@@ -126,6 +127,7 @@ def emulate_half(model: ModelProto) -> None:
                 node.output[place] = tensor + UNROUNDED
                 nodes.append(helper.make_node("Cast", [tensor + UNROUNDED], [tensor], to=TensorProto.FLOAT16))
     replace_field(model.graph.node, nodes)
+    return model
 
 
 def _float_tensors(model: ModelProto) -> set[str]:

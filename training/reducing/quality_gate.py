@@ -30,11 +30,11 @@ def measure_reduction(
         ReductionRefused: a reduced graph returns values that are not finite.
     """
     manifest, precision = read.manifest, options.precision
-    contents = {name: to_bytes(model) for name, model in models.items()}
+    contents = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
     provider = _provider(read) if precision == "fp16" else "cpu"
     is_emulated = precision == "fp16" and provider == "cpu"
-    run = {name: _emulated(model) for name, model in models.items()} if is_emulated else contents
-    bundles = read, replace(read, encoder=run.get("encoder", read.encoder), decoder=run.get("decoder", read.decoder))
+    run = {name: emulate_half(model).SerializeToString() for name, model in models.items()} if is_emulated else contents
+    bundles = read, replace(read, **run)
     original, reduced = (OfflineGraphs(bundle, execution_provider=provider) for bundle in bundles)
     try:
         change = measure_change(original, reduced, images.held_out, options.seed)
@@ -74,18 +74,6 @@ def _provider(read: Bundle) -> ExecutionProvider:
     except ExecutionProviderError:  # ONNX Runtime has CUDA, but the machine does not
         return "cpu"
     return provider
-
-
-def _emulated(model: ModelProto) -> bytes:
-    copy = ModelProto.FromString(model.SerializeToString())
-    emulate_half(copy)
-    return to_bytes(copy)
-
-
-def to_bytes(model: ModelProto) -> bytes:
-    """Serialize a model deterministically."""
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
 
 
 def _file(graph: GraphFile, precision: Precision, content: bytes | None) -> File:

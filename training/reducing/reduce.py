@@ -26,7 +26,7 @@ from training.offline import OfflineGraphs
 from training.reducing.half_precision import compute_in_half, store_in_half
 from training.reducing.int8 import quantize_products
 from training.reducing.options import PROVIDERS, ReduceOptions
-from training.reducing.quality_gate import measure_reduction, reason_to_refuse, to_bytes
+from training.reducing.quality_gate import measure_reduction, reason_to_refuse
 from training.reducing.samples import ReductionImages, read_images
 from training.versions import choose_version
 
@@ -105,7 +105,7 @@ def _write(directory: Path, version: int, manifest: Manifest, models: dict[str, 
     provider, graphs = PROVIDERS[reduced.precision], manifest.graphs
     files: dict[str, File] = {"encoder": reduced.encoder, "decoder": reduced.decoder}
     for name, model in models.items():
-        (directory / files[name].file).write_bytes(to_bytes(model))
+        (directory / files[name].file).write_bytes(model.SerializeToString(deterministic=True))
     update: dict[str, Any] = {
         "version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InferenceFailed
 from app.inference.session import Session
 from app.maths.likelihood import Pixels
 from training.bundling.parity import BATCH_SIZES, FLOAT32, Tolerance, check_graph
@@ -13,6 +12,7 @@ from training.errors import ImportRefused
 from training.importing.checks.latents import LatentInfo
 from training.importing.checks.reference import Reference, to_pixels
 from training.importing.source import SourceGraph
+from training.importing.sources.onnx_files import run_session
 
 FLOAT16 = Tolerance(4e-3, 2)
 """Tolerance for a half-precision source: ONNX Runtime keeps more digits where it fuses its operators with ours."""
@@ -46,12 +46,14 @@ def check_parity(
             raise ImportRefused(f"the source's `{name}` is not finite: is it trained, and is --posterior right?")
 
     def run_decoder(batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        outputs = _run(decoder, batch)
+        outputs = run_session(decoder, batch)
         if "logits" in outputs and answers.output == "probabilities":
             outputs["logits"] = 1 / (1 + np.exp(-outputs["logits"]))
         return outputs
 
-    check_graph(lambda batch: _run(encoder, batch), rows, expected, sizes=sizes, tolerance=_tolerance(source.encoder))
+    check_graph(
+        lambda batch: run_session(encoder, batch), rows, expected, sizes=sizes, tolerance=_tolerance(source.encoder)
+    )
     expected_images: dict[str, NDArray[Any]] = {"image": to_pixels(decoded, answers)}
     if "logits" in decoder.outputs:
         expected_images["logits"] = decoded
@@ -61,12 +63,3 @@ def check_parity(
 
 def _tolerance(graph: SourceGraph) -> Tolerance:
     return FLOAT16 if graph.dtype == np.float16 else FLOAT32
-
-
-def _run(session: Session, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    try:
-        return session.run({session.inputs[0]: batch})
-    except InferenceFailed as error:
-        raise ImportRefused(
-            f"{session.name} does not run in a batch of {len(batch)}: {str(error.__cause__).splitlines()[0]}"
-        ) from error

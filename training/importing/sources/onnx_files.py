@@ -13,7 +13,7 @@ from app.inference.session import Session
 from training.errors import ImportRefused
 from training.importing.onnx_edits.dynamic_batch import make_batch_dynamic, run_in_portions
 from training.importing.onnx_edits.random_operators import remove_random_operators
-from training.importing.source import DTYPES, Arrays, SourceGraph, file_name
+from training.importing.source import DTYPES, SourceGraph, file_name
 from training.onnx_graph import all_nodes, all_tensors, replace_field
 
 MAX_BYTES = 2**31 - 2**20
@@ -90,14 +90,22 @@ def to_source_graph(model: onnx.ModelProto, name: str, *, is_encoder: bool) -> S
     """
     model = remove_random_operators(normalize(model, name), name, is_encoder=is_encoder)
     session = Session(model.SerializeToString(), name=name)
+    rows = make_batch_dynamic(model)
+    return SourceGraph(name, model, run_in_portions(lambda batch: list(run_session(session, batch).values()), rows))
 
-    def run(batch: NDArray[Any]) -> Arrays:
-        try:
-            return list(session.run({session.inputs[0]: batch}).values())
-        except InferenceFailed as error:
-            raise ImportRefused(f"{name} does not run: {str(error.__cause__).splitlines()[0]}") from error
 
-    return SourceGraph(name, model, run_in_portions(run, make_batch_dynamic(model)))
+def run_session(session: Session, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Run a graph of one input.
+
+    Raises:
+        ImportRefused: ONNX Runtime fails, or an output is not finite.
+    """
+    try:
+        return session.run({session.inputs[0]: batch})
+    except InferenceFailed as error:
+        raise ImportRefused(
+            f"{session.name} does not run in a batch of {len(batch)}: {str(error.__cause__).splitlines()[0]}"
+        ) from error
 
 
 def normalize(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
