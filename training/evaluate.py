@@ -107,7 +107,8 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Metrics and calibration arrays of a bundle, from unprepared images `[N, C, H, W]` of the data set."""
     graphs, manifest, kind = OfflineGraphs(read), read.manifest, measured_binarization(read.manifest)
-    with _progress() as progress:
+    columns = TextColumn("{task.description:>5}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress:
         terms = partial(measure_terms, graphs, seed=seed, progress=progress)
         held_out = terms(prepare(test, manifest, seed), k=k if manifest.stochastic else 1, name="test")
         seen = terms(prepare(train, manifest, seed), k=min(k, TRAIN_K) if manifest.stochastic else 1, name="train")
@@ -226,10 +227,6 @@ def _chunks(count: int, size: int, progress: Progress, name: str) -> Iterator[sl
         rows = slice(start, min(start + size, count))
         yield rows
         progress.update(task, completed=rows.stop)
-
-
-def _progress() -> Progress:
-    return Progress(TextColumn("{task.description:>5}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def _rounded(value: float, digits: int = 4) -> float:

@@ -34,8 +34,6 @@ from training.recipe import RECIPES, Recipe, load_recipe
 
 WEIGHTS_LICENSE = "Apache-2.0"
 
-Shape = tuple[int, ...]
-
 
 def export(recipe: Recipe, *, runs: Path, models: Path, data_dir: Path) -> Path:
     """Write the bundle of `recipe`'s last checkpoint to `models/<name>/<version>`, replacing an existing one.
@@ -102,7 +100,7 @@ def describe(
     directory: Path,
     recipe: Recipe,
     checkpoint: dict[str, Any],
-    image_shape: Shape,
+    image_shape: tuple[int, int, int],
     outputs: list[str],
     classes: tuple[str, ...] = (),
 ) -> Manifest:

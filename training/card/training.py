@@ -112,7 +112,6 @@ def _steps(recipe: dict[str, Any], manifest: Manifest) -> Iterator[str]:
 
 
 def _reduction(made: Reduced, manifest: Manifest) -> str:
-    """The options of the command that reduced the weights."""
     options = f"--precision {made.precision}"
     if made.precision != "fp16-stored":
         graphs = manifest.graphs

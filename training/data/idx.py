@@ -3,14 +3,12 @@
 import gzip
 import hashlib
 import math
-import urllib.request
 import zlib
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar, Literal
-from urllib.error import HTTPError, URLError
 
+import httpx2
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -180,7 +178,7 @@ def _download_from_any(target: Path, mirrors: tuple[str, ...]) -> None:
     for mirror in mirrors:
         try:
             _fetch(mirror + target.name, target.with_name(target.name + ".part"))
-        except (OSError, HTTPException) as error:
+        except (OSError, httpx2.HTTPError) as error:
             failures.append(f"{mirror}: {error}")
         else:
             target.with_name(target.name + ".part").replace(target)
@@ -190,13 +188,7 @@ def _download_from_any(target: Path, mirrors: tuple[str, ...]) -> None:
 
 def _fetch(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 (a constant)
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
-    except HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to fetch
-            return
-        raise
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -204,15 +196,13 @@ def _fetch(url: str, part: Path) -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with response, Progress(*columns) as progress:
-        resumed = response.status == 206
-        length = response.headers.get("Content-Length")
-        start = have if resumed else 0
-        total = start + int(length) if length else None
-        task = progress.add_task(part.stem, total=total, completed=start)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(1 << 16):
+    with httpx2.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True) as response:
+        if response.status_code == 416 and have:  # nothing is left to fetch
+            return
+        response.raise_for_status()
+        start, length = have if response.status_code == 206 else 0, response.headers.get("Content-Length")
+        with part.open("ab" if start else "wb") as file, Progress(*columns) as progress:
+            task = progress.add_task(part.stem, total=start + int(length) if length else None, completed=start)
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 progress.update(task, advance=len(chunk))
-            if total is not None and file.tell() != total:
-                raise URLError(f"the connection broke after {file.tell()} of {total} bytes")

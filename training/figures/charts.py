@@ -50,7 +50,10 @@ def draw_rate_distortion(scene: Scene) -> Figure:
     """Plot KL against reconstruction, one point per epoch, over lines of equal negative ELBO."""
     figure = Figure(figsize=(6.0, 4.8), layout="constrained")
     axes = figure.subplots()
-    points = {split: _plane(scene, split) for split in _splits(scene)}
+    points = {
+        split: (np.array(scene.log[f"{split}/kl"]), np.array(scene.log[f"{split}/reconstruction"]))
+        for split in _splits(scene)
+    }
     axes.set_xlim(limits([rates for rates, _ in points.values()]))
     axes.set_ylim(limits([distortions for _, distortions in points.values()]))
     _equal_elbo(axes)
@@ -95,10 +98,6 @@ def _kind(scene: Scene) -> str:
     """A note for reconstructions that are not a likelihood; empty for others."""
     grey = scene.manifest.likelihood == "bernoulli" and scene.manifest.training.binarization == "none"
     return " (grey cross entropy)" if grey else ""
-
-
-def _plane(scene: Scene, split: str) -> tuple[Doubles, Doubles]:
-    return np.array(scene.log[f"{split}/kl"]), np.array(scene.log[f"{split}/reconstruction"])
 
 
 def _equal_elbo(axes: Axes) -> None:

@@ -209,23 +209,12 @@ def legend(figure: Figure, names: list[str]) -> None:
 
 def tiles(images: Pixels) -> Pixels:
     """Images uint8 `[N, C, H, W]` as RGB tiles `[N, h, w, 3]` of about TILE pixels, scaled by an integer factor."""
-    side = max(images.shape[2:])
+    pixels, side = np.moveaxis(images, 1, 3), max(images.shape[2:])
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))
     if side > TILE:
-        images = _reduced(images, round(side / TILE))
-    else:
-        factor = round(TILE / side)
-        images = images.repeat(factor, axis=2).repeat(factor, axis=3)
-    pixels = np.moveaxis(images, 1, 3)
-    return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
-
-
-def _reduced(images: Pixels, factor: int) -> Pixels:
-    """Reduce images: each pixel is the mean of `factor` x `factor` pixels."""
-    count, channels, height, width = images.shape
-    height, width = height // factor, width // factor
-    cut = images[:, :, : height * factor, : width * factor]
-    blocks = cut.reshape(count, channels, height, factor, width, factor)
-    return np.asarray(np.rint(blocks.mean(axis=(3, 5))), np.uint8)
+        return np.stack([np.asarray(Image.fromarray(tile).reduce(round(side / TILE))) for tile in pixels])
+    factor = round(TILE / side)
+    return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def mosaic(cells: Pixels, columns: int, gap: int = GAP) -> Pixels:

@@ -131,7 +131,6 @@ def emulate_half(model: ModelProto) -> ModelProto:
 
 
 def _float_tensors(model: ModelProto) -> set[str]:
-    """Names of the tensors that are known to be float32."""
     graph = model.graph
     typed = [*graph.input, *graph.value_info, *graph.output]
     names = {value.name for value in typed if value.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -139,7 +138,6 @@ def _float_tensors(model: ModelProto) -> set[str]:
 
 
 def _choose_nodes(model: ModelProto, floats: set[str]) -> set[int]:
-    """Indices of the nodes to convert to half precision."""
     downstream, upstream = beside_products(model.graph)
     return {
         index

@@ -15,7 +15,7 @@ PROVIDERS: dict[Precision, Literal["any", "cuda", "cpu"]] = {"fp16-stored": "any
 
 @dataclass(frozen=True)
 class ReduceOptions:
-    """Options of a reduction, named like the options of the command.
+    """Options of a reduction: those of the command, whose help says what each is.
 
     Raises:
         ReductionRefused: `only` is set for fp16-stored, whose graphs replace both original ones.
@@ -23,22 +23,15 @@ class ReduceOptions:
 
     precision: Precision
     only: GraphName | None = None
-    """The graph to reduce; both if None."""
     bound_nats: float = 0.1
-    """Maximum change of -ELBO, in nats per image."""
     bound_psnr: float = 0.1
-    """Maximum change of PSNR, in dB, of models without a likelihood."""
     faster: float = 1.2
     """Minimum speed-up of int8, for one row and for many. On a busy machine, runs of one graph differed 1.1-fold."""
     images: Path | None = None
-    """A folder of images, an npz or an IDX file; the bundle's data set if None."""
     count: int = 2000
-    """Maximum number of held-out images."""
     seed: int = 0
     version: int | None = None
-    """Version of the new bundle; the next free one if None."""
     replace: bool = False
-    """Whether to replace the version if it exists."""
 
     def __post_init__(self) -> None:
         if self.only is not None and self.precision == "fp16-stored":

@@ -91,7 +91,6 @@ def _latent_shape(reference: Reference, height: int, width: int) -> tuple[int, .
 
 
 def _check_fit(reference: Reference, shape: tuple[int, ...]) -> None:
-    """Refuse latents that the decoder does not take."""
     source = reference.source
     taken = source.decoder.input[1:]
     if len(taken) == 3 and reference.answers.layout == "nhwc":

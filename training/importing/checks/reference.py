@@ -101,7 +101,6 @@ class Reference:
         return values[:, ::-1] if answers.bgr else values
 
     def _posterior(self, outputs: Arrays) -> Posterior:
-        """Mean and log_std of the encoder's outputs."""
         answers = self.answers
         mean = outputs[answers.mean].astype(np.float32)
         axis = mean.ndim - 1 if answers.layout == "nhwc" else 1

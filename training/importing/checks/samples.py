@@ -57,7 +57,18 @@ def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) ->
     Raises:
         DataError, ImportRefused: no image can be read, or the images have another size or type.
     """
-    return _read_folder(path, shape, max_count) if path.is_dir() else _read_file(path, shape, max_count)
+    if path.is_dir():
+        return _read_folder(path, shape, max_count)
+    if not path.is_file():
+        raise ImportRefused(f"{path} is absent: --images is a folder of images, an npz or an IDX file")
+    array = _read_npz(path) if path.suffix == ".npz" else _read_idx(path)
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or not len(array) or array.shape[1:] != (*shape[1:], shape[0]):
+        expected = f"[N, {shape[1]}, {shape[2]}{', 3' if shape[0] == 3 else ''}]"
+        raise ImportRefused(f"{path.name} holds {list(array.shape)}; the model's images are {expected}")
+    some = array[:: max(1, len(array) // max_count)][:max_count]  # evenly spread: the file may be sorted
+    return np.ascontiguousarray(to_levels(some, path.name).transpose(0, 3, 1, 2))
 
 
 def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
@@ -75,20 +86,6 @@ def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> P
     if not images:
         raise ImportRefused(f"{folder} has no images that can be read")
     return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-
-
-def _read_file(path: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
-    """Read images of an array file, evenly spread over it."""
-    if not path.is_file():
-        raise ImportRefused(f"{path} is absent: --images is a folder of images, an npz or an IDX file")
-    array = _read_npz(path) if path.suffix == ".npz" else _read_idx(path)
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim != 4 or not len(array) or array.shape[1:] != (*shape[1:], shape[0]):
-        expected = f"[N, {shape[1]}, {shape[2]}{', 3' if shape[0] == 3 else ''}]"
-        raise ImportRefused(f"{path.name} holds {list(array.shape)}; the model's images are {expected}")
-    some = array[:: max(1, len(array) // max_count)][:max_count]
-    return np.ascontiguousarray(to_levels(some, path.name).transpose(0, 3, 1, 2))
 
 
 def _read_npz(path: Path) -> NDArray[Any]:

@@ -45,17 +45,16 @@ def read_module(model: nn.Module, torch_class: TorchClass, options: ImportOption
     image = options.image or ask_image(ask)
     encoder = Submodule(model, torch_class.encoder or _find_part(model, "encoder"))
     decoder = Submodule(model, torch_class.decoder or _find_part(model, "decoder"))
-    examples, any_size = find_examples(encoder, decoder, image, options.layout), image[1] is None
+    (layout, images, latents), any_size = find_examples(encoder, decoder, image, options.layout), image[1] is None
     return Source(
-        export_submodule("the encoder", encoder, examples.image, any_size=any_size, is_encoder=True),
-        export_submodule("the decoder", decoder, examples.latent, any_size=any_size, is_encoder=False),
+        export_submodule("the encoder", encoder, images, any_size=any_size, is_encoder=True),
+        export_submodule("the decoder", decoder, latents, any_size=any_size, is_encoder=False),
         kind=kind,
-        known=ImportOptions(image=image, layout=examples.layout),
+        known=ImportOptions(image=image, layout=layout),
     )
 
 
 def _find_part(model: nn.Module, role: str) -> str:
-    """Name of the method or submodule that is the encoder or the decoder."""
     name = next((name for name in PARTS[role] if callable(getattr(model, name, None))), None)
     if name is None:
         raise ImportRefused(

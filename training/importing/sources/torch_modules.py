@@ -1,7 +1,6 @@
 """Torch modules as encoder and decoder: exported to ONNX, and run by torch for the comparison."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -110,19 +109,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-@dataclass(frozen=True)
-class ExampleInputs:
-    """Batches of two rows to export encoder and decoder with."""
-
-    image: Tensor
-    layout: Layout
-    latent: Tensor
-
-
 def find_examples(
     encoder: Callable[[Tensor], Any], decoder: Callable[[Tensor], Any], image: ImageShape, layout: Layout | None
-) -> ExampleInputs:
-    """Find an image that the encoder takes, in `layout` or else in a usual one, and a latent that the decoder takes.
+) -> tuple[Layout, Tensor, Tensor]:
+    """Find two images that the encoder takes, in `layout` or else in a usual one, and two latents for the decoder.
 
     Raises:
         ImportRefused: there is none.
@@ -135,7 +125,7 @@ def find_examples(
         except Exception as error:  # foreign code raises any kind
             reason = reason or first_line(error)
             continue
-        return ExampleInputs(batch, tried, _example_latent(decoder, outputs))
+        return tried, batch, _example_latent(decoder, outputs)
     raise ImportRefused(f"the encoder does not take images {list(next(iter(images.values())).shape)}: {reason}")
 
 

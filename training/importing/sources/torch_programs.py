@@ -49,12 +49,12 @@ def read_scripts(encoder: Path, decoder: Path, options: ImportOptions, ask: Ask)
     """
     image = options.image or ask_image(ask)
     modules = _load_script(encoder), _load_script(decoder)
-    examples, any_size = find_examples(*modules, image, options.layout), image[1] is None
+    (layout, images, latents), any_size = find_examples(*modules, image, options.layout), image[1] is None
     return Source(
-        _export_script(encoder.name, modules[0], examples.image, any_size=any_size, is_encoder=True),
-        _export_script(decoder.name, modules[1], examples.latent, any_size=any_size, is_encoder=False),
+        _export_script(encoder.name, modules[0], images, any_size=any_size, is_encoder=True),
+        _export_script(decoder.name, modules[1], latents, any_size=any_size, is_encoder=False),
         kind="TorchScript files",
-        known=ImportOptions(image=image, layout=examples.layout),
+        known=ImportOptions(image=image, layout=layout),
     )
 
 
