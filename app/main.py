@@ -106,7 +106,7 @@ def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -
             workers=settings.workers,
         )
         yield {"server": state}
-        await sources.catalog.close()
+        await sources.catalog.batcher.close()
         decoding.shutdown(wait=False, cancel_futures=True)
         if tracing is not None:
             await tracing.close()

@@ -5,11 +5,12 @@ threads, no event loop.
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from app.errors import InvalidInput, Overloaded
+from app.inference.queue import LaneSpec
 
 LATEST_BATCH_WEIGHT = 0.1
 """Weight of the latest batch in a moving average over batches."""
@@ -17,23 +18,11 @@ MAX_SLOWDOWN = 10.0
 """Maximum slowdown counted for one batch: a process that was suspended soon runs at its old speed again."""
 
 
-class RowWeight(NamedTuple):
-    """The weight of one row in the queue and in a batch."""
-
-    cost: int
-    """Rows that the row counts as; more than 1 for large images."""
-    max_batch_rows: int
-    """Maximum rows of this weight in one batch."""
-    seconds: float
-    """Seconds per row that a batch of `max_batch_rows` occupies a slot; 0 if unknown."""
-
-
 @dataclass(eq=False)
 class Reservation:
-    """Room in the queue for `rows` of `key`, which a request is going to submit."""
+    """Room in the queue for `rows` of a lane, which a request is going to submit."""
 
-    key: Hashable
-    weight: RowWeight
+    lane: LaneSpec
     rows: int
 
 
@@ -67,24 +56,24 @@ class Admission:
         self.refused_rows = 0
         """Rows refused since the start."""
 
-    def check(self, key: Hashable, weight: RowWeight, rows: int) -> None:
-        """Raise if there is no room now for `rows` of `key`.
+    def check(self, lane: LaneSpec, rows: int) -> None:
+        """Raise if there is no room now for `rows` of a lane.
 
         Raises:
             InvalidInput: there never is room for that many rows.
             Overloaded: the queue is full, the rows would wait too long, or the server is stopping.
         """
-        cost = rows * weight.cost
+        cost = rows * lane.cost
         if cost > self.max_rows:
             words = f"this needs {cost} rows of the queue at once, which holds {self.max_rows}: ask for less"
             raise InvalidInput(words)
-        is_full = self._cost + cost > self.max_rows or self.predicted_wait(key) > self._max_wait_seconds
+        is_full = self._cost + cost > self.max_rows or self.predicted_wait(lane.key) > self._max_wait_seconds
         if self.is_closed or is_full:
             self.refused_rows += rows
             raise Overloaded("the server is stopping" if self.is_closed else "the queue is full")
 
-    def admit(self, key: Hashable, weight: RowWeight, rows: int, reservation: Reservation | None = None) -> None:
-        """Add `rows` of `key` to the queue; rows of a request with a reservation are always admitted.
+    def admit(self, lane: LaneSpec, rows: int, reservation: Reservation | None = None) -> None:
+        """Add `rows` of a lane to the queue; rows of a request with a reservation are always admitted.
 
         Only rows of the reservation's own key use it up: rows of other keys that the request runs before do not.
 
@@ -92,30 +81,37 @@ class Admission:
             InvalidInput, Overloaded: as `check` does.
         """
         if reservation is None or self.is_closed:
-            self.check(key, weight, rows)
-        elif reservation.key == key:
-            self.release(reservation, rows)
-        self._add(key, weight, rows)
+            self.check(lane, rows)
+        elif reservation.lane.key == lane.key:
+            self._release(reservation, rows)
+        self._add(lane, rows)
 
-    def leave(self, key: Hashable, weight: RowWeight, rows: int) -> None:
-        """Take `rows` of `key` out of the queue: they were taken into a batch, or dropped."""
-        self._add(key, weight, -rows)
+    def leave(self, lane: LaneSpec, rows: int) -> None:
+        """Take `rows` of a lane out of the queue: they were taken into a batch, or dropped."""
+        self._add(lane, -rows)
 
-    def reserve(self, key: Hashable, weight: RowWeight, rows: int) -> Reservation:
-        """Reserve room for `rows` of `key`, until it is released or used up.
+    @contextmanager
+    def reserve(self, lane: LaneSpec, rows: int) -> Iterator[Reservation]:
+        """Reserve room for `rows` of a lane until they are admitted with the reservation, or the block ends.
+
+        So a request that runs several graphs is refused before the first graph, or not at all.
 
         Raises:
             InvalidInput, Overloaded: as `check` does.
         """
-        self.check(key, weight, rows)
-        self._add(key, weight, rows)
-        return Reservation(key, weight, rows)
+        self.check(lane, rows)
+        self._add(lane, rows)
+        reservation = Reservation(lane, rows)
+        try:
+            yield reservation
+        finally:
+            self._release(reservation, reservation.rows)
 
-    def release(self, reservation: Reservation, rows: int) -> None:
+    def _release(self, reservation: Reservation, rows: int) -> None:
         """Release the room for `rows`, at most what is left of the reservation."""
         if rows := min(rows, reservation.rows):
             reservation.rows -= rows
-            self._add(reservation.key, reservation.weight, -rows)
+            self._add(reservation.lane, -rows)
 
     def observe(self, slowdown: float) -> None:
         """Record that a batch took `slowdown` times as long as its graph's latency predicts."""
@@ -135,15 +131,15 @@ class Admission:
             seconds = sum(load.seconds * min(1.0, own.batches / load.batches) for load in self._loads.values())
         return self._slowdown * seconds / self._slots
 
-    def _add(self, key: Hashable, weight: RowWeight, rows: int) -> None:
-        """Count `rows` more of `key`, or fewer if negative."""
-        cost = rows * weight.cost
+    def _add(self, lane: LaneSpec, rows: int) -> None:
+        """Count `rows` more of a lane, or fewer if negative."""
+        cost = rows * lane.cost
         self._cost += cost
-        load = self._loads.get(key)
+        load = self._loads.get(lane.key)
         if load is None:
-            load = self._loads[key] = _Load()
+            load = self._loads[lane.key] = _Load()
         load.cost += cost
-        load.batches += rows / weight.max_batch_rows
-        load.seconds += rows * weight.seconds
+        load.batches += rows / lane.max_batch_rows
+        load.seconds += rows * lane.row_seconds
         if not load.cost:
-            del self._loads[key]
+            del self._loads[lane.key]

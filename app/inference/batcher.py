@@ -12,9 +12,8 @@ on the event loop. It also predicts how long rows would wait, which bounds what 
 import asyncio
 import math
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Barrier
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from app.errors import DeadlineExceeded, Overloaded
-from app.inference.admission import LATEST_BATCH_WEIGHT, Admission, Reservation, RowWeight
+from app.inference.admission import LATEST_BATCH_WEIGHT, Admission, Reservation
 from app.inference.execution import Ran, deliver, run_batch
 from app.inference.latency import Latency, RunRows
 from app.inference.queue import Job, LaneSpec, Piece, QueuedLane, RowQueue
@@ -38,13 +37,10 @@ MAX_EVENT_LOOP_LAG = 0.002
 class Work(NamedTuple):
     """The request that rows are run for."""
 
-    timing: Timing | None = None
+    timing: Timing
     """Sums the seconds that the rows wait and run."""
     reservation: Reservation | None = None
     """Room in the queue; None if the rows are admitted as they are submitted."""
-
-
-NO_REQUEST = Work()
 
 
 class Observer(Protocol):
@@ -63,7 +59,6 @@ class Counters:
 
     batches: int = 0
     rows: int = 0
-    refused_rows: int = 0
     dropped_rows: int = 0
     failed_batches: int = 0
 
@@ -90,40 +85,15 @@ class Batcher:
         self._executor = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         all_started = Barrier(slots)  # start every thread now, so that a system without threads fails at start-up
         list(self._executor.map(lambda _: all_started.wait(), range(slots)))
-        self._queue = RowQueue()
-        self._admission = Admission(slots, queue_rows, wait_seconds)
-        self._counters = Counters()
+        self.queue = RowQueue()
+        self.admission = Admission(slots, queue_rows, wait_seconds)
+        self.counters = Counters()
         self._event_loop_lag = 0.0
         """Moving average of the seconds from the end of a slot's batch to its callback on the event loop."""
-        self._running = 0
+        self.busy_slots = 0
         """Batches handed to the slots and not yet ended."""
         self._is_pump_scheduled = False
         self._idle = asyncio.Event()
-
-    @property
-    def busy_slots(self) -> int:
-        """Batches handed to the slots and not yet ended."""
-        return self._running
-
-    @property
-    def queued_rows(self) -> int:
-        """Rows that wait."""
-        return self._queue.rows
-
-    def queued_rows_of(self, owner: object) -> int:
-        """Rows that wait with a key `(owner, ...)`."""
-        return self._queue.rows_of(owner)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether new rows are refused because the server is stopping."""
-        return self._admission.is_closed
-
-    @property
-    def counters(self) -> Counters:
-        """Totals since the start."""
-        self._counters.refused_rows = self._admission.refused_rows
-        return self._counters
 
     def lane(
         self,
@@ -142,42 +112,16 @@ class Batcher:
         if latency is not None:
             max_rows = min(max_rows, latency.rows(self._batch_seconds))
             seconds = latency.seconds(max_rows) / max_rows
-        return LaneSpec(key, run, latency, RowWeight(cost, max_rows, seconds), statistics)
+        return LaneSpec(key, run, latency, cost, max_rows, seconds, statistics or GraphStatistics())
 
-    def check_admission(self, spec: LaneSpec, rows: int) -> None:
-        """Raise if the queue has no room for `rows` now.
-
-        Raises:
-            InvalidInput: there never is room for that many rows.
-            Overloaded: the queue is full, the rows would wait too long, or the batcher is closed.
-        """
-        self._admission.check(spec.key, spec.weight, rows)
-
-    @contextmanager
-    def reserve(self, spec: LaneSpec, rows: int) -> Iterator[Reservation]:
-        """Reserve room for `rows` until they are submitted with the reservation, or the block ends.
-
-        So a request that runs several graphs is refused before the first graph, or not at all.
-
-        Raises:
-            InvalidInput, Overloaded: as `check_admission` does.
-        """
-        reservation = self._admission.reserve(spec.key, spec.weight, rows)
-        try:
-            yield reservation
-        finally:
-            self._admission.release(reservation, reservation.rows)
-
-    async def submit(
-        self, spec: LaneSpec, rows: NDArray[Any], work: Work = NO_REQUEST, *, deadline: float | None = None
-    ) -> Arrays:
+    async def submit(self, spec: LaneSpec, rows: NDArray[Any], work: Work, *, deadline: float | None = None) -> Arrays:
         """Run `rows` `[N, ...]`, N >= 1, in batches with other rows of the same key; returns outputs `[N, ...]`.
 
         `deadline` is a time by `time.monotonic()`; rows that still wait then are dropped. Cancelling the caller drops
         its waiting rows and does not affect the other jobs of its batches.
 
         Raises:
-            InvalidInput, Overloaded: as `check_admission` does.
+            InvalidInput, Overloaded: as `Admission.check` does.
             ValueError: there are no rows.
             DeadlineExceeded: rows were still waiting at the deadline.
             Exception: what the graph raised for this request's rows.
@@ -186,13 +130,12 @@ class Batcher:
             raise ValueError("no rows")
         statistics = spec.statistics
         try:
-            self._admission.admit(spec.key, spec.weight, len(rows), work.reservation)
+            self.admission.admit(spec, len(rows), work.reservation)
         except Overloaded:
-            if statistics is not None:
-                statistics.failed(0)
+            statistics.failed(0)
             raise
         job = Job(rows, asyncio.get_running_loop().create_future(), deadline, time.monotonic())
-        lane = self._queue.add(spec, job)
+        lane = self.queue.add(spec, job)
         self._schedule(lane)
         try:
             outputs = await job.future
@@ -200,25 +143,23 @@ class Batcher:
             self._abandon(lane, job)
             raise
         except Exception:
-            if statistics is not None:
-                statistics.failed(time.monotonic() - job.submitted)
+            statistics.failed(time.monotonic() - job.submitted)
             raise
         else:
             waited, ran = job.began - job.submitted, time.monotonic() - job.began
-            if work.timing is not None:
-                work.timing.queue += waited
-                work.timing.inference += ran
-            if statistics is not None:
-                statistics.succeeded(len(rows), waited, ran)
+            work.timing.queue += waited
+            work.timing.inference += ran
+            statistics.succeeded(len(rows), waited, ran)
             return outputs
         finally:
-            if work.timing is not None and work.timing.runs is not None:
-                work.timing.runs.append(_graph_run(spec, job))
+            if work.timing.runs is not None:
+                times = job.submitted, job.began, time.monotonic()
+                work.timing.runs.append(GraphRun(statistics.graph, len(rows), job.max_batch_rows, *times))
 
     async def close(self) -> None:
         """Refuse new rows, wait until all accepted ones have ended, and stop the threads."""
-        self._admission.is_closed = True
-        while self._queue or self._running:
+        self.admission.is_closed = True
+        while self.queue or self.busy_slots:
             self._idle.clear()
             await self._idle.wait()
         self._executor.shutdown()
@@ -226,7 +167,7 @@ class Batcher:
     def _schedule(self, lane: QueuedLane) -> None:
         """Start a batch at once if every slot is idle and the lane has enough rows; else at the next loop iteration."""
         latency = lane.spec.latency
-        if latency and not self._running and len(lane.jobs) > 1 and lane.waiting_rows >= latency.thread_rows:
+        if latency and not self.busy_slots and len(lane.jobs) > 1 and lane.waiting_rows >= latency.thread_rows:
             self._fill_slot(lane)
         if not self._is_pump_scheduled:
             self._is_pump_scheduled = True
@@ -235,32 +176,31 @@ class Batcher:
     def _abandon(self, lane: QueuedLane, job: Job) -> None:
         """Drop the waiting rows of a job whose caller was cancelled."""
         if job.waiting_rows:
-            self._dropped(lane, job, self._queue.remove(lane, job), time.monotonic())
+            self._dropped(lane, job, self.queue.remove(lane, job), time.monotonic())
 
     def _dropped(self, lane: QueuedLane, job: Job, rows: int, now: float) -> None:
-        self._counters.dropped_rows += rows
-        self._admission.leave(lane.spec.key, lane.spec.weight, rows)
+        self.counters.dropped_rows += rows
+        self.admission.leave(lane.spec, rows)
         if not job.began:
             self._left_queue(lane, job, now)
         if not job.future.done():
             job.future.set_exception(DeadlineExceeded("the rows were still waiting at the deadline"))
 
     def _left_queue(self, lane: QueuedLane, job: Job, now: float) -> None:
-        statistics = lane.spec.statistics
-        if self._observer is not None and statistics is not None and statistics.graph is not None:
-            self._observer.waited(statistics.graph, now - job.submitted)
+        if self._observer is not None:
+            self._observer.waited(lane.spec.statistics.graph, now - job.submitted)
 
     def _pump(self) -> None:
         """Give the keys their turns while slots are free; quick batches run here, on the event loop."""
         self._is_pump_scheduled = False
-        while turns := [lane for lane in self._queue.turns() if self._free_slots > 0 or self._is_quick(lane)]:
+        while turns := [lane for lane in self.queue.turns() if self._free_slots > 0 or self._is_quick(lane)]:
             for lane in turns:
                 if self._is_quick(lane):
                     if pieces := self._take(lane, lane.waiting_rows):
                         self._ran(lane.spec, *run_batch(lane.spec.run, pieces))
                 elif self._free_slots > 0:
                     self._fill_slot(lane)
-        if not self._queue and not self._running:
+        if not self.queue and not self.busy_slots:
             self._idle.set()
 
     def _is_quick(self, lane: QueuedLane) -> bool:
@@ -269,34 +209,34 @@ class Batcher:
         return (
             spec.latency is not None
             and spec.latency.seconds(lane.waiting_rows) <= INLINE_SECONDS
-            and lane.waiting_rows * spec.weight.cost <= self._batch_rows
+            and lane.waiting_rows * spec.cost <= self._batch_rows
         )
 
     @property
     def _free_slots(self) -> int:
         """Batches that the slots can take: one per slot, and one more if the event loop lags, so that no slot idles."""
-        return self.slots * (1 if self._event_loop_lag < MAX_EVENT_LOOP_LAG else 2) - self._running
+        return self.slots * (1 if self._event_loop_lag < MAX_EVENT_LOOP_LAG else 2) - self.busy_slots
 
     def _next_batch_rows(self, lane: QueuedLane) -> int:
         """Rows of a lane's next batch: an equal share for each free slot, but enough to be efficient, and few enough
         that the batch ends within `batch_seconds`."""
         spec = lane.spec
         if spec.latency is None:
-            return spec.weight.max_batch_rows
+            return spec.max_batch_rows
         share = math.ceil(lane.waiting_rows / self._free_slots)
-        return min(spec.weight.max_batch_rows, max(share, spec.latency.efficient_rows))
+        return min(spec.max_batch_rows, max(share, spec.latency.efficient_rows))
 
     def _take(self, lane: QueuedLane, max_rows: int) -> list[Piece]:
         """Cut a batch from a lane, and drop the jobs that are cancelled or past their deadline."""
         now = time.monotonic()
-        pieces, dropped = self._queue.take(lane, max_rows, now)
+        pieces, dropped = self.queue.take(lane, max_rows, now)
         for job, rows in dropped:
             self._dropped(lane, job, rows, now)
         for piece in pieces:
             if not piece.job.began:
                 piece.job.began = now
                 self._left_queue(lane, piece.job, now)
-        self._admission.leave(lane.spec.key, lane.spec.weight, sum(piece.stop - piece.start for piece in pieces))
+        self.admission.leave(lane.spec, sum(piece.stop - piece.start for piece in pieces))
         return pieces
 
     def _fill_slot(self, lane: QueuedLane) -> None:
@@ -304,7 +244,7 @@ class Batcher:
         pieces = self._take(lane, self._next_batch_rows(lane))
         if not pieces:
             return
-        self._running += 1
+        self.busy_slots += 1
         loop, spec = asyncio.get_running_loop(), lane.spec
 
         def run_in_slot() -> None:
@@ -317,26 +257,20 @@ class Batcher:
 
     def _slot_ended(self, spec: LaneSpec, failed: bool, ran: list[Ran], seconds: float, ended: float) -> None:
         """Callback on the event loop after a slot ran a batch; `ended` is by `time.perf_counter()`."""
-        self._running -= 1
+        self.busy_slots -= 1
         self._event_loop_lag += LATEST_BATCH_WEIGHT * (time.perf_counter() - ended - self._event_loop_lag)
         if spec.latency is not None:
-            self._admission.observe(seconds / spec.latency.seconds(sum(part.rows for part in ran)))
+            self.admission.observe(seconds / spec.latency.seconds(sum(part.rows for part in ran)))
         self._ran(spec, failed, ran)
         self._pump()
 
     def _ran(self, spec: LaneSpec, failed: bool, ran: list[Ran]) -> None:
-        self._counters.batches += 1
-        self._counters.failed_batches += failed
-        statistics = spec.statistics
+        self.counters.batches += 1
+        self.counters.failed_batches += failed
         for part in ran:
-            self._counters.rows += part.rows
-            if statistics is not None and not isinstance(part.outcome, Exception):
-                statistics.batches += 1
-                if self._observer is not None and statistics.graph is not None:
-                    self._observer.ran(statistics.graph, part.rows, part.seconds)
+            self.counters.rows += part.rows
+            if not isinstance(part.outcome, Exception):
+                spec.statistics.batches += 1
+                if self._observer is not None:
+                    self._observer.ran(spec.statistics.graph, part.rows, part.seconds)
             deliver(part)
-
-
-def _graph_run(spec: LaneSpec, job: Job) -> GraphRun:
-    graph = (spec.statistics.graph if spec.statistics else None) or ("", "")
-    return GraphRun(graph, len(job.rows), job.max_batch_rows, job.submitted, job.began, time.monotonic())

@@ -29,11 +29,10 @@ def run_batch(run: RunRows, pieces: list[Piece]) -> tuple[bool, list[Ran]]:
 
     Returns whether the batch failed, and the outcome of all pieces.
     """
-    began = time.monotonic()
-    try:
-        return False, [Ran(pieces, _outputs(run, pieces), time.monotonic() - began)]
-    except BaseException:
-        return True, [_run_alone(run, piece) for piece in pieces]
+    together = _run(run, pieces)
+    if isinstance(together.outcome, Exception):
+        return True, [_run(run, [piece]) for piece in pieces]
+    return False, [together]
 
 
 def deliver(ran: Ran) -> None:
@@ -61,18 +60,18 @@ def _outputs(run: RunRows, pieces: list[Piece]) -> Arrays:
     return outputs
 
 
-def _run_alone(run: RunRows, piece: Piece) -> Ran:
+def _run(run: RunRows, pieces: list[Piece]) -> Ran:
     began = time.monotonic()
     outcome: Arrays | Exception
     try:
-        outcome = _outputs(run, [piece])
+        outcome = _outputs(run, pieces)
     except StopIteration as error:  # a future does not accept it
         outcome = RuntimeError(repr(error))
     except Exception as error:
         outcome = error
     except BaseException as error:  # it would end the slot's thread, or the event loop
         outcome = RuntimeError(repr(error))
-    return Ran([piece], outcome, time.monotonic() - began)
+    return Ran(pieces, outcome, time.monotonic() - began)
 
 
 def _resolve(job: Job) -> None:

@@ -19,7 +19,7 @@ from app.inference.lanes import Sessions
 from app.inference.queue import LaneSpec
 from app.inference.session import ExecutionProvider
 from app.inference.warmup import check_graphs, measure, trial_sizes
-from app.maths.arrays import Arrays, Floats, Pixels
+from app.maths.arrays import Arrays, Pixels
 from app.maths.gaussian import Posterior
 from app.observability.timing import GraphStatistics
 
@@ -87,14 +87,9 @@ class Graphs:
         return described.inputs, {name: it for name, it in described.outputs.items() if name in session.outputs}
 
     @property
-    def can_score(self) -> bool:
-        """Whether the model has a likelihood of images."""
-        return self.sessions.can_score
-
-    @property
     def queued_rows(self) -> int:
         """Rows that wait for these graphs."""
-        return self._batcher.queued_rows_of(self._owner)
+        return self._batcher.queue.rows_of(self._owner)
 
     def max_queued_rows(self, height: int, width: int) -> int:
         """Rows of images of this size that one request has in the queue at a time: a few MB, and no more than the
@@ -111,7 +106,7 @@ class Graphs:
             Overloaded: there is no room now, or the rows would wait too long.
         """
         max_rows = 1 if self.geometry.size is None else self.max_queued_rows(*self.geometry.size)
-        self._batcher.check_admission(self.lanes[lane], min(rows, max_rows))
+        self._batcher.admission.check(self.lanes[lane], min(rows, max_rows))
 
     @contextmanager
     def reserve(self, work: Work, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[Work]:
@@ -132,7 +127,7 @@ class Graphs:
         if (plan := self._tile_plan(height, width, elements=1)) is not None:
             height, width = self._tile_size(plan)
             rows = min(len(plan.across.starts), self.max_queued_rows(height, width))
-        with self._batcher.reserve(self._lane(lane, height * width), rows) as reservation:
+        with self._batcher.admission.reserve(self._lane(lane, height * width), rows) as reservation:
             yield Work(work.timing, reservation)
 
     async def encode(self, work: Work, rows: Pixels) -> Posterior:
@@ -141,27 +136,13 @@ class Graphs:
         log_std = outputs.get("log_std")
         return Posterior(outputs["mean"], None if log_std is None else np.minimum(log_std, MAX_LOG_STD))
 
-    async def score(self, work: Work, rows: Floats, *, explain: bool) -> Arrays:
-        """`log_p_x` `[N]` of rows `[N, d + pixels]`, with `explain` also `log_p_pixels`; see `Sessions`."""
-        return await self._submit(work, "explain" if explain else "score", rows)
+    async def run(self, work: Work, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+        """The outputs `[N, ...]` of a lane for its input rows; see `Sessions`.
 
-    async def run(
-        self,
-        work: Work,
-        graph: GraphName,
-        rows: NDArray[Any],
-        *,
-        with_parameters: bool = False,
-        seconds: float | None = None,
-    ) -> Arrays:
-        """The outputs `[N, ...]` of a graph for its input rows: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
-
-        The outputs are the encoder's `mean` and `log_std`, the decoder's `image` and, `with_parameters`, all its other
-        outputs. `seconds` is the maximum wait for a slot, if it is less than the setting.
+        `seconds` is the maximum wait for a slot, if it is less than the setting.
         """
-        lane: Lane = "parameters" if with_parameters and graph == "decoder" else graph
         if self.geometry.size is None:
-            scale = 1 if graph == "encoder" else self.geometry.stride
+            scale = 1 if lane == "encoder" else self.geometry.stride
             size = rows.shape[2] * scale, rows.shape[3] * scale
             if (plan := self._tile_plan(*size, elements=self.geometry.stride // scale)) is not None:
                 max_tiles = self.max_queued_rows(*self._tile_size(plan))

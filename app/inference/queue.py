@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from app.inference.admission import RowWeight
 from app.inference.latency import Latency, RunRows
 from app.maths.arrays import Arrays
 from app.observability.timing import GraphStatistics
@@ -26,8 +25,13 @@ class LaneSpec:
     run: RunRows
     latency: Latency | None
     """The latency of `run`; None if unknown, and then its batches always run in a slot."""
-    weight: RowWeight
-    statistics: GraphStatistics | None = None
+    cost: int
+    """Rows that each row counts as, in the queue and in a batch; more than 1 for large images."""
+    max_batch_rows: int
+    """Maximum rows in one batch."""
+    row_seconds: float
+    """Seconds per row that a batch of `max_batch_rows` occupies a slot; 0 if unknown."""
+    statistics: GraphStatistics = field(default_factory=GraphStatistics)
     """Where the outcome of the requests is counted."""
 
 

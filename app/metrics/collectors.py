@@ -1,7 +1,7 @@
 """Prometheus collectors of numbers that the batcher, the catalog, the cache and the server keep."""
 
 from collections import Counter as Counts
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -84,14 +84,14 @@ class Collectors:
     def update(self, in_progress: int) -> None:
         """Update all collectors; `in_progress` is the number of requests in progress."""
         batcher, cache = self._sources.batcher, self._sources.cache
-        for name, number in asdict(batcher.counters).items():
+        for name, number in {**vars(batcher.counters), "refused_rows": batcher.admission.refused_rows}.items():
             self._batcher[name].follow(number)
         self._hits.follow(cache.hits)
         self._misses.follow(cache.misses)
         values = {
             "vae_requests_in_progress": in_progress,
             "vae_connections": len(self._sources.connections),
-            "vae_queue_rows": batcher.queued_rows,
+            "vae_queue_rows": batcher.queue.rows,
             "vae_queue_capacity_rows": batcher.queue_rows,
             "vae_slots": batcher.slots,
             "vae_busy_slots": batcher.busy_slots,

@@ -46,8 +46,7 @@ class Timing:
 class GraphStatistics:
     """Counts and summed times of the requests of one graph since it was loaded."""
 
-    graph: GraphName | None = None
-    """Name of the graph; None if no observer counts its batches."""
+    graph: GraphName = ("", "")
     requests: int = 0
     """Requests that succeeded."""
     rows: int = 0

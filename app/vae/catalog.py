@@ -82,7 +82,7 @@ class Catalog:
         Raises:
             StartupError: there are several models, and `default` is not among them.
         """
-        self._batcher, self._models_dir, self._load_vae, self._names = batcher, models_dir, load_vae, names
+        self.batcher, self._models_dir, self._load_vae, self._names = batcher, models_dir, load_vae, names
         self._vaes: dict[str, dict[int, Vae]] = {}
         self._serve({ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
@@ -196,23 +196,14 @@ class Catalog:
                 refused=sorted(self._refused - self._unloaded),
             )
 
-    @property
-    def queued_rows(self) -> int:
-        """Rows that wait for a slot."""
-        return self._batcher.queued_rows
-
     def check_ready(self) -> None:
         """Raise if requests are not accepted.
 
         Raises:
             Overloaded: the server is stopping.
         """
-        if self._batcher.is_closed:
+        if self.batcher.admission.is_closed:
             raise Overloaded("the server is stopping")
-
-    async def close(self) -> None:
-        """Accept no more requests, and wait until all accepted ones have ended."""
-        await self._batcher.close()
 
     @property
     def _served(self) -> dict[ModelKey, Vae]:

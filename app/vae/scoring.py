@@ -49,7 +49,7 @@ class Scoring:
                     "/query/k",
                 )
             eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
-            log_p_x, explanation = await self._explained(work, latents, rows.reshape(len(rows), -1), explain)
+            log_p_x, explanation = await self._explained(work, lane, latents, rows.reshape(len(rows), -1))
         calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
         scores = await computed(elements, score, log_p_x, posterior, eps, latents, calibration)
         return replace(scores, explanation=explanation), how
@@ -65,12 +65,14 @@ class Scoring:
         return rows
 
     async def _explained(
-        self, work: Work, latents: Floats, pixels: Pixels, explain: bool
+        self, work: Work, lane: Lane, latents: Floats, pixels: Pixels
     ) -> tuple[Doubles, Floats | None]:
         """log p(x|z) `[N, k]` of `latents` `[N, k, d]` and `pixels` `[N, C * H * W]`.
 
-        With `explain`, also -log p(x_i|z) of each pixel, summed over channels and averaged over the draws, `[N, H, W]`.
+        In the lane `explain`, also -log p(x_i|z) of each pixel, summed over channels and averaged over the draws,
+        `[N, H, W]`.
         """
+        explain = lane == "explain"
         count, k, _ = latents.shape
         flat, pieces, terms = latents.reshape(count * k, -1), [], np.zeros(pixels.shape if explain else 0, np.float32)
         height, width, channels = self.graphs.geometry.image_shape
@@ -79,7 +81,7 @@ class Scoring:
             drawn = flat[first : first + max_rows]
             images = np.arange(first, first + len(drawn)) // k
             explained = pixels[images].astype(np.float32) / np.float32(255)
-            outputs = await self.graphs.score(work, np.concatenate([drawn, explained], axis=1), explain=explain)
+            outputs = await self.graphs.run(work, lane, np.concatenate([drawn, explained], axis=1))
             pieces.append(outputs["log_p_x"])
             if explain:
                 own, starts = np.unique(images, return_index=True)  # sorted, because the draws of an image are adjacent
@@ -94,7 +96,7 @@ class Scoring:
         manifest = self.graphs.manifest
         if self.graphs.geometry.size is None:
             raise InvalidInput("this model takes images of any size: it cannot score them", "/query/model")
-        if not self.graphs.can_score:
+        if not self.graphs.sessions.can_score:
             raise InvalidInput("this model has no likelihood of images", "/query/model")
         if manifest.likelihood == "bernoulli":
             return how or ("threshold" if manifest.training.binarization == "static" else "draw")

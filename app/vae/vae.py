@@ -14,7 +14,7 @@ from app.bundle.files import Bundle
 from app.bundle.manifest import Manifest
 from app.errors import InvalidInput
 from app.inference.batcher import Batcher, Work
-from app.inference.graphs import GraphName, Graphs, Lane, ServingOptions, planes
+from app.inference.graphs import Graphs, Lane, ServingOptions, planes
 from app.inference.offload import computed
 from app.maths import gaussian
 from app.maths.arrays import Arrays, Doubles, Floats, Pixels
@@ -60,7 +60,7 @@ class Vae:
         self.graphs = Graphs(bundle, batcher, options)
         self.geometry = self.graphs.geometry
         self.tables, self._max_pixels = Tables.of(bundle), options.max_pixels
-        self._work = Work()
+        self._work = Work(Timing())
 
     def for_request(self, timing: Timing) -> "Vae":
         """A view of this model for one request.
@@ -76,32 +76,11 @@ class Vae:
         vars(view).update(vars(self), _work=work)
         return view
 
-    def check_admission(self, lane: Lane, rows: int) -> None:
-        """Raise if the queue has no room now for `rows`, the minimum that a request will run in a lane.
-
-        If the request runs them in chunks, room for one chunk is enough.
-
-        Raises:
-            InvalidInput: the queue never has room for that many rows.
-            Overloaded: the queue has no room now, or the rows would wait too long.
-        """
-        self.graphs.check_admission(lane, rows)
-
     @contextmanager
     def _reserved(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator["Vae"]:
         """A view with room in the queue for `rows` of a lane, until the block ends; see `Graphs.reserve`."""
         with self.graphs.reserve(self._work, lane, rows, size) as work:
             yield self._view(work)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels; raises InvalidInput if images may be of any size."""
-        return self.geometry.image_shape
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent; raises InvalidInput if images may be of any size."""
-        return self.geometry.latent_shape
 
     def check_pixels(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
         """Raise if `count` images of latents of this shape have too many pixels; `pointer` is for the error.
@@ -117,11 +96,9 @@ class Vae:
         """q(z|x) of images `[N, H, W, C]`."""
         return await self.graphs.encode(self._work, planes(images))
 
-    async def run_graph(
-        self, graph: GraphName, rows: NDArray[Any], *, with_parameters: bool = False, seconds: float | None = None
-    ) -> Arrays:
-        """The outputs `[N, ...]` of one graph for its input rows; see `Graphs.run`."""
-        return await self.graphs.run(self._work, graph, rows, with_parameters=with_parameters, seconds=seconds)
+    async def run_graph(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
+        """The outputs `[N, ...]` of one lane for its input rows; see `Graphs.run`."""
+        return await self.graphs.run(self._work, lane, rows, seconds)
 
     async def decode(self, latents: Floats) -> Pixels:
         """Images `[N, H, W, C]`, the decoder's mean, of latents `[N, *latent]`.
@@ -225,7 +202,7 @@ class Vae:
             InvalidInput: this model's latents follow no prior; or too many pixels.
         """
         self.check_prior()
-        shape = self.latent_shape if size is None else self.geometry.latent_of(*size)
+        shape = self.geometry.latent_shape if size is None else self.geometry.latent_of(*size)
         self.check_pixels(n, shape, "/query/n")
         draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
         return await computed(n * math.prod(shape), draw)
@@ -343,7 +320,7 @@ class Vae:
 
     def plane(self, grid: Floats, dims: tuple[int, int]) -> Floats:
         """Latents `[N, d]`: zero, except for `grid` `[N, 2]` in the dimensions `dims`."""
-        latents = np.zeros((len(grid), *self.latent_shape), np.float32)
+        latents = np.zeros((len(grid), *self.geometry.latent_shape), np.float32)
         latents[:, list(dims)] = grid
         return latents
 
@@ -353,14 +330,14 @@ class Vae:
         Raises:
             InvalidInput: the latent is not a vector of two or more dimensions.
         """
-        if not self.geometry.is_vector or self.latent_shape[0] < 2:
+        if not self.geometry.is_vector or self.geometry.latent_shape[0] < 2:
             raise InvalidInput("this model's latent space has no plane: it is not a vector of two or more dimensions")
         first, second = sorted(self.dims_by_kl()[:2])
         return first, second
 
     def dims_by_kl(self) -> list[int]:
         """The latent dimensions by KL, the highest first; in ascending order if the manifest has no KL."""
-        kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.latent_shape))
+        kl = np.array(self.manifest.metrics.get("kl_per_dimension") or np.zeros(self.geometry.latent_shape))
         return [int(dim) for dim in np.argsort(-kl, kind="stable")]
 
 

@@ -39,7 +39,7 @@ def test_a_row_has_the_same_bits_in_any_batch(
     for vae in vaes:
         if graph == "score" and not vae.manifest.stochastic:
             continue
-        latents = generator.standard_normal((256, *vae.latent_shape), np.float32)
+        latents = generator.standard_normal((256, *vae.geometry.latent_shape), np.float32)
         images = digits[:256, None]
         if vae.manifest.image.channels == 3:
             images = generator.integers(0, 256, (256, 3, *(vae.geometry.size or ())), np.uint8)

@@ -113,7 +113,7 @@ def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/lat
     """
     check_count(len(latents), limit, pointer)
     if vae.geometry.is_vector:
-        size = vae.latent_shape[0]
+        size = vae.geometry.latent_shape[0]
         for index, latent in enumerate(latents):
             if len(latent) != size or isinstance(latent[0], list):
                 raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")

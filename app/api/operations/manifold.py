@@ -43,9 +43,9 @@ def plane_dims(vae: Vae, dims: list[int] | None) -> tuple[int, int]:
     main = vae.main_dims()
     if dims is None:
         return main
-    first, second = dims
-    if first == second or max(dims) >= vae.latent_shape[0]:
-        raise InvalidInput(f"must be two different dimensions of 0 to {vae.latent_shape[0] - 1}", "/query/dims")
+    (first, second), size = dims, vae.geometry.latent_shape[0]
+    if first == second or max(dims) >= size:
+        raise InvalidInput(f"must be two different dimensions of 0 to {size - 1}", "/query/dims")
     return first, second
 
 

@@ -50,7 +50,7 @@ async def _posteriors(server: State, vae: Vae, query: PosteriorsQuery) -> Result
     held_out = _held_out(vae, query)
     if query.space == "latent" and query.dims is not None:
         raise InvalidInput("leave out dims with space=latent: the response has all dimensions", "/query/dims")
-    dims = list(range(vae.latent_shape[0])) if query.space == "latent" else list(plane_dims(vae, query.dims))
+    dims = list(range(vae.geometry.latent_shape[0])) if query.space == "latent" else list(plane_dims(vae, query.dims))
     percentile = vae.mean_percentile(held_out.means) if query.percentile else None
     arrays = {"mean": held_out.means[:, dims], "labels": held_out.labels, "latent_percentile": percentile}
     return Result(arrays=arrays, facts={"dims": dims})

@@ -162,7 +162,7 @@ class OperationRoute(APIRoute):
         response = policy.cached_response() if policy else None
         if response is None:
             if operation.min_rows is not None:
-                vae.check_admission(*operation.min_rows(query.operation))
+                vae.graphs.check_admission(*operation.min_rows(query.operation))
             content = await operation.reader.body.read(scope, receive, server) if operation.reader else None
             response = await server.watcher.watch(self._answer(server, vae, query, content), receive)
             if policy:

@@ -52,7 +52,7 @@ async def list_models(server: Server) -> ServedModels:
     catalog = server.catalog
     return ServedModels(
         default=catalog.default,
-        queued_rows=catalog.queued_rows,
+        queued_rows=catalog.batcher.queue.rows,
         models=[_describe(catalog, vae) for vae in catalog],
     )
 

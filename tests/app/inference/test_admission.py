@@ -5,15 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidInput, Overloaded
-from app.inference.admission import MAX_SLOWDOWN, Admission, RowWeight
-
-ONE = RowWeight(cost=1, max_batch_rows=1, seconds=1.0)
-"""Rows that run alone, for a second each."""
+from app.inference.admission import MAX_SLOWDOWN, Admission
+from app.inference.queue import LaneSpec
 
 
-def is_refused(admission: Admission, key: str, rows: int = 1, weight: RowWeight = ONE) -> bool:
+def lane(key: str, cost: int = 1, max_batch_rows: int = 1, seconds: float = 1.0) -> LaneSpec:
+    """Rows that run alone, for a second each, unless stated otherwise."""
+    return LaneSpec(key, lambda _: {}, None, cost, max_batch_rows, seconds)
+
+
+A, B = lane("a"), lane("b")
+
+
+def is_refused(admission: Admission, lane: LaneSpec, rows: int = 1) -> bool:
     try:
-        admission.check(key, weight, rows)
+        admission.check(lane, rows)
     except Overloaded:
         return True
     return False
@@ -21,48 +27,48 @@ def is_refused(admission: Admission, key: str, rows: int = 1, weight: RowWeight 
 
 def test_rows_are_admitted_up_to_the_limit_and_again_when_others_left() -> None:
     admission = Admission(slots=1, max_rows=3)
-    admission.admit("a", ONE, 2)
-    assert is_refused(admission, "b", 2)
-    admission.admit("b", ONE, 1)
-    assert is_refused(admission, "a")
-    admission.leave("a", ONE, 2)
-    assert not is_refused(admission, "b", 2)
+    admission.admit(A, 2)
+    assert is_refused(admission, B, 2)
+    admission.admit(B, 1)
+    assert is_refused(admission, A)
+    admission.leave(A, 2)
+    assert not is_refused(admission, B, 2)
     assert admission.refused_rows == 3
 
 
 def test_a_row_counts_by_its_cost() -> None:
-    admission, large = Admission(slots=1, max_rows=8), RowWeight(cost=3, max_batch_rows=1, seconds=0)
-    admission.admit("large", large, 2)
-    assert is_refused(admission, "large", 1, large)
-    assert not is_refused(admission, "small", 2)
+    admission, large = Admission(slots=1, max_rows=8), lane("large", cost=3, seconds=0)
+    admission.admit(large, 2)
+    assert is_refused(admission, large)
+    assert not is_refused(admission, lane("small"), 2)
     with pytest.raises(InvalidInput, match=r"9 rows .* 8"):
-        admission.check("large", large, 3)
+        admission.check(large, 3)
     assert admission.refused_rows == 1  # what never fits is the caller's mistake, and no overload
 
 
 def test_the_predicted_wait_is_that_of_the_rows_before_in_all_slots() -> None:
     one, two = Admission(slots=1, max_rows=100), Admission(slots=2, max_rows=100)
     for admission in (one, two):
-        admission.admit("a", ONE, 6)
+        admission.admit(A, 6)
     assert (one.predicted_wait("a"), two.predicted_wait("a"), one.predicted_wait("b")) == (6.0, 3.0, 0.0)
 
 
 def test_the_predicted_wait_counts_the_turns_of_other_keys() -> None:
     admission = Admission(slots=1, max_rows=1000, max_wait_seconds=3)
-    light = RowWeight(cost=1, max_batch_rows=10, seconds=0.001)
-    heavy = RowWeight(cost=1, max_batch_rows=1, seconds=2.0)
-    waiting = admission.reserve("light", light, 50)
-    admission.reserve("heavy", heavy, 10)
-    assert is_refused(admission, "light")  # five batches, behind each of which one of the heavy key takes two seconds
-    assert is_refused(admission, "heavy")
-    assert not is_refused(admission, "idle")  # its turn comes after one batch of each
-    admission.release(waiting, 41)
-    assert not is_refused(admission, "light")
+    light = lane("light", max_batch_rows=10, seconds=0.001)
+    heavy = lane("heavy", seconds=2.0)
+    with admission.reserve(light, 9):
+        with admission.reserve(light, 41), admission.reserve(heavy, 10):
+            assert is_refused(admission, light)  # five batches, behind each of which a heavy one takes two seconds
+            assert is_refused(admission, heavy)
+            assert not is_refused(admission, lane("idle"))  # its turn comes after one batch of each
+        admission.admit(heavy, 10)
+        assert not is_refused(admission, light)
 
 
 def test_the_predicted_wait_follows_the_slowdown_which_is_bounded() -> None:
     admission = Admission(slots=1, max_rows=100)
-    admission.admit("a", ONE, 1)
+    admission.admit(A, 1)
     for _ in range(200):
         admission.observe(1000.0)
     assert admission.predicted_wait("a") == pytest.approx(MAX_SLOWDOWN)
@@ -73,40 +79,51 @@ def test_the_predicted_wait_follows_the_slowdown_which_is_bounded() -> None:
 
 def test_a_reservation_admits_its_rows_and_is_used_up_by_its_own_key() -> None:
     admission = Admission(slots=1, max_rows=4)
-    reservation = admission.reserve("a", ONE, 3)
-    assert is_refused(admission, "b", 2)
-    admission.admit("b", ONE, 2, reservation)  # run before; the room for `a` is kept
-    assert reservation.rows == 3
-    admission.admit("a", ONE, 3, reservation)
-    admission.admit("a", ONE, 1, reservation)  # more than reserved, but the request was let in
-    assert reservation.rows == 0
-    for key, rows in (("b", 2), ("a", 4)):
-        admission.leave(key, ONE, rows)
-    assert not is_refused(admission, "a", 4)
+    with admission.reserve(A, 3) as reservation:
+        assert is_refused(admission, B, 2)
+        admission.admit(B, 2, reservation)  # run before; the room for `a` is kept
+        assert reservation.rows == 3
+        admission.admit(A, 3, reservation)
+        admission.admit(A, 1, reservation)  # more than reserved, but the request was let in
+        assert reservation.rows == 0
+        for left, rows in ((B, 2), (A, 4)):
+            admission.leave(left, rows)
+        assert not is_refused(admission, A, 4)
+
+
+def test_the_rest_of_a_reservation_is_released() -> None:
+    admission = Admission(slots=1, max_rows=4)
+    with admission.reserve(A, 4) as reservation:
+        admission.admit(A, 1, reservation)
+        assert is_refused(admission, B)
+    assert not is_refused(admission, B, 3)
+    assert is_refused(admission, B, 4)
 
 
 def test_nothing_is_admitted_once_closed_whatever_is_reserved() -> None:
     admission = Admission(slots=1, max_rows=4)
-    reservation = admission.reserve("a", ONE, 1)
-    admission.is_closed = True
-    with pytest.raises(Overloaded, match="stopping"):
-        admission.admit("a", ONE, 1, reservation)
+    with admission.reserve(A, 1) as reservation:
+        admission.is_closed = True
+        with pytest.raises(Overloaded, match="stopping"):
+            admission.admit(A, 1, reservation)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=30))
 def test_what_was_admitted_and_left_leaves_nothing_behind(rows: list[tuple[str, int]]) -> None:
-    admission, weight = Admission(slots=1, max_rows=1000), RowWeight(cost=2, max_batch_rows=3, seconds=0.1)
+    admission = Admission(slots=1, max_rows=1000)
+    lanes = {key: lane(key, cost=2, max_batch_rows=3, seconds=0.1) for key in "abc"}
     for key, count in rows:
-        admission.admit(key, weight, count)
+        admission.admit(lanes[key], count)
     for key, count in reversed(rows):
-        admission.leave(key, weight, count)
-    assert not is_refused(admission, "a", 500, weight)
+        admission.leave(lanes[key], count)
+    assert not is_refused(admission, lanes["a"], 500)
     assert admission.predicted_wait("a") == 0
 
 
 def test_a_key_with_fewer_batches_delays_the_others_by_those_alone() -> None:
-    admission, tens = Admission(slots=1, max_rows=1000), RowWeight(cost=1, max_batch_rows=10, seconds=0.1)
-    admission.admit("many", tens, 100)
-    admission.admit("few", tens, 10)
+    admission = Admission(slots=1, max_rows=1000)
+    many, few = (lane(key, max_batch_rows=10, seconds=0.1) for key in ("many", "few"))
+    admission.admit(many, 100)
+    admission.admit(few, 10)
     assert admission.predicted_wait("many") == pytest.approx(10 + 1)
     assert admission.predicted_wait("few") == pytest.approx(1 + 1)

@@ -60,18 +60,18 @@ async def submit(
     **lane: Any,
 ) -> Arrays:
     """Submit rows of a lane that is described for them alone."""
-    work = Work(timing, reservation)
+    work = Work(timing or Timing(), reservation)
     return await batcher.submit(batcher.lane(key, run, **lane), batch, work, deadline=deadline)
 
 
 def check(batcher: Batcher, key: Hashable, count: int, cost: int = 1) -> None:
-    batcher.check_admission(batcher.lane(key, double, cost=cost), count)
+    batcher.admission.check(batcher.lane(key, double, cost=cost), count)
 
 
 def hold(
     batcher: Batcher, key: Hashable, count: int, latency: Latency | None = None, cost: int = 1
 ) -> AbstractContextManager[Reservation]:
-    return batcher.reserve(batcher.lane(key, double, latency=latency, cost=cost), count)
+    return batcher.admission.reserve(batcher.lane(key, double, latency=latency, cost=cost), count)
 
 
 async def started(gate: Gate, count: int = 1) -> None:
@@ -194,7 +194,7 @@ def test_slots_run_at_once() -> None:
         batcher, gate = Batcher(slots=2, batch_rows=1), Gate()
         tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(i))) for i in range(3)]
         await started(gate, 2)
-        assert batcher.queued_rows == 1
+        assert batcher.queue.rows == 1
         gate.open.set()
         await asyncio.gather(*tasks)
         await batcher.close()
@@ -213,7 +213,7 @@ def test_the_queue_is_bounded_in_rows_and_refuses_at_once() -> None:
             await submit(batcher, "k", gate, rows(3, 4))
         fitting = asyncio.create_task(submit(batcher, "k", gate, rows(5)))
         await asyncio.sleep(0)
-        assert batcher.counters.refused_rows == 2
+        assert batcher.admission.refused_rows == 2
         gate.open.set()
         await asyncio.gather(running, waiting, fitting)
         await batcher.close()
@@ -229,7 +229,7 @@ def test_rows_that_no_queue_could_hold_are_a_mistake_of_who_sends_them() -> None
                 check(batcher, "k", rows_, cost)
             with pytest.raises(InvalidInput, match=r"9 rows .* 8"):
                 await submit(batcher, "k", double, rows(*range(rows_)), cost=cost)
-        assert batcher.counters.refused_rows == 0
+        assert batcher.admission.refused_rows == 0
         with hold(batcher, "k", 4, cost=2), pytest.raises(Overloaded):
             check(batcher, "k", 1)
         await batcher.close()
@@ -247,7 +247,7 @@ def test_cancelled_rows_are_dropped_and_harm_no_neighbour() -> None:
         tasks[1].cancel()
         running.cancel()  # its rows are in a slot already
         await asyncio.sleep(0)
-        assert batcher.queued_rows == 2
+        assert batcher.queue.rows == 2
         gate.open.set()
         assert (await tasks[0])["double"].tolist() == [2]
         assert (await tasks[2])["double"].tolist() == [6]
@@ -339,7 +339,7 @@ def test_rows_that_would_wait_too_long_are_refused_but_other_lanes_are_not() -> 
             await submit(batcher, "k", gate, rows(3), latency=SLOW)
         tasks.append(asyncio.create_task(submit(batcher, "other", gate, rows(4), latency=SLOW)))
         await asyncio.sleep(0)
-        assert batcher.queued_rows == 3
+        assert batcher.queue.rows == 3
         gate.open.set()
         await asyncio.gather(running, *tasks)
         await batcher.close()
@@ -406,7 +406,7 @@ def test_who_holds_a_place_is_let_in_and_who_comes_behind_is_not() -> None:
             await asyncio.sleep(0)
             third = asyncio.create_task(submit(batcher, "k", gate, rows(8), reservation=place))
             await asyncio.sleep(0)
-            assert batcher.queued_rows == 6
+            assert batcher.queue.rows == 6
             gate.open.set()
             await asyncio.gather(running, first, second, third)
         with hold(batcher, "k", 4):
@@ -429,7 +429,7 @@ def test_cancelled_rows_make_room_at_once() -> None:
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
-        assert (batcher.queued_rows, batcher.counters.dropped_rows) == (0, 2)
+        assert (batcher.queue.rows, batcher.counters.dropped_rows) == (0, 2)
         check(batcher, "k", 2)
         gate.open.set()
         await running
@@ -451,7 +451,7 @@ def test_where_the_event_loop_is_late_a_slot_has_its_next_batch_already() -> Non
             await task
         tasks = [asyncio.create_task(submit(batcher, "k", gate, rows(100 + i))) for i in range(3)]
         await started(gate, 11)
-        assert batcher.queued_rows == 1  # and not two
+        assert batcher.queue.rows == 1  # and not two
         gate.open.set()
         await asyncio.gather(*tasks)
         await batcher.close()
@@ -598,10 +598,10 @@ def test_waiting_rows_are_known_by_owner() -> None:
         await started(gate)
         tasks += [asyncio.create_task(submit(batcher, (other, "decoder"), gate, rows(4)))]
         await asyncio.sleep(0)
-        assert (batcher.queued_rows_of(one), batcher.queued_rows_of(other), batcher.queued_rows) == (2, 1, 3)
+        assert (batcher.queue.rows_of(one), batcher.queue.rows_of(other), batcher.queue.rows) == (2, 1, 3)
         gate.open.set()
         await asyncio.gather(*tasks)
-        assert batcher.queued_rows == 0
+        assert batcher.queue.rows == 0
         await batcher.close()
 
     asyncio.run(main())
@@ -695,10 +695,10 @@ def test_every_request_ends_and_gets_its_own_rows(
                 assert answer["double"].tolist() == (2 * values).tolist()
         await asyncio.wait_for(batcher.close(), PATIENCE)
         counters = batcher.counters
-        assert batcher.queued_rows == 0
-        assert counters.refused_rows >= refused  # more, where the refused were cancelled, too
+        assert batcher.queue.rows == 0
+        assert batcher.admission.refused_rows >= refused  # more, where the refused were cancelled, too
         never_sent = sum(len(v) for w, v in zip(requests, sent, strict=True) if w["cancelled"])
-        seen = counters.rows + counters.dropped_rows + counters.refused_rows
+        seen = counters.rows + counters.dropped_rows + batcher.admission.refused_rows
         assert sum(map(len, sent)) - never_sent <= seen <= sum(map(len, sent))
 
     asyncio.run(main())
@@ -738,7 +738,7 @@ def test_a_costly_row_counts_as_several() -> None:
         large = asyncio.create_task(submit(batcher, "large", gate, rows(1, 2), cost=3))
         small = asyncio.create_task(submit(batcher, "small", gate, rows(3, 4)))
         await asyncio.sleep(0)
-        assert batcher.queued_rows == 4
+        assert batcher.queue.rows == 4
         with pytest.raises(Overloaded, match="full"):
             await submit(batcher, "small", gate, rows(5))
         gate.open.set()

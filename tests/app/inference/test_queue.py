@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.inference.admission import RowWeight
 from app.inference.queue import Job, LaneSpec, QueuedLane, RowQueue
 
 Taken = list[tuple[int, int, int]]
@@ -22,7 +21,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def lane(key: object) -> LaneSpec:
-    return LaneSpec(key, lambda _: {}, None, RowWeight(1, 32, 0))  # type: ignore[arg-type]
+    return LaneSpec(key, lambda _: {}, None, cost=1, max_batch_rows=32, row_seconds=0)  # type: ignore[arg-type]
 
 
 def job(

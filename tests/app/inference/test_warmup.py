@@ -55,7 +55,7 @@ def attribute(node: Any, name: str, value: Any) -> None:
 @pytest.mark.parametrize("size", [None, (16, 24)])
 def test_maps_are_served(tmp_path: Path, size: tuple[int, int] | None) -> None:
     vae = serve(write_maps(tmp_path, size=size))
-    assert not vae.graphs.can_score
+    assert not vae.graphs.sessions.can_score
     assert all(vae.graphs.lanes[lane].latency for lane in ("encoder", "decoder", "parameters"))
 
 

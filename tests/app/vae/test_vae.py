@@ -97,7 +97,7 @@ def test_a_graph_is_run_with_all_its_outputs_or_the_usual_ones() -> None:
         latents = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
         usual, whole = (
             await loaded.run_graph("decoder", latents),
-            await loaded.run_graph("decoder", latents, with_parameters=True),
+            await loaded.run_graph("parameters", latents),
         )
         assert (set(usual), set(whole)) == ({"image"}, {"image", "logits"})
         assert np.array_equal(usual["image"], whole["image"])

@@ -296,7 +296,7 @@ def test_room_for_all_that_a_request_needs_of_pictures_of_any_size_is_held_befor
         others_lane = batcher.lane("others", lambda _: {})
 
         def hold(rows: int) -> AbstractContextManager[Reservation]:
-            return batcher.reserve(others_lane, rows)
+            return batcher.admission.reserve(others_lane, rows)
 
         small, tiled = noise(64, 64, 5), noise(64 * 3, 64 * 6)  # of 4 rows of 8 tiles
         for images, others in ((small, 4), (tiled, 1)):
@@ -310,7 +310,7 @@ def test_room_for_all_that_a_request_needs_of_pictures_of_any_size_is_held_befor
             task = asyncio.create_task(work)
             while not batcher.counters.rows:  # noqa: ASYNC110 (a slot is waited for)
                 await asyncio.sleep(0)
-            with hold(8 - batcher.queued_rows):  # who was let in is not refused midway
+            with hold(8 - batcher.queue.rows):  # who was let in is not refused midway
                 await task
             batcher.counters.rows = 0
         await batcher.close()

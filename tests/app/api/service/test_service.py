@@ -103,7 +103,7 @@ def test_health(client: TestClient) -> None:
 def test_a_stopping_server_is_not_ready(make_client: Callable[..., TestClient]) -> None:
     client = make_client()
     assert client.portal is not None
-    client.portal.call(client.app_state["server"].catalog.close)
+    client.portal.call(client.app_state["server"].catalog.batcher.close)
     refused = client.get("/health/ready")
     problem(refused, 503, "overloaded")
     assert refused.headers["retry-after"] == "1"

@@ -322,7 +322,7 @@ def test_requests_are_counted_by_their_operation(make_client: Callable[..., Test
 def test_a_stopping_server(make_client: Callable[..., TestClient]) -> None:
     client = make_client()
     assert client.portal is not None
-    client.portal.call(client.app_state["server"].catalog.close)
+    client.portal.call(client.app_state["server"].catalog.batcher.close)
     assert client.get("/v2/health/live").json() == {"live": True}
     for path in ("/v2/health/ready", "/v2/models/mnist-2d.encoder/ready"):
         assert "stopping" in refused(client.get(path), 503)
