@@ -66,7 +66,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
     )
     catalog = load_models(settings, batcher)
     refused = Counter({kind.slug: 0 for kind in problems.kinds() if kind.status in REFUSALS})
-    sources = Sources(batcher, catalog, Cache(settings.cache_bytes), refused=refused, connections=set())
+    sources = Sources(catalog, Cache(settings.cache_bytes), refused=refused, connections=set())
     metrics.read_from(sources, _build_info(catalog))
     app = Application(
         title="vaeserve",

@@ -143,7 +143,9 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
 def full(client: TestClient) -> AbstractContextManager[object]:
     """While it lasts, the queue of the client's application has no room."""
     batcher = client.app_state["server"].catalog.find().graphs._batcher
-    held: AbstractContextManager[object] = batcher.admission.reserve(batcher.lane("others", lambda _: {}), batcher.queue_rows)
+    held: AbstractContextManager[object] = batcher.admission.reserve(
+        batcher.lane("others", lambda _: {}), batcher.queue_rows
+    )
     return held
 
 

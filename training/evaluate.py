@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app import bundle
+from app.bundle import files as bundle
 from app.bundle.files import Bundle
 from app.bundle.manifest import Manifest
 from app.maths.gaussian import Floats, Mixture, Posterior, log_ratio

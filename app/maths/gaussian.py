@@ -36,10 +36,7 @@ class Posterior:
         Raises:
             ValueError: the encoder is deterministic.
         """
-        if self.log_std is None:
-            raise ValueError("a deterministic encoder has no posterior to draw from")
-        eps = standard_normal(seed, len(self.mean), self.mean.shape[1:])
-        return np.asarray(self.mean + np.exp(self.log_std) * eps, np.float32)
+        return self.draws(seed, range(len(self.mean)), 1)[1][:, 0]
 
     def draws(self, seed: int, rows: range, k: int) -> tuple[Floats, Floats]:
         """`k` draws for each of `rows`: eps, and z = mean + exp(log_std) * eps, both `[len(rows), k, *latent]`.
@@ -95,10 +92,7 @@ def _thread_philox() -> tuple[np.random.Generator, dict[str, Any]]:
 
 def standard_normal(seed: int, rows: int, shape: tuple[int, ...]) -> Floats:
     """Draws from N(0, I), `[rows, *shape]`."""
-    draws = np.empty((rows, *shape), np.float32)
-    for row in range(rows):
-        draws[row] = generator(seed, row).standard_normal(shape, np.float32)
-    return draws
+    return normal_draws(seed, range(rows), 1, shape)[:, 0]
 
 
 def normal_draws(seed: int, rows: range, k: int, shape: tuple[int, ...]) -> Floats:

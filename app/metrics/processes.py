@@ -1,8 +1,7 @@
 """The metrics of several processes as one, through the files that the processes share."""
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
@@ -32,11 +31,15 @@ def check_room(folder: Path, processes: int) -> None:
 
 def all_processes(folder: Path) -> CollectorRegistry:
     """The metrics of all processes in the folder, with the CPU, memory and files of the running ones."""
-    _drop_ended(folder)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
-    registry.register(_Processes(_process_ids(folder)))
+    registry.register(_Processes(folder))
     return registry
+
+
+def drop_gauges(pid: int | None) -> None:
+    """Drop the gauges of a process that has ended; its counters stay."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def shared_counter(name: str, text: str) -> Callable[[], None]:
@@ -46,39 +49,17 @@ def shared_counter(name: str, text: str) -> Callable[[], None]:
 
 
 class _Processes(Collector):
-    """CPU, memory and open files of each process, with the label `pid`."""
+    """CPU, memory and open files of each process that has gauges in the folder, with the label `pid`."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
-        self._pids = sorted(pids)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
         """Each metric, with a sample of every process that is alive."""
         metrics: dict[str, Metric] = {}
-        for pid in self._pids:
+        for pid in sorted({int(path.stem.rpartition("_")[2]) for path in self._folder.glob("gauge_live*.db")}):
             for found in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 metric = metrics.setdefault(found.name, Metric(found.name, found.documentation, found.type))
                 for sample in found.samples:
                     metric.add_sample(sample.name, {"pid": str(pid)}, sample.value)
         yield from metrics.values()
-
-
-def _process_ids(folder: Path) -> set[int]:
-    """Ids of the processes that have gauges in the folder."""
-    return {int(re.sub(r".*_(\d+)\.db", r"\1", path.name)) for path in folder.glob("gauge_live*.db")}
-
-
-def _drop_ended(folder: Path) -> None:
-    """Drop the gauges of processes that have ended; their counters stay."""
-    for pid in _process_ids(folder):
-        if not _is_alive(pid):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

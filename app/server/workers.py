@@ -17,6 +17,7 @@ from uvicorn import Config
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from app.errors import StartupError
+from app.metrics.processes import drop_gauges
 from app.server.draining import DrainingServer
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Worker(Process):
             logger.error("worker %s does not stop: it is killed", self.pid)
             self.kill()
             self.process.join()
+        drop_gauges(self.pid)
 
 
 class Supervisor(Multiprocess):

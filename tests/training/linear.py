@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from app import bundle
-from app.bundle.manifest import Manifest
+from app.bundle import files as bundle
+from app.bundle.manifest import Array, Manifest
 
 TRAIN_IMAGES, TEST_IMAGES = 40, 60
 EPOCHS = 12
@@ -104,7 +104,7 @@ class Linear:
     def _matrix(rows: int, columns: int) -> np.ndarray:
         return np.random.default_rng(1).normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
 
-    def _arrays(self, directory: Path) -> dict[str, bundle.Array]:
+    def _arrays(self, directory: Path) -> dict[str, Array]:
         if not self.mixture:
             return {}
         labels = np.array([-1] if self.labels is None else sorted(set(self.labels)), np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app import bundle
+from app.bundle import files as bundle
 from app.bundle.manifest import Array, GraphFile, Manifest
 from app.maths.gaussian import Floats
 from training.atomic import whole

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from app import bundle
+from app.bundle import files as bundle
 from app.bundle.manifest import Array
 from app.maths.gaussian import Floats
 from training.atomic import whole

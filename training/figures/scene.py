@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app import bundle
+from app.bundle import files as bundle
 from app.bundle.directory import find_bundles
 from app.bundle.manifest import Manifest
 from app.errors import BundleError

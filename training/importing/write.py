@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app import bundle
+from app.bundle import files as bundle
 from app.bundle.manifest import GraphFile, Manifest
 from app.inference.session import Session
 from training.atomic import whole

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from app import bundle
+from app.bundle import files as bundle
 from app.bundle.files import Bundle
 from app.bundle.manifest import File, Manifest, Reduced
 from app.maths.gaussian import Floats, sample_prior

@@ -74,9 +74,8 @@ async def _base(vae: Vae, query: TraverseQuery) -> Floats:
         raise InvalidInput("give seed or label: start from a draw or from a class mean", "/query/label")
     if query.label is not None:
         return vae.tables.label_mean(query.label, "/query/label")
-    if query.seed is not None:
-        return (await vae.sample_prior(query.seed, 1))[0]
-    return np.zeros(vae.geometry.latent_shape, np.float32)
+    shape = vae.geometry.latent_shape
+    return np.zeros(shape, np.float32) if query.seed is None else (await vae.sample_prior(query.seed, 1))[0]
 
 
 def _dims(server: State, vae: Vae, query: TraverseQuery) -> list[int]:
