@@ -47,7 +47,8 @@ def write_gray(pixels: Pixels) -> bytes:
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter type: none
     rows[:, 1:] = pixels
     data = rows.tobytes()
-    compressed = zlib.compress(data, 0) if len(data) <= _MAX_STORED_BYTES else _run_length_encoded(data)
+    compressor = zlib.compressobj(0 if len(data) <= _MAX_STORED_BYTES else 1, strategy=zlib.Z_RLE)
+    compressed = compressor.compress(data) + compressor.flush()
     return _start(height, width, "L") + _chunk(b"IDAT", compressed) + _END_CHUNK
 
 
@@ -61,8 +62,3 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
     return b"".join(
         (len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)),
     )
-
-
-def _run_length_encoded(data: bytes) -> bytes:
-    compressor = zlib.compressobj(1, zlib.DEFLATED, 15, 8, zlib.Z_RLE)
-    return compressor.compress(data) + compressor.flush()

@@ -140,7 +140,8 @@ class Batcher:
         try:
             outputs = await job.future
         except asyncio.CancelledError:
-            self._abandon(lane, job)
+            if job.waiting_rows:
+                self._dropped(lane, job, self.queue.remove(lane, job), time.monotonic())
             raise
         except Exception:
             statistics.failed(time.monotonic() - job.submitted)
@@ -172,11 +173,6 @@ class Batcher:
         if not self._is_pump_scheduled:
             self._is_pump_scheduled = True
             asyncio.get_running_loop().call_soon(self._pump)
-
-    def _abandon(self, lane: QueuedLane, job: Job) -> None:
-        """Drop the waiting rows of a job whose caller was cancelled."""
-        if job.waiting_rows:
-            self._dropped(lane, job, self.queue.remove(lane, job), time.monotonic())
 
     def _dropped(self, lane: QueuedLane, job: Job, rows: int, now: float) -> None:
         self.counters.dropped_rows += rows
@@ -248,19 +244,18 @@ class Batcher:
         loop, spec = asyncio.get_running_loop(), lane.spec
 
         def run_in_slot() -> None:
-            began = time.perf_counter()
             failed, ran = run_batch(spec.run, pieces)
-            ended = time.perf_counter()
-            loop.call_soon_threadsafe(self._slot_ended, spec, failed, ran, ended - began, ended)
+            loop.call_soon_threadsafe(self._slot_ended, spec, failed, ran, time.perf_counter())
 
         self._executor.submit(run_in_slot)
 
-    def _slot_ended(self, spec: LaneSpec, failed: bool, ran: list[Ran], seconds: float, ended: float) -> None:
+    def _slot_ended(self, spec: LaneSpec, failed: bool, ran: list[Ran], ended: float) -> None:
         """Callback on the event loop after a slot ran a batch; `ended` is by `time.perf_counter()`."""
         self.busy_slots -= 1
         self._event_loop_lag += LATEST_BATCH_WEIGHT * (time.perf_counter() - ended - self._event_loop_lag)
         if spec.latency is not None:
-            self.admission.observe(seconds / spec.latency.seconds(sum(part.rows for part in ran)))
+            seconds, rows = sum(part.seconds for part in ran), sum(part.rows for part in ran)
+            self.admission.observe(seconds / spec.latency.seconds(rows))
         self._ran(spec, failed, ran)
         self._pump()
 

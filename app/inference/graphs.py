@@ -83,7 +83,10 @@ class Graphs:
 
     def tensors(self, graph: GraphName) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Inputs of a graph, and the outputs that both the manifest and the graph have."""
-        session, described = self.sessions.graph(graph)
+        sessions, graphs = self.sessions, self.manifest.graphs
+        session, described = (
+            (sessions.encoder, graphs.encoder) if graph == "encoder" else (sessions.decoder, graphs.decoder)
+        )
         return described.inputs, {name: it for name, it in described.outputs.items() if name in session.outputs}
 
     @property

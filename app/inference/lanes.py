@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from app.bundle.files import Bundle
 from app.bundle.geometry import Geometry
-from app.bundle.manifest import GraphFile
 from app.errors import InferenceFailed
 from app.inference.latency import RunRows
 from app.inference.session import ExecutionProvider, Session, check_finite
@@ -58,11 +57,6 @@ class Sessions:
             "score": self.score,
             "explain": self.explain,
         }
-
-    def graph(self, name: GraphName) -> tuple[Session, GraphFile]:
-        """A graph's session, and its entry in the manifest."""
-        graphs = self.manifest.graphs
-        return (self.encoder, graphs.encoder) if name == "encoder" else (self.decoder, graphs.decoder)
 
     def encode(self, rows: NDArray[np.uint8]) -> Arrays:
         """`mean` and, if there is a posterior, `log_std` `[N, *latent]` of images `[N, C, H, W]`."""

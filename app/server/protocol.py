@@ -85,7 +85,9 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse input, without Upgrade headers: Java's own client sends one in every request."""
         if self._is_discarding:
-            self._discard(data)
+            self._pending_bytes += len(data)
+            if self._pending_bytes > _MAX_DISCARDED_BYTES and self.transport.is_closing():
+                self.transport.finish()
             return
         if not self._is_in_body:
             data = without_upgrade(data)
@@ -104,7 +106,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head of a request and start its response."""
         if self._pending_bytes > self._limits.max_header_bytes:  # may include data before and behind the head
-            self._check_head_size()
+            size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+            if size > self._limits.max_header_bytes:
+                self._stop_parsing(*self._headers_too_large())
         if self.parser.should_upgrade():  # a header that `without_upgrade` missed
             self._stop_parsing(BadRequest, "an offer of another protocol", BadRequest.slug)
         hosts = [name for name, _ in self.headers].count(b"host")
@@ -180,11 +184,6 @@ class Protocol(HttpToolsProtocol):
             self.transport.finish()
         self._stall.start()
 
-    def _discard(self, data: bytes) -> None:
-        self._pending_bytes += len(data)
-        if self._pending_bytes > _MAX_DISCARDED_BYTES and self.transport.is_closing():
-            self.transport.finish()
-
     def _start_receive_timer(self) -> None:
         self._receive_timer = self.loop.call_later(self._limits.receive_seconds, self._time_out)
 
@@ -207,11 +206,6 @@ class Protocol(HttpToolsProtocol):
 
     def _headers_too_large(self) -> Refusal:
         return HeadersTooLarge, f"at most {self._limits.max_header_bytes} bytes", HeadersTooLarge.slug
-
-    def _check_head_size(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
-        if size > self._limits.max_header_bytes:
-            self._stop_parsing(*self._headers_too_large())
 
     def _stop_parsing(self, error: type[VaeError], detail: str, reason: str) -> None:
         """Raise in a callback of the parser, whereupon uvicorn calls `send_400_response`."""

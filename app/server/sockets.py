@@ -5,7 +5,6 @@ import ipaddress
 import logging
 import socket
 from contextlib import ExitStack
-from typing import Any
 
 from app.errors import StartupError
 
@@ -37,33 +36,26 @@ def bind(host: str, port: int) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
-        for family, (name, _, *scope) in addresses:
-            free = sockets[0].getsockname()[1] if sockets else 0
-            try:
-                sockets.append(_bind_address(family, (name, port or free, *scope), ipv6_only=len(addresses) > 1))
-            except OSError as error:
-                if error.errno not in _UNAVAILABLE:
-                    raise
-                unavailable = error
-        if not sockets:
-            raise unavailable
+        with ExitStack() as on_error:
+            for family, (name, _, *scope) in addresses:
+                free = sockets[0].getsockname()[1] if sockets else 0
+                try:
+                    bound = on_error.enter_context(socket.socket(family))
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6 and len(addresses) > 1:  # IPv4 has a socket of its own
+                        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    bound.bind((name, port or free, *scope))
+                    sockets.append(bound)
+                except OSError as error:
+                    if error.errno not in _UNAVAILABLE:
+                        raise
+                    unavailable = error
+            if not sockets:
+                raise unavailable
+            on_error.pop_all()
     except (OSError, UnicodeError) as error:
-        for bound in sockets:
-            bound.close()
         raise _listen_error(host, port, error) from error
     return sockets
-
-
-def _bind_address(family: int, address: tuple[Any, ...], *, ipv6_only: bool) -> socket.socket:
-    """Bind a socket; `ipv6_only` keeps an IPv6 socket from accepting IPv4, which has its own socket then."""
-    with ExitStack() as on_error:
-        bound = on_error.enter_context(socket.socket(family))
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if ipv6_only and family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
-        on_error.pop_all()
-    return bound
 
 
 def listen(sockets: list[socket.socket]) -> None:

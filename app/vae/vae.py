@@ -153,30 +153,23 @@ class Vae:
                 return await vae.decode(posterior.mean)
             if mode == "draw" or posterior.log_std is None:  # `draw` raises for it
                 return await vae.decode(await vae.draw(posterior, seed, "/query/mode"))
-            return await vae._predict(posterior, images, seed, max_rows)
+            return await vae._predict(posterior, seed, max_rows)
 
-    async def _predict(self, posterior: Posterior, images: Pixels, seed: int, max_rows: int) -> Pixels:
-        """The posterior predictive of images, with at most `max_rows` draws in the queue at a time."""
-        self.check_pixels(len(images), posterior.mean.shape[1:])
-        predicted = []
-        for first in range(0, len(images), max(1, max_rows // PREDICTIVE_DRAWS)):
-            rows = range(first, min(first + max(1, max_rows // PREDICTIVE_DRAWS), len(images)))
+    async def _predict(self, posterior: Posterior, seed: int, max_rows: int) -> Pixels:
+        """The posterior predictive, with at most `max_rows` draws in the queue at a time."""
+        count, *shape = posterior.mean.shape
+        self.check_pixels(count, shape)
+        max_images, max_draws, predicted = max(1, max_rows // PREDICTIVE_DRAWS), min(max_rows, PREDICTIVE_DRAWS), []
+        for first in range(0, count, max_images):
+            rows = range(first, min(first + max_images, count))
             elements = len(rows) * PREDICTIVE_DRAWS * posterior.mean[0].size
-            _, drawn = await computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
-            predicted.append(await self._averaged(drawn, max_rows))
-        return np.concatenate(predicted)
-
-    async def _averaged(self, latents: Floats, max_rows: int) -> Pixels:
-        """The average image `[N, H, W, C]` of latents `[N, k, *latent]`, decoded at most `max_rows` at a time."""
-        count, k = latents.shape[:2]
-        flat, sums = latents.reshape(count * k, *latents.shape[2:]), np.zeros(0, np.uint16)
-        for first in range(0, len(flat), max_rows):
-            decoded = await self._decode(flat[first : first + max_rows])
-            if not first:
-                sums = np.zeros((count, *decoded.shape[1:]), np.uint16)
-            own, starts = np.unique(np.arange(first, first + len(decoded)) // k, return_index=True)
-            sums[own] += np.add.reduceat(decoded, starts, axis=0, dtype=np.uint16)
-        return np.stack([np.round(image / k).astype(np.uint8) for image in sums])
+            _, latents = await computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
+            total: NDArray[np.uint16] | int = 0
+            for draw in range(0, PREDICTIVE_DRAWS, max_draws):
+                images = await self._decode(latents[:, draw : draw + max_draws].reshape(-1, *shape))
+                total += images.reshape(len(rows), -1, *images.shape[1:]).sum(axis=1, dtype=np.uint16)
+            predicted += [np.round(image / PREDICTIVE_DRAWS).astype(np.uint8) for image in np.asarray(total)]
+        return np.stack(predicted)
 
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
