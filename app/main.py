@@ -32,6 +32,7 @@ from app.inference.graphs import ServingOptions
 from app.inference.session import VERSION, execution_providers
 from app.metrics import Metrics
 from app.metrics.collectors import Sources
+from app.metrics.graphs import GraphMetrics
 from app.metrics.processes import shared_folder
 from app.security.keys import Keys
 from app.security.rates import Rates, read_rate
@@ -55,19 +56,19 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None, *, managed:
     Raises:
         StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.
     """
-    metrics = Metrics()
+    graph_metrics = GraphMetrics()
     batcher = Batcher(
         slots=settings.slot_count,
         batch_rows=settings.batch_rows,
         batch_seconds=settings.batch_seconds,
         queue_rows=settings.queue_rows,
-        observer=metrics.graphs,
+        observer=graph_metrics,
         wait_seconds=settings.wait_seconds,
     )
     catalog = load_models(settings, batcher)
     refused = Counter({kind.slug: 0 for kind in problems.kinds() if kind.status in REFUSALS})
     sources = Sources(catalog, Cache(settings.cache_bytes), refused=refused, connections=set())
-    metrics.read_from(sources, _build_info(catalog))
+    metrics = Metrics(graph_metrics, sources, _build_info(catalog))
     app = Application(
         title="vaeserve",
         version=__version__,

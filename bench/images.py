@@ -17,7 +17,7 @@ from rich import print as show
 from rich.table import Table
 
 from app.bundle.files import read_bundle
-from app.codecs.images import Reading, read_images, read_plain_png, tile, write_image
+from app.codecs.images import Reading, read_images, read_plain_pngs, tile, write_image
 from bench.serving import LIGHT, ROOT, newest, png, processor
 from training.offline import OfflineGraphs
 
@@ -59,7 +59,7 @@ def main() -> None:
     show(table)
     content, reading = png(digits[0, ..., 0]), Reading(height=28, width=28, mode="L", max_pixels=10**6)
     readers = {
-        "PNG of the model's size, ours": lambda: read_plain_png(content, reading),
+        "PNG of the model's size, ours": lambda: read_plain_pngs([content], reading),
         "PNG, by Pillow's reader and every conversion": lambda: read_images([content], reading),
         "Pillow's open and asarray": lambda: np.asarray(Image.open(io.BytesIO(content))),
     }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from app.bundle.files import Bundle
 from app.bundle.manifest import MANIFEST
 from app.errors import BundleError, InvalidInput
-from app.maths.bounds import Calibration
+from app.maths.bounds import calibration_of
 from app.maths.gaussian import Floats, Mixture, Quantiles
 
 _LABELS = ("int64", "uint8")
@@ -38,7 +38,8 @@ class Tables:
     label_means: Floats | None
     """`[L, d]`: average of the posterior means of the training images of each class."""
     mixture: Mixture | None
-    calibration: Calibration | None
+    calibration: dict[int, Quantiles]
+    """Quantiles of the IWAE-k bound of held-out images, by k; empty if there are none."""
     prior_norms: Quantiles | None
     """Quantiles of |z|^2 for draws from the prior: chi-square with d degrees of freedom."""
     mean_norms: Quantiles | None
@@ -61,7 +62,7 @@ class Tables:
         return cls(
             label_means=arrays.get("label_means"),
             mixture=Mixture.of(arrays),
-            calibration=Calibration.of(arrays),
+            calibration=calibration_of(arrays),
             prior_norms=Quantiles.of(arrays, "prior_norm_quantiles"),
             mean_norms=Quantiles.of(arrays, "mean_norm_quantiles"),
             held_out=None if means is None else HeldOut(means, arrays.get("held_out_labels")),

@@ -73,14 +73,14 @@ class Geometry:
         """The shape of a latent in error messages: `4, h, w`."""
         return ", ".join(str(size or letter) for size, letter in zip(self.latent, "chw", strict=False))
 
-    def dimensions(self, pointer: str = "/query/model") -> int:
-        """Dimensions of a vector latent; `pointer` is the JSON pointer for errors.
+    def dimensions(self) -> int:
+        """Dimensions of a vector latent.
 
         Raises:
             InvalidInput: latents are maps, whose single dimensions have no meaning.
         """
         if not self.is_vector:
-            raise InvalidInput("this model's latents are maps, and this operation needs vectors", pointer)
+            raise InvalidInput("this model's latents are maps, and this operation needs vectors", "/query/model")
         return self.latent_shape[0]
 
     def check_images(self, shape: Sequence[int], pointer: str = "", *, planes: bool = False) -> None:

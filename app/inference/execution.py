@@ -75,14 +75,10 @@ def _run(run: RunRows, pieces: list[Piece]) -> Ran:
 
 
 def _resolve(job: Job) -> None:
+    outputs, *others = [job.pieces[start] for start in sorted(job.pieces)]
     try:
-        job.future.set_result(_joined(job.pieces))
+        if others:
+            outputs = {name: np.concatenate([outputs[name], *(piece[name] for piece in others)]) for name in outputs}
+        job.future.set_result(outputs)
     except Exception as error:  # no memory, or pieces whose shapes differ
         job.future.set_exception(error)
-
-
-def _joined(pieces: dict[int, Arrays]) -> Arrays:
-    if len(pieces) == 1:
-        return next(iter(pieces.values()))
-    ordered = [pieces[start] for start in sorted(pieces)]
-    return {name: np.concatenate([piece[name] for piece in ordered]) for name in ordered[0]}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.maths.arrays import Doubles, Floats
-from app.maths.gaussian import Posterior, log_ratio
+from app.maths.gaussian import Posterior, Quantiles, log_ratio
 from app.maths.likelihood import log_mean_exp
 
 Binarize = Literal["draw", "threshold", "none"]
@@ -37,11 +37,12 @@ class Scores:
 
 
 def score(
-    log_p_x: Doubles, posterior: Posterior, eps: Floats, latents: Floats, calibration: "Calibration | None"
+    log_p_x: Doubles, posterior: Posterior, eps: Floats, latents: Floats, calibration: Quantiles | None
 ) -> Scores:
     """Scores of N images, from log p(x|z) `[N, k]` and the draws z = mean + exp(log_std) eps, both `[N, k, d]`.
 
-    The importance weights are p(x|z) p(z) / q(z|x).
+    The importance weights are p(x|z) p(z) / q(z|x). `calibration` has the quantiles of the IWAE-k bound of held-out
+    images.
     """
     assert posterior.log_std is not None
     log_weights = log_p_x + log_ratio(eps, latents, posterior.log_std)
@@ -54,26 +55,14 @@ def score(
         kl=kl.sum(axis=1),
         kl_per_dimension=kl,
         effective_sample_size=np.square(weights.sum(axis=1)) / np.square(weights).sum(axis=1),
-        score_percentile=None if calibration is None else calibration.percentile(log_p_x.shape[1], bound),
+        score_percentile=None if calibration is None else calibration.percentile(bound),
     )
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Scores of held-out images: for each k, `quantiles` `[Q]` of the IWAE-k bound at `percentiles` `[Q]`."""
-
-    percentiles: Floats
-    quantiles: dict[int, Floats]
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Calibration | None":
-        """The calibration in a bundle's arrays; None if it is missing."""
-        if not {"percentiles", "score_k", "score_quantiles"} <= set(arrays):
-            return None
-        ks = (int(k) for k in arrays["score_k"])
-        return cls(arrays["percentiles"], dict(zip(ks, arrays["score_quantiles"], strict=True)))
-
-    def percentile(self, k: int, log_likelihood: Doubles) -> Doubles | None:
-        """Percentage of held-out images with a lower IWAE-k bound, `[N]`; None for a k that was not measured."""
-        quantiles = self.quantiles.get(k)
-        return None if quantiles is None else np.asarray(np.interp(log_likelihood, quantiles, self.percentiles))
+def calibration_of(arrays: Mapping[str, NDArray[Any]]) -> dict[int, Quantiles]:
+    """The quantiles of the IWAE-k bound of held-out images in a bundle's arrays, by k; empty if it has none."""
+    if not {"percentiles", "score_k", "score_quantiles"} <= set(arrays):
+        return {}
+    ks, percentiles = (int(k) for k in arrays["score_k"]), arrays["percentiles"].astype(np.float64)
+    values = arrays["score_quantiles"].astype(np.float64)
+    return {k: Quantiles(percentiles, row) for k, row in zip(ks, values, strict=True)}

@@ -10,7 +10,6 @@ import asyncio
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
-    CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
@@ -33,29 +32,23 @@ _SHARING_SECONDS = 0.1
 class Metrics:
     """The metrics of one server process."""
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: GraphMetrics, sources: Sources, build: dict[str, str]) -> None:
+        """`build` has the labels of `vae_build_info`."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._folder = shared_folder()
-        self._registry = registry = CollectorRegistry()
-        self.graphs = GraphMetrics(registry)
+        self._registry = registry = graphs.registry
         self._requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=registry)
         self._latency = Histogram(
             "vae_request_seconds", "Time to answer.", ["operation"], buckets=_BUCKETS, registry=registry
         )
         self._labelled: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._in_progress = 0
-        self._collectors: Collectors | None = None
         self._is_due = False
         if self._folder is None:
             ProcessCollector(registry=registry)
-
-    def read_from(self, sources: Sources, build: dict[str, str]) -> None:
-        """Add the metrics that are read from `sources`, and `vae_build_info` with the labels `build`."""
-        info = Gauge(
-            "vae_build_info", "What is running.", list(build), registry=self._registry, multiprocess_mode="livemax"
-        )
+        info = Gauge("vae_build_info", "What is running.", list(build), registry=registry, multiprocess_mode="livemax")
         info.labels(*build.values()).set(1)
-        self._collectors = Collectors(sources, self._registry)
+        self._collectors = Collectors(sources, registry)
         self._update()
 
     def began(self) -> None:
@@ -86,8 +79,7 @@ class Metrics:
     def _update(self) -> None:
         """Update the collectors from their sources."""
         self._is_due = False
-        if self._collectors is not None:
-            self._collectors.update(self._in_progress)
+        self._collectors.update(self._in_progress)
 
     def _update_soon(self) -> None:
         """Update within `_SHARING_SECONDS`, for scrapes that another process answers."""

@@ -12,7 +12,8 @@ _LABELS = ["model", "graph"]
 class GraphMetrics:
     """The observer of the batcher."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
         self._wait = Histogram(
             "vae_queue_seconds", "Time of a request's rows in the queue.", _LABELS, buckets=_SECONDS, registry=registry
         )

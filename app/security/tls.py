@@ -56,17 +56,13 @@ class Certificate:
         return context
 
     def _modified_times(self) -> list[int]:
-        """Return when the files were modified, in nanoseconds; 0 for a missing file."""
-        return [_modified_time(path) for path in (self._chain, self._key) if path is not None]
+        """Return when the files were modified, in nanoseconds; empty if one is missing."""
+        try:
+            return [os.stat(path).st_mtime_ns for path in (self._chain, self._key) if path is not None]
+        except OSError:
+            return []
 
 
 def server_context(chain: Path, key: Path | None, *_: object) -> ssl.SSLContext:
     """Return the TLS context; uvicorn calls this in the process that serves."""
     return Certificate(chain, key).context
-
-
-def _modified_time(path: Path) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0

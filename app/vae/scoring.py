@@ -50,7 +50,7 @@ class Scoring:
                 )
             eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
             log_p_x, explanation = await self._explained(work, lane, latents, rows.reshape(len(rows), -1))
-        calibration = self.tables.calibration if how == self._how_to_binarize(None) else None
+        calibration = self.tables.calibration.get(k) if how == self._how_to_binarize(None) else None
         scores = await computed(elements, score, log_p_x, posterior, eps, latents, calibration)
         return replace(scores, explanation=explanation), how
 

@@ -19,7 +19,6 @@ from app.codecs.images import (
     Reading,
     parse_color,
     read_images,
-    read_plain_png,
     read_plain_pngs,
     tile,
     write_animation,
@@ -244,17 +243,17 @@ def test_the_fast_way_reads_what_pillow_writes(digits: Pixels) -> None:
         assert read is not None
         assert (read == read_images(contents, PLAIN)).all()
         assert (read[..., 0] == digits[:50]).all()
-    inverted = read_plain_png(contents[0], replace(PLAIN, invert=True))
+    inverted = read_plain_pngs(contents[:1], replace(PLAIN, invert=True))
     assert inverted is not None
-    assert (inverted[..., 0] == 255 - digits[0]).all()
+    assert (inverted[0, ..., 0] == 255 - digits[0]).all()
 
 
 def test_the_fast_way_reads_colour() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
-    read = read_plain_png(png(pixels), replace(PLAIN, mode="RGB"))
+    read = read_plain_pngs([png(pixels)], replace(PLAIN, mode="RGB"))
     assert read is not None
-    assert (read == pixels).all()
-    assert read_plain_png(png(pixels), PLAIN) is None
+    assert (read[0] == pixels).all()
+    assert read_plain_pngs([png(pixels)], PLAIN) is None
 
 
 def test_the_fast_way_leaves_everything_else_to_pillow(digits: Pixels) -> None:
@@ -273,7 +272,7 @@ def test_the_fast_way_leaves_everything_else_to_pillow(digits: Pixels) -> None:
         content[:-30] + content[-12:],
     ]
     for other in others:
-        assert read_plain_png(other, PLAIN) is None
+        assert read_plain_pngs([other], PLAIN) is None
     assert read_plain_pngs([content, others[2]], PLAIN) is None
     assert read_plain_pngs([content] * 3, replace(PLAIN, max_pixels=2 * 28 * 28)) is None
 
@@ -291,14 +290,14 @@ def with_data(data: bytes) -> bytes:
 @given(rows=st.integers(0, 30), kind=st.integers(0, 5), cut=st.integers(0, 40), junk=st.binary(max_size=3))
 def test_no_picture_shows_through_another(rows: int, kind: int, cut: int, junk: bytes) -> None:
     full = with_data(zlib.compress((b"\0" + b"\xff" * 28) * 28))
-    assert read_plain_png(full, PLAIN) is not None
+    assert read_plain_pngs([full], PLAIN) is not None
     data = zlib.compress((bytes([kind]) + bytes(range(28))) * rows)
     content = with_data(data[: len(data) - cut] + junk)
-    fast = read_plain_png(content, PLAIN)
+    fast = read_plain_pngs([content], PLAIN)
     if fast is None:
         return
-    assert (fast == read_images([content], PLAIN)[0]).all()
-    assert (fast[rows:] == 0).all()
+    assert (fast == read_images([content], PLAIN)).all()
+    assert (fast[0, rows:] == 0).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (28, 28), (31, 32), (224, 224), (3, 700)])
@@ -337,7 +336,6 @@ def test_a_crop_of_what_is_too_large_by_little_changes_no_pixel() -> None:
 
 
 def test_plain_pictures_that_keep_their_size_are_left_to_the_other_reader() -> None:
-    assert read_plain_png(png(RAMP), ANY) is None
     assert read_plain_pngs([png(RAMP)], ANY) is None
 
 

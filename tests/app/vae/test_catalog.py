@@ -18,7 +18,8 @@ from app.bundle.directory import find_bundles
 from app.bundle.files import Bundle, describe, read_bundle, read_manifest, write_array, write_manifest
 from app.bundle.manifest import Manifest
 from app.errors import BundleError, BundleRefused, Conflict, ExecutionProviderError, StartupError, UnknownModel
-from app.inference.batcher import Batcher
+from app.inference.batcher import Batcher, Work
+from app.observability.timing import Timing
 from app.vae.catalog import Catalog, load_catalog
 from app.vae.vae import Vae
 from tests.conftest import MODELS, Pixels, damage, put_bundle
@@ -387,7 +388,7 @@ def test_an_unloaded_version_finishes_what_it_accepted_and_leaves_memory(models_
         vae = catalog.find("mnist-2d", 2)
         expected = (await vae.encode(digits[:, :, :, None])).mean
         parts = [weakref.ref(part) for part in (vae, vae.graphs.sessions.encoder, vae.graphs.sessions.decoder)]
-        holding = asyncio.create_task(batcher.submit(batcher.lane("other", hold), np.zeros(1)))
+        holding = asyncio.create_task(batcher.submit(batcher.lane("other", hold), np.zeros(1), Work(Timing())))
         await asyncio.sleep(0)
         encoding = asyncio.create_task(vae.encode(np.repeat(digits[:, :, :, None], 10, axis=0)))
         await asyncio.sleep(0.01)

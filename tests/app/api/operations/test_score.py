@@ -9,7 +9,7 @@ from rich.progress import Progress
 from starlette.testclient import TestClient
 
 from app.bundle.files import read_bundle
-from app.maths.bounds import Calibration
+from app.maths.bounds import calibration_of
 from app.maths.bounds import score as scores_of
 from app.maths.gaussian import Posterior
 from app.maths.likelihood import threshold
@@ -110,9 +110,11 @@ def test_what_cannot_be_scored_is_refused(client: TestClient, digits: Pixels) ->
 def test_weights_and_percentiles_by_hand() -> None:
     posterior = Posterior(np.array([[0.5]], np.float32), np.array([[-0.5]], np.float32))
     eps, log_p_x = np.array([[[1.0], [-2.0]]], np.float32), np.array([[-3.0, -4.0]])
-    calibration = Calibration(np.array([0, 50, 100], np.float32), {2: np.array([-6, -4, -2], np.float32)})
+    percentiles, quantiles = np.array([0, 50, 100], np.float32), np.array([[-6, -4, -2]], np.float32)
+    calibration = calibration_of({"percentiles": percentiles, "score_k": np.array([2]), "score_quantiles": quantiles})
+    assert calibration.keys() == {2}
     z = 0.5 + np.exp(-0.5) * eps[0, :, 0]
-    found = scores_of(log_p_x, posterior, eps, z.astype(np.float32).reshape(1, 2, 1), calibration)
+    found = scores_of(log_p_x, posterior, eps, z.astype(np.float32).reshape(1, 2, 1), calibration[2])
     log_w = log_p_x[0] - 0.5 * z**2 - (-0.5 * eps[0, :, 0] ** 2 + 0.5)
     np.testing.assert_allclose(found.log_likelihood, [np.log(np.exp(log_w).mean())], rtol=1e-6)
     np.testing.assert_allclose(
@@ -120,8 +122,7 @@ def test_weights_and_percentiles_by_hand() -> None:
     )
     assert found.score_percentile is not None
     np.testing.assert_allclose(found.score_percentile, 50 + 25 * (found.log_likelihood + 4), rtol=1e-6)
-    assert calibration.percentile(3, found.log_likelihood) is None
-    assert Calibration.of({}) is None
+    assert calibration_of({}) == {}
 
 
 def explained(client: TestClient, images: list[str], query: str) -> dict[str, Any]:
