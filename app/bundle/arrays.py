@@ -75,12 +75,7 @@ class Tables:
         Raises:
             InvalidInput: this bundle has no class means, or no such class.
         """
-        if self.label_means is None:
-            raise InvalidInput("this model has no labels", pointer)
-        if label >= len(self.label_means):
-            raise InvalidInput(f"this model's labels are 0 to {len(self.label_means) - 1}", pointer)
-        mean: Floats = self.label_means[label]
-        return mean
+        return _row(self.label_means, label, "labels", pointer)
 
     def direction(self, index: int, pointer: str = "") -> Floats:
         """One direction `[d]`; `pointer` is the JSON pointer for errors.
@@ -88,12 +83,16 @@ class Tables:
         Raises:
             InvalidInput: this bundle has no directions, or no such direction.
         """
-        if self.directions is None:
-            raise InvalidInput("this model has no stored directions", pointer)
-        if index >= len(self.directions):
-            raise InvalidInput(f"this model's directions are 0 to {len(self.directions) - 1}", pointer)
-        direction: Floats = self.directions[index]
-        return direction
+        return _row(self.directions, index, "stored directions", pointer)
+
+
+def _row(rows: Floats | None, index: int, name: str, pointer: str) -> Floats:
+    if rows is None:
+        raise InvalidInput(f"this model has no {name}", pointer)
+    if index >= len(rows):
+        raise InvalidInput(f"this model's {name} are 0 to {len(rows) - 1}", pointer)
+    row: Floats = rows[index]
+    return row
 
 
 def _check(bundle: Bundle) -> None:

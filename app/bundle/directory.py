@@ -2,18 +2,10 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 from app.bundle.files import Bundle, read_bundle, read_manifest
-from app.bundle.manifest import MANIFEST, Manifest
+from app.bundle.manifest import MANIFEST, ModelKey
 from app.errors import BundleError
-
-
-class ModelKey(NamedTuple):
-    """One version of a model."""
-
-    name: str
-    version: int
 
 
 def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey, Path]:
@@ -26,7 +18,7 @@ def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey
         BundleError: `models_dir` is a bundle whose manifest cannot be read.
     """
     if (models_dir / MANIFEST).is_file():
-        key = _key(read_manifest(models_dir))
+        key = read_manifest(models_dir).key
         return {key: models_dir} if not names or key.name in names else {}
     found = {
         ModelKey(path.parent.name, int(path.name)): path
@@ -43,10 +35,6 @@ def read_found(key: ModelKey, directory: Path) -> Bundle:
         BundleError: it is damaged, or its name or version differs from its directory's; the message names the file.
     """
     bundle = read_bundle(directory)
-    if (found := _key(bundle.manifest)) != key:
+    if (found := bundle.manifest.key) != key:
         raise BundleError(f"{directory / MANIFEST} is of {found.name} {found.version}, not of the directory it lies in")
     return bundle
-
-
-def _key(manifest: Manifest) -> ModelKey:
-    return ModelKey(manifest.name, manifest.version)

@@ -1,7 +1,7 @@
 """`manifest.json`, the only entry point of a bundle: every file that it names has a sha256."""
 
 import hashlib
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -181,6 +181,13 @@ class Training(_Part):
     """Commit of this repository at the time of the training."""
 
 
+class ModelKey(NamedTuple):
+    """One version of a model."""
+
+    name: str
+    version: int
+
+
 class Manifest(_Part):
     """`manifest.json`, format 1."""
 
@@ -224,6 +231,11 @@ class Manifest(_Part):
         if reduced and (reduced.encoder.sha256, reduced.decoder.sha256) != (taken.encoder.sha256, taken.decoder.sha256):
             raise ValueError("the graphs reduced for any provider must be `graphs` themselves")
         return self
+
+    @property
+    def key(self) -> ModelKey:
+        """Name and version."""
+        return ModelKey(self.name, self.version)
 
     @property
     def stochastic(self) -> bool:

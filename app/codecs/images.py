@@ -66,17 +66,22 @@ class Reading:
         return self.width, self.height
 
 
-def _open(content: bytes, budget: int, reading: Reading) -> Image.Image:
-    """Open an image of at most `budget` pixels: the header is read, no pixel is decoded."""
+def _open(content: bytes, budget: int, reading: Reading) -> tuple[Image.Image, int]:
+    """Open an image of at most `budget` pixels before and after resizing: the header is read, no pixel is decoded.
+
+    Returns the image and its pixels, before or after resizing, whichever is more.
+    """
     try:
         image = Image.open(io.BytesIO(content), formats=reading.formats)
     except Exception:  # Pillow's parsers raise many kinds of errors
         raise InvalidInput(f"not a {', '.join(reading.formats[:-1])} or {reading.formats[-1]} image") from None
-    if image.width * image.height > budget:
+    width, height = reading.size(*image.size)
+    pixels = max(image.width * image.height, width * height)
+    if pixels > budget:
         raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all images of a request together")
     if content.startswith(_JPEG_START) and content.count(_JPEG_SCAN) > MAX_SCANS:
         raise InvalidInput(f"a JPEG of more than {MAX_SCANS} scans")
-    return image
+    return image, pixels
 
 
 def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
@@ -261,8 +266,8 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     images, budget = np.empty(0, np.uint8), reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            image = _open(content, budget, reading)
-            budget -= _counted(image, reading, budget)
+            image, count = _open(content, budget, reading)
+            budget -= count
             pixels = _load(image, content, reading)
             if not index:
                 images = np.empty((len(contents), *pixels.shape), np.uint8)
@@ -272,19 +277,6 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
     return images
-
-
-def _counted(image: Image.Image, reading: Reading, budget: int) -> int:
-    """Pixels of an image before or after resizing, whichever is more.
-
-    Raises:
-        InvalidInput: more than `budget`.
-    """
-    width, height = reading.size(image.width, image.height)
-    pixels = max(image.width * image.height, width * height)
-    if pixels > budget:
-        raise InvalidInput("too many pixels: there is a limit for all images of a request together")
-    return pixels
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.codecs.images import Pixels, write_text
+from app.codecs.images import Pixels, parse_color, write_text
 from app.maths.gaussian import Floats
 
 SIZE = 720
@@ -16,21 +16,8 @@ _OPACITY = 0.75
 _TEXT = 15
 _PAPER, _INK, _GRID = 255.0, 70.0, 232.0
 # Tableau's ten colors, matplotlib's default for classes.
-COLORS = np.array(
-    [
-        (31, 119, 180),
-        (255, 127, 14),
-        (44, 160, 44),
-        (214, 39, 40),
-        (148, 103, 189),
-        (140, 86, 75),
-        (227, 119, 194),
-        (127, 127, 127),
-        (188, 189, 34),
-        (23, 190, 207),
-    ],
-    np.float32,
-)
+_TABLEAU = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #7f7f7f #bcbd22 #17becf"
+COLORS = np.array([parse_color(color) for color in _TABLEAU.split()], np.float32)
 
 
 def scatter(points: Floats, labels: NDArray[np.int64] | None, names: tuple[str, str]) -> Pixels:

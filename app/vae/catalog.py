@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from app.bundle.directory import ModelKey, find_bundles, read_found
+from app.bundle.directory import find_bundles, read_found
 from app.bundle.files import Bundle, read_manifest
-from app.bundle.manifest import MANIFEST
+from app.bundle.manifest import MANIFEST, ModelKey
 from app.errors import (
     BundleError,
     BundleRefused,
@@ -84,7 +84,7 @@ class Catalog:
         """
         self.batcher, self._models_dir, self._load_vae, self._names = batcher, models_dir, load_vae, names
         self._vaes: dict[str, dict[int, Vae]] = {}
-        self._serve({ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in vaes})
+        self._serve({vae.manifest.key: vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
             default = next(iter(self._vaes))
         if default not in self._vaes:
@@ -207,7 +207,7 @@ class Catalog:
 
     @property
     def _served(self) -> dict[ModelKey, Vae]:
-        return {ModelKey(vae.manifest.name, vae.manifest.version): vae for vae in self}
+        return {vae.manifest.key: vae for vae in self}
 
     def _serve(self, vaes: dict[ModelKey, Vae]) -> None:
         """Serve exactly these models from now on."""
