@@ -20,7 +20,6 @@ class Ran(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Rows of all pieces."""
         return sum(piece.stop - piece.start for piece in self.pieces)
 
 

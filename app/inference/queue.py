@@ -58,7 +58,6 @@ class Job:
 
     @property
     def waiting_rows(self) -> int:
-        """Rows that still wait."""
         return len(self.rows) - self.taken
 
 
@@ -96,7 +95,6 @@ class RowQueue:
 
     @property
     def rows(self) -> int:
-        """Rows that wait."""
         return sum(lane.waiting_rows for lanes in self._lanes.values() for lane in lanes.values())
 
     def rows_of(self, owner: object) -> int:

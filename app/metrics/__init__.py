@@ -77,7 +77,6 @@ class Metrics:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _update(self) -> None:
-        """Update the collectors from their sources."""
         self._is_due = False
         self._collectors.update(self._in_progress)
 

@@ -40,7 +40,6 @@ class SharedValues(MmapedDict):
         return value
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
-        """Share a value."""
         try:
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
         except OSError as error:

@@ -26,14 +26,12 @@ class GraphMetrics:
         self._batches: dict[GraphName, tuple[Counter, Histogram, Histogram]] = {}
 
     def waited(self, graph: GraphName, seconds: float) -> None:
-        """A request's rows left the queue: the first of them was taken, or they were dropped."""
         wait = self._waits.get(graph)
         if wait is None:
             wait = self._waits[graph] = self._wait.labels(*graph)
         wait.observe(seconds)
 
     def ran(self, graph: GraphName, rows: int, seconds: float) -> None:
-        """A batch of `rows` ran for `seconds`."""
         batch = self._batches.get(graph)
         if batch is None:
             batch = self._rows.labels(*graph), self._size.labels(*graph), self._inference.labels(*graph)

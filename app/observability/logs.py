@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 Format = Literal["text", "json"]
 
@@ -18,21 +18,12 @@ Format = Literal["text", "json"]
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
-class RequestIds(NamedTuple):
-    """The ids by which the log records of one request are found."""
-
-    request_id: str
-    """The client's X-Request-ID, or a generated one."""
-    trace_id: str | None
-    """Trace id of W3C Trace Context, 32 hexadecimal digits; None if the request is part of no trace."""
-
-
-_request: ContextVar[RequestIds | None] = ContextVar("request", default=None)
+_ids: ContextVar[dict[str, str | None] | None] = ContextVar("ids", default=None)
 
 
 def identify(request_id: str, trace_id: str | None) -> None:
-    """Put these ids into every record that this context makes from now on."""
-    _request.set(RequestIds(request_id, trace_id))
+    """Put these ids into every record that this context makes from now on: `trace_id` is None outside of a trace."""
+    _ids.set({"request_id": request_id, "trace_id": trace_id})
 
 
 def trace_id_of(traceparent: bytes) -> str | None:
@@ -112,8 +103,7 @@ def _time(record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """The ids of the request and the fields of the record, without None values."""
-    request, fields = _request.get(), getattr(record, "fields", {})
-    named = {**request._asdict(), **fields} if request else fields
+    named = {**(_ids.get() or {}), **getattr(record, "fields", {})}
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -65,7 +65,6 @@ class GraphStatistics:
     """When the last request succeeded, in seconds since 1970; 0 if none did."""
 
     def succeeded(self, rows: int, queue: float, inference: float) -> None:
-        """Count a request that succeeded."""
         self.requests += 1
         self.rows += rows
         self.queue += queue

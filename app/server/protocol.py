@@ -76,7 +76,6 @@ class Protocol(HttpToolsProtocol):
             self._start_receive_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End a connection and its timers."""
         self._stop_receive_timer()
         self._stall.stop()
         super().connection_lost(exc)
@@ -99,7 +98,6 @@ class Protocol(HttpToolsProtocol):
             self._start_receive_timer()
 
     def on_message_begin(self) -> None:
-        """Note that a request begins to arrive."""
         self._is_receiving = self._is_in_head = True
         super().on_message_begin()
 
@@ -133,7 +131,6 @@ class Protocol(HttpToolsProtocol):
                 self.transport.finish()
 
     def on_message_complete(self) -> None:
-        """Note that a request has arrived whole."""
         self._is_receiving, self._pending_bytes = False, 0
         self._stop_receive_timer()
         super().on_message_complete()
@@ -251,7 +248,6 @@ def without_upgrade(data: bytes) -> bytes:
 
 @lru_cache(64)
 def _problem_bytes(error: type[VaeError], detail: str) -> bytes:
-    """Return the bytes of a response with a problem document."""
     response, status = problem(error(detail)), HTTPStatus(error.status)
     headers = [*response.raw_headers, (b"connection", b"close")]
     lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *(b"%s: %s" % header for header in headers)]

@@ -81,7 +81,6 @@ def is_loopback(host: str) -> bool:
 
 
 def url_of(host: str, sockets: list[socket.socket], *, is_tls: bool) -> str:
-    """Return the server's URL."""
     shown = f"[{host}]" if ":" in host else host or "*"
     return f"{'https' if is_tls else 'http'}://{shown}:{sockets[0].getsockname()[1]}"
 

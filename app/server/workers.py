@@ -57,7 +57,6 @@ class Worker(Process):
 
     @property
     def age(self) -> float:
-        """Seconds since the start."""
         return time.monotonic() - self._started_at
 
     def is_alive(self, timeout: float = 5) -> bool:
@@ -97,7 +96,6 @@ class Supervisor(Multiprocess):
         self._check = check
 
     def init_processes(self) -> None:
-        """Start all workers."""
         self.processes += [self._start_worker() for _ in range(self.processes_num)]
 
     def _start_worker(self, delay: float = 0.0) -> Worker:
@@ -122,7 +120,6 @@ class Supervisor(Multiprocess):
                 self.processes[index] = self._start_worker(worker.delay)
 
     def handle_ttin(self) -> None:
-        """Start one more worker."""
         self.processes_num += 1
         self.processes.append(self._start_worker())
 
