@@ -6,7 +6,7 @@ quarter. In the middle of an overlap one tile fades into the other over an eight
 discarded, because there the graph has seen an edge where the image has none.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -144,17 +144,11 @@ async def tiled(
         blends: dict[str, Blend] = {}
         for index in range(len(plan.down.starts)):
             tiles = list(plan.cut(row, index))
-            pieces = [piece async for piece in _in_chunks(tiles, max_tiles, run)]
+            firsts = range(0, len(tiles), max_tiles)
+            pieces = [await run(np.stack(tiles[first : first + max_tiles])) for first in firsts]
             for name in pieces[0]:
                 whole = np.concatenate([piece[name] for piece in pieces])
                 blends.setdefault(name, Blend(plan, whole)).add(index, whole)
         for name, blend in blends.items():
             outputs.setdefault(name, []).append(blend.array)
     return {name: np.stack(arrays) for name, arrays in outputs.items()}
-
-
-async def _in_chunks(
-    tiles: list[NDArray[Any]], max_tiles: int, run: Callable[[NDArray[Any]], Awaitable[Arrays]]
-) -> AsyncIterator[Arrays]:
-    for first in range(0, len(tiles), max_tiles):
-        yield await run(np.stack(tiles[first : first + max_tiles]))

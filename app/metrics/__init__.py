@@ -54,8 +54,7 @@ class Metrics:
     def began(self) -> None:
         """Count a request in progress."""
         self._in_progress += 1
-        if self._folder is not None:
-            self._update_soon()
+        self._update_soon()
 
     def ended(self, operation: str, status: int, seconds: float) -> None:
         """Count a request that was answered with `status` after `seconds`."""
@@ -67,8 +66,7 @@ class Metrics:
         requests, latency = labelled
         requests.inc()
         latency.observe(seconds)
-        if self._folder is not None:
-            self._update_soon()
+        self._update_soon()
 
     async def endpoint(self, request: Request) -> Response:
         """`GET /metrics`: the metrics of all processes as Prometheus text."""
@@ -82,6 +80,6 @@ class Metrics:
 
     def _update_soon(self) -> None:
         """Update within `_SHARING_SECONDS`, for scrapes that another process answers."""
-        if not self._is_due:
+        if self._folder is not None and not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_later(_SHARING_SECONDS, self._update)

@@ -158,13 +158,14 @@ class Supervisor(Multiprocess):
 def stop_with_supervisor(shutdown_seconds: float) -> None:
     """In a worker: stop when the supervisor dies, because nothing else would stop the worker then."""
     supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        threading.Thread(target=_stop_after, args=[supervisor.join, shutdown_seconds], daemon=True).start()
+    if supervisor is None:
+        return
 
+    def stop_after_supervisor() -> None:
+        supervisor.join()
+        logger.error("the supervisor is gone: worker %s stops", os.getpid())
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(shutdown_seconds + GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)  # the process hangs
 
-def _stop_after(wait: Callable[[], object], shutdown_seconds: float) -> None:
-    wait()
-    logger.error("the supervisor is gone: worker %s stops", os.getpid())
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(shutdown_seconds + GRACE_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)  # the process hangs
+    threading.Thread(target=stop_after_supervisor, daemon=True).start()
