@@ -22,16 +22,6 @@ _OF_VECTORS = {"label_means", "held_out_means", "held_out_labels", "directions"}
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Posteriors of images that were not used for training."""
-
-    means: Floats
-    """`[M, d]`: posterior means of the images without binarization."""
-    labels: NDArray[np.int64] | None
-    """`[M]`: classes of the images; None if there are none."""
-
-
-@dataclass(frozen=True)
 class Tables:
     """The arrays of one bundle; None for each array that it does not have."""
 
@@ -44,7 +34,10 @@ class Tables:
     """Quantiles of |z|^2 for draws from the prior: chi-square with d degrees of freedom."""
     mean_norms: Quantiles | None
     """Quantiles of |mean|^2 for posteriors of held-out images."""
-    held_out: HeldOut | None
+    held_out_means: Floats | None
+    """`[M, d]`: posterior means of images that were not used for training, without binarization."""
+    held_out_labels: NDArray[np.int64] | None
+    """`[M]`: classes of those images."""
     directions: Floats | None
     """`[K, d]`: principal axes of the latents; the length of each is the standard deviation along it."""
 
@@ -58,14 +51,14 @@ class Tables:
         """
         _check(bundle)
         arrays = bundle.arrays
-        means = arrays.get("held_out_means")
         return cls(
             label_means=arrays.get("label_means"),
             mixture=Mixture.of(arrays),
             calibration=calibration_of(arrays),
             prior_norms=Quantiles.of(arrays, "prior_norm_quantiles"),
             mean_norms=Quantiles.of(arrays, "mean_norm_quantiles"),
-            held_out=None if means is None else HeldOut(means, arrays.get("held_out_labels")),
+            held_out_means=arrays.get("held_out_means"),
+            held_out_labels=arrays.get("held_out_labels"),
             directions=arrays.get("directions"),
         )
 

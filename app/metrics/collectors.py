@@ -53,18 +53,6 @@ _GAUGES: list[tuple[str, str, Read]] = [
 ]
 
 
-class _Total:
-    """A Prometheus counter that follows a number that only grows."""
-
-    def __init__(self, counter: Counter) -> None:
-        self._counter, self._seen = counter, 0
-
-    def follow(self, number: int) -> None:
-        if number > self._seen:
-            self._counter.inc(number - self._seen)
-            self._seen = number
-
-
 class Collectors:
     """The collectors of one process; `update` reads their sources."""
 
@@ -73,11 +61,11 @@ class Collectors:
             return Gauge(name, text, labels, registry=registry, multiprocess_mode="livesum")
 
         self._sources = sources
-        self._totals = [(_Total(Counter(name, text, registry=registry)), read) for name, text, read in _COUNTERS]
+        self._totals = [(Counter(name, text, registry=registry), read) for name, text, read in _COUNTERS]
+        self._seen: Counts[Counter] = Counts()
         self._in_progress = gauge("vae_requests_in_progress", "Requests in progress.")
         self._gauges = [(gauge(name, text), read) for name, text, read in _GAUGES]
         self._rejections = Counter("vae_rejections", "Requests and connections refused.", ["reason"], registry=registry)
-        self._rejected: dict[str, _Total] = {}
         version = ("model", "version")
         self._loaded = gauge("vae_model_loaded", "Processes that serve this version; 0 once none does.", version)
         self._default = gauge(
@@ -88,18 +76,19 @@ class Collectors:
     def update(self, in_progress: int) -> None:
         """Update all collectors; `in_progress` is the number of requests in progress."""
         for total, read in self._totals:
-            total.follow(read(self._sources))
+            self._follow(total, read(self._sources))
         self._in_progress.set(in_progress)
         for gauge, read in self._gauges:
             gauge.set(read(self._sources))
-        self._update_rejections()
+        for reason, number in self._sources.refused.items():
+            self._follow(self._rejections.labels(reason), number)
         self._update_models()
 
-    def _update_rejections(self) -> None:
-        for reason, number in self._sources.refused.items():
-            if reason not in self._rejected:
-                self._rejected[reason] = _Total(self._rejections.labels(reason))
-            self._rejected[reason].follow(number)
+    def _follow(self, counter: Counter, number: int) -> None:
+        """Raise a counter to a number that only grows."""
+        if number > self._seen[counter]:
+            counter.inc(number - self._seen[counter])
+            self._seen[counter] = number
 
     def _update_models(self) -> None:
         catalog = self._sources.catalog

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from app.api.forms.route import in_forms
@@ -11,9 +13,9 @@ from app.api.operations.manifold import Plane, plane_dims
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery
 from app.api.routing.state import State
-from app.bundle.arrays import HeldOut
 from app.codecs.scatter import scatter
 from app.errors import InvalidInput
+from app.maths.arrays import Floats
 from app.vae.vae import Vae
 
 
@@ -47,31 +49,30 @@ class PosteriorsResponse(ModelResponse):
 
 async def _posteriors(server: State, vae: Vae, query: PosteriorsQuery) -> Result:
     """Posterior means of held-out images, evenly spread over the test split and in its order, with their classes."""
-    held_out = _held_out(vae, query)
+    means, labels = _held_out(vae, query)
     if query.space == "latent" and query.dims is not None:
         raise InvalidInput("leave out dims with space=latent: the response has all dimensions", "/query/dims")
     dims = list(range(vae.geometry.latent_shape[0])) if query.space == "latent" else list(plane_dims(vae, query.dims))
-    percentile = vae.mean_percentile(held_out.means) if query.percentile else None
-    arrays = {"mean": held_out.means[:, dims], "labels": held_out.labels, "latent_percentile": percentile}
+    percentile = vae.mean_percentile(means) if query.percentile else None
+    arrays = {"mean": means[:, dims], "labels": labels, "latent_percentile": percentile}
     return Result(arrays=arrays, facts={"dims": dims})
 
 
 async def _scatter(server: State, vae: Vae, query: PlaneQuery) -> Result:
     """Posterior means of held-out images on a plane, colored by class."""
-    held_out, dims = _held_out(vae, query), plane_dims(vae, query.dims)
+    (means, labels), dims = _held_out(vae, query), plane_dims(vae, query.dims)
     names = (f"z{dims[0]}", f"z{dims[1]}")
-    image = await asyncio.to_thread(scatter, held_out.means[:, list(dims)], held_out.labels, names)
+    image = await asyncio.to_thread(scatter, means[:, list(dims)], labels, names)
     return Result({"images": image[None]})
 
 
-def _held_out(vae: Vae, query: PlaneQuery) -> HeldOut:
-    """The first `query.n` held-out posteriors of the bundle."""
+def _held_out(vae: Vae, query: PlaneQuery) -> tuple[Floats, NDArray[np.int64] | None]:
+    """Means `[n, d]` and, if there are classes, labels `[n]` of the first `query.n` held-out posteriors."""
     vae.geometry.dimensions()
-    held_out = vae.tables.held_out
-    if held_out is None:
+    means, labels = vae.tables.held_out_means, vae.tables.held_out_labels
+    if means is None:
         raise InvalidInput("this model has no held-out posteriors", "/query/model")
-    labels = None if held_out.labels is None else held_out.labels[: query.n]
-    return HeldOut(held_out.means[: query.n], labels)
+    return means[: query.n], None if labels is None else labels[: query.n]
 
 
 OPERATIONS = (

@@ -11,6 +11,7 @@ from app.api.routing.state import State
 from app.api.v2.graphs import TAG, GraphModel, GraphPath, VersionPath, find_graph
 from app.api.v2.reply import InferReply, reply
 from app.api.v2.request import InferBody, InferRequest
+from app.inference.graphs import Lane
 from app.vae.vae import Vae
 
 _HEADERS = MODEL_HEADERS | {
@@ -44,8 +45,8 @@ async def infer(server: State, vae: Vae, path: GraphParameters, body: InferReque
     graph = GraphModel(vae, "encoder" if path.name.endswith(".encoder") else "decoder")
     wanted = body.wanted(graph)
     rows = await body.rows(server, graph)
-    with_parameters = not wanted.keys() <= set(graph.default_outputs)
-    arrays = await vae.run_graph(graph.kind, rows, with_parameters=with_parameters, seconds=body.seconds())
+    lane: Lane = graph.kind if wanted.keys() <= set(graph.default_outputs) else "parameters"
+    arrays = await vae.run_graph(lane, rows, body.seconds())
     return await reply(graph, body.id, {output: arrays[output] for output in wanted}, wanted, body.accepted)
 
 
