@@ -160,9 +160,10 @@ def _max_json_bytes(server: State) -> int:
     A byte of JSON may become a list of 50 bytes in memory. If a model takes any size, only the number of values is
     limited, when they are parsed.
     """
-    if any(vae.geometry.size is None for vae in server.catalog):
+    sizes = [vae.geometry for vae in server.catalog]
+    if any(geometry.size is None for geometry in sizes):
         return server.limits.max_body_bytes
-    values = max(math.prod(shape) for vae in server.catalog for shape in (vae.image_shape, vae.latent_shape))
+    values = max(math.prod(shape) for geometry in sizes for shape in (geometry.image_shape, geometry.latent_shape))
     return _MAX_REST + _MAX_NUMBER * server.limits.max_rows * values
 
 
