@@ -15,7 +15,10 @@ from typing import Any, Literal
 Format = Literal["text", "json"]
 
 
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+_TRACEPARENT = re.compile(
+    rb"(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+"""A valid `traceparent` header: version 00 ends after its four fields, later versions may have more."""
 
 
 _ids: ContextVar[dict[str, str | None] | None] = ContextVar("ids", default=None)
@@ -32,19 +35,13 @@ def trace_id_of(traceparent: bytes) -> str | None:
     The format is that of W3C Trace Context, https://www.w3.org/TR/trace-context/.
     """
     found = _TRACEPARENT.fullmatch(traceparent)
-    if found is None:
-        return None
-    version, trace, parent, rest = found.groups()
-    is_invalid = version == b"ff" or not trace.strip(b"0") or not parent.strip(b"0")
-    if is_invalid or (version == b"00" and rest is not None):  # later versions may have more fields
-        return None
-    return trace.decode()
+    return None if found is None else found[1].decode()
 
 
 def configure(level: str, format: Format) -> None:
     """Send the records of all loggers to stderr, from `level` upwards."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_FORMATTERS[format]())
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
 
@@ -94,7 +91,6 @@ class TextFormatter(logging.Formatter):
 _encode = json.JSONEncoder(default=str).encode
 _SHOWN = {"method", "path", "status"}
 """Fields that the message of a request already contains."""
-_FORMATTERS: dict[Format, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -115,8 +111,6 @@ def _word(value: Any) -> str:
 
 def _printable(text: str) -> str:
     """The text, with control characters escaped: a terminal and a reader of lines see printable characters only."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode()
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
