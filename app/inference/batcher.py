@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import Barrier
 from typing import Any, NamedTuple, Protocol
 
@@ -53,16 +52,6 @@ class Observer(Protocol):
         """A batch was run."""
 
 
-@dataclass
-class Counters:
-    """Totals since the batcher started; the metrics read them."""
-
-    batches: int = 0
-    rows: int = 0
-    dropped_rows: int = 0
-    failed_batches: int = 0
-
-
 class Batcher:
     """Runs rows in `slots` threads, at most `batch_rows` and about `batch_seconds` at a time.
 
@@ -87,7 +76,8 @@ class Batcher:
         list(self._executor.map(lambda _: all_started.wait(), range(slots)))
         self.queue = RowQueue()
         self.admission = Admission(slots, queue_rows, wait_seconds)
-        self.counters = Counters()
+        self.batches = self.rows = self.dropped_rows = self.failed_batches = 0
+        """Totals since the start: batches and rows run, rows dropped before they ran, batches that raised."""
         self._event_loop_lag = 0.0
         """Moving average of the seconds from the end of a slot's batch to its callback on the event loop."""
         self.busy_slots = 0
@@ -175,7 +165,7 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _dropped(self, lane: QueuedLane, job: Job, rows: int, now: float) -> None:
-        self.counters.dropped_rows += rows
+        self.dropped_rows += rows
         self.admission.leave(lane.spec, rows)
         if not job.began:
             self._left_queue(lane, job, now)
@@ -260,10 +250,10 @@ class Batcher:
         self._pump()
 
     def _ran(self, spec: LaneSpec, failed: bool, ran: list[Ran]) -> None:
-        self.counters.batches += 1
-        self.counters.failed_batches += failed
+        self.batches += 1
+        self.failed_batches += failed
         for part in ran:
-            self.counters.rows += part.rows
+            self.rows += part.rows
             if not isinstance(part.outcome, Exception):
                 spec.statistics.batches += 1
                 if self._observer is not None:

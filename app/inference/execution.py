@@ -51,19 +51,14 @@ def deliver(ran: Ran) -> None:
             _resolve(job)
 
 
-def _outputs(run: RunRows, pieces: list[Piece]) -> Arrays:
-    rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
-    outputs = run(rows)
-    if any(len(output) != len(rows) for output in outputs.values()):
-        raise RuntimeError("a graph returned a different number of rows than it was given")
-    return outputs
-
-
 def _run(run: RunRows, pieces: list[Piece]) -> Ran:
     began = time.monotonic()
     outcome: Arrays | Exception
     try:
-        outcome = _outputs(run, pieces)
+        rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
+        outcome = run(rows)
+        if any(len(output) != len(rows) for output in outcome.values()):
+            outcome = RuntimeError("a graph returned a different number of rows than it was given")
     except StopIteration as error:  # a future does not accept it
         outcome = RuntimeError(repr(error))
     except Exception as error:

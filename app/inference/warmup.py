@@ -92,8 +92,8 @@ def _check_shapes(session: Session, inputs: Arrays, expected: Arrays) -> None:
 
 def _check_rows(session: Session, inputs: Arrays, names: list[str], *, is_reduced: bool) -> None:
     """Refuse a graph whose rows depend on each other."""
-    limits = (REDUCED_MAX_DIFFERENCE, REDUCED_MAX_LEVELS) if is_reduced else (MAX_DIFFERENCE, MAX_LEVELS)
-    difference, levels = limits
+    difference = REDUCED_MAX_DIFFERENCE if is_reduced else MAX_DIFFERENCE
+    levels = REDUCED_MAX_LEVELS if is_reduced else MAX_LEVELS
     together = _run(session, inputs, names)
     alone = _run(session, {name: rows[:1] for name, rows in inputs.items()}, names)
     for name in names:

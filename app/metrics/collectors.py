@@ -25,18 +25,18 @@ class Sources:
 Read = Callable[[Sources], int]
 BUNDLE_REFUSALS = "vae_bundle_refusals", "Bundles refused while serving; the models served before stay."
 _COUNTERS: list[tuple[str, str, Read]] = [
-    ("vae_batches", "Batches run.", lambda it: it.catalog.batcher.counters.batches),
-    ("vae_batch_rows", "Rows run in batches.", lambda it: it.catalog.batcher.counters.rows),
+    ("vae_batches", "Batches run.", lambda it: it.catalog.batcher.batches),
+    ("vae_batch_rows", "Rows run in batches.", lambda it: it.catalog.batcher.rows),
     ("vae_refused_rows", "Rows refused by a full queue.", lambda it: it.catalog.batcher.admission.refused_rows),
     (
         "vae_dropped_rows",
         "Rows dropped before they ran: cancelled or past their deadline.",
-        lambda it: it.catalog.batcher.counters.dropped_rows,
+        lambda it: it.catalog.batcher.dropped_rows,
     ),
     (
         "vae_failed_batches",
         "Batches that raised and were run again.",
-        lambda it: it.catalog.batcher.counters.failed_batches,
+        lambda it: it.catalog.batcher.failed_batches,
     ),
     ("vae_cache_hits", "Responses from the cache.", lambda it: it.cache.hits),
     ("vae_cache_misses", "Responses that could be cached but were not in the cache.", lambda it: it.cache.misses),

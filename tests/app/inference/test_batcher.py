@@ -261,7 +261,7 @@ def test_cancelled_rows_are_dropped_and_harm_no_neighbour() -> None:
         assert (await tasks[0])["double"].tolist() == [2]
         assert (await tasks[2])["double"].tolist() == [6]
         assert gate.batches == [[0], [1, 3]]
-        assert batcher.counters.dropped_rows == 1
+        assert batcher.dropped_rows == 1
         await batcher.close()
 
     asyncio.run(main())
@@ -297,7 +297,7 @@ def test_a_failing_batch_is_run_once_more_by_request() -> None:
         assert isinstance(also_good, dict)
         assert isinstance(bad, RuntimeError)
         assert gate.batches == [[0], [1, 2, 3], [1], [2], [3]]
-        assert batcher.counters.failed_batches == 1
+        assert batcher.failed_batches == 1
         await running
         await batcher.close()
 
@@ -438,7 +438,7 @@ def test_cancelled_rows_make_room_at_once() -> None:
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
-        assert (batcher.queue.rows, batcher.counters.dropped_rows) == (0, 2)
+        assert (batcher.queue.rows, batcher.dropped_rows) == (0, 2)
         check(batcher, "k", 2)
         gate.open.set()
         await running
@@ -705,11 +705,10 @@ def test_every_request_ends_and_gets_its_own_rows(
                 assert not wanted["overdue"]
                 assert answer["double"].tolist() == (2 * values).tolist()
         await asyncio.wait_for(batcher.close(), PATIENCE)
-        counters = batcher.counters
         assert batcher.queue.rows == 0
         assert batcher.admission.refused_rows >= refused  # more, where the refused were cancelled, too
         never_sent = sum(len(v) for w, v in zip(requests, sent, strict=True) if w["cancelled"])
-        seen = counters.rows + counters.dropped_rows + batcher.admission.refused_rows
+        seen = batcher.rows + batcher.dropped_rows + batcher.admission.refused_rows
         assert sum(map(len, sent)) - never_sent <= seen <= sum(map(len, sent))
 
     asyncio.run(main())
@@ -788,7 +787,7 @@ def test_a_row_that_costs_more_than_a_batch_runs_alone() -> None:
         latency = Latency(1e-9, 1e-9)
         answers = [submit(batcher, "k", double, rows(value), cost=10, latency=latency) for value in (1, 2)]
         assert [it["double"].tolist() for it in await asyncio.gather(*answers)] == [[2], [4]]
-        assert batcher.counters.batches == 2
+        assert batcher.batches == 2
         await batcher.close()
 
     asyncio.run(main())

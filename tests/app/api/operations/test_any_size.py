@@ -302,17 +302,17 @@ def test_room_for_all_that_a_request_needs_of_pictures_of_any_size_is_held_befor
         for images, others in ((small, 4), (tiled, 1)):
             with hold(others), pytest.raises(Overloaded):
                 await vae.reconstruct(images, "mean", 0)
-        assert batcher.counters.rows == 0
+        assert batcher.rows == 0
         with hold(7), pytest.raises(Overloaded):
             await vae.encode(tiled)
-        assert batcher.counters.rows == 0
+        assert batcher.rows == 0
         for work in (vae.encode(tiled), vae.decode(means(tiled))):
             task = asyncio.create_task(work)
-            while not batcher.counters.rows:  # noqa: ASYNC110 (a slot is waited for)
+            while not batcher.rows:  # noqa: ASYNC110 (a slot is waited for)
                 await asyncio.sleep(0)
             with hold(8 - batcher.queue.rows):  # who was let in is not refused midway
                 await task
-            batcher.counters.rows = 0
+            batcher.rows = 0
         await batcher.close()
 
     asyncio.run(main())
