@@ -87,7 +87,7 @@ class KeysFile:
             StartupError: the file cannot be read, or a line is malformed.
         """
         self._path, self._checked = path, time.monotonic()
-        self._version = self._current_version()
+        self._versions = file_versions(path)
         self._keys = self._parse()
 
     def read(self) -> list[ApiKey]:
@@ -95,8 +95,8 @@ class KeysFile:
         now = time.monotonic()
         if now - self._checked > _CHECK_SECONDS:
             self._checked = now
-            if (version := self._current_version()) != self._version:
-                self._version = version
+            if (versions := file_versions(self._path)) != self._versions:
+                self._versions = versions
                 self._reload()
         return self._keys
 
@@ -112,19 +112,18 @@ class KeysFile:
     def _parse(self) -> list[ApiKey]:
         try:
             text = self._path.read_text("utf-8")
-        except OSError as error:
-            raise StartupError(f"VAE_KEYS_FILE {self._path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise StartupError(f"VAE_KEYS_FILE {self._path} cannot be read: not UTF-8") from error
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise StartupError(f"VAE_KEYS_FILE {self._path} cannot be read: {reason}") from error
         return read_keys(text, f"VAE_KEYS_FILE {self._path}")
 
-    def _current_version(self) -> tuple[int, ...]:
-        """Return modification time, inode and size, which change with the file; empty for a missing file."""
-        try:
-            found = os.stat(self._path)
-        except OSError:
-            return ()
-        return found.st_mtime_ns, found.st_ino, found.st_size
+
+def file_versions(*paths: Path | None) -> list[tuple[int, ...]]:
+    """Return modification time, inode and size of each file, which change with it; nothing if one is missing."""
+    try:
+        return [(found.st_mtime_ns, found.st_ino, found.st_size) for found in map(os.stat, filter(None, paths))]
+    except OSError:
+        return []
 
 
 class Keys:
@@ -150,33 +149,23 @@ class Keys:
         """Whether there are keys, or can be: a keys file may get some."""
         return bool(self._fixed) or self._file is not None
 
-    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> ApiKey | None:
-        """Return the key that a request carries; None if it carries none, or an unknown one."""
-        key, found = _bearer(headers), None
-        if not key:
-            return None
-        digest = _digest(key)
-        for known in self._fixed if self._file is None else self._fixed + self._file.read():
-            if hmac.compare_digest(known.digest, digest):
-                found = known  # no break: the time must not reveal which key matched
+    def caller(self, headers: Iterable[tuple[bytes, bytes]], *, is_required: bool = False) -> ApiKey | None:
+        """Return the key that a request carries; None if it carries none, or an unknown one.
+
+        Raises:
+            Unauthorized: a known key `is_required`, and the request carries none.
+        """
+        value = next((value for name, value in headers if name == b"authorization"), b"")
+        scheme, _, rest = value.partition(b" ")
+        key, found = rest.strip() if scheme.lower() == b"bearer" else b"", None
+        if key:
+            digest = _digest(key)
+            for known in self._fixed if self._file is None else self._fixed + self._file.read():
+                if hmac.compare_digest(known.digest, digest):
+                    found = known  # no break: the time must not reveal which key matched
+        if is_required and found is None:
+            raise Unauthorized("this key is unknown to the server" if key else "send Authorization: Bearer")
         return found
-
-
-def check_caller(caller: ApiKey | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse a request without a known key.
-
-    Raises:
-        Unauthorized: the request carries no key, or an unknown one.
-    """
-    if caller is None:
-        raise Unauthorized("this key is unknown to the server" if _bearer(headers) else "send Authorization: Bearer")
-
-
-def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the key in a request's headers; empty, which is never a key, if there is none."""
-    value = next((value for name, value in headers if name == b"authorization"), b"")
-    scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else b""
 
 
 def _digest(key: bytes) -> bytes:

@@ -1,11 +1,11 @@
 """TLS: the server's certificate, read again when its files change."""
 
 import logging
-import os
 import ssl
 from pathlib import Path
 
 from app.errors import StartupError
+from app.security.keys import file_versions
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +24,15 @@ class Certificate:
             StartupError: the files cannot be read, or do not belong together.
         """
         self._chain, self._key = chain, key
-        self._modified, self._current = self._modified_times(), self._read()
+        self._versions, self._current = file_versions(chain, key), self._read()
         self.context = self._current
         """The context for a server."""
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         """Give a new connection the current certificate; the ssl module calls this in each handshake."""
-        modified = self._modified_times()
-        if modified != self._modified:
-            self._modified = modified
+        if (versions := file_versions(self._chain, self._key)) != self._versions:
+            self._versions = versions
             try:
                 self._current = self._read()
                 logger.info("VAE_TLS_CERTIFICATE has changed, and is used from now on")
@@ -54,13 +53,6 @@ class Certificate:
         except OSError as error:
             raise StartupError(f"VAE_TLS_CERTIFICATE or VAE_TLS_KEY cannot be read: {error.strerror}") from error
         return context
-
-    def _modified_times(self) -> list[int]:
-        """Return when the files were modified, in nanoseconds; empty if one is missing."""
-        try:
-            return [os.stat(path).st_mtime_ns for path in (self._chain, self._key) if path is not None]
-        except OSError:
-            return []
 
 
 def server_context(chain: Path, key: Path | None, *_: object) -> ssl.SSLContext:

@@ -9,7 +9,7 @@ from app.api.middleware.exchange import Exchange
 from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import path_below_root
 from app.errors import RateExceeded
-from app.security.keys import ApiKey, Keys, check_caller
+from app.security.keys import ApiKey, Keys
 from app.security.rates import Rates, network
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
@@ -30,9 +30,7 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _is_open(scope):
-            caller = self._keys.caller(scope["headers"])
-            if self._asks:
-                check_caller(caller, scope["headers"])
+            caller = self._keys.caller(scope["headers"], is_required=self._asks)
             if caller is not None:
                 scope["vae.key"], scope["vae.caller"] = caller.name, caller
             self._take(scope, caller)
