@@ -1,7 +1,6 @@
 """The arrays of a bundle: class means, aggregated posterior, quantiles, held-out posteriors, directions."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,15 +122,12 @@ def _check(bundle: Bundle) -> None:
         "directions": (count("directions"), d),
     }
     for name, shape in expected.items():
-        if name in bundle.arrays:
-            path = f"{directory}/{bundle.manifest.arrays[name].file}"
-            _check_array(path, bundle.arrays[name], shape, _TYPES.get(name, ("float32",)))
-
-
-def _check_array(path: str, array: NDArray[Any], shape: tuple[int | None, ...], types: tuple[str, ...]) -> None:
-    if array.shape != shape:
-        raise BundleError(f"{path} does not have the shape {shape}")
-    if str(array.dtype) not in types:
-        raise BundleError(f"{path} does not have the type {' or '.join(types)}")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise BundleError(f"{path} holds NaN")
+        if (array := bundle.arrays.get(name)) is None:
+            continue
+        path, types = f"{directory}/{bundle.manifest.arrays[name].file}", _TYPES.get(name, ("float32",))
+        if array.shape != shape:
+            raise BundleError(f"{path} does not have the shape {shape}")
+        if str(array.dtype) not in types:
+            raise BundleError(f"{path} does not have the type {' or '.join(types)}")
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise BundleError(f"{path} holds NaN")

@@ -81,18 +81,13 @@ def of_bytes(content: bytes | memoryview, dtype: str, shape: Sequence[int]) -> N
     Raises:
         InvalidInput: the number of bytes is not that of the shape and the data type.
     """
-    if len(content) != _count(shape) * itemsize(dtype):
+    wire = np.dtype("uint16" if dtype == BFLOAT16 else dtype).newbyteorder("<")
+    if len(content) != _count(shape) * wire.itemsize:
         raise InvalidInput("another number of bytes than shape and data type say")
+    values = np.frombuffer(content, wire).reshape(shape)
     if dtype == BFLOAT16:
-        halves = np.frombuffer(content, "<u2").astype(np.uint32) << 16
-        return halves.view(np.float32).reshape(shape)
-    wire = np.dtype(dtype).newbyteorder("<")
-    return np.frombuffer(content, wire).reshape(shape).astype(dtype, copy=False)
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of one value."""
-    return 2 if dtype == BFLOAT16 else np.dtype(dtype).itemsize
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(dtype, copy=False)
 
 
 def to_bytes(array: NDArray[Any], dtype: str | None = None) -> bytes:

@@ -112,18 +112,13 @@ def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/lat
             first, or is not finite as float32; the pointer says which.
     """
     check_count(len(latents), limit, pointer)
-    if vae.geometry.is_vector:
-        size = vae.geometry.latent_shape[0]
-        for index, latent in enumerate(latents):
-            if len(latent) != size or isinstance(latent[0], list):
-                raise InvalidInput(f"this model's latents have {size} values", f"{pointer}/{index}")
-    else:
-        shape = _shape(latents[0])
-        for index, latent in enumerate(latents):
-            if not vae.geometry.is_latent(_shape(latent)):
-                raise InvalidInput(f"this model's latents are [{vae.geometry.latent_words}]", f"{pointer}/{index}")
-            if _shape(latent) != shape:
-                raise InvalidInput("has another size than the first", f"{pointer}/{index}")
+    first, words = _shape(latents[0]), vae.geometry.latent_words
+    for index, shape in enumerate(map(_shape, latents)):
+        if not vae.geometry.is_latent(shape):
+            kind = f"have {words} values" if vae.geometry.is_vector else f"are [{words}]"
+            raise InvalidInput(f"this model's latents {kind}", f"{pointer}/{index}")
+        if shape != first:
+            raise InvalidInput("has another size than the first", f"{pointer}/{index}")
     return finite_latents(np.array(latents, np.float64), pointer)
 
 
