@@ -13,7 +13,6 @@ from app.api.middleware.access import OPEN
 from app.api.openapi.schemas import (
     PREFIX,
     PUBLISHED_NAMES,
-    is_named_object,
     of_request,
     of_response,
     plain,
@@ -154,7 +153,8 @@ def _share(openapi: Document) -> None:
     headers = components.setdefault("headers", {})
     for operation in _operations(openapi):
         for media_type in operation.get("requestBody", {}).get("content", {}).values():
-            if is_named_object(schema := media_type.get("schema")):
+            schema = media_type.get("schema", {})
+            if schema.get("type") == "object" and "title" in schema:
                 schemas.update(schema.pop("$defs", {}))
                 schemas[schema["title"]] = schema
                 media_type["schema"] = {"$ref": PREFIX + schema["title"]}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, TypeGuard
+from typing import Any
 
 from app.api.routing.operation import LIKE
 
@@ -31,7 +31,9 @@ def plain(schema: Schema, *, nullable: bool) -> Schema:
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
     if schema.get("type") == "integer":
-        schema = _with_integer_bounds(schema)
+        schema |= {bound: int(schema[bound]) for bound in ("minimum", "maximum") if bound in schema}
+        if "exclusiveMinimum" in schema:
+            schema["minimum"] = int(schema.pop("exclusiveMinimum")) + 1
     for key, value in schema.items():
         if key == "properties":
             schema[key] = {name: plain(part, nullable=nullable) for name, part in value.items()}
@@ -88,11 +90,6 @@ def reachable(node: Any, schemas: dict[str, Schema]) -> set[str]:
     return found
 
 
-def is_named_object(schema: Any) -> TypeGuard[Schema]:
-    """Whether an inline schema is an object with a title, under which it can be moved to the components."""
-    return isinstance(schema, dict) and schema.get("type") == "object" and "title" in schema
-
-
 def _with_default_in_description(schema: Schema) -> Schema:
     if "default" not in schema:
         return schema
@@ -111,10 +108,3 @@ def _without_null(schema: Schema) -> Schema:
     outer = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
     inner = {key: value for key, value in rest[0].items() if key != "title"} if len(rest) == 1 else {"anyOf": rest}
     return inner | outer
-
-
-def _with_integer_bounds(schema: Schema) -> Schema:
-    schema = {key: int(value) if key in ("minimum", "maximum") else value for key, value in schema.items()}
-    if "exclusiveMinimum" in schema:
-        schema["minimum"] = int(schema.pop("exclusiveMinimum")) + 1
-    return schema
