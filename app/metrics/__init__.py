@@ -7,6 +7,7 @@ mode on.
 """
 
 import asyncio
+from functools import cache
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -37,11 +38,13 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._folder = shared_folder()
         self._registry = registry = graphs.registry
-        self._requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=registry)
-        self._latency = Histogram(
+        requests = Counter("vae_requests", "Requests answered.", ["operation", "status"], registry=registry)
+        latency = Histogram(
             "vae_request_seconds", "Time to answer.", ["operation"], buckets=_BUCKETS, registry=registry
         )
-        self._labelled: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._labelled = cache(
+            lambda operation, status: (requests.labels(operation, status), latency.labels(operation))
+        )
         self._in_progress = 0
         self._is_due = False
         if self._folder is None:
@@ -59,11 +62,7 @@ class Metrics:
     def ended(self, operation: str, status: int, seconds: float) -> None:
         """Count a request that was answered with `status` after `seconds`."""
         self._in_progress -= 1
-        labelled = self._labelled.get((operation, status))
-        if labelled is None:  # `labels` takes longer than counting
-            labelled = self._requests.labels(operation, str(status)), self._latency.labels(operation)
-            self._labelled[operation, status] = labelled
-        requests, latency = labelled
+        requests, latency = self._labelled(operation, status)  # `labels` takes longer than counting
         requests.inc()
         latency.observe(seconds)
         self._update_soon()

@@ -1,5 +1,7 @@
 """Prometheus metrics of the graphs: waiting times, batches and rows."""
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from app.observability.timing import GraphName
@@ -14,29 +16,22 @@ class GraphMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._wait = Histogram(
+        wait = Histogram(
             "vae_queue_seconds", "Time of a request's rows in the queue.", _LABELS, buckets=_SECONDS, registry=registry
         )
-        self._inference = Histogram(
+        inference = Histogram(
             "vae_inference_seconds", "Time to run a batch.", _LABELS, buckets=_SECONDS, registry=registry
         )
-        self._size = Histogram("vae_batch_size_rows", "Rows in a batch.", _LABELS, buckets=_ROWS, registry=registry)
-        self._rows = Counter("vae_model_rows", "Rows run.", _LABELS, registry=registry)
-        self._waits: dict[GraphName, Histogram] = {}
-        self._batches: dict[GraphName, tuple[Counter, Histogram, Histogram]] = {}
+        size = Histogram("vae_batch_size_rows", "Rows in a batch.", _LABELS, buckets=_ROWS, registry=registry)
+        total = Counter("vae_model_rows", "Rows run.", _LABELS, registry=registry)
+        self._wait_of = cache(lambda graph: wait.labels(*graph))  # `labels` takes longer than counting
+        self._batch_of = cache(lambda graph: (total.labels(*graph), size.labels(*graph), inference.labels(*graph)))
 
     def waited(self, graph: GraphName, seconds: float) -> None:
-        wait = self._waits.get(graph)
-        if wait is None:
-            wait = self._waits[graph] = self._wait.labels(*graph)
-        wait.observe(seconds)
+        self._wait_of(graph).observe(seconds)
 
     def ran(self, graph: GraphName, rows: int, seconds: float) -> None:
-        batch = self._batches.get(graph)
-        if batch is None:
-            batch = self._rows.labels(*graph), self._size.labels(*graph), self._inference.labels(*graph)
-            self._batches[graph] = batch
-        total, size, inference = batch
+        total, size, inference = self._batch_of(graph)
         total.inc(rows)
         size.observe(rows)
         inference.observe(seconds)

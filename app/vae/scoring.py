@@ -41,7 +41,9 @@ class Scoring:
         lane: Lane = "explain" if explain else "score"
         with self.graphs.reserve(self.work, lane, min(k * len(images), max_rows)) as work:
             rows = self._binarized(planes(images), how, seed)
-            posterior = _flat(await self.graphs.encode(work, rows))
+            encoded = await self.graphs.encode(work, rows)
+            assert encoded.log_std is not None  # a model without a posterior cannot score
+            posterior = Posterior(*(part.reshape(len(rows), -1) for part in (encoded.mean, encoded.log_std)))
             elements = posterior.mean.size * k
             if elements > MAX_DRAWN_VALUES:
                 raise InvalidInput(
@@ -61,7 +63,9 @@ class Scoring:
         if how == "threshold":
             return threshold(rows)
         if self.graphs.manifest.likelihood == "bernoulli":
-            _check_binary(rows)
+            gray = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
+            if len(gray):
+                raise InvalidInput("has gray pixels: binarize it, by draw or by threshold", f"/images/{gray[0]}")
         return rows
 
     async def _explained(
@@ -103,15 +107,3 @@ class Scoring:
         if how not in (None, "none"):
             raise InvalidInput("this model's likelihood is not of binary images", "/query/binarize")
         return "none"
-
-
-def _flat(posterior: Posterior) -> Posterior:
-    """The posterior with its latents flattened to vectors `[N, d]`."""
-    count, log_std = len(posterior.mean), posterior.log_std
-    return Posterior(posterior.mean.reshape(count, -1), None if log_std is None else log_std.reshape(count, -1))
-
-
-def _check_binary(rows: Pixels) -> None:
-    gray = np.flatnonzero(((rows > 0) & (rows < 255)).reshape(len(rows), -1).any(axis=1))
-    if len(gray):
-        raise InvalidInput("has gray pixels: binarize it, by draw or by threshold", f"/images/{gray[0]}")

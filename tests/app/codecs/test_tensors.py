@@ -107,9 +107,8 @@ def test_nothing_but_invalid_input_is_raised_of_json(data: list[Any], dtype: str
 
 @given(content=st.binary(max_size=40), dtype=st.sampled_from([*TYPES, "bfloat16"]), shape=SHAPES)
 def test_nothing_but_invalid_input_is_raised_of_bytes(content: bytes, dtype: str, shape: list[int]) -> None:
-    fits = 1 <= len(shape) <= 8 and 0 < len(content) == math.prod(shape) * (
-        2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-    )
+    size = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+    fits = 1 <= len(shape) <= 8 and 0 < len(content) == math.prod(shape) * size
     try:
         assert of_bytes(content, dtype, shape).shape == tuple(shape)
         assert fits
