@@ -153,7 +153,7 @@ def source_of(folder: Path, mirrors: tuple[str, ...] = ()) -> IdxSource:
     for name in NAMES:
         content = gzip.decompress((folder / f"{name}.gz").read_bytes())
         files.append(IdxFile(name, hashlib.sha256(content).hexdigest()))
-    return IdxSource("MNIST", mirrors, tuple(files))
+    return IdxSource(mirrors, tuple(files))
 
 
 def write_recipe(folder: Path, name: str, text: str | None = None) -> Path:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from training.card.subjects import subject_of
+
 SIDE = 4
 """Images are squares whose sides are multiples of this many pixels: the nets halve them twice."""
 
@@ -72,3 +74,14 @@ class DatasetOptions(BaseModel):
     validation: Annotated[int, Field(ge=0)] = 0
     """Number of images moved from the end of the training split to the validation split, whose loss is measured after
     every epoch. Early stopping needs it."""
+    dataset: str
+
+    @property
+    def key(self) -> str:
+        """Name of the data set in manifests."""
+        return self.dataset
+
+    @property
+    def title(self) -> str:
+        """Name of the data set on cards."""
+        return subject_of(self.key).title

@@ -83,16 +83,6 @@ class EmojiOptions(DatasetOptions):
     test_fraction: Fraction = 0.1
     """Approximate fraction of the emoji in the test split. An emoji's split depends only on its code points."""
 
-    @property
-    def key(self) -> str:
-        """Name of the data set in manifests."""
-        return self.dataset
-
-    @property
-    def title(self) -> str:
-        """Name of the data set on cards."""
-        return "Emoji"
-
 
 class Emoji(NamedTuple):
     """One emoji of a package."""

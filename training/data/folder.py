@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -49,11 +49,6 @@ class FolderOptions(DatasetOptions):
     def key(self) -> str:
         """Name of the data set in manifests."""
         return f"folder:{self.path}"
-
-    @property
-    def title(self) -> str:
-        """Name of the data set on cards."""
-        return PurePosixPath(self.path).name
 
 
 def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:

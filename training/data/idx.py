@@ -37,20 +37,18 @@ class IdxFile:
 class IdxSource:
     """A data set of four IDX files, and the URLs of its mirrors."""
 
-    title: str
     mirrors: tuple[str, ...]
     files: tuple[IdxFile, ...]
     """Training images, training labels, test images, test labels."""
 
 
-def _source(title: str, *mirrors: str, sha256: tuple[str, ...], packed: bool = False) -> IdxSource:
+def _source(*mirrors: str, sha256: tuple[str, ...], packed: bool = False) -> IdxSource:
     """A data set of four files with the usual names; `sha256` is in the order of NAMES."""
-    return IdxSource(title, mirrors, tuple(map(IdxFile, NAMES, sha256, [packed] * len(NAMES))))
+    return IdxSource(mirrors, tuple(map(IdxFile, NAMES, sha256, [packed] * len(NAMES))))
 
 
 SOURCES = {
     "mnist": _source(
-        "MNIST",
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
         sha256=(
@@ -62,7 +60,6 @@ SOURCES = {
     ),
     # The hashes of the packed files are those of tensorflow_datasets.
     "fashion-mnist": _source(
-        "Fashion-MNIST",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         sha256=(
@@ -74,7 +71,6 @@ SOURCES = {
         packed=True,
     ),
     "kmnist": _source(
-        "KMNIST",
         "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
         sha256=(
@@ -93,16 +89,6 @@ class IdxOptions(DatasetOptions):
 
     background: ClassVar = BLACK
     dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
-
-    @property
-    def key(self) -> str:
-        """Name of the data set in manifests."""
-        return self.dataset
-
-    @property
-    def title(self) -> str:
-        """Name of the data set on cards."""
-        return SOURCES[self.dataset].title
 
 
 def read(options: IdxOptions, data_dir: Path) -> tuple[Split, Split]:

@@ -1,6 +1,6 @@
 """Arrays in one `.npz` file as a data set."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -30,11 +30,6 @@ class NpzOptions(DatasetOptions):
     def key(self) -> str:
         """Name of the data set in manifests."""
         return f"npz:{self.path}"
-
-    @property
-    def title(self) -> str:
-        """Name of the data set on cards."""
-        return PurePosixPath(self.path).stem
 
 
 def read(options: NpzOptions, data_dir: Path) -> tuple[Split, Split]:

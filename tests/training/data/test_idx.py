@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -385,14 +385,12 @@ def write_packed(folder: Path, seed: int) -> IdxSource:
         shape = (count, 28, 28) if "images" in name else (count,)
         (folder / f"{name}.gz").write_bytes(gzip.compress(idx(noise.integers(0, 10, shape).astype(np.uint8))))
     sums = [hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest() for name in NAMES]
-    return IdxSource(
-        "Noise", (), tuple(IdxFile(name, digest, packed=True) for name, digest in zip(NAMES, sums, strict=True))
-    )
+    return IdxSource((), tuple(IdxFile(name, digest, packed=True) for name, digest in zip(NAMES, sums, strict=True)))
 
 
 def test_the_kin_of_mnist_lie_in_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, key in enumerate(("fashion-mnist", "kmnist")):
-        monkeypatch.setitem(SOURCES, key, replace(write_packed(tmp_path / key, seed), title=key))
+        monkeypatch.setitem(SOURCES, key, write_packed(tmp_path / key, seed))
     for key in ("fashion-mnist", "kmnist"):
         dataset = load_dataset(IdxOptions(dataset=key), tmp_path)
         assert dataset.train.images.shape == (6, 1, 28, 28)
