@@ -28,12 +28,6 @@ def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
             yield from all_graphs(subgraph)
 
 
-def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of the graph and of all its subgraphs."""
-    for part in all_graphs(graph):
-        yield from part.node
-
-
 def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """The stored tensors of the graph and of all its subgraphs: weights, and constants in attributes of nodes."""
     for part in all_graphs(graph):

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 from training.errors import ImportRefused
 from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, choose_image_output, producer_of
 from training.importing.onnx_edits.encoder_outputs import choose_posterior_outputs
 from training.importing.options import RANGES, Answers, ImageShape, ImportOptions, Layout, Output, parse_range
-from training.importing.prompt import Ask, ask_choice, ask_image
+from training.importing.prompt import Ask, ask_image
 from training.importing.source import Shape, Source, SourceGraph, shape_text
 
 ACTIVATION_RANGES = {"Sigmoid": RANGES[0], "Tanh": RANGES[1]}
@@ -30,7 +31,7 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
     image_output = choose_image_output(source.decoder, options.picture)
     last = producer_of(source.decoder, image_output, (*SHAPE_OPERATORS, "Transpose"))
     activation = ACTIVATION_RANGES.get(last.op_type) if last is not None else None
-    output = options.output or ("image" if activation else ask_choice(ask, "output", "The decoder's output", Output))
+    output = options.output or ("image" if activation else ask("output", "The decoder's output", get_args(Output)))
     pixel_range = (
         options.range
         or activation

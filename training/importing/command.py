@@ -136,9 +136,9 @@ def import_(
     from training.importing.sources.formats import read_source
 
     read = read_source(torch_class or source or [], options, ask)
-    result = import_model(read, options, info, images=images, ask=ask, force=force)
-    for figure, value in figures(result.round_trip):
+    answers, round_trip = import_model(read, options, info, images=images, ask=ask, force=force)
+    for figure, value in figures(round_trip):
         print(f"{figure:<44} {value}")
-    for warning in warnings(result.round_trip, result.answers):
+    for warning in warnings(round_trip, answers):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"Imported: {result.directory}. Next: see its README.md, then VAE_MODELS_DIR={models} python -m app")
+    print(f"Imported: {directory}. Next: see its README.md, then VAE_MODELS_DIR={models} python -m app")

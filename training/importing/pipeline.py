@@ -5,7 +5,6 @@
 Torch is imported only for sources that need it.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from training.importing.answers import find_answers
@@ -19,19 +18,12 @@ from training.importing.source import Source
 from training.importing.write import write_bundle
 
 
-@dataclass(frozen=True)
-class ImportResult:
-    """A written bundle, the answers that it was made with, and the measured round trip."""
-
-    directory: Path
-    answers: Answers
-    round_trip: RoundTrip
-
-
 def import_model(
     source: Source, options: ImportOptions, info: BundleInfo, *, images: Path | None, ask: Ask, force: bool
-) -> ImportResult:
-    """Write the bundle of a source to `info.directory`, replacing an existing one.
+) -> tuple[Answers, RoundTrip]:
+    """Write the bundle of a source to `info.directory`, and return its answers and the measured round trip.
+
+    An existing bundle is replaced.
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
@@ -42,4 +34,4 @@ def import_model(
     latents = probe_latents(reference)
     round_trip = measure_round_trip(reference, read_samples(images, answers, latents))
     write_bundle(info, reference, latents, round_trip, force=force)
-    return ImportResult(info.directory, answers, round_trip)
+    return answers, round_trip

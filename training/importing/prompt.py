@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import typer
 
 from training.errors import ImportRefused
 from training.importing.options import ImageShape, parse_image
 
-Ask = Callable[[str, str, Sequence[str]], str]
-"""Takes the name of an option, a question and the allowed answers (any if empty), and returns one answer.
+Ask = Callable[[str, str, Sequence[str]], Any]
+"""Takes the name of an option, a question and the allowed answers (any if empty), and returns one answer, a string.
 
 Raises ImportRefused if there is no terminal to ask at."""
 
@@ -32,11 +32,6 @@ def ask(option: str, question: str, allowed: Sequence[str]) -> str:
             raise ImportRefused(f"--{option} was not answered") from None
         if not allowed or answer in allowed:
             return answer
-
-
-def ask_choice(ask: Ask, option: str, question: str, literal: object) -> Any:
-    """Ask for one of the values of a `Literal`."""
-    return ask(option, question, get_args(literal))
 
 
 def ask_image(ask: Ask) -> ImageShape:

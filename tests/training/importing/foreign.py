@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from app.bundle.files import Bundle, read_bundle
 from tests.conftest import Pixels
 from training.errors import ImportRefused
-from training.importing.options import BundleInfo, ImportOptions
-from training.importing.pipeline import ImportResult, import_model
+from training.importing.checks.round_trip import RoundTrip
+from training.importing.options import Answers, BundleInfo, ImportOptions
+from training.importing.pipeline import import_model
 from training.importing.sources.formats import read_source
 
 LATENT = 32
@@ -134,6 +135,14 @@ def save(folder: Path, encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> li
     return paths
 
 
+class Imported(NamedTuple):
+    """A written bundle, and what was found on the way to it."""
+
+    directory: Path
+    answers: Answers
+    round_trip: RoundTrip
+
+
 def bring(
     source: list[Path],
     folder: Path,
@@ -142,12 +151,13 @@ def bring(
     force: bool = False,
     name: str = "mine",
     **options: Any,
-) -> ImportResult:
+) -> Imported:
     """Import two files, or a directory, into `folder/models`."""
     info = BundleInfo(folder / "models" / name / "1", name, 1, "A test.", "CC0-1.0", "unknown", "none")
     passed = ImportOptions(**options)
-    return import_model(read_source(source, passed, never), passed, info, images=images, ask=never, force=force)
+    foreign = read_source(source, passed, never)
+    return Imported(info.directory, *import_model(foreign, passed, info, images=images, ask=never, force=force))
 
 
-def read(imported: ImportResult) -> Bundle:
+def read(imported: Imported) -> Bundle:
     return read_bundle(imported.directory)

@@ -39,8 +39,8 @@ def bring_class(recipe: TorchClass, folder: Path, **options: Any) -> Bundle:
     passed = ImportOptions(**({"image": SIZE} | options))
     info = BundleInfo(folder / "mine" / "1", "mine", 1, "A test.", "CC0-1.0", "unknown", "none")
     source = read_class(recipe, passed, never)
-    done = import_model(source, passed, info, images=None, ask=never, force=False)
-    return read_bundle(done.directory)
+    import_model(source, passed, info, images=None, ask=never, force=False)
+    return read_bundle(info.directory)
 
 
 def check(bundle: Bundle, model: nets.Vae, images: Pixels) -> None:

@@ -1,11 +1,12 @@
 """The encoder's outputs: which ones are the posterior's mean and spread, and the kind of spread."""
 
 import re
+from typing import get_args
 
 from training.errors import ImportRefused
 from training.importing.onnx_edits.random_operators import PARAMETERS
 from training.importing.options import ImportOptions, Layout, PosteriorKind
-from training.importing.prompt import Ask, ask_choice
+from training.importing.prompt import Ask
 from training.importing.source import Source, SourceGraph, shape_of
 
 SPREAD_NAMES: tuple[tuple[str, PosteriorKind], ...] = (
@@ -85,5 +86,5 @@ def _spread_kind(name: str) -> PosteriorKind | None:
 
 
 def _ask_kind(ask: Ask) -> PosteriorKind:
-    kind: PosteriorKind = ask_choice(ask, "posterior", "What the encoder returns as the spread", PosteriorKind)
+    kind: PosteriorKind = ask("posterior", "What the encoder returns as the spread", get_args(PosteriorKind))
     return kind

@@ -1,5 +1,6 @@
 """Read untrusted ONNX files: no weights from outside their folder, no NaN, only known operators."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from training.errors import ImportRefused
 from training.importing.onnx_edits.dynamic_batch import make_batch_dynamic, run_in_portions
 from training.importing.onnx_edits.random_operators import remove_random_operators
 from training.importing.source import DTYPES, SourceGraph, file_name
-from training.onnx_graph import all_nodes, all_tensors, replace_field
+from training.onnx_graph import all_graphs, all_tensors, replace_field
 
 MAX_BYTES = 2**31 - 2**20
 """Maximum size of an ONNX file, in bytes: protobuf's limit is 2 GiB, and the edits need some room."""
@@ -143,7 +144,7 @@ def _convert_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _check_operators(model: onnx.ModelProto, name: str) -> None:
-    for node in all_nodes(model.graph):
+    for node in chain.from_iterable(graph.node for graph in all_graphs(model.graph)):
         is_known = node.domain in DOMAINS[2:] or (node.domain in DOMAINS and onnx.defs.has(node.op_type))
         if not is_known:
             where = f", node `{node.name}`" if node.name else ""

@@ -1,8 +1,8 @@
 """Read a model given as a torch class and a file of weights. The class is code and is run; the weights are not."""
 
-import importlib
 import json
 import pickle
+import pkgutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,9 @@ def build(torch_class: TorchClass) -> nn.Module:
     module, _, name = torch_class.path.partition(":")
     if not module or not name:
         raise ImportRefused("--class is written as package.module:Class")
+    arguments = dict(map(_argument, torch_class.arguments))
     try:
-        part: Any = importlib.import_module(module)
-        for step in name.split("."):
-            part = getattr(part, step)
-        model = part(**dict(_argument(text) for text in torch_class.arguments))
-    except ImportRefused:
-        raise
+        model = pkgutil.resolve_name(torch_class.path)(**arguments)
     except Exception as error:  # foreign code raises any kind
         raise ImportRefused(f"{torch_class.path} cannot be made: {first_line(error)}") from error
     if not isinstance(model, nn.Module):

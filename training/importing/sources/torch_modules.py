@@ -1,6 +1,7 @@
 """Torch modules as encoder and decoder: exported to ONNX, and run by torch for the comparison."""
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from training.importing.onnx_edits.dynamic_batch import make_batch_dynamic, run_
 from training.importing.options import ImageShape, Layout
 from training.importing.source import RunGraph, SourceGraph
 from training.importing.sources.onnx_files import normalize, to_source_graph
-from training.onnx_graph import all_nodes, is_random
+from training.onnx_graph import is_random
 
 ANY_SIZE_SIDE = 64
 """Height in pixels of the example that a module of any size is exported with. Its width is 1.5 times the height."""
@@ -56,10 +57,7 @@ class Submodule(nn.Module):
             return [name for name, _ in flatten_output(self._call(batch))]
 
     def _call(self, batch: Tensor) -> Any:
-        part: Any = self.module
-        for name in self._path.split("."):
-            part = getattr(part, name)
-        return part(batch)
+        return attrgetter(self._path)(self.module)(batch)
 
 
 def _run_with_numpy(module: Callable[[Tensor], Any]) -> RunGraph:
@@ -96,7 +94,7 @@ def graph_of(model: onnx.ModelProto, name: str, module: Callable[[Tensor], Any],
         BundleError: ONNX Runtime cannot load the graph.
         ImportRefused: it cannot be served.
     """
-    if any(map(is_random, all_nodes(model.graph))):
+    if any(map(is_random, model.graph.node)):
         return to_source_graph(model, name, is_encoder=is_encoder)
     model = normalize(model, name)
     return SourceGraph(name, model, run_in_portions(_run_with_numpy(module), make_batch_dynamic(model)))
