@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(target: Path, *, copy: bool = False) -> Iterator[Path]:
+def whole(target: Path, *, copy: Path | None = None) -> Iterator[Path]:
     """Yield a directory beside `target` to write in. It replaces `target` at the end; an exception removes it.
 
-    It starts empty, or with `copy` as a copy of `target`.
+    It starts empty, or as a copy of the directory `copy`.
     """
     # The leading dot keeps both from being read as versions.
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
@@ -19,8 +19,8 @@ def whole(target: Path, *, copy: bool = False) -> Iterator[Path]:
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if copy:
-        shutil.copytree(target, partial)
+    if copy is not None:
+        shutil.copytree(copy, partial)
     else:
         partial.mkdir()
     try:

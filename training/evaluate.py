@@ -95,7 +95,7 @@ def write_metrics(
     directory: Path, manifest: Manifest, metrics: dict[str, Any], arrays: dict[str, NDArray[Any]]
 ) -> None:
     """Put metrics and calibration arrays into a bundle, atomically, and render its card."""
-    with whole(directory, copy=True) as partial_directory:
+    with whole(directory, copy=directory) as partial_directory:
         written = {name: bundle.write_array(partial_directory, name, array) for name, array in arrays.items()}
         update = {"metrics": metrics, "arrays": manifest.arrays | written}
         bundle.write_manifest(partial_directory, manifest.model_copy(update=update))

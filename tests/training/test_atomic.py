@@ -29,7 +29,7 @@ def test_it_takes_the_targets_place(target: Path) -> None:
 
 
 def test_a_copy_starts_from_what_is_there(target: Path) -> None:
-    with whole(target, copy=True) as partial:
+    with whole(target, copy=target) as partial:
         (partial / "b").write_text("new")
     assert files(target) == {"a": "old", "b": "new"}
 
@@ -37,7 +37,7 @@ def test_a_copy_starts_from_what_is_there(target: Path) -> None:
 @pytest.mark.parametrize("copy", [True, False])
 def test_a_failure_leaves_the_target(target: Path, copy: bool) -> None:
     def fail() -> None:
-        with whole(target, copy=copy) as partial:
+        with whole(target, copy=target if copy else None) as partial:
             (partial / "a").write_text("half")
             raise OSError("full")
 
@@ -63,5 +63,5 @@ def test_a_kill_between_the_two_renames_is_mended(target: Path) -> None:
 def test_a_replacement_that_fails_at_the_end_loses_nothing(target: Path) -> None:
     with pytest.raises(OSError, match="No such file"), whole(target) as directory:
         shutil.rmtree(directory)
-    with whole(target, copy=True) as directory:
+    with whole(target, copy=target) as directory:
         assert files(directory) == {"a": "old"}

@@ -39,7 +39,7 @@ def posteriors(directory: Path, *, data_dir: Path) -> dict[str, Array]:
     """
     read = bundle.read_bundle(directory)
     test = load_dataset(read_options(directory), data_dir).test
-    with whole(directory, copy=True) as partial:
+    with whole(directory, copy=directory) as partial:
         written = write_posteriors(partial, OfflineGraphs(read), test)
         bundle.write_manifest(partial, read.manifest.model_copy(update={"arrays": read.manifest.arrays | written}))
     return written

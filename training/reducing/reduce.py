@@ -5,7 +5,6 @@
 The graphs of both versions are compared before anything is written. The new version appears atomically.
 """
 
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,8 +54,7 @@ def reduce(directory: Path, options: ReduceOptions, *, data_dir: Path) -> tuple[
     if reason is not None:
         raise ReductionRefused(f"{directory}: {reason}: nothing is written")
     target = directory.parent / str(version)
-    with whole(target) as partial:
-        shutil.copytree(directory, partial, dirs_exist_ok=True)
+    with whole(target, copy=directory) as partial:
         _write(partial, version, read.manifest, models, reduced)
         _run_once(partial, reduced, images)
     return target, reduced
