@@ -14,7 +14,7 @@ from app.bundle.files import Bundle
 from app.inference.session import Session
 from app.maths.gaussian import Posterior
 from training.bundling.parity import check_graph
-from training.fit.likelihood import Likelihood
+from training.fit.likelihood import Likelihood, mean_image
 
 OPSET = 20
 
@@ -44,7 +44,7 @@ class ImageDecoder(nn.Module):
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
         parameters = self.likelihood.parameters_of(self.decoder(latent))
         # Clipped even if it is a sigmoid: ONNX does not define casts of values out of range.
-        image = (self.likelihood.mean(parameters) * 255).round().clamp(0, 255).to(torch.uint8)
+        image = (mean_image(parameters) * 255).round().clamp(0, 255).to(torch.uint8)
         return image, *parameters.values()
 
 

@@ -16,8 +16,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.fit.module import VaeModule
-
 
 class EarlyStop(EarlyStopping):
     """Early stopping that is final: resuming a stopped run trains no further epoch."""
@@ -78,8 +76,7 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            assert isinstance(pl_module, VaeModule)
-            self.progress.reset(self.task, total=pl_module.total_steps, completed=trainer.global_step)
+            self.progress.reset(self.task, total=trainer.estimated_stepping_batches, completed=trainer.global_step)
             self.progress.start()
 
     def on_train_batch_end(

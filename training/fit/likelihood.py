@@ -1,8 +1,8 @@
 """Likelihoods p(x|z): the meaning of the decoder's output.
 
 `channels` is the number of output channels per image channel. `parameters_of` turns the decoder's output
-`[*, channels * C, H, W]` into the outputs of the decoder graph, `names`, each `[*, C, H, W]`. `mean` is the image
-`[*, C, H, W]`, nominally in [0, 1]. `log_prob` is log p(x|z) in nats, summed over pixels, of float pixels in [0, 1].
+`[*, channels * C, H, W]` into the outputs of the decoder graph, `names`, each `[*, C, H, W]`. `log_prob` is log p(x|z)
+in nats, summed over pixels, of float pixels in [0, 1].
 """
 
 import math
@@ -27,9 +27,6 @@ class BernoulliLikelihood(nn.Module):
     def parameters_of(self, output: Tensor) -> dict[str, Tensor]:
         return {"logits": output}
 
-    def mean(self, parameters: dict[str, Tensor]) -> Tensor:
-        return parameters["logits"].sigmoid()
-
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
         """Log probability `[*, N]` of pixels `[N, C, H, W]` under logits `[*, N, C, H, W]`."""
         logits = parameters["logits"]
@@ -50,9 +47,6 @@ class GaussianLikelihood(nn.Module):
     def parameters_of(self, output: Tensor) -> dict[str, Tensor]:
         log_scale = self.log_scale.clamp(min=MIN_LOG_SCALE)
         return {"mean": output + 0.5, "log_scale": log_scale.expand_as(output)}
-
-    def mean(self, parameters: dict[str, Tensor]) -> Tensor:
-        return parameters["mean"]
 
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
         """Log density `[*, N]` of pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`."""
@@ -75,9 +69,6 @@ class DiscretizedLogisticLikelihood(nn.Module):
         # The scale starts at exp(-2) of the range: about the error of an untrained mean.
         return {"mean": mean + 0.5, "log_scale": (log_scale - 2).clamp(min=MIN_LOG_SCALE)}
 
-    def mean(self, parameters: dict[str, Tensor]) -> Tensor:
-        return parameters["mean"]
-
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
         """Log probability `[*, N]` of 8-bit pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`.
 
@@ -94,6 +85,11 @@ class DiscretizedLogisticLikelihood(nn.Module):
             pixels < HALF_LEVEL, left, torch.where(pixels > 1 - HALF_LEVEL, right, left + right + inside)
         )
         return values.flatten(-3).sum(dim=-1)
+
+
+def mean_image(parameters: dict[str, Tensor]) -> Tensor:
+    """The mean of p(x|z) `[*, C, H, W]`, nominally in [0, 1]."""
+    return parameters["mean"] if "mean" in parameters else parameters["logits"].sigmoid()
 
 
 Likelihood = BernoulliLikelihood | GaussianLikelihood | DiscretizedLogisticLikelihood

@@ -145,17 +145,13 @@ class VaeModule(L.LightningModule):
         warmup = training.learning_rate_warmup_steps
         factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
         if training.schedule == "cosine":
-            factor *= 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+            factor *= 0.5 * (1 + math.cos(math.pi * step / self.trainer.estimated_stepping_batches))
         return training.learning_rate * factor
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch."""
         return int(self.trainer.num_training_batches)
-
-    @property
-    def total_steps(self) -> int:
-        return self.recipe.training.epochs * self.steps_per_epoch
 
     def on_train_epoch_start(self) -> None:
         # Every epoch has its own seed, so that a run resumed after an epoch gives the same numbers.

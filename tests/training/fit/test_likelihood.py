@@ -16,6 +16,7 @@ from training.fit.likelihood import (
     GaussianLikelihood,
     Likelihood,
     make_likelihood,
+    mean_image,
 )
 
 LEVELS = torch.arange(256, dtype=torch.float32).div(255).reshape(-1, 1, 1, 1)
@@ -70,14 +71,14 @@ def test_one_value_an_image_whatever_the_draws(likelihood: Likelihood) -> None:
 
 def test_the_picture_is_the_mean(likelihood: Likelihood) -> None:
     output = torch.randn(5, 3 * likelihood.channels, 4, 6)
-    mean, pixels = likelihood.mean(likelihood.parameters_of(output)), levels(5, 3, 4, 6)
+    mean, pixels = mean_image(likelihood.parameters_of(output)), levels(5, 3, 4, 6)
     assert mean.shape == pixels.shape
     expected = output.sigmoid() if isinstance(likelihood, BernoulliLikelihood) else 0.5 + output[:, :3]
     torch.testing.assert_close(mean, expected)
 
 
 def test_an_untrained_net_paints_grey(likelihood: Likelihood) -> None:
-    mean = likelihood.mean(likelihood.parameters_of(torch.zeros(1, likelihood.channels, 2, 2)))
+    mean = mean_image(likelihood.parameters_of(torch.zeros(1, likelihood.channels, 2, 2)))
     assert mean.tolist() == [[[[0.5, 0.5], [0.5, 0.5]]]]
 
 
