@@ -23,8 +23,6 @@ from training.figures.planes import draw_contrast, draw_encoding, draw_posterior
 from training.figures.plots import STYLE, save
 from training.figures.scene import Scene, load_scene
 
-__all__ = ["choose", "figures", "load_scene"]
-
 Draw = Callable[[Scene], Figure]
 
 

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from app.maths import gaussian
-from app.maths.arrays import Pixels
 from training.figures.plots import GAP, MARK, image_figure, mosaic, name_axes, tiles
 from training.figures.scene import Scene
 
@@ -28,11 +27,16 @@ PANEL_GAP = 24
 
 
 def draw_samples(scene: Scene) -> Figure:
-    """Decode the same draws from N(0, I) at three temperatures, side by side."""
+    """Decode the same draws from N(0, I) at three temperatures, side by side, each below its title."""
     n, shape = SAMPLES_A_SIDE, (len(scene.kl),)
     draws = [gaussian.sample_prior(SEED, n * n, shape, temperature=t) for t in TEMPERATURES]
-    panels = [mosaic(tiles(scene.graphs.decode(latents)), columns=n) for latents in draws]
-    return _beside(panels, [f"temperature {temperature}" for temperature in TEMPERATURES])
+    panels = np.stack([mosaic(tiles(scene.graphs.decode(latents)), columns=n) for latents in draws])
+    figure, axes = image_figure(mosaic(panels, len(panels), PANEL_GAP), top=40)
+    width = panels.shape[2]
+    for index, temperature in enumerate(TEMPERATURES):
+        middle = index * (width + PANEL_GAP) + width / 2
+        axes.text(middle, -10, f"temperature {temperature}", ha="center", va="bottom", fontsize=10)
+    return figure
 
 
 def draw_aggregate(scene: Scene) -> Figure:
@@ -55,11 +59,10 @@ def draw_reconstructions(scene: Scene) -> Figure:
     rows = scene.examples(2 * COLUMNS)
     images, decoded = scene.test.images[rows], scene.graphs.decode(scene.posterior.mean[rows])
     lines = [pixels[at : at + COLUMNS] for at in range(0, len(rows), COLUMNS) for pixels in (images, decoded)]
-    parts = [mosaic(tiles(line), min(COLUMNS, len(rows))) for line in lines]
-    gap = np.full((GAP, parts[0].shape[1], 3), 255, np.uint8)
+    parts = np.stack([mosaic(tiles(line), min(COLUMNS, len(rows))) for line in lines])
     names = ["image", "decoded"] * (len(lines) // 2)
-    figure, axes = image_figure(_joined(parts, gap, axis=0), left=_margin(names))
-    _name_rows(axes, names, len(parts[0]))
+    figure, axes = image_figure(mosaic(parts, columns=1), left=_margin(names))
+    _name_rows(axes, names, parts.shape[1])
     return figure
 
 
@@ -115,18 +118,3 @@ def _name_rows(axes: Axes, names: list[str], height: int) -> None:
 def _margin(names: list[str]) -> int:
     """Width of the left margin for these names, in pixels."""
     return 24 + 12 * max(map(len, names))
-
-
-def _beside(panels: list[Pixels], titles: list[str]) -> Figure:
-    """A figure of images `[H, W, 3]` of one size in a row, each below its title."""
-    height, width, _ = panels[0].shape
-    gap = np.full((height, PANEL_GAP, 3), 255, np.uint8)
-    figure, axes = image_figure(_joined(panels, gap, axis=1), top=40)
-    for index, title in enumerate(titles):
-        axes.text(index * (width + PANEL_GAP) + width / 2, -10, title, ha="center", va="bottom", fontsize=10)
-    return figure
-
-
-def _joined(parts: list[Pixels], gap: Pixels, axis: int) -> Pixels:
-    """Concatenate images, with a gap between each two."""
-    return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=axis)
