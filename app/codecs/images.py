@@ -3,7 +3,8 @@
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import get_ident
@@ -27,6 +28,10 @@ _COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 MAX_SCANS = 100
 """Maximum scans of a progressive JPEG; about ten are usual. One more costs 30 bytes, and a pass over every pixel."""
+
+MAX_SIDE = 65_535
+"""Maximum pixels of a side, as in JPEG and GIF. Resizing makes a table with entries for each pixel of a side, and
+holds Python's lock meanwhile: a side of 16 million pixels took 3 s and 800 MB."""
 
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
 """Pillow's names of the formats that are read. Rare formats are left out: their readers are the vulnerable ones."""
@@ -79,9 +84,23 @@ def _open(content: bytes, budget: int, reading: Reading) -> tuple[Image.Image, i
     pixels = max(image.width * image.height, width * height)
     if pixels > budget:
         raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all images of a request together")
+    if max(image.size) > MAX_SIDE:
+        raise InvalidInput(f"a side of more than {MAX_SIDE} pixels")
     if content.startswith(_JPEG_START) and content.count(_JPEG_SCAN) > MAX_SCANS:
         raise InvalidInput(f"a JPEG of more than {MAX_SCANS} scans")
     return image, pixels
+
+
+def _open_all(contents: Sequence[bytes], reading: Reading) -> Iterator[Image.Image]:
+    """Open images, and count the pixels of all before any is decoded."""
+    budget = reading.max_pixels
+    for index, content in enumerate(contents):
+        try:
+            image, count = _open(content, budget, reading)
+        except InvalidInput as error:
+            raise error.below(f"/{index}") from None
+        budget -= count
+        yield image
 
 
 def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
@@ -113,8 +132,10 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
     if image.has_transparency_data:
         under = Image.new("RGBA", image.size, reading.background)
         image = Image.alpha_composite(under, image.convert("RGBA"))
+    if image.mode not in (reading.mode, "1"):
+        image = image.convert("RGB")
     if image.mode != reading.mode:
-        image = image.convert("RGB").convert(reading.mode)
+        image = image.convert(reading.mode)
     if reading.invert:
         image = ImageOps.invert(image)
     if reading.crop:  # before resizing: the box of `resize` would let its filter see pixels outside
@@ -263,12 +284,10 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
         InvalidInput: not an image of these formats, damaged, animated, too many pixels together, refused by `strict`,
             or of another size than the first if images keep their size; the pointer names the image, `/3`.
     """
-    images, budget = np.empty(0, np.uint8), reading.max_pixels
+    images, opened = np.empty(0, np.uint8), deque(_open_all(contents, reading))
     for index, content in enumerate(contents):
         try:
-            image, count = _open(content, budget, reading)
-            budget -= count
-            pixels = _load(image, content, reading)
+            pixels = _load(opened.popleft(), content, reading)  # taken out: its pixels are freed before the next
             if not index:
                 images = np.empty((len(contents), *pixels.shape), np.uint8)
             if pixels.shape != images.shape[1:]:

@@ -8,6 +8,8 @@ import logging
 import math
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -26,6 +28,7 @@ _SWEEP = 4096
 _BUSY_SECONDS = 0.05
 """Maximum seconds that the event loop waits while another process counts."""
 _TABLE = "CREATE TABLE IF NOT EXISTS windows (caller TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
+_READ = "SELECT count, expires FROM windows WHERE caller = ? AND expires > ?"
 _COUNT = """INSERT INTO windows VALUES (?1, 1, ?2) ON CONFLICT (caller) DO UPDATE SET
     count = iif(expires <= ?3, 0, count) + 1, expires = iif(expires <= ?3, ?2, expires) RETURNING count, expires"""
 
@@ -81,15 +84,26 @@ class Rates:
         self._until_sweep = _SWEEP
 
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
-        """Count one request of `caller` against `rate` or the server's rate.
+        """Count one request of `caller` against `rate` or the server's rate, unless it exceeds a limit.
+
+        A refused request counts in no window: else a short limit would use up a long one, and `retry_after` be untrue.
 
         Returns None if the caller has no limit, or if the request cannot be counted, which is then allowed.
         """
-        limits, now = rate or self._rate, time.time()
+        limits, now = rate or self._rate, time.monotonic()  # a clock that nobody sets, and that processes share
         if limits is None:
             return None
         try:
-            counts = [self._count(limit, caller, now) for limit in limits]
+            with self._locked() as database:
+                rows = [database.execute(_READ, (limit.key_for(caller), now)).fetchone() for limit in limits]
+                counts = [row or (0, now + limit.get_expiry()) for limit, row in zip(limits, rows, strict=True)]
+                full = [count >= limit.amount for limit, (count, _) in zip(limits, counts, strict=True)]
+                if not any(full):
+                    counts = [
+                        database.execute(_COUNT, (limit.key_for(caller), now + limit.get_expiry(), now)).fetchone()
+                        for limit in limits
+                    ]
+                self._sweep(now)
         except sqlite3.Error as error:
             logger.warning("a request is not counted: %s", error)
             return None
@@ -97,19 +111,23 @@ class Rates:
             (limit, max(0, limit.amount - count), max(1, math.ceil(expires - now)))
             for limit, (count, expires) in zip(limits, counts, strict=True)
         )
-        waits = [reset for (limit, _, reset), (count, _) in zip(windows, counts, strict=True) if count > limit.amount]
+        waits = [reset for (_, _, reset), is_full in zip(windows, full, strict=True) if is_full]
         return Allowance(windows, max(waits, default=None))
 
-    def _count(self, limit: RateLimitItem, caller: str, now: float) -> tuple[int, float]:
-        """Return the requests in the caller's window, with this one, and when the window ends."""
+    @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
+        """The database, which no other process changes meanwhile."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+        finally:
+            self._database.execute("COMMIT")
+
+    def _sweep(self, now: float) -> None:
         self._until_sweep -= 1
         if self._until_sweep == 0:
             self._until_sweep = _SWEEP
             self._database.execute("DELETE FROM windows WHERE expires <= ?", (now,))
-        count, expires = self._database.execute(
-            _COUNT, (limit.key_for(caller), now + limit.get_expiry(), now)
-        ).fetchone()
-        return count, expires
 
     @cached_property
     def _database(self) -> sqlite3.Connection:

@@ -24,6 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_ITEMS = 2**16
 """Fixed maximum of items of any JSON list: longer lists are refused before their items are parsed."""
 
+_MAX_JSON_MEMBERS = 2**12
+"""Maximum members of all JSON objects together: a request has hundreds at most, and each unknown one is an error."""
 _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES = 2**18, 2**17, 2**22
 """Maximum bytes of JSON that is parsed unchecked (a few ms); maximum lists and values of larger JSON (0.1 s)."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
@@ -221,8 +223,9 @@ def parse_json(model: type[Model], content: bytes) -> Model:
         BodyTooLarge: more lists and objects, or more values, than any valid request has.
         RequestValidationError: not JSON, or not valid for `model`.
     """
-    if len(content) > _SMALL_JSON and (
-        content.count(b"[") + content.count(b"{") > _MAX_JSON_LISTS or content.count(b",") > _MAX_JSON_VALUES
+    if content.count(b":") - content.count(b'"data:') > _MAX_JSON_MEMBERS or (
+        len(content) > _SMALL_JSON
+        and (content.count(b"[") + content.count(b"{") > _MAX_JSON_LISTS or content.count(b",") > _MAX_JSON_VALUES)
     ):
         raise BodyTooLarge("more values than any request can have")
     try:

@@ -233,6 +233,41 @@ def test_tiles_run_row_by_row_and_fill_up_with_black() -> None:
     assert np.array_equal(tile(images[:1]), images[0])
 
 
+def long_png(width: int, height: int) -> bytes:
+    """A valid PNG of one bit a pixel, all of them white: a few kilobytes for millions of pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([1, 0, 0, 0, 0])
+    data = zlib.compress((b"\0" + b"\xff" * ((width + 7) // 8)) * height, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**24, 1), (1, 2**24), (65_536, 1), (1, 65_536)])
+def test_a_side_is_bounded_whatever_the_area(width: int, height: int) -> None:
+    content = long_png(width, height)
+    assert len(content) < 70_000
+    with pytest.raises(InvalidInput, match="a side of more than 65535 pixels"):
+        read_images([content], replace(PLAIN, max_pixels=2**24))
+
+
+def test_the_longest_side_is_read() -> None:
+    for content in (long_png(65_535, 256), long_png(256, 65_535)):
+        assert (read_images([content], replace(PLAIN, max_pixels=2**24)) == 255).all()
+
+
+def test_pixels_are_counted_before_any_is_decoded(monkeypatch: pytest.MonkeyPatch, digits: Pixels) -> None:
+    def fail(self: Image.Image) -> None:
+        raise AssertionError("it is decoded")
+
+    small, large = png(digits[0]), long_png(5000, 5000)
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(InvalidInput, match="too many pixels") as caught:
+        read_images([small, large], replace(PLAIN, strict=True))
+    assert caught.value.pointer == "/1"
+
+
 PLAIN = Reading(height=28, width=28, mode="L", max_pixels=10**6)
 
 

@@ -26,7 +26,7 @@ def test_a_request_over_the_limit_gets_a_time_to_wait() -> None:
 
 def test_a_window_begins_anew_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     counted, now = Rates(read_rate("2/minute")), 1000.0
-    monkeypatch.setattr(rates.time, "time", lambda: now)
+    monkeypatch.setattr(rates.time, "monotonic", lambda: now)
     assert [allowance and allowance.retry_after for allowance in (counted.take("a") for _ in range(3))] == [
         None,
         None,
@@ -47,6 +47,32 @@ def test_several_limits_hold_together() -> None:
     refused = counted.take("a")
     assert refused is not None
     assert refused.retry_after == 1
+
+
+def test_refused_requests_count_in_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, now = Rates(read_rate("2/second;5/minute")), 1000.0
+    monkeypatch.setattr(rates.time, "monotonic", lambda: now)
+
+    def waits(times: int) -> list[int | None]:
+        allowances = [counted.take("a") for _ in range(times)]
+        return [allowance and allowance.retry_after for allowance in allowances]
+
+    assert waits(5) == [None, None, 1, 1, 1]
+    now += 1  # whoever waits as long as is said gets through
+    assert waits(3) == [None, None, 1]
+    now += 1
+    assert waits(2) == [None, 58]
+    now += 58
+    assert waits(1) == [None]
+
+
+def test_the_wall_clock_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Rates(read_rate("1/hour"))
+    counted.take("a")
+    monkeypatch.setattr(rates.time, "time", lambda: 0.0)
+    refused = counted.take("a")
+    assert refused is not None
+    assert 3598 <= (refused.retry_after or 0) <= 3600
 
 
 def test_a_callers_own_rate_goes_before_the_servers() -> None:
@@ -106,7 +132,7 @@ def test_processes_count_together(tmp_path: Path) -> None:
 def test_windows_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "_SWEEP", 10)
     counted, now = Rates(read_rate("5/second"), tmp_path), 1000.0
-    monkeypatch.setattr(rates.time, "time", lambda: now)
+    monkeypatch.setattr(rates.time, "monotonic", lambda: now)
     for caller in range(35):
         counted.take(f"address {caller}")
         now += 1

@@ -182,6 +182,13 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
 FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
     "query parameters": ({}, [lambda client: client.get("/sample?" + "&".join(["n=1"] * 4097))]),
     "nesting depth of JSON": ({}, [post("/decode", b'{"latents": ' + b"[" * 300 + b"]" * 300 + b"}")]),
+    "members of all objects in JSON": (
+        {},
+        [
+            post("/decode", dict.fromkeys(map(str, range(4097)), 1)),
+            post(INFER, {"inputs": [tensor()], "parameters": dict.fromkeys(map(str, range(4097)), 1)}),
+        ],
+    ),
     "lists and objects; commas; in JSON of more than 256 KiB": (
         {},
         [
@@ -208,6 +215,7 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
     "input tensors of `/v2`": ({}, [post(INFER, {"inputs": [tensor()] * 17})]),
     "bytes of JSON before binary tensors of `/v2`": ({"max_rows": 1}, [post(INFER, b" " * 200_000)]),
     "frames of an image file": ({}, [encode(animation())]),
+    "side of an image that is sent": ({}, [encode(png_of(65_536, 1)), encode(png_of(1, 65_536))]),
     "scans of a JPEG": ({}, [encode(many_scans(101))]),
     "side of an image in a response": (
         {"max_rows": 2500},

@@ -1,5 +1,7 @@
 """`/encode` and its representations."""
 
+import itertools
+import json
 import time
 
 import numpy as np
@@ -165,5 +167,14 @@ def test_huge_lists_are_refused_before_they_are_looked_at(client: TestClient) ->
         answer = client.post("/decode", content=content, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["detail"]) == (413, "more values than any request can have")
         assert time.process_time() - began < 0.5  # it took some hundredths; parsed, it would be more than a second
+    members = {f"{number:x}": 1 for number in range(2_200_000)}
+    for count in (4096, 25_000, 2_200_000):
+        content = json.dumps(dict(itertools.islice(members.items(), count)) | {"latents": []}).encode()
+        began = time.process_time()
+        answer = client.post("/decode", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["detail"]) == (413, "more values than any request can have")
+        assert time.process_time() - began < 0.5  # every unknown member was an error of its own: 8 s and more
+    urls = ["data:image/png;base64,"] * 5000
+    assert pointers(client.post("/encode", json={"images": urls})) == ["/images"]
     many = {"latents": [[0.0] * 32] * 257}
     assert pointers(client.post("/decode", json=many)) == ["/latents"]
