@@ -266,6 +266,8 @@ def grid_shape(count: int, columns: int | None = None) -> tuple[int, int]:
 def tile(images: Pixels, columns: int | None = None) -> Pixels:
     """Images `[N, H, W, C]` side by side, row by row; `columns` defaults to ceil(sqrt(N)). Empty cells are black."""
     count, height, width, channels = images.shape
+    if count == 1:
+        return images[0]
     columns, rows = grid_shape(count, columns)
     if rows * columns > count:
         blank = np.zeros((rows * columns - count, height, width, channels), np.uint8)

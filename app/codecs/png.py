@@ -47,8 +47,11 @@ def write_gray(pixels: Pixels) -> bytes:
     rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter type: none
     rows[:, 1:] = pixels
     data = rows.tobytes()
-    compressor = zlib.compressobj(0 if len(data) <= _MAX_STORED_BYTES else 1, strategy=zlib.Z_RLE)
-    compressed = compressor.compress(data) + compressor.flush()
+    if len(data) <= _MAX_STORED_BYTES:
+        compressed = zlib.compress(data, 0)
+    else:
+        compressor = zlib.compressobj(1, strategy=zlib.Z_RLE)
+        compressed = compressor.compress(data) + compressor.flush()
     return _start(height, width, "L") + _chunk(b"IDAT", compressed) + _END_CHUNK
 
 

@@ -97,7 +97,10 @@ def standard_normal(seed: int, rows: int, shape: tuple[int, ...]) -> Floats:
 
 def normal_draws(seed: int, rows: range, k: int, shape: tuple[int, ...]) -> Floats:
     """`k` draws from N(0, I) for each of `rows`, `[len(rows), k, *shape]`; the first is that of `standard_normal`."""
-    return np.stack([generator(seed, row).standard_normal((k, *shape), np.float32) for row in rows])
+    draws = np.empty((len(rows), k, *shape), np.float32)
+    for index, row in enumerate(rows):
+        generator(seed, row).standard_normal(dtype=np.float32, out=draws[index])
+    return draws
 
 
 def log_ratio(eps: Floats, latents: Floats, log_std: Floats) -> Doubles:
