@@ -267,7 +267,7 @@ def tile(images: Pixels, columns: int | None = None) -> Pixels:
     """Images `[N, H, W, C]` side by side, row by row; `columns` defaults to ceil(sqrt(N)). Empty cells are black."""
     count, height, width, channels = images.shape
     if count == 1:
-        return images[0]
+        return images.reshape(height, width, channels)
     columns, rows = grid_shape(count, columns)
     if rows * columns > count:
         blank = np.zeros((rows * columns - count, height, width, channels), np.uint8)

@@ -25,8 +25,8 @@ from training.bundling.conversion import ImageDecoder, ImageEncoder, check_parit
 from training.bundling.parity import BATCH_SIZES
 from training.bundling.posteriors import write_posteriors
 from training.card import write_card
-from training.card.subjects import subject_of
 from training.data import Split, load_dataset
+from training.data.subjects import subject_of
 from training.fit.module import VaeModule
 from training.fit.train import load_checkpoint, run_folder
 from training.offline import OfflineGraphs

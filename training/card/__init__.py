@@ -8,8 +8,8 @@ from app.bundle.manifest import Manifest
 from training.card.captions import captions
 from training.card.metrics import metric_rows
 from training.card.reduced import add_reduced_section, change_in_words, reduced_section, speed_in_words
-from training.card.subjects import Subject, subject_of
 from training.card.training import training_section
+from training.data.subjects import Subject, subject_of
 
 __all__ = ["add_reduced_section", "captions", "change_in_words", "metric_rows", "speed_in_words", "write_card"]
 

@@ -1,7 +1,7 @@
 """Captions of the card's figures."""
 
 from app.bundle.manifest import Manifest
-from training.card.subjects import subject_of
+from training.data.subjects import subject_of
 
 
 def captions(manifest: Manifest) -> dict[str, str]:

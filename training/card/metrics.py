@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.bundle.manifest import Manifest
-from training.card.subjects import subject_of
+from training.data.subjects import subject_of
 
 Row = tuple[str, str, str]
 

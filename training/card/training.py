@@ -7,7 +7,7 @@ from typing import Any
 
 from app.bundle.manifest import Manifest, Reduced
 from training.bundling.record import read_log, read_recipe, read_report, watched
-from training.card.subjects import subject_of
+from training.data.subjects import subject_of
 
 Log = dict[str, list[float]]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from training.card.subjects import subject_of
+from training.data.subjects import subject_of
 
 SIDE = 4
 """Images are squares whose sides are multiples of this many pixels: the nets halve them twice."""

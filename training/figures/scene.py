@@ -11,8 +11,8 @@ from app.bundle.manifest import Manifest
 from app.errors import BundleError
 from app.maths.gaussian import Floats, Mixture, Posterior
 from training.bundling.record import read_log, read_recipe
-from training.card.subjects import subject_of
 from training.data import Split, load_dataset, read_options
+from training.data.subjects import subject_of
 from training.offline import OfflineGraphs
 
 MAX_IMAGES = 10_000

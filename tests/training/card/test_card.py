@@ -12,9 +12,9 @@ from app.errors import BundleError
 from tests.training.conftest import TINY, Workshop, copy_of
 from tests.training.linear import Linear
 from training.card import captions, metric_rows, write_card
-from training.card.subjects import SUBJECTS, subject_of
 from training.data import emoji
 from training.data.idx import SOURCES
+from training.data.subjects import SUBJECTS, subject_of
 
 
 def card(workshop: Workshop, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Contents, license and class names of the known data sets, as cards describe them."""
+"""Title, contents, license and class names of the known data sets, as cards and messages name them."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
