@@ -105,7 +105,7 @@ def _http_response(error: HTTPException, scope: Scope) -> JSONResponse:
 
 
 def _methods(scope: Scope) -> list[str]:
-    """Every documented method of the request's path."""
+    """Every method of the request's path."""
     partial = (route for route in scope["app"].routes if route.matches(scope)[0] is Match.PARTIAL)
-    methods = {method for route in partial if route.include_in_schema for method in route.methods}
+    methods = {method for route in partial for method in route.methods}
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

@@ -214,7 +214,8 @@ def test_other_paths_and_methods(client: TestClient) -> None:
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
     assert client.put("/decode/image").headers["allow"] == "GET, HEAD, POST"
-    assert client.put("/models/mnist").headers["allow"] == "GET, HEAD"
+    for path in ("/models/mnist", "/metrics", "/docs", "/openapi.json", "/"):
+        assert client.put(path).headers["allow"] == "GET, HEAD", path
 
 
 def test_an_unforeseen_error_tells_nothing(make_client: Callable[..., TestClient]) -> None:
