@@ -177,7 +177,7 @@ def _build_info(catalog: Catalog) -> dict[str, str]:
 
 
 def load_models(settings: Settings, batcher: Batcher | None = None) -> Catalog:
-    """Load every model; without a batcher to serve them, only to see whether they can be.
+    """Load every model; without `batcher`, only to check that all can be loaded.
 
     Raises:
         StartupError: a bundle or a setting is wrong; the message is one sentence for the operator.

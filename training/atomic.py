@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def whole(target: Path, *, copy: Path | None = None) -> Iterator[Path]:
-    """Yield a directory beside `target` to write in. It replaces `target` at the end; an exception removes it.
+    """Yield a new directory beside `target` to write in: empty, or a copy of the directory `copy`.
 
-    It starts empty, or as a copy of the directory `copy`.
+    At the end it replaces `target`; after an exception it is removed.
     """
     # The leading dot keeps both from being read as versions.
     partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
@@ -19,11 +19,11 @@ def whole(target: Path, *, copy: Path | None = None) -> Iterator[Path]:
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if copy is not None:
-        shutil.copytree(copy, partial)
-    else:
-        partial.mkdir()
     try:
+        if copy is not None:
+            shutil.copytree(copy, partial)
+        else:
+            partial.mkdir()
         yield partial
         if target.exists():
             target.rename(old)

@@ -1,12 +1,4 @@
-"""Errors that end a training command. Each message is one sentence for the user of the command line.
-
-CommandError
-├── RecipeError
-├── DataError
-├── ParityError
-├── ImportRefused
-└── ReductionRefused
-"""
+"""Errors that end a training command. Each message is one sentence for the user of the command line."""
 
 from app.errors import CommandError
 

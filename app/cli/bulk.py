@@ -116,8 +116,9 @@ class ImagesCommand(ModelCommand, Batches, ReadingOptions):
 
         async def work(index: int, batch: Sequence[str]) -> ImageResults:
             images, skipped = await asyncio.to_thread(read, batch, reading, shape)
-            arrays = await ask(index, np.stack(list(images.values()))) if images else {}
-            return ImageResults(list(images), arrays, skipped)
+            read_names = list(images)
+            arrays = await ask(index, np.stack([images.pop(name) for name in read_names])) if images else {}
+            return ImageResults(read_names, arrays, skipped)
 
         done = await self.map(label, names, work)
         results = ImageResults(

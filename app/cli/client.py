@@ -83,7 +83,10 @@ class ServerClient:
     async def post_array(self, path: str, array: NDArray[Any], query: Query) -> Any:
         """The array, or the mapping of arrays, that responds to an array; raises as `send`."""
         response = await self.send("POST", path, query, content=write_npy(array), headers={"Content-Type": NPY})
-        return np.load(io.BytesIO(response.content), allow_pickle=False)
+        try:
+            return np.load(io.BytesIO(response.content), allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            raise CommandError(problem_sentence(response.status_code, response.content, self._where)) from None
 
     async def served(self, name: str | None, version: int | None) -> ServedVersion:
         """A version of a model; the default model and the newest version for None.

@@ -48,7 +48,7 @@ class MadeImages:
     def deliver(self, output: Output, *, columns: int | None = None, milliseconds: int | None = None) -> None:
         """Write the images, or without `--output` draw them in the terminal or print JSON.
 
-        `milliseconds` of a frame make an animation of a webp, too; a gif always is one.
+        A gif is an animation; so is a webp with `milliseconds`, the duration of a frame.
 
         Raises:
             CommandError: the output cannot be written.

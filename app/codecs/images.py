@@ -3,8 +3,7 @@
 import io
 import math
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import get_ident
@@ -30,8 +29,8 @@ MAX_SCANS = 100
 """Maximum scans of a progressive JPEG; about ten are usual. One more costs 30 bytes, and a pass over every pixel."""
 
 MAX_SIDE = 65_535
-"""Maximum pixels of a side, as in JPEG and GIF. Resizing makes a table with entries for each pixel of a side, and
-holds Python's lock meanwhile: a side of 16 million pixels took 3 s and 800 MB."""
+"""Maximum pixels of a side, as in JPEG and GIF. Resizing builds a table with an entry for each pixel of a side, and no
+other thread can run meanwhile: for a side of 16 million pixels it took 3 s and 800 MB."""
 
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
 """Pillow's names of the formats that are read. Rare formats are left out: their readers are the vulnerable ones."""
@@ -91,16 +90,14 @@ def _open(content: bytes, budget: int, reading: Reading) -> tuple[Image.Image, i
     return image, pixels
 
 
-def _open_all(contents: Sequence[bytes], reading: Reading) -> Iterator[Image.Image]:
-    """Open images, and count the pixels of all before any is decoded."""
+def _count(contents: Sequence[bytes], reading: Reading) -> None:
+    """Raise if all images together have too many pixels, by their headers. None is kept open: metadata takes memory."""
     budget = reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            image, count = _open(content, budget, reading)
+            budget -= _open(content, budget, reading)[1]
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
-        budget -= count
-        yield image
 
 
 def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
@@ -286,10 +283,12 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
         InvalidInput: not an image of these formats, damaged, animated, too many pixels together, refused by `strict`,
             or of another size than the first if images keep their size; the pointer names the image, `/3`.
     """
-    images, opened = np.empty(0, np.uint8), deque(_open_all(contents, reading))
+    images = np.empty(0, np.uint8)
+    if len(contents) > 1:
+        _count(contents, reading)
     for index, content in enumerate(contents):
         try:
-            pixels = _load(opened.popleft(), content, reading)  # taken out: its pixels are freed before the next
+            pixels = _load(_open(content, reading.max_pixels, reading)[0], content, reading)
             if not index:
                 images = np.empty((len(contents), *pixels.shape), np.uint8)
             if pixels.shape != images.shape[1:]:

@@ -119,7 +119,7 @@ class KeysFile:
 
 
 def file_versions(*paths: Path | None) -> list[tuple[int, ...]]:
-    """Return modification time, inode and size of each file, which change with it; nothing if one is missing."""
+    """Return modification time, inode and size of each file, which change if it changes; empty if a file is missing."""
     try:
         return [(found.st_mtime_ns, found.st_ino, found.st_size) for found in map(os.stat, filter(None, paths))]
     except OSError:

@@ -8,8 +8,6 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -86,7 +84,8 @@ class Rates:
     def take(self, caller: str, rate: Rate | None = None) -> Allowance | None:
         """Count one request of `caller` against `rate` or the server's rate, unless it exceeds a limit.
 
-        A refused request counts in no window: else a short limit would use up a long one, and `retry_after` be untrue.
+        A refused request counts in no window: a client that waits for `retry_after` is not refused again because of the
+        requests that were refused meanwhile.
 
         Returns None if the caller has no limit, or if the request cannot be counted, which is then allowed.
         """
@@ -94,7 +93,8 @@ class Rates:
         if limits is None:
             return None
         try:
-            with self._locked() as database:
+            with self._database as database:  # commits, or rolls back and frees the lock
+                database.execute("BEGIN IMMEDIATE")
                 rows = [database.execute(_READ, (limit.key_for(caller), now)).fetchone() for limit in limits]
                 counts = [row or (0, now + limit.get_expiry()) for limit, row in zip(limits, rows, strict=True)]
                 full = [count >= limit.amount for limit, (count, _) in zip(limits, counts, strict=True)]
@@ -103,7 +103,10 @@ class Rates:
                         database.execute(_COUNT, (limit.key_for(caller), now + limit.get_expiry(), now)).fetchone()
                         for limit in limits
                     ]
-                self._sweep(now)
+                self._until_sweep -= 1
+                if self._until_sweep == 0:
+                    self._until_sweep = _SWEEP
+                    database.execute("DELETE FROM windows WHERE expires <= ?", (now,))
         except sqlite3.Error as error:
             logger.warning("a request is not counted: %s", error)
             return None
@@ -114,27 +117,12 @@ class Rates:
         waits = [reset for (_, _, reset), is_full in zip(windows, full, strict=True) if is_full]
         return Allowance(windows, max(waits, default=None))
 
-    @contextmanager
-    def _locked(self) -> Iterator[sqlite3.Connection]:
-        """The database, which no other process changes meanwhile."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._database
-        finally:
-            self._database.execute("COMMIT")
-
-    def _sweep(self, now: float) -> None:
-        self._until_sweep -= 1
-        if self._until_sweep == 0:
-            self._until_sweep = _SWEEP
-            self._database.execute("DELETE FROM windows WHERE expires <= ?", (now,))
-
     @cached_property
     def _database(self) -> sqlite3.Connection:
         """The database, opened for the first limited request: a full disk must not prevent the start."""
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        # Counts need not survive a crash.
-        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE):
+        # Counts need not survive a crash, but a full disk must not leave half a transaction.
+        for statement in ("PRAGMA journal_mode = MEMORY", "PRAGMA synchronous = OFF", _TABLE):
             database.execute(statement)
         return database
 

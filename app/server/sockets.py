@@ -40,12 +40,14 @@ def bind(host: str, port: int) -> list[socket.socket]:
             for family, (name, _, *scope) in addresses:
                 free = sockets[0].getsockname()[1] if sockets else 0
                 try:
-                    bound = on_error.enter_context(socket.socket(family))
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    if family == socket.AF_INET6 and len(addresses) > 1:  # IPv4 has a socket of its own
-                        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    bound.bind((name, port or free, *scope))
-                    sockets.append(bound)
+                    with ExitStack() as attempt:
+                        bound = attempt.enter_context(socket.socket(family))
+                        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        if family == socket.AF_INET6 and len(addresses) > 1:  # IPv4 has a socket of its own
+                            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                        bound.bind((name, port or free, *scope))
+                        sockets.append(bound)
+                        on_error.push(attempt.pop_all())
                 except OSError as error:
                     if error.errno not in _UNAVAILABLE:
                         raise

@@ -34,6 +34,13 @@ def test_a_copy_starts_from_what_is_there(target: Path) -> None:
     assert files(target) == {"a": "old", "b": "new"}
 
 
+def test_a_copy_that_fails_leaves_nothing(target: Path) -> None:
+    (target / "c").symlink_to(target / "nowhere")
+    with pytest.raises(shutil.Error), whole(target.with_name("2"), copy=target):
+        pass
+    assert list(target.parent.iterdir()) == [target]
+
+
 @pytest.mark.parametrize("copy", [True, False])
 def test_a_failure_leaves_the_target(target: Path, copy: bool) -> None:
     def fail() -> None:

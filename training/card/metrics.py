@@ -4,15 +4,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.bundle.manifest import Manifest
+from app.errors import BundleError
 from training.data.subjects import subject_of
 
 Row = tuple[str, str, str]
 
 
 def metric_rows(metrics: dict[str, Any], manifest: Manifest) -> list[Row]:
-    """Name, value with its unit, and what it was measured on, of every scalar metric in `metrics`."""
+    """Name, value with its unit, and what it was measured on, of every scalar metric in `metrics`.
+
+    Raises:
+        BundleError: the metrics are those of an earlier version of `evaluate`.
+    """
     if not metrics:
         return []
+    if missing := {"split", "images", "binarization", "train_images"} - metrics.keys():
+        raise BundleError(f"the manifest has no metric {min(missing)}: python -m training evaluate measures them anew")
     data = kind_of_pixels(metrics, manifest)
     test = f"{data}, {metrics['split']}, {metrics['images']:,} images"
     train = f"{data}, train, first {metrics['train_images']:,} images"

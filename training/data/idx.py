@@ -44,7 +44,7 @@ class IdxSource:
 
 def _source(*mirrors: str, sha256: tuple[str, ...], packed: bool = False) -> IdxSource:
     """A data set of four files with the usual names; `sha256` is in the order of NAMES."""
-    return IdxSource(mirrors, tuple(map(IdxFile, NAMES, sha256, [packed] * len(NAMES))))
+    return IdxSource(mirrors, tuple(IdxFile(*named, packed) for named in zip(NAMES, sha256, strict=True)))
 
 
 SOURCES = {
@@ -164,8 +164,8 @@ def _download_from_any(target: Path, mirrors: tuple[str, ...]) -> None:
     for mirror in mirrors:
         try:
             _fetch(mirror + target.name, target.with_name(target.name + ".part"))
-        except (OSError, httpx2.HTTPError) as error:
-            failures.append(f"{mirror}: {error}")
+        except (OSError, httpx2.HTTPError, ValueError, ImportError) as error:  # the last two: proxies it cannot use
+            failures.append(f"{mirror}: {str(error).partition(chr(10))[0]}")
         else:
             target.with_name(target.name + ".part").replace(target)
             return

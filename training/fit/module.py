@@ -22,6 +22,8 @@ from training.fit.likelihood import make_likelihood
 from training.fit.objective import dreg_loss, free_bits, importance_weights, iwae, kl_divergence
 from training.recipe import Elbo, Iwae, Recipe
 
+FORMAT = 2
+"""Format of checkpoints. Others have steps and the average of the weights elsewhere: their runs cannot go on."""
 VALIDATION_EPOCH = 2**31
 """Epoch number in the seed of validation draws: they are the same in every epoch, so that epochs can be compared."""
 
@@ -65,7 +67,7 @@ class VaeModule(L.LightningModule):
         self._skipped_steps = 0
         self.draws = recipe.objective.k if isinstance(recipe.objective, Iwae) else 1
         self._begin_step: Callable[[], None] = lambda: None
-        self._commit = current_commit()
+        self._commit: str | None = None
         # Halves the time of a convolution on a CPU, with the same weights bit for bit.
         self.to(memory_format=torch.channels_last)
         for layer in self.decoder.modules():
@@ -186,8 +188,11 @@ class VaeModule(L.LightningModule):
             return torch.optim.AdamW(weights, lr=training.learning_rate, weight_decay=decay, fused=fused)
         return torch.optim.Adam(weights, lr=training.learning_rate, fused=fused)
 
+    def on_fit_start(self) -> None:
+        self._commit = current_commit()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint |= {"recipe": self.recipe.model_dump(mode="json"), "commit": self._commit}
+        checkpoint |= {"recipe": self.recipe.model_dump(mode="json"), "commit": self._commit, "format": FORMAT}
 
     def _pixels(self, batch: ImageBatch) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1], augmented in training, and binarized if binarization is dynamic."""

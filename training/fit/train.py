@@ -19,6 +19,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import ValidationError
 from rich import print as show
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -28,7 +29,7 @@ from training.errors import RecipeError
 from training.fit.batches import ImageData
 from training.fit.callbacks import EarlyStop, EpochLog, ProgressBar
 from training.fit.memory import keep_freed_memory
-from training.fit.module import VaeModule
+from training.fit.module import FORMAT, VaeModule
 from training.fit.report import make_report, report_table
 from training.fit.warm_start import start_from
 from training.recipe import Recipe
@@ -100,14 +101,14 @@ def train(
     the same for TensorBoard in `tensorboard`, and at the end `report.json`.
 
     Raises:
-        RecipeError: the checkpoint is of another recipe, or the recipe cannot run on this hardware.
+        RecipeError: the checkpoint is of another recipe or format, or the recipe cannot run on this hardware.
         DataError: the data set is missing or malformed, or a class has no images to train on.
         BundleError: the bundle to start from cannot be read.
     """
     folder = run_folder(runs, recipe)
     checkpoint = folder / "last.ckpt"
     resume = checkpoint.exists() and not fresh
-    first_epoch = load_checkpoint(recipe, runs)["epoch"] + 1 if resume else 0
+    first_epoch = _next_epoch(load_checkpoint(recipe, runs), folder) if resume else 0
     hardware = hardware.under_torchrun()
     _check_hardware(recipe, hardware)
     dataset = load_dataset(recipe.data, data_dir)
@@ -176,9 +177,21 @@ def load_checkpoint(recipe: Recipe, runs: Path, name: str = "last") -> dict[str,
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise RecipeError(f"{path} is damaged: train with --fresh") from error
-    if checkpoint.get("recipe") != recipe.model_dump(mode="json"):
+    try:
+        same = Recipe.model_validate(checkpoint["recipe"]) == recipe  # validated, to fill in newer defaults
+    except (KeyError, TypeError, ValidationError):
+        same = False
+    if not same:
         raise RecipeError(f"{path} is of another recipe: train with --fresh, or name a new version")
     return checkpoint
+
+
+def _next_epoch(checkpoint: dict[str, Any], folder: Path) -> int:
+    """The epoch after a checkpoint's, counted from 0. A run in another format cannot go on."""
+    epoch = int(checkpoint["epoch"]) + 1
+    if checkpoint.get("format") != FORMAT and epoch < checkpoint["recipe"]["training"]["epochs"]:
+        raise RecipeError(f"{folder} was begun by an earlier version of this program: train with --fresh")
+    return epoch
 
 
 def _check_hardware(recipe: Recipe, hardware: Hardware) -> None:

@@ -27,7 +27,7 @@ def import_model(
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
-        ImportRefused, ParityError: the import fails, and no bundle is written; the message says what is wrong.
+        DataError, ImportRefused, ParityError: the import fails, and no bundle is written; the message says why.
     """
     answers = find_answers(source, options, ask)
     reference = Reference(source, answers)

@@ -52,7 +52,7 @@ def quantize_products(model: ModelProto, name: str, rows: NDArray[Any]) -> Model
     if not chosen:
         raise ReductionRefused(f"{name} has no products between its first and its last that could be reduced")
     model = onnx.shape_inference.infer_shapes(model)
-    # Else ONNX Runtime advises to optimize the model first, which would tie it to this version.
+    # Without this mark ONNX Runtime advises to optimize the model first, which would tie it to this ONNX Runtime.
     add_pre_process_metadata(model)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
@@ -67,4 +67,6 @@ def quantize_products(model: ModelProto, name: str, rows: NDArray[Any]) -> Model
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        return onnx.load(path)
+        quantized = onnx.load(path)
+    del quantized.metadata_props[:]  # the mark, which is not true
+    return quantized

@@ -34,7 +34,7 @@ def read_images(
     """Read the data set that a bundle was trained on, or `images`, every second of which is held out.
 
     Raises:
-        DataError: the data set cannot be read.
+        DataError: the data set cannot be read, or `images` is a file of another kind.
         ImportRefused: `images` cannot be read.
         ReductionRefused: the bundle does not name its data set, or `images` holds a single image.
     """

@@ -25,7 +25,8 @@ MAX_ITEMS = 2**16
 """Fixed maximum of items of any JSON list: longer lists are refused before their items are parsed."""
 
 _MAX_JSON_MEMBERS = 2**12
-"""Maximum members of all JSON objects together: a request has hundreds at most, and each unknown one is an error."""
+"""Maximum members of all JSON objects of a body. A valid request has a few hundred; each unknown one is an error of its
+own."""
 _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES = 2**18, 2**17, 2**22
 """Maximum bytes of JSON that is parsed unchecked (a few ms); maximum lists and values of larger JSON (0.1 s)."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
@@ -217,10 +218,10 @@ async def read_bytes(receive: Receive) -> bytes:
 
 
 def parse_json(model: type[Model], content: bytes) -> Model:
-    """Parse JSON into `model`. Check its brackets and commas first: too many values would block the event loop.
+    """Parse JSON into `model`. Count colons, brackets and commas first: too many values would block the event loop.
 
     Raises:
-        BodyTooLarge: more lists and objects, or more values, than any valid request has.
+        BodyTooLarge: more members, lists or values than any valid request has.
         RequestValidationError: not JSON, or not valid for `model`.
     """
     if content.count(b":") - content.count(b'"data:') > _MAX_JSON_MEMBERS or (

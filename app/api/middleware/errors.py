@@ -108,4 +108,4 @@ def _methods(scope: Scope) -> list[str]:
     """Every method of the request's path."""
     partial = (route for route in scope["app"].routes if route.matches(scope)[0] is Match.PARTIAL)
     methods = {method for route in partial for method in route.methods}
-    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set())) or ["GET", "HEAD"]  # those of static files

@@ -66,7 +66,7 @@ def problem(error: VaeError, scope: Scope | None = None, errors: list[FieldError
     """The response for one error; the details of a failure of the server stay in its log.
 
     `scope` is the scope of the request, if one was read. Its `vae.problem` is set to the slug of the error. `errors`
-    are the errors in the request, if there is not just one.
+    lists the errors in the request; by default, the one that `error` names.
     """
     if isinstance(error, InvalidInput):
         errors = errors or [FieldError(pointer=error.pointer, detail=error.detail)]

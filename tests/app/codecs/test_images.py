@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 from contextlib import suppress
 from dataclasses import replace
@@ -255,6 +256,22 @@ def test_a_side_is_bounded_whatever_the_area(width: int, height: int) -> None:
 def test_the_longest_side_is_read() -> None:
     for content in (long_png(65_535, 256), long_png(256, 65_535)):
         assert (read_images([content], replace(PLAIN, max_pixels=2**24)) == 255).all()
+
+
+def test_metadata_of_one_image_is_freed_before_the_next() -> None:
+    text = PngInfo()
+    for number in range(20):
+        text.add_text(f"k{number}", "a" * 1_000_000, zip=True)
+    content = png(np.zeros((28, 28), np.uint8), pnginfo=text)
+    assert len(content) < 100_000
+    tracemalloc.start()
+    read_images([content], replace(PLAIN, max_pixels=10**6))
+    one = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    read_images([content] * 10, replace(PLAIN, max_pixels=10**6))
+    many = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert many < 2 * one
 
 
 def test_pixels_are_counted_before_any_is_decoded(monkeypatch: pytest.MonkeyPatch, digits: Pixels) -> None:

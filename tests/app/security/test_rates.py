@@ -151,6 +151,31 @@ def test_a_request_that_cannot_be_counted_is_allowed(tmp_path: Path, caplog: pyt
     assert "a request is not counted" in caplog.text
 
 
+def test_a_lock_that_another_process_holds_is_no_end_of_counting(tmp_path: Path) -> None:
+    counted, other = Rates(read_rate("3/hour"), tmp_path), Rates(read_rate("3/hour"), tmp_path)
+    assert left(counted.take("a")) == [2]
+    with sqlite3.connect(tmp_path / rates.FILE) as reader:
+        rows = reader.execute("SELECT * FROM windows")
+        rows.fetchone()
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM windows").fetchone()  # its lock is shared: the writer cannot commit
+        assert counted.take("a") is None
+    reader.close()
+    assert left(counted.take("a")) == [1]
+    assert left(other.take("a")) == [0]
+
+
+def test_a_full_disk_is_no_end_of_counting(tmp_path: Path) -> None:
+    counted = Rates(read_rate("1/second;3/hour"), tmp_path)
+    counted.take("a")
+    pages = counted._database.execute("PRAGMA page_count").fetchone()[0]
+    counted._database.execute(f"PRAGMA max_page_count = {pages}")
+    assert None in [counted.take("x" * 4000 + str(caller)) for caller in range(10)]
+    counted._database.execute("PRAGMA max_page_count = 100000")
+    assert left(counted.take("c")) == [0, 2]
+    assert counted._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
 def test_requests_are_allowed_if_the_counts_cannot_be_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     counted = Rates(read_rate("1/hour"), tmp_path / "none")
     assert [counted.take("a") for _ in range(3)] == [None] * 3

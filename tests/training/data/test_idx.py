@@ -421,3 +421,12 @@ def test_a_source_has_a_title_mirrors_and_four_sums(key: str, title: str) -> Non
 def test_the_kin_are_checked_by_their_packed_files() -> None:
     assert all(file.packed for key in ("fashion-mnist", "kmnist") for file in SOURCES[key].files)
     assert not any(file.packed for file in SOURCES["mnist"].files)
+
+
+@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(DataError, match=r"is absent and could not be downloaded: .*(proxy|SOCKS)"):
+        read_idx(tmp_path, FILE, ("https://mirror.invalid/",))

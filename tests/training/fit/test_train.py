@@ -429,6 +429,29 @@ def test_a_checkpoint_of_what_is_no_longer_a_recipe_is_refused(trained: Workshop
         load_checkpoint(trained.recipes["tiny"], runs)
 
 
+def test_a_checkpoint_from_before_a_key_was_added_is_of_the_same_recipe(trained: Workshop, rewritten: Any) -> None:
+    def forget(checkpoint: dict[str, Any]) -> None:
+        for table, key in (("training", "early_stopping_epochs"), ("objective", "beta"), ("data", "validation")):
+            del checkpoint["recipe"][table][key]
+
+    runs = rewritten(forget)
+    assert load_checkpoint(trained.recipes["tiny"], runs)["epoch"] == 2
+
+
+def test_a_run_of_an_earlier_version_is_not_gone_on_with(trained: Workshop, rewritten: Any) -> None:
+    def age(checkpoint: dict[str, Any]) -> None:
+        del checkpoint["format"]
+        checkpoint["epoch"] = 1
+
+    recipe, runs = trained.recipes["tiny"], rewritten(age)
+    before = (run_folder(runs, recipe) / "last.ckpt").read_bytes()
+    with pytest.raises(
+        RecipeError, match=r"tiny-1 was begun by an earlier version of this program: train with --fresh$"
+    ):
+        train(recipe, data_dir=trained.data_dir, runs=runs)
+    assert (run_folder(runs, recipe) / "last.ckpt").read_bytes() == before
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9999, None])
 def test_a_damaged_checkpoint_is_one_sentence(trained: Workshop, tmp_path: Path, share: float | None) -> None:
     recipe = trained.recipes["tiny"]

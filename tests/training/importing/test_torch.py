@@ -247,3 +247,9 @@ def test_nan_among_the_weights(tmp_path: Path) -> None:
     recipe = TorchClass(f"{PATH}:Vae", weights=tmp_path / "weights.pt")
     with pytest.raises(ImportRefused, match=r"the encoder has NaN among its weights: `module\.mean\.bias`"):
         bring_class(recipe, tmp_path, posterior="log-variance")
+
+
+def test_a_class_of_a_module_with_any_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "01-my_vae.py").write_text("from torch import nn\n\n\nclass Outer:\n    Net = nn.Identity\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert isinstance(build(TorchClass("01-my_vae:Outer.Net")), torch.nn.Identity)

@@ -1,9 +1,10 @@
 """Read a model given as a torch class and a file of weights. The class is code and is run; the weights are not."""
 
+import importlib
 import json
 import pickle
-import pkgutil
 import warnings
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def build(torch_class: TorchClass) -> nn.Module:
         raise ImportRefused("--class is written as package.module:Class")
     arguments = dict(map(_argument, torch_class.arguments))
     try:
-        model = pkgutil.resolve_name(torch_class.path)(**arguments)
+        model = attrgetter(name)(importlib.import_module(module))(**arguments)
     except Exception as error:  # foreign code raises any kind
         raise ImportRefused(f"{torch_class.path} cannot be made: {first_line(error)}") from error
     if not isinstance(model, nn.Module):

@@ -214,7 +214,7 @@ def test_other_paths_and_methods(client: TestClient) -> None:
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
     assert client.put("/decode/image").headers["allow"] == "GET, HEAD, POST"
-    for path in ("/models/mnist", "/metrics", "/docs", "/openapi.json", "/"):
+    for path in ("/models/mnist", "/metrics", "/docs", "/openapi.json", "/", "/static/explorer/explorer.css"):
         assert client.put(path).headers["allow"] == "GET, HEAD", path
 
 
