@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_overdue_rows_count_as_having_waited(
     monkeypatch.setattr(
         "app.inference.batcher.MAX_EVENT_LOOP_LAG", math.inf
     )  # a busy machine would give a slot two batches
-    client = make_client(slots=1, queue_seconds=0.2, cache_bytes=0)
+    client = make_client(slots=1, queue_seconds=1000, request_seconds=10_000, cache_bytes=0)
     graphs, release = client.app_state["server"].catalog.find().graphs, threading.Event()
     decoder = graphs.sessions.decoder
 
@@ -140,19 +141,22 @@ def test_overdue_rows_count_as_having_waited(
     graphs.sessions.decoder = Slow()
     graphs.lanes["decoder"] = replace(graphs.lanes["decoder"], latency=Latency(1.0, 1.0))  # too slow for the event loop
     threads = [threading.Thread(target=client.get, args=["/sample?n=1"]) for _ in range(3)]
-    for thread in threads:
+    threads[0].start()
+    assert until(lambda: scrape(client)["vae_busy_slots"] == 1)
+    for thread in threads[1:]:
         thread.start()
     assert until(lambda: scrape(client)["vae_queue_rows"] == 2)
     busy = scrape(client)
     assert (busy["vae_busy_slots"], busy["vae_requests_in_progress"]) == (1, 4)  # of which one is the scrape
-    time.sleep(0.3)
+    later = SimpleNamespace(monotonic=lambda: time.monotonic() + 2000, perf_counter=time.perf_counter)
+    monkeypatch.setattr("app.inference.batcher.time", later)
     release.set()
     for thread in threads:
         thread.join()
     samples, labels = scrape(client), '{graph="decoder",model="mnist-2d"}'
     assert samples['vae_rejections_total{reason="deadline-exceeded"}'] == 2
     assert samples[f"vae_queue_seconds_count{labels}"] == 3
-    assert samples[f"vae_queue_seconds_sum{labels}"] > 0.4
+    assert 4000 < samples[f"vae_queue_seconds_sum{labels}"] < 5000
     assert samples["vae_dropped_rows_total"] == 2
     assert (samples["vae_busy_slots"], samples["vae_requests_in_progress"]) == (0, 1)
 
