@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Models = Mapping[str, "Replicas"]
 """The replicas of each model by its name, in ascending order."""
 Merge = Callable[[Sequence[bytes], str], BaseModel]
-"""Makes one body of those of one replica of each model, and of the name of the default model."""
+"""Merges the bodies of one replica of each model into one; also gets the name of the default model."""
 
 
 def list_models(bodies: Sequence[bytes], default: str) -> ServedModels:

@@ -103,7 +103,7 @@ def _convert_node(
 
 
 def emulate_half(model: ModelProto) -> ModelProto:
-    """A copy whose float16 operators, of `compute_in_half`, are float32 ones whose results are rounded to float16.
+    """A copy in which the operators that `compute_in_half` made compute in float32 and round their results to float16.
 
     A CPU has no float16 operators. ONNX Runtime puts casts around each, but removes the casts between two operators:
     rounding and overflow between them would go unnoticed.

@@ -15,7 +15,7 @@ PROVIDERS: dict[Precision, Literal["any", "cuda", "cpu"]] = {"fp16-stored": "any
 
 @dataclass(frozen=True)
 class ReduceOptions:
-    """Options of a reduction: those of the command, whose help says what each is.
+    """Options of a reduction. The command has the same ones, and its help describes them.
 
     Raises:
         ReductionRefused: `only` is set for fp16-stored, whose graphs replace both original ones.

@@ -236,10 +236,6 @@ def test_tiles_run_row_by_row_and_fill_up_with_black() -> None:
 
 def long_png(width: int, height: int) -> bytes:
     """A valid PNG of one bit a pixel, all of them white: a few kilobytes for millions of pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
-
     header = width.to_bytes(4) + height.to_bytes(4) + bytes([1, 0, 0, 0, 0])
     data = zlib.compress((b"\0" + b"\xff" * ((width + 7) // 8)) * height, 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -331,10 +327,6 @@ def test_the_fast_way_leaves_everything_else_to_pillow(digits: Pixels) -> None:
 
 def with_data(data: bytes) -> bytes:
     """A 28 x 28 grey PNG of these compressed data."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
-
     header = (28).to_bytes(4) + (28).to_bytes(4) + bytes([8, 0, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
