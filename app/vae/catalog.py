@@ -280,7 +280,7 @@ def load_catalog(
     options: ServingOptions = DEFAULT_OPTIONS,
     names: Collection[str] = (),
 ) -> Catalog:
-    """Read, verify and load the bundles of `models_dir`: all of them, or only those of the models in `names`.
+    """Read, verify and load the bundles of `models_dir`; only the models in `names`, unless it is empty.
 
     All use the first execution provider that works for all of them.
 

@@ -14,7 +14,7 @@ def metric_rows(metrics: dict[str, Any], manifest: Manifest) -> list[Row]:
     """Name, value with its unit, and what it was measured on, of every scalar metric in `metrics`.
 
     Raises:
-        BundleError: the metrics are those of an earlier version of `evaluate`.
+        BundleError: an earlier version of `evaluate` measured them, and one is missing.
     """
     if not metrics:
         return []

@@ -30,7 +30,7 @@ def has_likelihood(manifest: Manifest) -> bool:
 def measure_change(original: OfflineGraphs, reduced: OfflineGraphs, images: Pixels, seed: int) -> dict[str, float]:
     """Measure the change on images uint8 `[N, C, H, W]`, prepared as the encoder takes them.
 
-    The keys are those of `app.bundle.manifest.Reduced`.
+    The keys have the names of the fields of `app.bundle.manifest.Reduced`.
 
     Raises:
         InferenceFailed: a graph returns values that are not finite.

@@ -5,7 +5,7 @@ from starlette.types import Scope
 
 
 def accepted(header: str) -> set[str]:
-    """The media types or content encodings that a header names, in lower case, without those of weight 0."""
+    """Media types or content encodings that a header names with a weight above 0, in lower case."""
     named = set()
     for item in header.lower().replace(" ", "").split(","):
         name, *parameters = item.split(";")
