@@ -164,25 +164,27 @@ def read_plain_pngs(contents: Sequence[bytes], reading: Reading) -> Pixels | Non
     height, width = reading.height, reading.width
     if height is None or width is None or len(contents) * height * width > reading.max_pixels:
         return None
-    canvas, images = _canvas(height, width, reading.mode, get_ident()), []
-    for content in contents:
+    image, memory = _canvas(height, width, reading.mode, get_ident())
+    images = np.empty((len(contents), height, width, len(reading.mode)), np.uint8)
+    for pixels, content in zip(images, contents, strict=True):
         data = png.plain_data(content, height, width, reading.mode)
         if data is None:
             return None
-        canvas.paste(0, (0, 0, width, height))  # missing rows raise nothing: they would show the previous image
+        memory.fill(0)  # missing rows raise nothing: they would show the previous image
         try:
-            canvas.frombytes(data, "zip", reading.mode, 0)
+            image.frombytes(data, "zip", reading.mode, 0)
         except ValueError:
             return None
-        pixels = np.frombuffer(canvas.tobytes(), np.uint8).reshape(height, width, -1)
-        images.append(255 - pixels if reading.invert else pixels)
-    return images[0][None] if len(images) == 1 else np.stack(images)
+        pixels[:] = memory[..., : len(reading.mode)]
+    return 255 - images if reading.invert else images
 
 
 @lru_cache(256)
-def _canvas(height: int, width: int, mode: str, _thread: int) -> Image.Image:
-    """The reused image that plain PNGs are decoded into, one per thread."""
-    return Image.new(mode, (width, height))
+def _canvas(height: int, width: int, mode: str, _thread: int) -> tuple[Image.Image, Pixels]:
+    """The reused image that plain PNGs are decoded into, one per thread, and its memory `[H, W, 1 or 4]`."""
+    own = "L" if mode == "L" else "RGBX"  # Pillow keeps RGB with a fourth byte
+    memory = np.empty((height, width, len(own)), np.uint8)
+    return Image.frombuffer(own, (width, height), memory, "raw", own, 0, 1), memory
 
 
 @lru_cache(256)

@@ -16,11 +16,8 @@ class Ran(NamedTuple):
     pieces: list[Piece]
     outcome: Arrays | Exception
     """Outputs of all rows, or the exception that was raised."""
+    rows: int
     seconds: float
-
-    @property
-    def rows(self) -> int:
-        return sum(piece.stop - piece.start for piece in self.pieces)
 
 
 def run_batch(run: RunRows, pieces: list[Piece]) -> tuple[bool, list[Ran]]:
@@ -65,7 +62,8 @@ def _run(run: RunRows, pieces: list[Piece]) -> Ran:
         outcome = error
     except BaseException as error:  # it would end the slot's thread, or the event loop
         outcome = RuntimeError(repr(error))
-    return Ran(pieces, outcome, time.monotonic() - began)
+    count = sum(piece.stop - piece.start for piece in pieces)
+    return Ran(pieces, outcome, count, time.monotonic() - began)
 
 
 def _resolve(job: Job) -> None:
