@@ -4,6 +4,7 @@ VaeError
 ├── BadRequest 400
 ├── Unauthorized 401
 ├── Forbidden 403
+├── ForeignPage 403
 ├── NotFound 404
 │   └── UnknownModel
 ├── MethodNotAllowed 405
@@ -56,6 +57,12 @@ class Forbidden(VaeError):
     """The key is known, but does not allow this request."""
 
     status, slug, title = 403, "forbidden", "Not allowed with this key"
+
+
+class ForeignPage(VaeError):
+    """A web page of another origin sent the request, or its host name is unknown."""
+
+    status, slug, title = 403, "foreign-page", "Not allowed for pages of other sites"
 
 
 class NotFound(VaeError):

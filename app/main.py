@@ -18,6 +18,7 @@ from app.api.middleware.access import Access
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import CrossOrigin, SecurityHeaders
+from app.api.middleware.origins import Origins
 from app.api.middleware.request_log import RequestLog
 from app.api.openapi import document as openapi
 from app.api.routing import problems
@@ -34,6 +35,7 @@ from app.metrics import Metrics
 from app.metrics.collectors import Sources
 from app.metrics.graphs import GraphMetrics
 from app.metrics.processes import shared_folder
+from app.security.addresses import is_loopback
 from app.security.keys import Keys
 from app.security.rates import Rates, read_rate
 from app.settings import Settings
@@ -121,8 +123,11 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing:
     rates = Rates(read_rate(settings.rate_limit) if settings.rate_limit else None, shared_folder())
     if settings.asks_for_keys or keys or settings.rate_limit:
         app.add_middleware(Access, keys=keys, rates=rates, asks=settings.asks_for_keys)
+    if not settings.asks_for_keys:  # a foreign page knows no key
+        is_local = is_loopback(settings.host)
+        app.add_middleware(Origins, hosts=settings.allowed_hosts, is_local=is_local, origins=settings.cors_origins)
     app.add_middleware(ErrorResponses)
-    app.add_middleware(SecurityHeaders, varies_by_origin=bool(settings.cors_origins))
+    app.add_middleware(SecurityHeaders, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)

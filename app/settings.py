@@ -2,6 +2,7 @@
 
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,17 @@ def _check_origins(text: str) -> str:
     for origin in filter(None, text.split(",")):
         if origin.strip() != "*" and not re.fullmatch(r"https?://[^/\s?#@]+", origin.strip()):
             raise ValueError("an origin looks like https://example.org, without a path")
+    return text
+
+
+def _check_networks(text: str) -> str:
+    """Check that each entry is an address or a network: uvicorn would take another one for the name of a socket."""
+    for entry in filter(None, text.split(",")):
+        try:
+            ip_network(entry.strip())
+        except ValueError:
+            if text != "*":
+                raise ValueError("a proxy is an address, or a network such as 10.0.0.0/8") from None
     return text
 
 
@@ -129,11 +141,18 @@ class Settings(BaseSettings):
         "",
         description="Origins whose pages may use the server, separated by commas, or `*`; empty means its own only.",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Host names under which a server without keys may be called, separated by commas, or `*`; addresses"
+        " and localhost are always allowed. If empty, a server on a loopback address allows no other, and others allow"
+        " all.",
+    )
     tls_certificate: File = Field(None, description="Certificate chain in PEM; the server then speaks only HTTPS.")
     tls_key: File = Field(None, description="Private key of the certificate in PEM, if it is in a file of its own.")
-    trusted_proxies: str = Field(
-        "127.0.0.1",
-        description="Addresses of proxies whose X-Forwarded-For and -Proto headers are trusted, separated by commas.",
+    trusted_proxies: Annotated[str, AfterValidator(_check_networks)] = Field(
+        "",
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto headers are trusted, separated"
+        " by commas, or `*`; empty trusts none.",
     )
 
     cache_bytes: NonNegativeInt = Field(

@@ -46,7 +46,7 @@ class Target:
 def http(method: str, path: str, body: bytes = b"", media_type: str = "application/json") -> bytes:
     """The bytes of an HTTP/1.1 request."""
     content = f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n" if body else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{content}\r\n".encode() + body
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{content}\r\n".encode() + body
 
 
 class Connection(asyncio.Protocol):

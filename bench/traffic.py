@@ -157,9 +157,10 @@ def random_request() -> Call:
 
 def disconnect(host: str, port: int) -> None:
     """Start a request and disconnect: during its body, before or during the response; half of the time with a reset."""
-    head = "GET /sample/npy?n=256&model=mnist HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = "GET /sample/npy?n=256&model=mnist HTTP/1.1\r\nHost: localhost\r\n\r\n"
     if random.random() < 0.5:
-        head = "POST /encode HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\r\n{"
+        head = "POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999"
+        head += "\r\n\r\n{"
     with socket.create_connection((host, port), timeout=30) as connection:
         connection.sendall(head.encode())
         if head.startswith("GET") and random.random() < 0.5:

@@ -145,4 +145,4 @@ def answers(connection: socket.socket) -> list[Answer]:
 
 def get(path: str, *headers: str, method: str = "GET") -> bytes:
     """The head of a request."""
-    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: a", *headers, "", "")).encode()
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()

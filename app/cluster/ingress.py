@@ -23,7 +23,7 @@ def ingress(models: Models, default: str, *, seconds: float, max_body_bytes: int
     """Return the application; `default` is the model of requests that name none, `seconds` the limit of each request,
     from its head to the complete response."""
     app = ErrorResponses(_Ingress(models, default, seconds))
-    return Exchanges(SecurityHeaders(app, varies_by_origin=False), max_body_bytes)
+    return Exchanges(SecurityHeaders(app, origins=""), max_body_bytes)
 
 
 class _Ingress:

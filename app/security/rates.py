@@ -9,8 +9,7 @@ import math
 import sqlite3
 import time
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from ipaddress import IPv6Address, ip_address
+from functools import cached_property
 from pathlib import Path
 
 from limits import RateLimitItem, parse_many
@@ -125,15 +124,3 @@ class Rates:
         for statement in ("PRAGMA journal_mode = MEMORY", "PRAGMA synchronous = OFF", _TABLE):
             database.execute(statement)
         return database
-
-
-@lru_cache(4096)
-def network(host: str) -> str:
-    """Return the address by which a caller without a key is counted; for IPv6 its /64, which belongs to one caller."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or f"{IPv6Address(int(address) >> 64 << 64)}/64")
-    return str(address)

@@ -10,6 +10,7 @@ from typing import cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.routing.problems import problem
+from app.api.routing.response import OWN_PAGES_ONLY, SECURITY_HEADERS
 from app.api.routing.state import State
 from app.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
 from app.server.transport import JoiningTransport, StallDetector
@@ -249,6 +250,6 @@ def without_upgrade(data: bytes) -> bytes:
 @lru_cache(64)
 def _problem_bytes(error: type[VaeError], detail: str) -> bytes:
     response, status = problem(error(detail)), HTTPStatus(error.status)
-    headers = [*response.raw_headers, (b"connection", b"close")]
+    headers = [*response.raw_headers, *SECURITY_HEADERS, OWN_PAGES_ONLY, (b"connection", b"close")]
     lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *(b"%s: %s" % header for header in headers)]
     return b"\r\n".join(lines) + _END_OF_HEAD + bytes(response.body)

@@ -23,11 +23,12 @@ from app.main import create_app, keys_of, load_models, tracing_from_environment
 from app.metrics.collectors import BUNDLE_REFUSALS
 from app.metrics.processes import FOLDER, check_room, shared_counter
 from app.observability import logs
+from app.security.addresses import is_loopback
 from app.security.tls import Certificate, server_context
 from app.server.draining import DrainingServer
 from app.server.protocol import Protocol
 from app.server.reload import ignore_hangups, reload_on_hangup
-from app.server.sockets import bind, is_loopback, listen, raise_file_limit, url_of
+from app.server.sockets import bind, listen, raise_file_limit, url_of
 from app.server.workers import GRACE_SECONDS, Supervisor, stop_with_supervisor
 from app.settings import Settings, read_settings, unknown_variables
 
@@ -175,6 +176,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.shutdown_seconds,
         "server_header": False,
         "http": Protocol,
+        "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": settings.trusted_proxies,
         "ssl_context_factory": None if certificate is None else partial(server_context, certificate, key),
         "ws": "none",  # a WebSocket would leave the protocol and its limits

@@ -1,7 +1,6 @@
 """The server's listening sockets, and the limit of open files that bounds its connections."""
 
 import errno
-import ipaddress
 import logging
 import socket
 from contextlib import ExitStack
@@ -72,14 +71,6 @@ def listen(sockets: list[socket.socket]) -> None:
         except OSError as error:
             host, port, *_ = bound.getsockname()
             raise _listen_error(host, port, error) from error
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether an address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def url_of(host: str, sockets: list[socket.socket], *, is_tls: bool) -> str:

@@ -33,7 +33,7 @@ def post(length: int) -> bytes:
 
 
 def leave_in_the_head(connection: socket.socket) -> None:
-    connection.sendall(b"POST /encode HTTP/1.1\r\nHost: a\r\nContent-")
+    connection.sendall(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-")
 
 
 def leave_in_the_body(connection: socket.socket) -> None:

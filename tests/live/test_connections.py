@@ -48,11 +48,11 @@ LARGE = b"x" * 5000
 
 CHUNKED = get("/", "Transfer-Encoding: chunked", method="POST")
 HEADS = {
-    "line": b"GET /" + LARGE + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "line": b"GET /" + LARGE + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "header": get("/", "X: " + LARGE.decode()),
     "headers": get("/", *["X: 1"] * 1000),
-    "name": b"GET / HTTP/1.1\r\nHost: a\r\n" + LARGE,
-    "endless": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + LARGE,
+    "name": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + LARGE,
+    "endless": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + LARGE,
     "nothing": b"\r\n" * 5000,
     "body": get("/", "Content-Length: 5000", "X: " + LARGE.decode(), method="POST") + LARGE,
 }
@@ -184,7 +184,7 @@ PARTIAL = {
     "silence": b"",
     "line ends": b"\r\n",
     "line": b"GET /",
-    "head": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "head": b"GET / HTTP/1.1\r\nHost: localhost\r\n",
     "body": get("/", "Content-Length: 10", method="POST") + b"12345",
     "chunks": get("/", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n",
     "asks": get("/", "Content-Length: 10", "Expect: 100-continue", method="POST"),

@@ -47,7 +47,7 @@ def answers(client: httpx2.Client, *requests: bytes, count: int | None = None) -
 
 
 def get(path: str, *headers: str, method: str = "GET") -> bytes:
-    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: a", *headers, "", "")).encode()
+    return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_body_behind_an_offer_is_a_body(live: httpx2.Client, offer: str) -> No
 def test_an_offer_that_is_overlooked_is_refused(live: httpx2.Client, pieces: tuple[bytes, ...]) -> None:
     hidden = get("/models")
     with connect(live) as connection:
-        connection.sendall(b"POST /decode HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n")
+        connection.sendall(b"POST /decode HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n")
         connection.sendall(b"Content-Length: %d\r\n" % len(hidden))
         for piece in (*pieces, b"\r\n", hidden):
             connection.sendall(piece)
@@ -180,12 +180,12 @@ def test_a_body_that_looks_like_an_offer_of_http_2_stays_as_it_is(live: httpx2.C
     "request_",
     [
         b"nonsense\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
-        "GET /ü HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        "GET /ü HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
         b"GET /health/live HTTP/1.1\r\n\r\n",
         b"GET http://a/health/live HTTP/1.1\r\n\r\n",
-        b"GET /health/live HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n",
-        b"GET /health/live HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nhost: localhost\r\n\r\n",
+        b"GET /health/live HTTP/1.0\r\nHost: localhost\r\nHost: b\r\n\r\n",
     ],
 )
 def test_what_is_no_http_gets_a_problem_document(live: httpx2.Client, request_: bytes) -> None:
@@ -200,7 +200,7 @@ def test_what_is_no_http_gets_a_problem_document(live: httpx2.Client, request_: 
     assert json.loads(body)["status"] == 400
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.0\r\n", b"HTTP/1.0\r\nHost: a\r\n", b"HTTP/1.1\r\nHost:\r\n"])
+@pytest.mark.parametrize("head", [b"HTTP/1.0\r\n", b"HTTP/1.0\r\nHost: localhost\r\n", b"HTTP/1.1\r\nHost:\r\n"])
 def test_a_host_may_be_empty_and_older_clients_need_not_name_one(live: httpx2.Client, head: bytes) -> None:
     (answer,) = answers(live, b"GET /health/live " + head + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")

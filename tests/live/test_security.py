@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app.bundle.files import describe, read_bundle, read_manifest, write_manifest
 from app.errors import BundleError
-from tests.conftest import ROOT
+from app.settings import Settings
+from tests.conftest import MODELS, ROOT, servers
 from tests.repo.test_docs import anchors, defined
 
 TEXT = (ROOT / "SECURITY.md").read_text()
@@ -83,3 +85,26 @@ def test_no_address_is_visited(client: TestClient) -> None:
         listener.settimeout(0.2)
         with pytest.raises(TimeoutError):
             listener.accept()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "addresses", "statuses"),
+    [
+        ("", ["192.0.2.1", "192.0.2.2", "192.0.2.3"], [200, 200, 429]),
+        ("127.0.0.1", ["192.0.2.1", "192.0.2.2", "192.0.2.3"], [200, 200, 200]),
+        ("127.0.0.1", ["x" * 20_000, "not an address", "192.0.2.1:x"], [200, 200, 429]),
+        ("10.0.0.0/8", ["192.0.2.1", "192.0.2.2", "192.0.2.3"], [200, 200, 429]),
+    ],
+)
+def test_no_proxy_is_believed_unless_it_is_named(trusted: str, addresses: list[str], statuses: list[int]) -> None:
+    settings = {"trusted_proxies": trusted, "rate_limit": "2/hour", "models": "mnist-2d", "default_model": "mnist-2d"}
+    with servers() as start:
+        _, client = start(models_dir=MODELS, log_level="warning", **settings)
+        answers = [client.get("/models", headers={"X-Forwarded-For": address}) for address in addresses]
+    assert [answer.status_code for answer in answers] == statuses
+
+
+@pytest.mark.parametrize("text", ["proxy", "10.0.0.1/8", "127.0.0.1;10.0.0.1", "*,10.0.0.1"])
+def test_what_names_no_proxy_stops_the_start(text: str) -> None:
+    with pytest.raises(ValidationError, match="a proxy is an address"):
+        Settings(trusted_proxies=text)

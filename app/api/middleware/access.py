@@ -9,8 +9,9 @@ from app.api.middleware.exchange import Exchange
 from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import path_below_root
 from app.errors import RateExceeded
+from app.security.addresses import network
 from app.security.keys import ApiKey, Keys
-from app.security.rates import Rates, network
+from app.security.rates import Rates
 
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
 """Paths without key and rate limit: health, and a page that shows no data of the server."""
@@ -29,7 +30,7 @@ class Access:
         self.app, self._keys, self._rates, self._asks = app, keys, rates, asks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _is_open(scope):
+        if not is_open(scope):
             caller = self._keys.caller(scope["headers"], is_required=self._asks)
             if caller is not None:
                 scope["vae.key"], scope["vae.caller"] = caller.name, caller
@@ -56,7 +57,8 @@ class Access:
             raise RateExceeded("more requests than the rate of this caller allows", allowance.retry_after)
 
 
-def _is_open(scope: Scope) -> bool:
+def is_open(scope: Scope) -> bool:
+    """Whether a request needs no key, and shows nothing of the server."""
     path = path_below_root(scope)
     is_page = path == "/" and scope["method"] == "GET" and wants_page(scope)
     return is_page or path in OPEN or path.startswith(OPEN_BELOW)

@@ -7,12 +7,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.middleware.exchange import Exchange
+from app.api.routing.response import OWN_PAGES_ONLY, SECURITY_HEADERS, Header
 
 _POLICY = b"content-security-policy"
-_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
+_MARK = SECURITY_HEADERS[0][0]
+"""If a response has this header, it has them all."""
 _NO_PAGE = (_POLICY, b"default-src 'none'; frame-ancestors 'none'")
 """Content-Security-Policy of a response that is not a page: it loads nothing, and no frame may show it."""
 
@@ -38,10 +37,13 @@ _EXPOSED = (
 class SecurityHeaders:
     """ASGI middleware: adds the security headers to every response without them. Pages have their own policy."""
 
-    def __init__(self, app: ASGIApp, varies_by_origin: bool) -> None:
-        """`varies_by_origin` keeps caches from giving one origin the response that another received."""
+    def __init__(self, app: ASGIApp, origins: str) -> None:
+        """`origins` are those whose pages may call the server, or `*`; empty if none may."""
         self.app = app
-        self._headers = (*_HEADERS, (b"vary", b"Origin")) if varies_by_origin else _HEADERS
+        policy = OWN_PAGES_ONLY[0], b"cross-origin" if "*" in origins else OWN_PAGES_ONLY[1]
+        self._headers: tuple[Header, ...] = (*SECURITY_HEADERS, policy)
+        if origins:  # keeps caches from giving one origin the response that another received
+            self._headers = (*self._headers, (b"vary", b"Origin"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         Exchange.of(scope).hooks.append(self._mark)
@@ -50,7 +52,7 @@ class SecurityHeaders:
     async def _mark(self, start: Message) -> None:
         headers = start["headers"]
         names = {name for name, _ in headers}
-        if _HEADERS[0][0] not in names:
+        if _MARK not in names:
             headers += self._headers
             if _POLICY not in names:
                 headers.append(_NO_PAGE)

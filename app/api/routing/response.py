@@ -6,6 +6,14 @@ from starlette.responses import Response
 
 Header = tuple[bytes, bytes]
 
+SECURITY_HEADERS: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Headers of every response, beside Cross-Origin-Resource-Policy."""
+OWN_PAGES_ONLY = (b"cross-origin-resource-policy", b"same-origin")
+"""Pages of other origins may not embed the response."""
+
 
 class RawResponse(Response):
     """Status 200, a body, and raw headers."""

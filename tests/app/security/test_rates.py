@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.security import rates
-from app.security.rates import Rates, network, read_rate
+from app.security.rates import Rates, read_rate
 
 
 def left(allowance: rates.Allowance | None) -> list[int]:
@@ -102,19 +102,6 @@ def test_the_headers_are_those_of_the_drafts() -> None:
 def test_malformed_rates_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a rate looks like 600/minute"):
         read_rate(text)
-
-
-@pytest.mark.parametrize(
-    ("host", "counted"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("a socket", "a socket"),
-    ],
-)
-def test_an_ipv6_network_counts_as_one_caller(host: str, counted: str) -> None:
-    assert network(host) == counted
 
 
 def _take(folder: Path, times: int) -> int:
