@@ -5,7 +5,6 @@ import os
 import platform
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from app.cache import Cache
 from app.errors import REFUSALS
 from app.inference.batcher import Batcher
 from app.inference.graphs import ServingOptions
+from app.inference.offload import Offload
 from app.inference.session import VERSION, execution_providers
 from app.metrics import Metrics
 from app.metrics.collectors import Sources
@@ -97,7 +97,7 @@ def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        decoding = ThreadPoolExecutor(settings.slot_count, thread_name_prefix="decoding")
+        decoding = Offload(settings.slot_count, settings.wait_seconds)
         state = State(
             limits=settings,
             catalog=sources.catalog,
@@ -110,7 +110,7 @@ def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -
         )
         yield {"server": state}
         await sources.catalog.batcher.close()
-        decoding.shutdown(wait=False, cancel_futures=True)
+        decoding.close()
         if tracing is not None:
             await tracing.close()
 

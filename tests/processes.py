@@ -12,8 +12,8 @@ from app.metrics.processes import FOLDER
 
 PATIENCE = 300.0
 """Seconds that a test waits for what must happen, however busy the machine is: only a failure takes so long."""
-PATIENT: dict[str, Any] = {"wait_seconds": PATIENCE}
-"""Settings of a server that refuses no request because the machine is busy."""
+PATIENT: dict[str, Any] = dict.fromkeys(("wait_seconds", "queue_seconds", "request_seconds"), PATIENCE)
+"""Settings of a server that refuses no request, and gives none up, because the machine is busy."""
 
 
 def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:

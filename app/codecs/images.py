@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from app.codecs import png
+from app.codecs.structure import Structure, read_structure
 from app.errors import InvalidInput
 from app.maths.arrays import Pixels as Pixels
 
@@ -24,13 +25,24 @@ Image.MAX_IMAGE_PIXELS = None
 
 _COLOR = re.compile("[a-z]+|#[0-9a-f]{3}|#[0-9a-f]{6}", re.IGNORECASE)
 
-_JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
-MAX_SCANS = 100
-"""Maximum scans of a progressive JPEG; about ten are usual. One more costs 30 bytes, and a pass over every pixel."""
-
 MAX_SIDE = 65_535
 """Maximum pixels of a side, as in JPEG and GIF. Resizing builds a table with an entry for each pixel of a side, and no
 other thread can run meanwhile: for a side of 16 million pixels it took 3 s and 800 MB."""
+
+MAX_REDUCTION = 8
+"""Ratio of sides above which an image is first reduced by averaging, and a JPEG while it is decoded; the slower filter
+resizes the rest."""
+_STRIP_PIXELS = 2**18
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image of an EXIF orientation upright."""
 
 READERS = ("PNG", "JPEG", "WEBP", "GIF")
 """Pillow's names of the formats that are read. Rare formats are left out: their readers are the vulnerable ones."""
@@ -70,65 +82,85 @@ class Reading:
         return self.width, self.height
 
 
-def _open(content: bytes, budget: int, reading: Reading) -> tuple[Image.Image, int]:
-    """Open an image of at most `budget` pixels before and after resizing: the header is read, no pixel is decoded.
+def survey(contents: Sequence[bytes], reading: Reading) -> list[Structure]:
+    """The structures of image files, of at most `reading.max_pixels` together, before and after resizing.
 
-    Returns the image and its pixels, before or after resizing, whichever is more.
+    No pixel is decoded: a few bytes can hold millions of them.
+
+    Raises:
+        InvalidInput: a file has another format, too many pixels with those before it, a side that is too long, or too
+            many parts; the pointer names it, `/3`.
     """
-    try:
-        image = Image.open(io.BytesIO(content), formats=reading.formats)
-    except Exception:  # Pillow's parsers raise many kinds of errors
-        raise InvalidInput(f"not a {', '.join(reading.formats[:-1])} or {reading.formats[-1]} image") from None
-    width, height = reading.size(*image.size)
-    pixels = max(image.width * image.height, width * height)
-    if pixels > budget:
-        raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all images of a request together")
-    if max(image.size) > MAX_SIDE:
-        raise InvalidInput(f"a side of more than {MAX_SIDE} pixels")
-    if content.startswith(_JPEG_START) and content.count(_JPEG_SCAN) > MAX_SCANS:
-        raise InvalidInput(f"a JPEG of more than {MAX_SCANS} scans")
-    return image, pixels
-
-
-def _count(contents: Sequence[bytes], reading: Reading) -> None:
-    """Raise if all images together have too many pixels, by their headers. None is kept open: metadata takes memory."""
-    budget = reading.max_pixels
+    structures, budget = [], reading.max_pixels
     for index, content in enumerate(contents):
         try:
-            budget -= _open(content, budget, reading)[1]
+            structure = _structure(content, reading)
+            width, height = reading.size(structure.width, structure.height)
+            budget -= max(structure.width * structure.height, width * height)
+            if budget < 0:
+                raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all images of a request together")
+            if max(structure.width, structure.height) > MAX_SIDE:
+                raise InvalidInput(f"a side of more than {MAX_SIDE} pixels")
+            if structure.is_animated and not reading.first_frame:
+                raise InvalidInput("an animated image; send one frame")
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
+        structures.append(structure)
+    return structures
 
 
-def _load(image: Image.Image, content: bytes, reading: Reading) -> Pixels:
-    """Decode an opened image and convert it."""
-    with image:
+def _structure(content: bytes, reading: Reading) -> Structure:
+    """The structure of a file; formats that only training reads tell their size alone."""
+    structure = read_structure(content) or Structure(content, 0, 0)
+    if not structure.width * structure.height:
+        with _open(structure.content, reading) as image:
+            return structure._replace(width=image.width, height=image.height)
+    return structure
+
+
+def _open(content: bytes, reading: Reading) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=reading.formats)
+    except Exception:  # Pillow's parsers raise many kinds of errors
+        raise InvalidInput(f"not a {', '.join(reading.formats[:-1])} or {reading.formats[-1]} image") from None
+
+
+def decode(structure: Structure, reading: Reading) -> Pixels:
+    """Pixels `[H, W, C]` of a surveyed image file, converted as `reading` says; see `read_images`.
+
+    Raises:
+        InvalidInput: the file is damaged, or refused by `strict`.
+    """
+    with _open(structure.content, reading) as image:
         try:
-            if getattr(image, "is_animated", False) and not reading.first_frame:
-                raise InvalidInput("an animated image; send one frame")
-            image.load()
-            if image.format == "PNG" and png.END not in content:  # Pillow accepts a file that ends after the last pixel
+            if image.width * image.height > structure.width * structure.height:
                 raise InvalidInput("a damaged or truncated image")
-            return _convert(image, reading)  # a damaged EXIF block or palette raises only here
+            if reading.width and reading.height and not reading.strict:
+                side = MAX_REDUCTION * max(reading.width, reading.height)
+                image.draft(None, (side, side))  # a JPEG decodes to an 8th of its sides in a fraction of the time
+            image.load()
+            if image.format == "PNG" and png.END not in structure.content:  # Pillow accepts a missing end
+                raise InvalidInput("a damaged or truncated image")
+            return _convert(image, structure.orientation, reading)  # a damaged palette raises only here
         except InvalidInput:
             raise
         except Exception:
             raise InvalidInput("a damaged or truncated image") from None
 
 
-def _convert(image: Image.Image, reading: Reading) -> Pixels:
+def _convert(image: Image.Image, orientation: int, reading: Reading) -> Pixels:
     if reading.strict and (image.mode != reading.mode or image.size != reading.size(*image.size)):
         if reading.width is None:
             sides = f"an image whose sides are multiples of {reading.multiple}, of mode {reading.mode}"
             raise InvalidInput(f"strict requires {sides}")
         raise InvalidInput(f"strict requires a {reading.width} x {reading.height} image of mode {reading.mode}")
-    image = ImageOps.exif_transpose(image)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
     size = reading.size(*image.size)
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16-bit gray at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
-        under = Image.new("RGBA", image.size, reading.background)
-        image = Image.alpha_composite(under, image.convert("RGBA"))
+        image = _flatten(image, reading.background)
     if image.mode not in (reading.mode, "1"):
         image = image.convert("RGB")
     if image.mode != reading.mode:
@@ -138,8 +170,17 @@ def _convert(image: Image.Image, reading: Reading) -> Pixels:
     if reading.crop:  # before resizing: the box of `resize` would let its filter see pixels outside
         image = image.crop(_middle(image, size) if reading.width else _inner(image, size))
     if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=MAX_REDUCTION)
     return np.asarray(image, np.uint8).reshape(size[1], size[0], -1)
+
+
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """An image on a background, as RGB. Composed in strips, because Pillow lets no other thread run meanwhile."""
+    flat, rows = Image.new("RGB", image.size), max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        flat.paste(Image.alpha_composite(Image.new("RGBA", strip.size, background), strip), (0, top))
+    return flat
 
 
 def _middle(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -285,20 +326,35 @@ def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
         InvalidInput: not an image of these formats, damaged, animated, too many pixels together, refused by `strict`,
             or of another size than the first if images keep their size; the pointer names the image, `/3`.
     """
-    images = np.empty(0, np.uint8)
-    if len(contents) > 1:
-        _count(contents, reading)
-    for index, content in enumerate(contents):
+    return stack(decode_all(survey(contents, reading), reading))
+
+
+def decode_all(structures: Sequence[Structure], reading: Reading, first: int = 0) -> list[Pixels]:
+    """Pixels `[H, W, C]` of each surveyed file; the first one's index is `first`.
+
+    Raises:
+        InvalidInput: as `decode`; the pointer names the image.
+    """
+    images = []
+    for index, structure in enumerate(structures, first):
         try:
-            pixels = _load(_open(content, reading.max_pixels, reading)[0], content, reading)
-            if not index:
-                images = np.empty((len(contents), *pixels.shape), np.uint8)
-            if pixels.shape != images.shape[1:]:
-                raise InvalidInput("of another size than the first: this model keeps sizes, so all must have the same")
-            images[index] = pixels
+            images.append(decode(structure, reading))
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
     return images
+
+
+def stack(images: Sequence[Pixels]) -> Pixels:
+    """Images `[H, W, C]` as one array `[N, H, W, C]`.
+
+    Raises:
+        InvalidInput: one has another size than the first; the pointer names it.
+    """
+    for index, image in enumerate(images):
+        if image.shape != images[0].shape:
+            words = "of another size than the first: this model keeps sizes, so all must have the same"
+            raise InvalidInput(words, f"/{index}")
+    return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

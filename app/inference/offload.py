@@ -1,8 +1,16 @@
 """Runs long computations off the event loop."""
 
 import asyncio
+import math
+import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from app.errors import Overloaded
+from app.inference.admission import LATEST_BATCH_WEIGHT, MAX_SLOWDOWN
 
 Result = TypeVar("Result")
 
@@ -15,3 +23,107 @@ async def computed(elements: int, function: Callable[..., Result], *arguments: A
     if elements <= INLINE_ELEMENTS:
         return function(*arguments)
     return await asyncio.to_thread(function, *arguments)
+
+
+@dataclass(eq=False)
+class _Task:
+    function: Callable[[], Any]
+    seconds: float
+    """Predicted seconds in a thread."""
+    future: asyncio.Future[Any]
+
+
+class Offload:
+    """Runs the tasks of many callers in a few threads. Callers take turns, one task each.
+
+    A task that would wait longer than `wait_seconds` is refused. The wait is predicted from the tasks' own predictions
+    and from how much slower than predicted they run. Make and use it on one event loop.
+    """
+
+    def __init__(self, threads: int, wait_seconds: float = math.inf) -> None:
+        self._threads, self._wait_seconds = threads, wait_seconds
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
+        self._waiting: dict[str, deque[_Task]] = {}
+        """The waiting tasks of each caller, in the order of the callers' turns."""
+        self._running = 0
+        self._slowdown = 1.0
+        """Moving average of the seconds that tasks take, divided by the predicted ones; at least 1."""
+        self.refused = self.dropped = 0
+        """Tasks refused, and tasks dropped because their request ended, since the start."""
+
+    async def run(
+        self, caller: str, seconds: float, function: Callable[[], Result], *, is_first: bool = True
+    ) -> Result:
+        """Return `function()`, run in a thread, where it takes about `seconds`.
+
+        The later tasks of a request are always accepted: `is_first` is false. Cancelling drops a waiting task.
+
+        Raises:
+            Overloaded: the task would wait too long.
+            Exception: what `function` raised.
+        """
+        if is_first and self.predicted_wait(caller) > self._wait_seconds:
+            self.refused += 1
+            raise Overloaded("too many images wait to be decoded")
+        task = _Task(function, seconds, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(caller, deque()).append(task)
+        self._fill()
+        try:
+            result: Result = await task.future
+        except asyncio.CancelledError:
+            tasks = self._waiting.get(caller, ())
+            if task in tasks:
+                self.dropped += 1
+                self._waiting[caller].remove(task)
+                if not self._waiting[caller]:
+                    del self._waiting[caller]
+            raise
+        return result
+
+    def predicted_wait(self, caller: str) -> float:
+        """Predicted wait, in seconds, of a task of `caller` that arrives now: its own waiting tasks run first, and for
+        each of these, and for it, one of every other caller."""
+        turns = len(self._waiting.get(caller, ())) + 1
+        seconds = sum(
+            sum(task.seconds for task in tasks) * min(1.0, turns / len(tasks)) for tasks in self._waiting.values()
+        )
+        return self._slowdown * seconds / self._threads
+
+    def close(self) -> None:
+        """Drop all waiting tasks; running ones end by themselves."""
+        self._waiting.clear()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _fill(self) -> None:
+        """Give the callers their turns while a thread is free."""
+        while self._waiting and self._running < self._threads:
+            caller = next(iter(self._waiting))
+            tasks = self._waiting.pop(caller)
+            task = tasks.popleft()
+            if tasks:
+                self._waiting[caller] = tasks  # behind the others
+            self._running += 1
+            loop = asyncio.get_running_loop()
+            self._executor.submit(self._run, loop, task)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, task: _Task) -> None:
+        """Run a task, in a thread."""
+        began, result = time.monotonic(), None
+        error: Exception | None = None
+        try:
+            result = task.function()
+        except StopIteration as raised:  # a future does not accept it
+            error = RuntimeError(repr(raised))
+        except Exception as raised:
+            error = raised
+        except BaseException as raised:  # it would end the thread
+            error = RuntimeError(repr(raised))
+        loop.call_soon_threadsafe(self._ended, task, time.monotonic() - began, result, error)
+
+    def _ended(self, task: _Task, seconds: float, result: Any, error: Exception | None) -> None:
+        self._running -= 1
+        slowdown = min(max(seconds / task.seconds, 1.0), MAX_SLOWDOWN)  # quick tasks do not make others quicker
+        self._slowdown += LATEST_BATCH_WEIGHT * (slowdown - self._slowdown)
+        if not task.future.done():
+            task.future.set_exception(error) if error else task.future.set_result(result)
+        self._fill()

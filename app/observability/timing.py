@@ -1,4 +1,4 @@
-"""Time that requests spend in the queue and in inference, per request and per graph."""
+"""Who sent a request, and the time that it spends in the queue and in inference; and the times of each graph."""
 
 import time
 from dataclasses import dataclass
@@ -25,11 +25,13 @@ class GraphRun(NamedTuple):
 
 @dataclass(slots=True)
 class Timing:
-    """The times of one request, and its model.
+    """The times of one request, its model and its caller.
 
     The request log creates it, and the batcher adds to it.
     """
 
+    caller: str = ""
+    """The name of the request's key or, without a key, the address that it came from."""
     queue: float = 0.0
     """Seconds until the first row of each graph run was taken, summed over the runs."""
     inference: float = 0.0

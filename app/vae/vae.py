@@ -70,6 +70,11 @@ class Vae:
         timing.model, timing.version = self.manifest.name, self.manifest.version
         return self._view(Work(timing))
 
+    @property
+    def caller(self) -> str:
+        """Who sent the request that this view is for."""
+        return self._work.timing.caller
+
     def _view(self, work: Work) -> "Vae":
         """The same model, whose graphs run for the request `work`."""
         view = Vae.__new__(Vae)

@@ -19,7 +19,7 @@ ALLOWED = {
     "inference": {"bundle", "maths", "observability"},
     "vae": {"inference", "bundle", "maths", "observability"},
     "metrics": {"vae", "inference", "cache", "observability"},
-    "api/routing": {"vae", "inference", "cache", "observability", "settings"},
+    "api/routing": {"vae", "inference", "cache", "observability", "security", "settings"},
     "api/forms": {"api/routing", "vae", "inference/offload", "codecs", "maths"},
     "api/operations": {"api/forms", "api/routing", "vae", "bundle", "codecs", "maths"},
     "api/service": {"api/routing", "vae", "bundle"},

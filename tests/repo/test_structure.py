@@ -70,7 +70,6 @@ TESTED_ELSEWHERE = {
     "app/errors.py": "app/api/openapi/test_document.py",
     "app/inference/graphs.py": "app/inference/test_session.py app/vae/test_vae.py",
     "app/inference/lanes.py": "app/inference/test_batcher.py app/inference/test_queue.py",
-    "app/inference/offload.py": "app/inference/test_batcher.py",
     "app/main.py": "app/api/service/test_service.py live/test_live.py",
     "app/maths/bounds.py": "app/api/operations/test_score.py",
     "app/metrics/__init__.py": "app/metrics/test_metrics.py",

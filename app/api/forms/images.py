@@ -1,9 +1,8 @@
 """The images of a request, from image files or arrays to uint8 `[N, H, W, C]` as the model takes them."""
 
-import asyncio
 import binascii
 from base64 import b64decode
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,9 +12,9 @@ from pydantic import AfterValidator, Field
 from app.api.forms.bodies import MAX_ITEMS
 from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import State
-from app.codecs.images import Pixels, Reading, parse_color, read_images, read_plain_pngs
+from app.codecs.images import Pixels, Reading, decode_all, parse_color, read_plain_pngs, stack, survey
 from app.errors import InvalidInput
-from app.inference.offload import INLINE_ELEMENTS
+from app.inference.offload import INLINE_ELEMENTS, Offload, computed
 from app.vae.vae import Vae
 
 # An 8 x 8 gray PNG of the digit 0; any size is resized to the model's.
@@ -38,6 +37,15 @@ class PicturesRequest(Strict):  # the name of its schema, which clients are gene
         examples=[[EXAMPLE_IMAGE]],
     )
 
+
+_INLINE_BYTES = 2**16
+"""Maximum bytes of files or of base64 that are taken apart on the event loop: a few milliseconds."""
+_BASE64_PIECE = 2**20
+"""Characters of base64 that are decoded at a time, a multiple of 4; no other thread can run meanwhile."""
+_SECONDS_PER_CHARACTER, _SECONDS_PER_BYTE, _IMAGE_SECONDS = 1e-8, 1e-8, 1e-4
+"""Estimates: for base64, for the structure of files, and for each image beside its pixels."""
+_PIECE_SECONDS = 0.02
+"""Estimated seconds of images that are decoded in one turn."""
 
 _reading = lru_cache(256)(Reading)  # a request takes one of a few
 
@@ -94,7 +102,7 @@ async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: Pic
         InvalidInput: there are too many images, or one cannot be read; the pointer says which.
     """
     check_count(len(body.images), server.limits.max_rows, "/images")
-    return await images_of_files(server, vae, query, decode_base64(body.images))
+    return await images_of_files(server, vae, query, await decode_base64(server, vae, body.images))
 
 
 async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents: list[bytes]) -> Pixels:
@@ -103,7 +111,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     Raises:
         InvalidInput: an image cannot be read; the pointer says which.
     """
-    return await decode_images(server, contents, query.reading(server, vae))
+    return await decode_images(server, vae, contents, query.reading(server, vae))
 
 
 async def images_of_array(server: State, vae: Vae, query: Any, array: NDArray[Any]) -> Pixels:
@@ -133,35 +141,66 @@ def pixels_of_values(array: NDArray[Any]) -> Pixels:
     return np.round(floats * 255).astype(np.uint8)
 
 
-def decode_base64(texts: list[str], pointer: str = "/images") -> list[bytes]:
-    """Bytes of base64 texts, each of which may be a `data:` URL.
+async def decode_base64(server: State, vae: Vae, texts: list[str], pointer: str = "/images") -> list[bytes]:
+    """Bytes of base64 texts, each of which may be a `data:` URL; long texts are decoded in a thread.
 
     Raises:
         InvalidInput: a text is not base64; the pointer says which.
     """
+    size = sum(map(len, texts))
+    if size <= _INLINE_BYTES:
+        return _decode_base64(texts, pointer)
+    seconds = size * _SECONDS_PER_CHARACTER
+    return await server.decoding.run(vae.caller, seconds, partial(_decode_base64, texts, pointer))
+
+
+def _decode_base64(texts: list[str], pointer: str) -> list[bytes]:
     contents = []
     for index, text in enumerate(texts):
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
+        start = text.find(",") + 1 if text.startswith("data:") else 0
         try:
-            contents.append(b64decode(text, validate=True))
+            pieces = range(start, len(text), _BASE64_PIECE) or (start,)
+            contents.append(b"".join(b64decode(text[at : at + _BASE64_PIECE], validate=True) for at in pieces))
+            if text.find("=", start, len(text) - 2) >= 0:  # a piece may end with the padding that ends a text
+                raise ValueError
         except (binascii.Error, ValueError):
             raise InvalidInput("not base64", f"{pointer}/{index}") from None
     return contents
 
 
-async def decode_images(server: State, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
+async def decode_images(
+    server: State, vae: Vae, contents: list[bytes], reading: Reading, pointer: str = "/images"
+) -> Pixels:
     """Images uint8 `[N, H, W, C]` of image files.
 
-    A few plain images are decoded on the event loop, others in a thread: a few bytes can hold millions of pixels.
+    A few plain images are decoded on the event loop, others in threads: a few bytes can hold millions of pixels.
 
     Raises:
         InvalidInput: an image cannot be read; the pointer says which.
+        Overloaded: the images would wait too long for a thread.
     """
     pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
     if pixels <= INLINE_ELEMENTS and (images := read_plain_pngs(contents, reading)) is not None:
         return images
     try:
-        return await asyncio.get_running_loop().run_in_executor(server.decoding, read_images, contents, reading)
+        return await _decoded(server.decoding, vae.caller, contents, reading)
     except InvalidInput as error:
         raise error.below(pointer) from None
+
+
+async def _decoded(decoding: Offload, caller: str, contents: list[bytes], reading: Reading) -> Pixels:
+    """Images decoded in threads, a piece at a time, so that nobody waits long for a turn."""
+    if (size := sum(map(len, contents))) <= _INLINE_BYTES:
+        structures = survey(contents, reading)
+    else:
+        structures = await decoding.run(caller, size * _SECONDS_PER_BYTE, partial(survey, contents, reading))
+    images: list[Pixels] = []
+    while len(images) < len(structures):
+        first = stop = len(images)
+        seconds = 0.0
+        while stop < len(structures) and seconds < _PIECE_SECONDS:
+            seconds += structures[stop].seconds + _IMAGE_SECONDS
+            stop += 1
+        decode = partial(decode_all, structures[first:stop], reading, first)
+        images += await decoding.run(caller, seconds, decode, is_first=not first)
+    return await computed(sum(image.size for image in images), stack, images)

@@ -22,7 +22,7 @@ from app.api.routing.caching import CachePolicy
 from app.api.routing.problems import BODY_ERRORS, MODEL_ERRORS, documented
 from app.api.routing.queries import ModelQuery, ParsedQuery, QueryParser
 from app.api.routing.response import Header
-from app.api.routing.state import State
+from app.api.routing.state import State, caller_of
 from app.inference.graphs import Lane
 from app.observability.timing import Timing
 from app.vae.catalog import Catalog
@@ -153,6 +153,7 @@ class OperationRoute(APIRoute):
         if scope["method"] != self._method:
             raise HTTPException(405)
         began, timing = time.perf_counter(), scope["vae.timing"]
+        timing.caller = caller_of(scope)
         server: State = scope["state"]["server"]
         query = self._parser.parse(scope["query_string"], scope["path_params"] if self.param_convertors else {})
         vae = operation.find(server.catalog, timing, query.operation)

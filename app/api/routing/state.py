@@ -1,15 +1,17 @@
 """The state that the lifespan gives to every request: the models, the settings with its limits, and shared objects."""
 
 from collections import Counter
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from app.api.routing.disconnect import DisconnectWatcher
 from app.cache import Cache
+from app.inference.offload import Offload
 from app.observability.timing import Timing
+from app.security.addresses import network
 from app.settings import Settings
 from app.vae.catalog import Catalog
 
@@ -22,8 +24,8 @@ class State:
     catalog: Catalog
     cache: Cache
     watcher: DisconnectWatcher
-    decoding: Executor
-    """Threads that decode images. Their number is bounded, even if requests are cancelled."""
+    decoding: Offload
+    """Decodes what requests send, in threads."""
     refused: Counter[str]
     """Number of refused requests by reason: a problem's slug, or the fault of a connection."""
     connections: set[object]
@@ -35,6 +37,11 @@ class State:
 def server_state(request: Request) -> State:
     """The server's state, from the lifespan."""
     return cast(State, request.scope["state"]["server"])
+
+
+def caller_of(scope: Scope) -> str:
+    """Who sent a request, as whom it takes turns: the name of its key or, without a key, its address or IPv6 /64."""
+    return scope.get("vae.key") or network((scope.get("client") or ("",))[0])
 
 
 def request_timing(request: Request) -> Timing:

@@ -1,7 +1,7 @@
 """Inference requests: JSON, optionally followed by binary tensors."""
 
-import asyncio
 import math
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from app.api.forms.bodies import JsonBody, JsonInt, parse_json, read_bytes
 from app.api.forms.images import pixels_of_values
 from app.api.forms.latents import latents_of_array
 from app.api.routing.queries import check_count
-from app.api.routing.state import State
+from app.api.routing.state import State, caller_of
 from app.api.v2.content_encoding import inflate, wanted_coding
 from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
@@ -29,6 +29,8 @@ Parameters = Annotated[
 
 _MAX_REST, _MAX_NUMBER = 2**16, 25
 """Maximum bytes of JSON: of everything that is not data, and of one number with its separator."""
+_MIN_SECONDS, _SECONDS_PER_BYTE = 1e-4, 3e-8
+"""Estimated seconds to decompress a body, and for each of its bytes, which usually become ten."""
 _LENGTH = "inference-header-content-length"
 _EXAMPLE = {"name": "latent", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -1.2]}
 _TAKEN = {"encoder": list(DATATYPES), "decoder": [name for name in DATATYPES if name.startswith("FP")]}
@@ -143,8 +145,8 @@ class InferBody:
         body, limit, headers = await read_bytes(receive), server.limits.max_body_bytes, Headers(scope=scope)
         coding = headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":  # in a thread, because a few bytes may become millions
-            loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(server.decoding, inflate, body, coding, limit)
+            seconds = _MIN_SECONDS + len(body) * _SECONDS_PER_BYTE
+            body = await server.decoding.run(caller_of(scope), seconds, partial(inflate, body, coding, limit))
         length = headers.get(_LENGTH)
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _max_json_bytes(server):

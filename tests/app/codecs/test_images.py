@@ -171,12 +171,6 @@ def test_only_the_formats_that_are_wanted_are_read() -> None:
         read_image(picture, GREY)
 
 
-@pytest.mark.parametrize("exif", [b"junkjunk", b"MM\0*"])
-def test_a_damaged_exif_block_is_a_damaged_image(exif: bytes) -> None:
-    with pytest.raises(InvalidInput, match="damaged"):
-        read_image(saved(Image.fromarray(RAMP), format="PNG", exif=exif), GREY)
-
-
 @pytest.mark.parametrize("cut", [4, 12, 20, 30])
 def test_a_png_without_its_end_is_truncated_even_where_no_pixel_is_missing(cut: int) -> None:
     with pytest.raises(InvalidInput, match="damaged or truncated"):

@@ -18,6 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app.settings import Settings
+from tests import hostile
 from tests.conftest import ROOT, base64_png, full, npy, png
 from tests.repo.test_docs import rows
 
@@ -67,16 +68,6 @@ def animation() -> bytes:
     frames = [Image.new("L", (28, 28), level) for level in (0, 255)]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
-
-
-def many_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated."""
-    buffer = io.BytesIO()
-    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
-    content = buffer.getvalue()
-    scans = content.count(b"\xff\xda")
-    last = content[content.rfind(b"\xff\xda") : -2]
-    return content[:-2] + last * (count - scans) + content[-2:]
 
 
 def tensor(**members: Any) -> dict[str, Any]:
@@ -216,7 +207,24 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
     "bytes of JSON before binary tensors of `/v2`": ({"max_rows": 1}, [post(INFER, b" " * 200_000)]),
     "frames of an image file": ({}, [encode(animation())]),
     "side of an image that is sent": ({}, [encode(png_of(65_536, 1)), encode(png_of(1, 65_536))]),
-    "scans of a JPEG": ({}, [encode(many_scans(101))]),
+    "scans of a JPEG; pixels of all its scans together": (
+        {},
+        [encode(hostile.many_scans(64, 101)), encode(hostile.many_scans(4096, 33))],
+    ),
+    "chunks, segments or blocks of an image file, beside the data blocks of a GIF": (
+        {},
+        [
+            encode(hostile.png_with(hostile.chunk(b"tEXt", b"a\0b") * 16_384)),
+            encode(hostile.jpeg_with(hostile.segment(0xFE, b"") * 16_384)),
+            encode(hostile.gif_with(b"!\xfe\x01a\0" * 16_384)),
+            encode(hostile.webp_with(hostile.riff(b"junk", b"") * 16_384)),
+        ],
+    ),
+    "mean size of the data blocks of a GIF, beyond the first 16384 of them": (
+        {},
+        [encode(hostile.gif_with(b"!\xfe" + b"\x01a" * 20_000 + b"\0"))],
+    ),
+    "fill bytes before a marker of a JPEG": ({}, [encode(hostile.jpeg_with(b"\xff" * 65))]),
     "side of an image in a response": (
         {"max_rows": 2500},
         [
@@ -278,7 +286,7 @@ def test_what_is_just_within_the_limits_passes(make_client: Callable[..., TestCl
         post("/encode/files", form(*[part()] * 3).replace(b"\r\n1\r\n", b"\r\n" + png(BLACK) + b"\r\n"), FORM),
         post("/decode", latents(3)),
         post("/interpolate", points(2, steps=5)),
-        encode(many_scans(100)),
+        encode(hostile.many_scans(64, 100)),
         encode(png(BLACK)),
         lambda client: client.get("/sample?n=3"),
         lambda client: client.get("/manifold/image?n=2"),
@@ -311,6 +319,15 @@ def test_who_would_wait_too_long_is_refused(make_client: Callable[..., TestClien
     assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
     assert client.get("/sample?n=256").status_code == 200  # now that nobody waits
     assert client.get("/models").json()["queued_rows"] == 0
+
+
+def test_whose_images_would_wait_too_long_is_refused(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(wait_seconds=1e-6, slots=1)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: encode(hostile.huge_png(2000, 2000))(client), range(32)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
+    assert encode(hostile.huge_png(2000, 2000))(client).status_code == 200
 
 
 def test_rows_that_wait_too_long_are_dropped(make_client: Callable[..., TestClient]) -> None:

@@ -1,0 +1,245 @@
+"""The parts of an image file, found without decoding a pixel: its size, its cost, and what a decoder needs of it.
+
+Decoders read metadata in Python, and keep it all: text and profiles that unpack to many times their size, EXIF entries
+that each name the same megabyte, a million comments. None of it changes a pixel but the orientation. So every file is
+taken apart here, in a bounded number of steps, and a decoder gets only the parts that make its pixels.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from app.errors import InvalidInput
+
+MAX_PARTS = 16_384
+"""Maximum chunks, segments or blocks of a file, besides the data blocks of a GIF; files of cameras have a few dozen."""
+MAX_SCANNED_PIXELS = 2**29
+"""Maximum pixels of a JPEG, each counted once for every scan; see `MAX_SCANS`."""
+MAX_SCANS = 100
+"""Maximum scans of a progressive JPEG; about ten are usual. One more costs 30 bytes, and a pass over every pixel."""
+
+_SECONDS_PER_BYTE, _SECONDS_PER_SCANNED_PIXEL = 1e-8, 3e-9
+_MAX_EXIF_ENTRIES = 1000
+_ORIENTATION = 0x0112
+_MAX_FILL = 64
+"""Maximum fill bytes in front of a JPEG marker; encoders write none."""
+_MIN_GIF_BLOCK = 32
+"""Minimum bytes that the data blocks of a GIF have on average; encoders write blocks of 255."""
+
+
+class Structure(NamedTuple):
+    """What the parts of an image file tell."""
+
+    content: bytes
+    """The file without the parts that change no pixel."""
+    width: int
+    height: int
+    orientation: int = 1
+    """EXIF orientation, 1 to 8; 1 is upright."""
+    is_animated: bool = False
+    seconds: float = 0.0
+    """Estimated seconds to decode and convert it on one core."""
+
+
+class _Parts:
+    """Counts the parts of a file."""
+
+    def __init__(self, limit: int = MAX_PARTS) -> None:
+        self._left = limit
+
+    def count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidInput("an image file of too many parts")
+
+
+def read_structure(content: bytes) -> Structure | None:
+    """The structure of a PNG, JPEG, GIF or WebP file, or None for any other file.
+
+    If a part is damaged, the decoder finds it.
+
+    Raises:
+        InvalidInput: the file ends too early, or has too many parts or scans.
+    """
+    for signature, (read, seconds_per_pixel) in _READERS.items():
+        if content.startswith(signature):
+            try:
+                found = read(content)
+            except (IndexError, struct.error):  # it ends too early
+                raise InvalidInput("a damaged or truncated image") from None
+            pixels = found.width * found.height
+            return found._replace(seconds=found.seconds + len(content) * _SECONDS_PER_BYTE + pixels * seconds_per_pixel)
+    return None
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+
+
+def _read_png(content: bytes) -> Structure:
+    """https://www.w3.org/TR/png-3/, section 5."""
+    parts, view, kept, at = _Parts(), memoryview(content), [memoryview(_PNG)], len(_PNG)
+    width, height = struct.unpack_from(">II", content, 16)
+    orientation, frames = 1, 1
+    while at < len(content):
+        parts.count()
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4])
+        if kind in _PNG_KEPT:
+            kept.append(view[at:end])
+        elif kind == b"eXIf":
+            orientation = _orientation(view[at + 8 : end - 4])
+        if kind == b"acTL":
+            frames = int.from_bytes(content[at + 8 : at + 12])
+        at = end
+        if kind == b"IEND":
+            break
+    return Structure(b"".join(kept), width, height, orientation, frames > 1)
+
+
+_JPEG, _JPEG_SCAN, _JPEG_END, _EXIF = b"\xff\xd8", 0xDA, 0xD9, b"Exif\0\0"
+_STANDALONE = {0x01, *range(0xD0, 0xDA)}
+_JPEG_KEPT = {*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xE0, 0xEE}  # frames and tables, and the APPs that name the colors
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_MARKER_IN_SCANS = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""The next marker behind the data of a scan; restarts (D0 to D7) belong to the data."""
+
+
+def _read_jpeg(content: bytes) -> Structure:
+    """ITU-T T.81, annex B. Phones append images to a JPEG and list them in a segment, which is left out."""
+    parts, view, kept, at = _Parts(), memoryview(content), [memoryview(_JPEG)], len(_JPEG)
+    width = height = scans = 0
+    orientation = 1
+    while (at := content.find(b"\xff", at)) >= 0:
+        parts.count()
+        marker_at = next((i for i in range(at + 1, at + 1 + _MAX_FILL) if content[i] != 0xFF), None)
+        if marker_at is None:
+            raise InvalidInput("a damaged or truncated image")
+        marker = content[marker_at]
+        if marker == _JPEG_SCAN:
+            end, scans = _jpeg_scans(content, marker_at + 1, parts)
+            kept.append(view[marker_at - 1 : end])
+            break
+        at = marker_at + 1
+        if marker == 0 or marker in _STANDALONE:
+            continue
+        end = at + int.from_bytes(content[at : at + 2])
+        if marker in _JPEG_KEPT:
+            kept.append(view[marker_at - 1 : end])
+        elif marker == 0xE1 and content.startswith(_EXIF, at + 2):
+            orientation = _orientation(view[at + 2 + len(_EXIF) : end])
+        if marker in _FRAMES and not width:
+            height, width = struct.unpack_from(">HH", content, at + 3)
+        at = max(end, at + 2)
+    if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
+        raise InvalidInput(f"a JPEG of more than {MAX_SCANS} scans, or of too many for its size")
+    seconds = scans * width * height * _SECONDS_PER_SCANNED_PIXEL
+    return Structure(b"".join(kept), width, height, orientation, seconds=seconds)
+
+
+def _jpeg_scans(content: bytes, at: int, parts: _Parts) -> tuple[int, int]:
+    """Where the image ends whose first scan begins at `at`, and its scans; what follows is another image, or a film."""
+    scans = 1
+    while found := _MARKER_IN_SCANS.search(content, at + int.from_bytes(content[at : at + 2])):
+        parts.count()
+        marker, at = content[found.start() + 1], found.end()
+        if marker == _JPEG_END:
+            return at, scans
+        scans += marker == _JPEG_SCAN
+    return len(content), scans
+
+
+_GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
+_GIF_GRAPHIC_CONTROL = 0xF9
+
+
+def _read_gif(content: bytes) -> Structure:
+    """https://www.w3.org/Graphics/GIF/spec-gif89a.txt. The content has only the first frame."""
+    parts, blocks = _Parts(), _Parts(MAX_PARTS + len(content) // _MIN_GIF_BLOCK)
+    width, height = struct.unpack_from("<HH", content, 6)
+    at = 13 + _gif_colors(content[10])
+    kept, images = [content[:at]], 0
+    while at < len(content) and content[at] != _GIF_END and images < 2:
+        parts.count()
+        start, kind = at, content[at]
+        if kind == _GIF_IMAGE:
+            images += 1
+            left, top, across, down = struct.unpack_from("<HHHH", content, at + 1)
+            width, height = max(width, left + across), max(height, top + down)
+            at += 10 + _gif_colors(content[at + 9]) + 1
+        elif kind == _GIF_EXTENSION:
+            at += 2
+        else:  # decoders skip what they do not know
+            at += 1
+            continue
+        while size := content[at]:
+            blocks.count()
+            at += size + 1
+            if at >= len(content):  # cut off: the decoder finds it
+                break
+        at += 1
+        if images < 2 and (kind == _GIF_IMAGE or content[start + 1] == _GIF_GRAPHIC_CONTROL):
+            kept.append(content[start:at])
+    return Structure(b"".join(kept) + bytes((_GIF_END,)), width, height, is_animated=images > 1)
+
+
+def _gif_colors(flags: int) -> int:
+    """Bytes of the color table that the flags announce."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _read_webp(content: bytes) -> Structure:
+    """RFC 9649. Its decoder unpacks no metadata, so the content is the whole file."""
+    width = height = frames = 0
+    orientation = 1
+    for kind, data in _riff_chunks(content):
+        if kind == b"VP8X":
+            width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (4, 7))
+        elif kind == b"VP8 " and not width:
+            width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", data, 6))
+        elif kind == b"VP8L" and not width:
+            bits = int.from_bytes(data[1:5], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        elif kind == b"EXIF":
+            orientation = _orientation(data[len(_EXIF) :] if data[: len(_EXIF)] == _EXIF else data)
+        frames += kind == b"ANMF"
+    return Structure(content, width, height, orientation, frames > 1)
+
+
+def _riff_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    parts, view, at = _Parts(), memoryview(content), 12
+    while at + 8 <= len(content):
+        parts.count()
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        yield content[at : at + 4], view[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
+
+
+def _orientation(exif: memoryview) -> int:
+    """The orientation in an EXIF block, from its first directory; 1 if it has none, or none that is valid.
+
+    The block is a TIFF header and its directories (TIFF 6.0, section 2).
+    """
+    order = {b"II": "<", b"MM": ">"}.get(bytes(exif[:2]))
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (entries,) = struct.unpack_from(f"{order}H", exif, start)
+        for index in range(min(entries, _MAX_EXIF_ENTRIES)):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * index)
+            if tag == _ORIENTATION:
+                return value if kind == 3 and 1 <= value <= 8 else 1
+    except struct.error:  # it ends too early
+        pass
+    return 1
+
+
+_READERS: dict[bytes, tuple[Callable[[bytes], Structure], float]] = {
+    _PNG: (_read_png, 35e-9),
+    _JPEG: (_read_jpeg, 35e-9),
+    b"GIF87a": (_read_gif, 20e-9),
+    b"GIF89a": (_read_gif, 20e-9),
+    b"RIFF": (_read_webp, 65e-9),
+}
+"""By the first bytes of a file: its reader, and the seconds per pixel to decode and convert it, measured on noise."""

@@ -1,0 +1,141 @@
+"""What is known of an image file before it is decoded, and what its decoder gets to see."""
+
+import io
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.codecs.images import Reading, decode, read_images, survey
+from app.codecs.structure import MAX_PARTS, read_structure
+from app.errors import InvalidInput
+from tests import hostile
+from tests.conftest import ROOT
+from tests.hostile import RAMP, SIDE, exif_bomb, jpeg_with, png_with, saved, segment
+
+READING = Reading(height=SIDE, width=SIDE, mode="L", max_pixels=2**24)
+FORMATS = {"PNG": {}, "JPEG": {"quality": 100}, "GIF": {}, "WEBP": {"lossless": True}}
+ORIENTED = {
+    2: RAMP[:, ::-1],
+    3: RAMP[::-1, ::-1],
+    4: RAMP[::-1],
+    5: RAMP.T,
+    6: np.rot90(RAMP, -1),
+    7: RAMP[::-1, ::-1].T,
+    8: np.rot90(RAMP),
+}
+
+
+def shown(content: bytes) -> Any:
+    return read_images([content], READING)[0, ..., 0].astype(int)
+
+
+def test_what_surrounds_the_pixels_is_left_out() -> None:
+    for name, content in hostile.read():
+        assert np.abs(shown(content) - RAMP).max() <= 3, name
+        structure = read_structure(content)
+        assert structure is not None
+        assert len(structure.content) < 8000 or name.startswith("WebP"), name
+        assert structure.seconds < 1, name
+
+
+def test_too_many_parts_are_refused_and_no_decoder_sees_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in hostile.refused():  # which needs Pillow to make them
+        monkeypatch.setattr(Image, "open", None)
+        with pytest.raises(InvalidInput) as refusal:
+            read_images([content], READING)
+        monkeypatch.undo()
+        assert any(words in refusal.value.detail for words in ("too many parts", "damaged", "scans")), name
+
+
+def test_as_many_parts_as_any_encoder_writes_are_read() -> None:
+    assert np.abs(shown(png_with(hostile.chunk(b"tEXt", b"a\0b") * (MAX_PARTS - 4))) - RAMP).max() == 0
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", ORIENTED)
+def test_exif_turns_the_image(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(Image.fromarray(RAMP).convert("RGB"), format, exif=exif, **FORMATS[format])
+    assert np.abs(shown(content) - ORIENTED[orientation]).max() <= 3
+
+
+@pytest.mark.parametrize("exif", [b"junkjunk", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"", exif_bomb(1, 0, orientation=9)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_exif_that_is_damaged_or_odd_turns_nothing(format: str, exif: bytes) -> None:
+    head = b"" if format == "PNG" else b"Exif\0\0"
+    if format == "PNG":
+        content = png_with(hostile.chunk(b"eXIf", exif))
+    elif format == "JPEG":
+        content = jpeg_with(segment(0xE1, head + exif))
+    else:
+        content = saved(Image.fromarray(RAMP).convert("RGB"), format, lossless=True, exif=head + exif)
+    assert np.abs(shown(content) - RAMP).max() <= 3
+
+
+def test_of_several_images_in_a_jpeg_the_first_is_read() -> None:
+    other = Image.new("L", (SIDE, SIDE), 9)
+    content = saved(Image.fromarray(RAMP), "MPO", save_all=True, append_images=[other], quality=95)
+    assert np.abs(shown(content) - RAMP).max() <= 3
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "1"])
+@given(width=st.integers(1, 70), height=st.integers(1, 70), seed=st.integers(0, 99))
+def test_pixels_are_those_that_pillow_reads_from_the_whole_file(
+    format: str, mode: str, width: int, height: int, seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    content = saved(image.convert("RGB") if format == "JPEG" and mode in ("P", "RGBA") else image, format)
+    structure = read_structure(content)
+    assert structure is not None
+    assert (structure.width, structure.height, structure.is_animated) == (width, height, False)
+    whole, part = Image.open(io.BytesIO(content)), Image.open(io.BytesIO(structure.content))
+    assert np.array_equal(np.asarray(whole.convert("RGBA")), np.asarray(part.convert("RGBA")))
+    assert whole.has_transparency_data == part.has_transparency_data
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(at=st.integers(0, 10_000), noise=st.binary(max_size=20), cut=st.integers(0, 10_000))
+def test_damage_is_refused_or_read_and_nothing_else(format: str, at: int, noise: bytes, cut: int) -> None:
+    good = saved(Image.fromarray(RAMP).convert("RGB"), format, **FORMATS[format])
+    at, cut = at % len(good), cut % len(good)
+    for content in (good[:at] + noise + good[at:], good[:at] + noise + good[at + len(noise) :], good[:cut]):
+        with suppress(InvalidInput):
+            assert shown(content).shape == (SIDE, SIDE)
+
+
+def test_the_pixels_are_no_more_than_was_surveyed() -> None:
+    (structure,) = survey([saved(Image.fromarray(RAMP), "PNG")], READING)
+    with pytest.raises(InvalidInput, match="damaged"):
+        decode(structure._replace(width=1), READING)
+
+
+PEAK = """
+import resource, sys
+from app.codecs.images import Reading, read_images
+from tests import hostile
+reading = Reading(height=28, width=28, mode="RGB", max_pixels=2**24)
+for files in (hostile.read(), hostile.large()):
+    for name, content in files:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        read_images([content], reading)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before, name, sep=";")
+"""
+
+
+def test_the_largest_images_take_three_times_the_memory_of_their_pixels_at_most() -> None:
+    """Pillow has four bytes for a pixel; what is read first makes the test's own files, too."""
+    done = subprocess.run([sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line.split(";") for line in done.stdout.splitlines()]
+    assert len(lines) > 20
+    peak = max(int(line[0]) for line in lines)
+    assert peak < 150_000 + 3 * 4 * 2**24 / 1024, lines

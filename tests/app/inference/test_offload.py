@@ -1,0 +1,152 @@
+"""Tasks in threads: turns, refusals, and requests that end before their task begins."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from app.errors import InvalidInput, Overloaded
+from app.inference.admission import MAX_SLOWDOWN
+from app.inference.offload import Offload
+from tests.processes import PATIENCE
+
+
+def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that runs on an event loop of its own."""
+
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))
+
+    return run
+
+
+class Held:
+    """An Offload of one thread, which runs nothing before `release`, and the names of the tasks in their order."""
+
+    def __init__(self, wait_seconds: float = 100) -> None:
+        self.offload, self.done = Offload(1, wait_seconds), list[str]()
+        self._released = threading.Event()
+        self.first = self.submit("first", "holder", self._wait)
+
+    def _wait(self) -> None:
+        assert self._released.wait(PATIENCE)
+
+    def submit(
+        self, name: str, caller: str, function: Callable[[], Any] = lambda: None, seconds: float = 1.0, **options: bool
+    ) -> "asyncio.Task[Any]":
+        def run() -> Any:
+            self.done.append(name)
+            return function()
+
+        return asyncio.ensure_future(self.offload.run(caller, seconds, run, **options))
+
+    async def release(self, *tasks: "asyncio.Task[Any]") -> list[Any]:
+        self._released.set()
+        results = await asyncio.gather(self.first, *tasks, return_exceptions=True)
+        self.offload.close()
+        return results[1:]
+
+
+async def settle() -> None:
+    """Let every new task come to where it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@on_a_loop
+async def test_callers_take_turns() -> None:
+    held = Held()
+    await settle()
+    tasks = [held.submit(f"a{number}", "a") for number in range(4)]
+    await settle()
+    tasks += [held.submit("b0", "b"), held.submit("c0", "c"), held.submit("b1", "b")]
+    await settle()
+    await held.release(*tasks)
+    assert held.done == ["first", "a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+
+
+@on_a_loop
+async def test_a_task_gives_what_its_function_returns_or_raises() -> None:
+    held = Held()
+
+    def fail() -> None:
+        raise InvalidInput("wrong")
+
+    def stop() -> None:
+        raise StopIteration
+
+    def leave() -> None:
+        raise SystemExit
+
+    results = await held.release(
+        held.submit("one", "a", lambda: 1), *(held.submit("fails", "a", function) for function in (fail, stop, leave))
+    )
+    assert results[0] == 1
+    assert [type(result) for result in results[1:]] == [InvalidInput, RuntimeError, RuntimeError]
+
+
+@on_a_loop
+async def test_who_would_wait_too_long_is_refused_and_others_are_not() -> None:
+    held = Held(wait_seconds=5)
+    await settle()
+    tasks = []
+    for number in range(8):
+        tasks.append(held.submit(f"a{number}", "a", seconds=2.0))
+        await settle()
+    assert held.offload.refused == 5
+    assert held.offload.predicted_wait("a") == 6
+    assert held.offload.predicted_wait("b") == 2  # one of the other caller's
+    tasks.append(held.submit("b0", "b"))
+    tasks.append(held.submit("a8", "a", is_first=False))  # of a request that was accepted before
+    results = await held.release(*tasks)
+    assert [isinstance(result, Overloaded) for result in results] == [False] * 3 + [True] * 5 + [False] * 2
+    assert held.done == ["first", "a0", "b0", "a1", "a2", "a8"]
+
+
+@on_a_loop
+async def test_the_task_of_a_request_that_ended_is_not_run() -> None:
+    held = Held()
+    await settle()
+    tasks = [held.submit(f"a{number}", "a") for number in range(3)] + [held.submit("b0", "b")]
+    await settle()
+    for task in tasks[1:]:
+        task.cancel()
+    await settle()
+    assert held.offload.dropped == 3
+    assert held.offload.predicted_wait("b") == 1
+    results = await held.release(*tasks)
+    assert held.done == ["first", "a0"]
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[1:])
+
+
+@on_a_loop
+async def test_a_running_task_ends_though_its_request_has_ended() -> None:
+    held = Held()
+    await settle()
+    held.first.cancel()
+    await settle()
+    assert await held.release(held.submit("a0", "a", lambda: 2)) == [2]
+
+
+@on_a_loop
+async def test_slow_tasks_raise_the_predicted_wait_and_quick_ones_do_not_lower_it() -> None:
+    offload = Offload(1)
+    await offload.run("a", 1e-9, lambda: None)
+    slow = offload._slowdown
+    assert 1 < slow <= 1 + MAX_SLOWDOWN / 10
+    await offload.run("a", 1e9, lambda: None)
+    assert 1 <= offload._slowdown < slow
+    offload.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@on_a_loop
+async def test_as_many_run_at_once_as_there_are_threads(threads: int) -> None:
+    offload, together = Offload(threads), threading.Barrier(threads)
+    waits = (offload.run(str(number), 1.0, lambda: together.wait(PATIENCE)) for number in range(threads))
+    assert sorted(await asyncio.gather(*waits)) == list(range(threads))
+    offload.close()
