@@ -161,6 +161,10 @@ class Settings(BaseSettings):
     max_connections: PositiveInt = Field(
         1000, description="Maximum open connections of each worker; further ones are refused with 503."
     )
+    keep_alive_seconds: Seconds = Field(
+        75,
+        description="Seconds that a connection without a request stays open; longer than a proxy in front keeps it.",
+    )
     max_header_bytes: PositiveInt = Field(
         32 * 2**10, description="Maximum bytes of a request line and its headers, checked while they arrive; then 431."
     )

@@ -54,7 +54,7 @@ class Served:
 
 
 @contextmanager
-def served(app: ASGIApp, *, send_buffer: int | None = None) -> Iterator[Served]:
+def served(app: ASGIApp, *, send_buffer: int | None = None, keep_alive_seconds: float = PATIENCE) -> Iterator[Served]:
     """`app` behind the protocol, on a free port."""
     with socket.socket() as listening:
         if send_buffer is not None:  # inherited by what is accepted
@@ -62,7 +62,8 @@ def served(app: ASGIApp, *, send_buffer: int | None = None) -> Iterator[Served]:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         options: dict[str, Any] = {"http": Protocol, "ws": "none", "log_config": None}
-        server = uvicorn.Server(uvicorn.Config(app, **options, access_log=False, timeout_graceful_shutdown=5))
+        options |= {"access_log": False, "timeout_graceful_shutdown": 5, "timeout_keep_alive": keep_alive_seconds}
+        server = uvicorn.Server(uvicorn.Config(app, **options))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:

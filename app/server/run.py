@@ -174,6 +174,7 @@ def _uvicorn_options(settings: Settings) -> dict[str, Any]:
         "log_level": settings.log_level,
         "root_path": settings.root_path,
         "timeout_graceful_shutdown": settings.shutdown_seconds,
+        "timeout_keep_alive": settings.keep_alive_seconds,
         "server_header": False,
         "http": Protocol,
         "proxy_headers": bool(settings.trusted_proxies),

@@ -24,7 +24,8 @@ from tests.processes import PATIENCE, until
 @contextmanager
 def serving(*, send_buffer: int | None = None, **limits: Any) -> Iterator[tuple[Served, Gate]]:
     gate = Gate(Settings(**limits))
-    with served(application(gate), send_buffer=send_buffer) as server:
+    keep_alive_seconds = gate.limits.keep_alive_seconds
+    with served(application(gate), send_buffer=send_buffer, keep_alive_seconds=keep_alive_seconds) as server:
         yield server, gate
         assert until(lambda: server.tasks == 0)
 
@@ -272,12 +273,23 @@ def test_requests_sent_ahead_are_bounded() -> None:
 
 
 def test_a_connection_that_asks_no_more_is_closed() -> None:
-    with serving() as (server, gate), server.connect() as connection:
+    with serving(keep_alive_seconds=0.5) as (server, gate), server.connect() as connection:
         connection.sendall(get("/"))
         began = time.monotonic()
         assert [answer.status for answer in answers(connection)] == [200]
-        assert time.monotonic() - began > 4
+        assert time.monotonic() - began > 0.4
         assert not gate.refused
+
+
+def test_the_server_keeps_a_connection_as_long_as_the_setting_says(start: Start) -> None:
+    """Longer than common proxies by default, and as long as it is told to otherwise."""
+    assert Settings().keep_alive_seconds > 60
+    _, client = start(models_dir=ROOT / "models/mnist-2d/2", keep_alive_seconds=0.5)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE) as connection:
+        connection.sendall(get("/health/live"))
+        began = time.monotonic()
+        assert [answer.status for answer in answers(connection)] == [200]
+        assert time.monotonic() - began < 60  # seconds; the default is 75
 
 
 def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
@@ -289,7 +301,8 @@ def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
 
 @pytest.mark.parametrize("header", [[], ["Connection: close"]])
 def test_so_is_one_that_leaves_a_small_rest(header: list[str]) -> None:
-    with serving(send_seconds=0.5, send_buffer=4096) as (server, gate), server.connect(4096) as connection:
+    limits = {"send_seconds": 0.5, "keep_alive_seconds": 0.5}
+    with serving(**limits, send_buffer=4096) as (server, gate), server.connect(4096) as connection:
         connection.sendall(get("/bytes/50000", *header))
         assert until(lambda: gate.refused == {"answer-not-read": 1})
         assert until(lambda: server.connections == 0)

@@ -22,7 +22,7 @@ def connect(client: httpx2.Client) -> socket.socket:
 
 
 def more(connection: socket.socket) -> bytes:
-    """What comes next; a server that waits for something closes an idle connection after five seconds instead."""
+    """What comes next; a server that waits for something closes an idle connection in the end instead."""
     received = connection.recv(65536)
     assert received, "the answer is not whole"
     return received

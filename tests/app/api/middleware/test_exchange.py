@@ -237,13 +237,13 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
 OF_CONNECTIONS = {
     "`Host` headers of a request",  # tests/live/test_protocol.py
     "pipelined requests of a connection, behind the current one",  # tests/live/test_connections.py
-    "seconds between a response and the next request on its connection",
 }
 
 BY_CONNECTIONS = {
     "max_connections": "tests/live/test_connections.py::test_a_connection_too_many_is_refused_until_another_ends",
     "max_header_bytes": "tests/live/test_connections.py::test_a_head_over_the_limit_is_refused",
     "receive_seconds": "tests/live/test_connections.py::test_a_request_that_does_not_arrive_in_time_is_refused",
+    "keep_alive_seconds": "tests/live/test_connections.py::test_a_connection_that_asks_no_more_is_closed",
     "send_seconds": "tests/live/test_connections.py::test_a_client_that_does_not_read_its_answer_is_given_up",
     "request_seconds": "tests/app/api/routing/test_disconnect.py::test_a_request_past_its_deadline_is_answered",
     "queue_seconds": "tests/app/api/middleware/test_exchange.py::test_rows_that_wait_too_long_are_dropped",
