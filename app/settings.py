@@ -159,7 +159,14 @@ class Settings(BaseSettings):
         32 * 2**20, description="Maximum bytes of cached responses in memory; 0 turns the cache off."
     )
     max_connections: PositiveInt = Field(
-        1000, description="Maximum open connections of each worker; further ones are refused with 503."
+        1000,
+        description="Maximum open connections of each worker; a further one takes the place of an idle one, or is"
+        " refused with 503.",
+    )
+    max_connections_per_address: PositiveInt = Field(
+        500,
+        description="The same for the connections of one client address (IPv6: of one /64 network), except loopback and"
+        " trusted proxies.",
     )
     keep_alive_seconds: Seconds = Field(
         75,

@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.server.draining import DrainingServer
 from app.server.protocol import Protocol
 from app.settings import Settings
 from tests.processes import PATIENCE, until
@@ -34,11 +35,17 @@ class Served:
     """A server, and its port."""
 
     server: uvicorn.Server
+    host: str
     port: int
 
     @property
     def connections(self) -> int:
         return len(self.server.server_state.connections)
+
+    @property
+    def busy(self) -> int:
+        """Connections on which a request arrives or is answered."""
+        return sum(it.idle_since is None for it in self.server.server_state.connections.copy())
 
     @property
     def tasks(self) -> int:
@@ -49,26 +56,28 @@ class Served:
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.settimeout(PATIENCE)
-        connection.connect(("127.0.0.1", self.port))
+        connection.connect((self.host, self.port))
         return connection
 
 
 @contextmanager
-def served(app: ASGIApp, *, send_buffer: int | None = None, keep_alive_seconds: float = PATIENCE) -> Iterator[Served]:
+def served(
+    app: ASGIApp, *, host: str = "127.0.0.1", send_buffer: int | None = None, keep_alive_seconds: float = PATIENCE
+) -> Iterator[Served]:
     """`app` behind the protocol, on a free port."""
     with socket.socket() as listening:
         if send_buffer is not None:  # inherited by what is accepted
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        listening.bind(("127.0.0.1", 0))
+        listening.bind((host, 0))
         port = listening.getsockname()[1]
         options: dict[str, Any] = {"http": Protocol, "ws": "none", "log_config": None}
         options |= {"access_log": False, "timeout_graceful_shutdown": 5, "timeout_keep_alive": keep_alive_seconds}
-        server = uvicorn.Server(uvicorn.Config(app, **options))
+        server = DrainingServer(uvicorn.Config(app, **options))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
             assert until(lambda: server.started)
-            yield Served(server, port)
+            yield Served(server, host, port)
         finally:
             server.should_exit = True
             thread.join(PATIENCE)

@@ -6,6 +6,8 @@ from socket import socket
 
 import uvicorn
 
+from app.server.connections import Connections
+
 
 class DrainingServer(uvicorn.Server):
     """A server of one process; other processes may listen on the same sockets.
@@ -16,6 +18,10 @@ class DrainingServer(uvicorn.Server):
 
     handshake_seconds = 1.0
     """Maximum seconds for the TLS handshakes of the backlog."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = Connections()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accept the backlog, close the listeners, and drain."""

@@ -7,30 +7,29 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import cast
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.api.routing.problems import problem
+from app.api.routing.problems import path_below_root, problem
 from app.api.routing.response import OWN_PAGES_ONLY, SECURITY_HEADERS
-from app.api.routing.state import State
+from app.api.routing.state import HEALTH_PATHS, State
 from app.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
+from app.server.connections import Connections, Refusal
 from app.server.transport import JoiningTransport, StallDetector
 from app.settings import Settings
 
+_HEALTH_SECONDS = 1.0
+"""Seconds that a connection without a place has to ask for the server's health."""
 _IDLE_DRAIN_SECONDS = 0.5
 """Seconds that a draining server keeps an idle connection open: a request may be on its way."""
 _LINGER_SECONDS = 2.0
 """Seconds that a refused connection is still read, so that the client can read the refusal."""
 _MAX_DISCARDED_BYTES = 2**27
 """Maximum bytes discarded after a refusal: many clients read nothing before they have sent everything."""
-_MAX_LINGERING = 64
-"""Maximum lingering connections above the limit of connections; further ones are closed at once."""
 _MAX_PIPELINED = 64
 """Maximum pipelined requests of a connection; no common client sends more."""
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-
-Refusal = tuple[type[VaeError], str, str]
-"""A problem, its detail, and the reason under which metrics count it."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -44,9 +43,12 @@ class Protocol(HttpToolsProtocol):
     """
 
     transport: JoiningTransport  # type: ignore[assignment]
+    server_state: Connections
     _server: State
     _limits: Settings
     _stall: StallDetector
+    _placeless: Refusal | None = None
+    """The refusal of every request but health, if there are too many connections."""
     _is_draining = False
     _is_receiving = False
     """Whether a request has arrived in part."""
@@ -64,23 +66,26 @@ class Protocol(HttpToolsProtocol):
     """Runs while a request is expected or arrives."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start a connection, or refuse it if there are too many."""
+        """Start a connection; if there are too many, only to answer whether the server is healthy."""
         self._server = self.app_state["server"]
         self._limits = self._server.limits
         self._stall = StallDetector(transport, self.loop, self._limits.send_seconds, self._abort_stalled)
         joining = JoiningTransport(transport, self.loop, self._close)
         super().connection_made(cast(asyncio.Transport, joining))
         self._server.connections.add(self)
-        if len(self.connections) > self._limits.max_connections:
-            self._refuse(Overloaded, "too many connections", "too-many-connections")
-        else:
+        self._placeless = self.server_state.admit(self, self._limits)
+        if self._placeless is None:
             self._start_receive_timer()
+        else:
+            self.app = self._answer_health
+            self._receive_timer = self.loop.call_later(_HEALTH_SECONDS, self._refuse, *self._placeless)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_receive_timer()
         self._stall.stop()
         super().connection_lost(exc)
         self._server.connections.discard(self)
+        self.server_state.release(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse input, without Upgrade headers: Java's own client sends one in every request."""
@@ -118,7 +123,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.headers = []  # for trailers, which must not count as headers: they could carry another key or address
         self._is_in_head, self._pending_bytes, self._unread_bytes = False, 0, 0
-        if self._is_draining and self.cycle is not None:
+        if (self._is_draining or self._placeless) and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -160,6 +165,28 @@ class Protocol(HttpToolsProtocol):
         self._refuse(*self._parse_refusal)
 
     @property
+    def idle_since(self) -> float | None:
+        """Time of the event loop at which the connection became idle; None if a request arrives or is answered.
+
+        Read from the timers that run anyway, so that a request costs nothing more.
+        """
+        if not self._is_idle or self._is_receiving or self._is_discarding or self.transport.has_unsent:
+            return None
+        if self.timeout_keep_alive_task is not None:
+            return self.timeout_keep_alive_task.when() - self.timeout_keep_alive
+        return None if self._receive_timer is None else self._receive_timer.when() - self._limits.receive_seconds
+
+    def make_room(self) -> None:
+        """Close the connection, which is idle."""
+        self.transport.abort()
+
+    def turn_away(self) -> None:
+        """Refuse the connection if that is not done yet, and close it without lingering."""
+        if self._is_idle:
+            self._refuse(*cast(Refusal, self._placeless))
+            self.transport.finish_soon()
+
+    @property
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
@@ -172,9 +199,8 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _close(self) -> None:
-        """Close the transport; linger if the client is still sending and not too many connections linger."""
-        flooded = len(self.connections) > self._limits.max_connections + _MAX_LINGERING
-        if (self._is_receiving or self._is_discarding) and not flooded:
+        """Close the transport; linger if the client is still sending."""
+        if self._is_receiving or self._is_discarding:
             self._is_discarding = True
             self.flow.resume_reading()
             self.transport.linger(_LINGER_SECONDS)
@@ -197,6 +223,15 @@ class Protocol(HttpToolsProtocol):
         else:
             detail = f"a request must arrive within {self._limits.receive_seconds:g} seconds"
             self._refuse(RequestTimeout, detail, RequestTimeout.slug)
+
+    async def _answer_health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request on a connection without a place: pass on health, and refuse everything else."""
+        if path_below_root(scope) in HEALTH_PATHS:
+            await self.config.loaded_app(scope, receive, send)
+        else:
+            error, detail, reason = cast(Refusal, self._placeless)
+            self._count(reason)
+            await problem(error(detail), scope)(scope, receive, send)
 
     def _abort_stalled(self) -> None:
         self._count("answer-not-read")

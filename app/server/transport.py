@@ -8,6 +8,8 @@ _INTERIM = b"HTTP/1.1 1"
 """Start of 100 Continue, which is not held back: the client waits for it."""
 _MAX_COPIED_BYTES = 65_536
 """Maximum bytes of a body that is copied: for larger ones, writing a list of two buffers is cheaper."""
+_FLUSH_SECONDS = 0.1
+"""Seconds to send what is written, when the client may never close its side of TLS."""
 _MIN_READ_BYTES = 65_536
 """Minimum bytes that a client must read in the time limit; otherwise it counts as stalled."""
 
@@ -48,6 +50,16 @@ class JoiningTransport:
     def finish(self) -> None:
         """Close when everything is written."""
         self._transport.close()
+
+    def finish_soon(self) -> None:
+        """Close when everything is written, without waiting until a client of TLS closes its side."""
+        self._transport.close()
+        self._loop.call_later(_FLUSH_SECONDS, self._transport.abort)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a part of a response is not yet sent."""
+        return bool(self._head) or self._transport.get_write_buffer_size() > 0
 
     def linger(self, seconds: float) -> None:
         """Close the sending side now, and the connection when the client closes it or after `seconds`.

@@ -8,12 +8,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.middleware.exchange import Exchange
 from app.api.routing.negotiation import wants_page
 from app.api.routing.problems import path_below_root
+from app.api.routing.state import HEALTH_PATHS
 from app.errors import RateExceeded
 from app.security.addresses import network
 from app.security.keys import ApiKey, Keys
 from app.security.rates import Rates
 
-OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"})
+OPEN = HEALTH_PATHS | {"/docs"}
 """Paths without key and rate limit: health, and a page that shows no data of the server."""
 OPEN_BELOW = "/static/"
 """Prefix of the pages' files, which are open too: a page asks its user for the key."""

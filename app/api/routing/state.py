@@ -15,6 +15,9 @@ from app.security.addresses import network
 from app.settings import Settings
 from app.vae.catalog import Catalog
 
+HEALTH_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+"""Paths that are answered without a key, without a rate limit, and however many connections are open."""
+
 
 @dataclass(frozen=True)
 class State:

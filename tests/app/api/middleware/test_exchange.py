@@ -240,7 +240,8 @@ OF_CONNECTIONS = {
 }
 
 BY_CONNECTIONS = {
-    "max_connections": "tests/live/test_connections.py::test_a_connection_too_many_is_refused_until_another_ends",
+    "max_connections_per_address": "tests/live/test_crowds.py::test_one_address_cannot_take_all_places",
+    "max_connections": "tests/live/test_crowds.py::test_a_connection_too_many_is_refused_until_another_ends",
     "max_header_bytes": "tests/live/test_connections.py::test_a_head_over_the_limit_is_refused",
     "receive_seconds": "tests/live/test_connections.py::test_a_request_that_does_not_arrive_in_time_is_refused",
     "keep_alive_seconds": "tests/live/test_connections.py::test_a_connection_that_asks_no_more_is_closed",
