@@ -1,34 +1,57 @@
-"""uvicorn's server, which also serves the connections in the backlog when it stops."""
+"""uvicorn's server, which also serves the connections in the backlog when it stops, and limits TLS handshakes."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from socket import socket
 
 import uvicorn
 
 from app.server.connections import Connections
+from app.server.handshakes import Handshakes
+from app.server.sockets import listen
 
 
 class DrainingServer(uvicorn.Server):
     """A server of one process; other processes may listen on the same sockets.
 
     Extends uvicorn, which closes its listeners at once: the kernel then resets every connection of the backlog, even if
-    its request is already sent.
+    its request is already sent. Nor does uvicorn limit TLS handshakes.
     """
 
+    tls_seconds = 10.0
+    """Maximum seconds for a TLS handshake."""
     handshake_seconds = 1.0
-    """Maximum seconds for the TLS handshakes of the backlog."""
+    """Maximum seconds for a TLS handshake when the server stops: those of the backlog, and those in progress."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.server_state = Connections()
+        self._handshakes: Handshakes | None = None
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Start to accept connections; those of TLS with a limit of handshakes, which uvicorn has not.
+
+        Raises:
+            StartupError: another server has taken the port since it was bound.
+        """
+        if self.config.ssl is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            listen(sockets)
+            self._handshakes = Handshakes(sockets, self._start_connection)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accept the backlog, close the listeners, and drain."""
         accepted = [connection for listener in sockets or [] for connection in _accept_backlog(listener)]
         for server in self.servers:
             server.close()
-        started = asyncio.gather(*map(self._start_connection, accepted), return_exceptions=True)  # some may be closed
+        starts: list[Awaitable[None]] = [self._start_connection(connection) for connection in accepted]
+        if self._handshakes is not None:
+            self._handshakes.close()
+            starts += self._handshakes.running
+        started = asyncio.gather(*starts, return_exceptions=True)  # some may be closed
         with suppress(TimeoutError):
             await asyncio.wait_for(started, self.handshake_seconds)
         await super().shutdown(sockets)
@@ -38,8 +61,8 @@ class DrainingServer(uvicorn.Server):
         config, state = self.config, self.lifespan.state
         protocol = config.http_protocol_class(config=config, server_state=self.server_state, app_state=state)  # type: ignore[call-arg]
         connection.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: protocol, connection, ssl=config.ssl)
+        seconds, loop = None if config.ssl is None else self.tls_seconds, asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: protocol, connection, ssl=config.ssl, ssl_handshake_timeout=seconds)
 
 
 def _accept_backlog(listener: socket) -> list[socket]:

@@ -19,8 +19,8 @@ BACKLOG = 2048
 _UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that this machine does not have: `localhost` may resolve to IPv6 where there is none."""
 _OTHER_FILES = 256
-"""Files open beside the connections that have a place: models, event loop, libraries, and at most 128 connections that
-have none."""
+"""Files open beside the connections that have a place: models, event loop, libraries, at most 128 connections that have
+none, and at most 64 TLS handshakes."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -1,6 +1,8 @@
 """HTTPS, spoken by the server itself: its certificate, its renewal, and what stops the start."""
 
 import os
+import resource
+import socket
 import ssl
 import subprocess
 import sys
@@ -50,8 +52,6 @@ def command(*arguments: str, **environment: object) -> tuple[int, str, str]:
 
 def serial(port: int) -> str:
     """Of the certificate that the server shows."""
-    import socket
-
     with (
         socket.create_connection(("127.0.0.1", port), 10) as plain,
         trusting().wrap_socket(plain, server_hostname="127.0.0.1") as secure,
@@ -116,6 +116,25 @@ def https(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE)
+
+
+def test_without_file_descriptors_connections_wait_and_the_log_says_so(tmp_path: Path) -> None:
+    port, (chain, key), log = free_port(), issue(tmp_path), tmp_path / "log"
+    process = launch(log=log, port=port, tls_certificate=chain, tls_key=key, models_dir=ROOT / "models/mnist-2d/2")
+    try:
+        assert until(lambda: "answering on" in log.read_text())
+        assert serial(port)
+        _, hard = limit = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, hard))
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as waiting:
+            assert until(lambda: "no connection can be accepted: Too many open files" in log.read_text())
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limit)
+            with trusting().wrap_socket(waiting, server_hostname="127.0.0.1") as secure:
+                assert secure.getpeercert()
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize("words", [("models",), ("bench", "--duration", "0.1")], ids=lambda words: words[0])

@@ -235,6 +235,8 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
 }
 
 OF_CONNECTIONS = {
+    "TLS handshakes at the same time",  # tests/app/server/test_handshakes.py
+    "seconds of a TLS handshake",
     "`Host` headers of a request",  # tests/live/test_protocol.py
     "pipelined requests of a connection, behind the current one",  # tests/live/test_connections.py
 }
