@@ -1,9 +1,11 @@
 """The connections of a server process: which of them have a place, and which one makes room for another."""
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from functools import lru_cache
+from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from operator import itemgetter
 from typing import Protocol
 
 from uvicorn.server import ServerState
@@ -16,6 +18,9 @@ MAX_PLACELESS = 128
 """Maximum connections without a place; above it, the oldest one is closed."""
 MIN_IDLE_SECONDS = 1.0
 """Seconds after which an idle connection may be closed; the first request of a younger one is often on its way."""
+
+_FOUND_AT_ONCE = 32
+"""Maximum idle connections that are remembered from one search."""
 
 Refusal = tuple[type[VaeError], str, str]
 """A problem, its detail, and the reason under which metrics count it."""
@@ -106,20 +111,33 @@ class _Group:
 
     def __init__(self) -> None:
         self.members: set[Connection] = set()
+        self._found: deque[tuple[float, Connection]] = deque()
         self._next_search = 0.0
 
     def longest_idle(self) -> Connection | None:
         """Return the connection that has been idle longest, if for `MIN_IDLE_SECONDS` at least.
 
-        If there is none, none is looked for until there can be one: a flood of connections must not cost a search each.
+        One search finds several connections; after a search in vain, the next one waits until it can find one.
         """
-        now = asyncio.get_running_loop().time()
-        if now < self._next_search:
-            return None
+        longest, now = self._next_found(), asyncio.get_running_loop().time()
+        if longest is None and now >= self._next_search:
+            self._search(now)
+            longest = self._next_found()
+        return longest
+
+    def _search(self, now: float) -> None:
         idle = [(since, connection) for connection in self.members if (since := connection.idle_since) is not None]
-        since, longest = min(idle, key=lambda found: found[0], default=(now, None))
-        self._next_search = min(since, now) + MIN_IDLE_SECONDS
-        return longest if self._next_search <= now else None
+        oldest = nsmallest(_FOUND_AT_ONCE, idle, key=itemgetter(0))
+        self._found = deque(found for found in oldest if found[0] + MIN_IDLE_SECONDS <= now)
+        self._next_search = min(now, oldest[0][0] if oldest else now) + MIN_IDLE_SECONDS
+
+    def _next_found(self) -> Connection | None:
+        """Return the next connection of the last search that has been idle ever since."""
+        while self._found:
+            since, connection = self._found.popleft()
+            if connection in self.members and connection.idle_since == since:
+                return connection
+        return None
 
 
 def client_address(client: tuple[str, int] | None, proxies: str) -> str:

@@ -76,6 +76,23 @@ def test_of_several_idle_connections_the_oldest_makes_room() -> None:
     asyncio.run(crowd())
 
 
+def test_one_that_is_no_longer_idle_or_gone_keeps_its_place() -> None:
+    async def crowd() -> None:
+        connections, limits = Connections(), Settings(max_connections=4)
+        now = asyncio.get_running_loop().time()
+        first, woken, gone, last = clients = [Client(since=now - 9 + number) for number in range(4)]
+        for client in (*clients, Client()):
+            assert connections.admit(client, limits) is None
+        assert first.ended == ["made room"]  # and the others are known to be idle
+        woken.since = None
+        connections.release(gone)
+        assert connections.admit(Client(), limits) is None
+        assert connections.admit(Client(), limits) is None
+        assert (woken.ended, gone.ended, last.ended) == ([], [], ["made room"])
+
+    asyncio.run(crowd())
+
+
 def test_an_address_makes_room_among_its_own() -> None:
     async def crowd() -> None:
         connections, limits = Connections(), Settings(max_connections=9, max_connections_per_address=1)
