@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
-from app.api.forms.bodies import JsonBody, JsonInt, parse_json, read_bytes
+from app.api.forms.bodies import NOT_NULL, JsonBody, JsonInt, parse_json, read_bytes
 from app.api.forms.images import pixels_of_values
 from app.api.forms.latents import latents_of_array
 from app.api.routing.queries import check_count
@@ -45,27 +45,33 @@ class InputTensor(BaseModel):
         min_length=1, max_length=8, description="[N, C, H, W] or [N, *latent], with the sizes of the model."
     )
     datatype: str = Field(description="FP16, FP32 or FP64; for `image` also UINT8. Floats of an image are in [0, 1].")
-    parameters: Parameters | None = Field(None, description="`binary_data_size`, instead of `data`.")
-    data: list[Any] | None = Field(None, description="The numbers in row-major order, flat or nested.")
+    parameters: Annotated[Parameters | None, NOT_NULL] = Field(
+        None, description="`binary_data_size`, instead of `data`."
+    )
+    data: Annotated[list[Any] | None, NOT_NULL] = Field(
+        None, description="The numbers in row-major order, flat or nested."
+    )
 
 
 class WantedOutput(BaseModel):
     """One requested output."""
 
     name: str = Field(description="`mean` or `log_std`; `image`, or a parameter of the likelihood, such as `logits`.")
-    parameters: Parameters | None = Field(None, description="`binary_data`: whether the output is returned in binary.")
+    parameters: Annotated[Parameters | None, NOT_NULL] = Field(
+        None, description="`binary_data`: whether the output is returned in binary."
+    )
 
 
 class InferRequest(BaseModel):
     """Rows for one graph."""
 
-    id: str | None = Field(None, description="Repeated in the response.")
-    parameters: Parameters | None = Field(
+    id: Annotated[str | None, NOT_NULL] = Field(None, description="Repeated in the response.")
+    parameters: Annotated[Parameters | None, NOT_NULL] = Field(
         None,
         description="`binary_data_output`; `timeout`, the maximum microseconds to wait for a slot; others are ignored.",
     )
     inputs: list[InputTensor] = Field(min_length=1, max_length=16, examples=[[_EXAMPLE]])
-    outputs: list[WantedOutput] | None = Field(
+    outputs: Annotated[list[WantedOutput] | None, NOT_NULL] = Field(
         None, max_length=16, description="If absent, all outputs of the encoder, or `image` of the decoder."
     )
 
@@ -186,14 +192,16 @@ def _array(tensor: InputTensor, piece: memoryview) -> NDArray[Any]:
 
 
 def _whole(parameters: Parameters | None, name: str, pointer: str) -> int | None:
-    value = (parameters or {}).get(name)
-    if value is not None and (type(value) is not int or not 0 <= value < 2**63):
+    if not parameters or name not in parameters:
+        return None
+    value = parameters[name]
+    if type(value) is not int or not 0 <= value < 2**63:
         raise InvalidInput("must be a whole number of 0 or more", f"{pointer}/{name}")
     return value
 
 
 def _flag(parameters: Parameters | None, name: str, pointer: str, default: bool) -> bool:
-    value = (parameters or {}).get(name)
-    if value is not None and type(value) is not bool:
+    value = (parameters or {}).get(name, default)
+    if type(value) is not bool:
         raise InvalidInput("must be true or false", f"{pointer}/{name}")
-    return default if value is None else value
+    return value

@@ -20,8 +20,8 @@ from app.api.routing.problems import kinds, urn
 from app.errors import InvalidInput, StartupError, UnknownModel, VaeError
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import MODELS, ROOT, npy
-from tests.document import Document, call, examples, operations, resolve
+from tests.conftest import MODELS, ROOT, npy, pointers
+from tests.document import Document, body_example, call, examples, operations, resolve
 
 DOCUMENT: Document = json.loads((ROOT / "openapi.json").read_text(encoding="utf-8"))
 OPERATIONS = {operation.id: operation for operation in operations(DOCUMENT)}
@@ -220,6 +220,41 @@ def administered() -> Iterator[TestClient]:
     app = create_app(Settings(models_dir=MODELS, admin_key="a-key-of-16-chars"))
     with TestClient(app, headers={"Authorization": "Bearer a-key-of-16-chars"}) as client:
         yield client
+
+
+def with_null(schema: Document, body: Any) -> Iterator[tuple[str, Any]]:
+    """Copies of a JSON body in which one member or item that the schema names is null, and the pointer to it."""
+    schema = resolve(DOCUMENT, schema)
+    for name, part in schema.get("properties", {}).items():
+        members = body or {}
+        yield f"/{name}", members | {name: None}
+        for pointer, changed in with_null(part, members.get(name)):
+            yield f"/{name}{pointer}", members | {name: changed}
+    if "items" in schema:
+        yield "/0", [None]
+        for pointer, changed in with_null(schema["items"], body[0] if body else None):
+            yield f"/0{pointer}", [changed]
+    for branch in schema.get("anyOf", ()):
+        yield from with_null(branch, None)
+
+
+JSON_BODIES = [name for name, operation in OPERATIONS.items() if "application/json" in operation.body]
+
+
+@pytest.mark.parametrize("name", JSON_BODIES)
+def test_null_is_refused_where_the_schema_does_not_allow_it(client: TestClient, request: Any, name: str) -> None:
+    operation = OPERATIONS[name]
+    if operation.raw.get("security"):
+        client = request.getfixturevalue("administered")
+    schema = operation.body["application/json"]["schema"]
+    path = operation.path.format(**{it["name"]: examples(it)[0] for it in operation.parameters if it["in"] == "path"})
+    bodies = [("", None), *with_null(schema, body_example(DOCUMENT, schema))]
+    refused = [(pointer, body) for pointer, body in bodies if not validator(schema).is_valid(body)]
+    assert len(refused) > 1
+    for pointer, body in refused:
+        content, headers = json.dumps(body), {"Content-Type": "application/json"}  # `json=None` would send no body
+        answer = client.request(operation.method, path, content=content, headers=headers)
+        assert pointer in pointers(answer), (pointer, body, answer.text)
 
 
 _SOMETIMES = {"X-Seed", "ETag", "shape", "dtype", "Inference-Header-Content-Length"}

@@ -143,6 +143,8 @@ def test_parameters_that_are_not_known_pass(client: TestClient) -> None:
         (request(raw("8")), "/inputs/0/parameters/binary_data_size"),
         (request(raw(-8)), "/inputs/0/parameters/binary_data_size"),
         (request(raw(True)), "/inputs/0/parameters/binary_data_size"),
+        (request(raw(None)), "/inputs/0/parameters/binary_data_size"),
+        (request(latent(), outputs=None), "/outputs"),
         (request(latent(), outputs=[{"name": "mean"}]), "/outputs/0/name"),
         (request(latent(), outputs=[{"name": "image"}] * 2), "/outputs/1/name"),
         (
@@ -150,6 +152,8 @@ def test_parameters_that_are_not_known_pass(client: TestClient) -> None:
             "/outputs/0/parameters/binary_data",
         ),
         (request(latent(), parameters={"binary_data_output": "yes"}), "/parameters/binary_data_output"),
+        (request(latent(), parameters={"binary_data_output": None}), "/parameters/binary_data_output"),
+        (request(latent(), parameters={"timeout": None}), "/parameters/timeout"),
         (request(latent(), parameters={"timeout": -1}), "/parameters/timeout"),
         (request(latent(), parameters={"timeout": 10**30}), "/parameters/timeout"),
         (request(latent(), parameters=[]), "/parameters"),
