@@ -1,5 +1,6 @@
 """The models directory: finds and reads its bundles, by name and version."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,12 +13,12 @@ def find_bundles(models_dir: Path, names: Collection[str] = ()) -> dict[ModelKey
     """Find the directories `<name>/<version>` of `models_dir`, ascending; only for the models `names`, if not empty.
 
     A version is a plain number, so that a bundle can be copied in as `3.part` and then renamed to `3`. `models_dir` may
-    also be a single bundle, with any name.
+    also be a single bundle, with any name. A version's directory counts even if it has no manifest: it is broken then.
 
     Raises:
         BundleError: `models_dir` is a bundle whose manifest cannot be read.
     """
-    if (models_dir / MANIFEST).is_file():
+    if os.path.lexists(models_dir / MANIFEST):
         key = read_manifest(models_dir).key
         return {key: models_dir} if not names or key.name in names else {}
     found = {

@@ -49,6 +49,11 @@ _GAUGES: list[tuple[str, str, Read]] = [
     ("vae_slots", "Maximum batches running at once, in threads.", lambda it: it.catalog.batcher.slots),
     ("vae_busy_slots", "Batches running in threads.", lambda it: it.catalog.batcher.busy_slots),
     ("vae_cache_bytes", "Bytes of cached responses.", lambda it: it.cache.bytes),
+    (
+        "vae_broken_bundles",
+        "Versions that were broken in the models directory at the last load or reload.",
+        lambda it: len(it.catalog.broken),
+    ),
     ("vae_workers", "Worker processes.", lambda _: 1),
 ]
 

@@ -5,6 +5,7 @@ A name in a request is never used as a path, but looked up among the bundles of 
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.bundle.directory import find_bundles, read_found
-from app.bundle.files import Bundle, read_manifest
+from app.bundle.files import Bundle
 from app.bundle.manifest import MANIFEST, ModelKey
 from app.errors import (
     BundleError,
@@ -29,6 +30,8 @@ from app.inference.session import ExecutionProvider
 from app.vae.vae import DEFAULT_OPTIONS, Vae
 
 logger = logging.getLogger(__name__)
+
+_GONE = "gone from the models directory"
 
 LoadVae = Callable[[Bundle], Vae]
 """Loads a bundle's graphs on the execution provider chosen at start, and warms them up.
@@ -58,7 +61,7 @@ class Reload:
     kept: list[ModelKey]
     """Versions that are served as before."""
     refused: list[ModelKey]
-    """Broken versions in the directory. If an older copy was served, it is still served, and in `kept`."""
+    """Broken versions in the directory. A version that was served is still served, and in `kept`."""
 
 
 class Catalog:
@@ -92,7 +95,10 @@ class Catalog:
         self.default = default
         self._changing = asyncio.Lock()
         self._loading: set[ModelKey] = set()
+        self._is_bundle = os.path.lexists(models_dir / MANIFEST)
         self._refused: set[ModelKey] = set()
+        self._gone: set[ModelKey] = set()
+        """Served versions that the last reload did not find in the directory."""
         self._unloaded: set[ModelKey] = set()
         """Versions that were unloaded: `reload` skips them until they are loaded, or their directory is gone."""
         self.refusals = 0
@@ -124,10 +130,22 @@ class Catalog:
         served, held = self._served, self._held()
         return [self._describe(key, key in served, key in held) for key in sorted(served.keys() | held.keys())]
 
+    @property
+    def broken(self) -> list[ModelKey]:
+        """Versions, ascending, that were broken in the models directory when they were last read."""
+        return sorted(self._refused - self._unloaded)
+
+    def reason(self, key: ModelKey) -> str:
+        """Why a served version differs from the models directory, as last read; empty if it does not."""
+        if key in self._gone:
+            return _GONE
+        return "broken in the models directory: see the log" if key in self._refused else ""
+
     async def load(self, name: str, version: int | None = None) -> list[Vae]:
         """Serve `version` of `name` (None: every version) from the models directory.
 
-        Either all of them are served or, if a bundle is broken, nothing changes. Unchanged versions are kept.
+        Either all of them are served or, if a bundle is broken, nothing changes. Unchanged versions are kept, but their
+        files are verified.
 
         Raises:
             UnknownModel: the models directory has no such model or version.
@@ -142,6 +160,7 @@ class Catalog:
             if self._refused & chosen.keys():
                 raise BundleRefused("the bundle cannot be served, see the log; versions served before are still served")
             self._unloaded -= chosen.keys()
+            self._gone -= chosen.keys()
             self._serve(self._served | vaes)
             return list(vaes.values())
 
@@ -169,8 +188,8 @@ class Catalog:
     async def reload(self) -> Reload:
         """Serve what is in the models directory now: load new and changed bundles, unload removed ones.
 
-        A broken bundle is refused, and its older copy is still served. So is the newest version of the default model if
-        it would have none left.
+        All files are verified, also those of unchanged versions. A broken bundle is refused, and the version that was
+        served stays. So does the newest version of the default model if it would have none left.
 
         Raises:
             BundleRefused: the directory has no bundle at all; nothing changes.
@@ -179,6 +198,7 @@ class Catalog:
             held = await asyncio.to_thread(self._held)
             if not held:
                 self.refusals += 1
+                self._gone = set(self._served)
                 raise BundleRefused("the models directory holds no bundle; versions served before are still served")
             self._unloaded &= held.keys()
             self._refused &= held.keys()
@@ -189,11 +209,12 @@ class Catalog:
                 last = max(key for key in before if key.name == self.default)
                 vaes[last] = before[last]
             self._serve(vaes)
+            self._gone = vaes.keys() - held.keys()
             return Reload(
                 loaded=sorted(key for key in vaes if vaes[key] is not before.get(key)),
                 unloaded=sorted(before.keys() - vaes.keys()),
                 kept=sorted(key for key in vaes if vaes[key] is before.get(key)),
-                refused=sorted(self._refused - self._unloaded),
+                refused=self.broken,
             )
 
     def check_ready(self) -> None:
@@ -221,12 +242,17 @@ class Catalog:
         self._vaes = table
 
     def _held(self) -> dict[ModelKey, Path]:
-        """The bundles in the models directory; none if it is a single bundle whose manifest is broken."""
+        """The bundles in the models directory. If it is a single bundle without a valid manifest, it counts as the
+        served one, which reading it then refuses."""
         try:
-            return find_bundles(self._models_dir, self._names)
+            held = find_bundles(self._models_dir, self._names)
         except BundleError as error:
-            logger.error("refused: %s", error)
-            return {}
+            if not self._is_bundle:  # else reading it logs the same
+                logger.error("refused: %s", error)
+            held = {}
+        if not held and self._is_bundle and self._models_dir.is_dir():
+            return dict.fromkeys(self._served, self._models_dir)
+        return held
 
     async def _read(self, chosen: dict[ModelKey, Path]) -> dict[ModelKey, Vae]:
         """Load bundles and leave out the refused ones; an unchanged bundle keeps its served object."""
@@ -245,21 +271,21 @@ class Catalog:
         return vaes
 
     def _vae(self, key: ModelKey, directory: Path, served: Vae | None) -> Vae | None:
-        """Load one bundle unless it is unchanged; None if it cannot be served. Runs in a thread."""
+        """Verify one bundle, and load it unless it is unchanged; None if it cannot be served. Runs in a thread."""
         try:
-            if served is not None and read_manifest(directory).digest == served.digest:
+            bundle = read_found(key, directory)
+            if served is not None and bundle.manifest.digest == served.digest:
                 return served
-            return self._load_vae(read_found(key, directory))
+            return self._load_vae(bundle)
         except StartupError as error:
-            logger.error("refused: %s", error)
+            logger.error("refused: %s%s", error, "; the version that is served stays" if served is not None else "")
         except Exception:  # any other error of a broken bundle is logged, and the server goes on
             logger.exception("refused: %s", directory)
         return None
 
     def _describe(self, key: ModelKey, is_served: bool, is_held: bool) -> Known:
         if is_served:
-            reason = "a change was refused: see the log" if key in self._refused else ""
-            return Known(*key, "ready", reason if is_held else "gone from the models directory")
+            return Known(*key, "ready", self.reason(key) if is_held else _GONE)
         if key in self._loading:
             return Known(*key, "loading", "")
         if key in self._refused:

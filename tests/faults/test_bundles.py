@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.main import create_app
+from app.settings import Settings
+from tests.app.metrics.test_metrics import scrape
 from tests.conftest import MODELS, put_bundle
 from tests.faults.test_disk import server
+from tests.processes import PATIENT
 
 KEY = "a-key-of-16-chars"
 ROUNDS = 15
@@ -73,9 +77,28 @@ def leave_dangling_link(directory: Path) -> None:
     (directory / "decoder.onnx").symlink_to("/nowhere/decoder.onnx")
 
 
-@pytest.mark.parametrize(
-    "damage", [truncate, halve_manifest, empty_manifest, remove_graph, put_directory, leave_dangling_link]
-)
+def remove_manifest(directory: Path) -> None:
+    (directory / "manifest.json").unlink()
+
+
+def replace_half(directory: Path) -> None:
+    """As a copy over a served version leaves it for a moment: a graph of the new one, and the rest of the old one."""
+    shutil.copy(MODELS / "mnist-2d/2/decoder.onnx", directory)
+
+
+def remove_all(directory: Path) -> None:
+    """The directory alone is left."""
+    for path in directory.iterdir():
+        path.unlink()
+
+
+DAMAGES = [
+    *(truncate, halve_manifest, empty_manifest, remove_manifest, remove_graph, remove_all, put_directory),
+    *(leave_dangling_link, replace_half),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_broken_bundle_is_refused_and_what_answered_before_answers_on(
     client: TestClient, models_copy: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -91,6 +114,48 @@ def test_a_broken_bundle_is_refused_and_what_answered_before_answers_on(
     put_bundle(models_copy, 2)
     assert reloaded(client)["loaded"] == [{"name": "mnist-2d", "version": 2}]
     assert answered(client) == 2
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_served_version_that_is_broken_on_disk_is_reported_and_served(
+    models_copy: Path, damage: Callable[[Path], None], is_single: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    served, key = directory if is_single else models_copy, {"name": "mnist-2d", "version": 1}
+    settings = Settings(models_dir=served, admin_key=KEY, **PATIENT)
+    with TestClient(create_app(settings), headers={"Authorization": f"Bearer {KEY}"}) as client:
+        damage(directory)
+        for turn in (1, 2):
+            caplog.clear()
+            assert reloaded(client) == {"loaded": [], "unloaded": [], "kept": [key], "refused": [key]}
+            (line,) = [it.message for it in caplog.records if it.message.startswith("refused: ")]
+            assert f"{directory}/" in line
+            assert line.endswith("; the version that is served stays")
+            assert scrape(client)["vae_bundle_refusals_total"] == 2 * turn - 1
+            assert client.post("/models/mnist-2d/load").status_code == 422
+            assert scrape(client)["vae_broken_bundles"] == 1
+            (listed,) = client.get("/models").json()["models"]
+            assert listed == client.get("/models/mnist-2d").json()
+            assert (listed["state"], listed["reason"]) == ("ready", "broken in the models directory: see the log")
+            index = client.post("/v2/repository/index").json()
+            assert {(it["state"], it["reason"]) for it in index} == {("READY", listed["reason"])}
+            assert client.get("/health/ready").status_code == 200
+            assert answered(client) == 1
+        put_bundle(models_copy, 1)
+        assert reloaded(client) == {"loaded": [], "unloaded": [], "kept": [key], "refused": []}
+        assert client.get("/models/mnist-2d").json()["reason"] == ""
+        assert scrape(client)["vae_broken_bundles"] == 0
+
+
+def test_served_versions_that_are_gone_are_reported(client: TestClient, models_copy: Path) -> None:
+    shutil.move(models_copy / "mnist-2d", models_copy.parent / "elsewhere")
+    assert client.post("/models/reload").status_code == 422
+    assert client.get("/models/mnist-2d").json()["reason"] == "gone from the models directory"
+    assert answered(client) == 1
+    shutil.move(models_copy.parent / "elsewhere", models_copy / "mnist-2d")
+    assert reloaded(client)["refused"] == []
+    assert client.get("/models/mnist-2d").json()["reason"] == ""
 
 
 def rewrite(directory: Path) -> None:

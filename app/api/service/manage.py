@@ -44,13 +44,13 @@ class Reloaded(BaseModel):
     unloaded: list[ModelVersion] = Field(description="Removed from the models directory.")
     kept: list[ModelVersion] = Field(description="Served as before.")
     refused: list[ModelVersion] = Field(
-        description="Broken in the models directory; see the log. A version that was served before is in `kept`."
+        description="Broken in the models directory; see the log. A version that is served all the same is in `kept`."
     )
 
 
 @router.post("/models/reload", operation_id="reload_models", responses=_PROBLEMS)
 async def reload_models(server: Server) -> Reloaded:
-    """Serve the current content of the models directory, without a pause."""
+    """Serve the current content of the models directory, without a pause; verify the files of every version."""
     return Reloaded.model_validate(await server.catalog.reload(), from_attributes=True)
 
 

@@ -24,6 +24,10 @@ class ServedModel(BaseModel):
     versions: list[int] = Field(description="Every version of this model, ascending.")
     default: bool = Field(description="Whether requests that name no model use this one.")
     state: Literal["ready"] = Field(description="`ready`: the model takes requests.")
+    reason: str = Field(
+        description="Why the version differs from the models directory: its files there are broken or gone, as the last"
+        " load or reload found; it is served all the same. Empty if it does not differ."
+    )
     queued_rows: int = Field(description="Rows that wait for a slot now.")
     execution_provider: Literal["cpu", "cuda"] = Field(description="ONNX Runtime's execution provider.")
     manifest: Manifest = Field(description="The bundle's manifest.")
@@ -74,6 +78,7 @@ def _describe(catalog: Catalog, vae: Vae) -> ServedModel:
         versions=versions,
         default=name == catalog.default and version == versions[-1],
         state="ready",
+        reason=catalog.reason(vae.manifest.key),
         queued_rows=vae.graphs.queued_rows,
         execution_provider=vae.execution_provider,
         manifest=vae.manifest,

@@ -104,9 +104,13 @@ def test_a_models_directory_may_be_one_bundle_whatever_it_is_called(models_copy:
     assert [(it.name, it.version, it.state, it.reason) for it in catalog.known()] == [("mnist-2d", 1, "ready", "")]
     assert asyncio.run(catalog.reload()).kept == [("mnist-2d", 1)]
     (bundle / "manifest.json").write_text("{")
+    reloaded = asyncio.run(catalog.reload())
+    assert (reloaded.kept, reloaded.refused) == ([("mnist-2d", 1)], [("mnist-2d", 1)])
+    assert catalog.find() is vae
+    shutil.rmtree(bundle)
     with pytest.raises(BundleRefused):
         asyncio.run(catalog.reload())
-    assert catalog.find() is vae
+    assert states(catalog) == {("mnist-2d", 1): ("ready", "gone from the models directory")}
 
 
 def test_a_graph_that_does_not_load_is_named(models_copy: Path) -> None:
@@ -319,7 +323,7 @@ def test_a_broken_bundle_is_refused_and_what_answered_before_answers_on(
     asyncio.run(catalog.load("mnist-2d", 2))
     damage(put_bundle(models_copy, 2, like="mnist-2d/2"))
     assert asyncio.run(catalog.reload()).refused == [("mnist-2d", 2)]
-    assert states(catalog)[("mnist-2d", 2)] == ("ready", "a change was refused: see the log")
+    assert states(catalog)[("mnist-2d", 2)] == ("ready", "broken in the models directory: see the log")
 
 
 def test_whatever_a_bundle_raises_is_a_refusal(models_copy: Path, caplog: pytest.LogCaptureFixture) -> None:
