@@ -198,5 +198,6 @@ def load_models(settings: Settings, batcher: Batcher | None = None) -> Catalog:
             queue_seconds=settings.queue_seconds,
             tile_side=settings.tile_side,
             max_pixels=settings.max_pixels,
+            load_seconds=settings.load_seconds,
         ),
     )

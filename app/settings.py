@@ -95,6 +95,9 @@ class Settings(BaseSettings):
         "auto",
         description="Where ONNX Runtime runs: `auto` takes CUDA if it is usable, else the CPU; `cuda` requires CUDA.",
     )
+    load_seconds: Seconds = Field(
+        120, description="Maximum seconds to read, verify and warm up one bundle; then it is refused."
+    )
     slots: NonNegativeInt = Field(
         0, description="Batches that each worker runs at once; 0 divides the CPUs by workers and threads."
     )

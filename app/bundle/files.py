@@ -6,6 +6,8 @@ between has no effect.
 
 import hashlib
 import io
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from pydantic import ValidationError
 
 from app.bundle.manifest import FORMAT, MANIFEST, Array, Manifest, Provider
 from app.errors import BundleError
+
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 2**31
+"""Maximum bytes of the manifest, and of each other file: ONNX allows graphs of 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,9 @@ def read_manifest(directory: Path) -> Manifest:
         BundleError: it is missing, not JSON, of an unknown format, or not valid; the message names the file.
     """
     path = directory / MANIFEST
+    content = _read(path, MAX_MANIFEST_BYTES)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         place = ".".join(map(str, wrong["loc"])) or "document"
@@ -88,11 +93,27 @@ def describe(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _read_verified(path: Path, sha256: str) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file: reading a named pipe or a device might never end."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(f"{path} is not a regular file")
+            if status.st_size > max_bytes:
+                raise BundleError(f"{path} has more than {max_bytes} bytes")
+            return file.read(status.st_size)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a named pipe without waiting for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
+    content = _read(path, MAX_FILE_BYTES)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise BundleError(f"{path} does not have the sha256 that {MANIFEST} says")
     return content

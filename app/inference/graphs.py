@@ -45,6 +45,8 @@ class ServingOptions:
     """Maximum side, in pixels, of an image that is not cut into tiles, if the model takes any size."""
     max_pixels: int = 2**24
     """Maximum pixels of all images together that one request makes."""
+    load_seconds: float = 120
+    """Maximum duration of loading one bundle, in seconds."""
 
 
 class Graphs:

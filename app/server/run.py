@@ -31,6 +31,7 @@ from app.server.reload import ignore_hangups, reload_on_hangup
 from app.server.sockets import bind, listen, raise_file_limit, url_of
 from app.server.workers import GRACE_SECONDS, Supervisor, stop_with_supervisor
 from app.settings import Settings, read_settings, unknown_variables
+from app.vae.loading import is_loading
 
 logger = logging.getLogger("app")
 
@@ -56,9 +57,11 @@ def serve() -> None:
         else:
             _serve_with_workers(settings, sockets)
     except StartupError as error:
-        if settings.log_format == "text":
+        if settings.log_format == "text" and not is_loading():
             raise
         _exit(settings, error)
+    if is_loading():
+        os._exit(0)
 
 
 def app_from_environment() -> Starlette:
@@ -160,8 +163,11 @@ def _warn_if_open(settings: Settings) -> None:
 def _exit(settings: Settings, error: StartupError) -> NoReturn:
     """Exit with one sentence, in the format of the log."""
     if settings.log_format == "text":
-        sys.exit(f"error: {error}")
-    logger.critical("%s", error)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        logger.critical("%s", error)
+    if is_loading():  # Python's own end would destroy ONNX Runtime while a graph runs, and abort
+        os._exit(1)
     sys.exit(1)
 
 

@@ -6,7 +6,7 @@ A name in a request is never used as a path, but looked up among the bundles of 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,12 @@ from app.errors import (
 from app.inference.batcher import Batcher
 from app.inference.graphs import ServingOptions
 from app.inference.session import ExecutionProvider
+from app.vae.loading import Loader, LoadVae
 from app.vae.vae import DEFAULT_OPTIONS, Vae
 
 logger = logging.getLogger(__name__)
 
 _GONE = "gone from the models directory"
-
-LoadVae = Callable[[Bundle], Vae]
-"""Loads a bundle's graphs on the execution provider chosen at start, and warms them up.
-
-Raises StartupError if the bundle cannot be served."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,9 @@ class Reload:
 class Catalog:
     """The served models, by name, then by version, and the batcher that they share.
 
-    Bundles are read and warmed up in a thread, one change after another. The served models are then replaced at once,
-    on the event loop, so that a request finds the old or the new model and never waits. Use it on one event loop.
+    Bundles are read and warmed up in threads, one change after another, each within a deadline. The served models are
+    then replaced at once, on the event loop, so that a request finds the old or the new model and never waits. Use it
+    on one event loop.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class Catalog:
         default: str,
         batcher: Batcher,
         models_dir: Path,
-        load_vae: LoadVae,
+        loader: Loader,
         names: Collection[str] = (),
     ) -> None:
         """`names` are the models of the directory to serve; all if empty.
@@ -85,7 +82,7 @@ class Catalog:
         Raises:
             StartupError: there are several models, and `default` is not among them.
         """
-        self.batcher, self._models_dir, self._load_vae, self._names = batcher, models_dir, load_vae, names
+        self.batcher, self._models_dir, self._loader, self._names = batcher, models_dir, loader, names
         self._vaes: dict[str, dict[int, Vae]] = {}
         self._serve({vae.manifest.key: vae for vae in vaes})
         if default not in self._vaes and len(self._vaes) == 1:
@@ -152,7 +149,7 @@ class Catalog:
             BundleRefused: a bundle cannot be served; the versions served before are still served.
         """
         async with self._changing:
-            held = await asyncio.to_thread(self._held)
+            held = await self._find()
             chosen = {key: path for key, path in held.items() if _matches(key, name, version)}
             if not chosen:
                 raise UnknownModel("the models directory has no such model or version")
@@ -172,9 +169,10 @@ class Catalog:
         Raises:
             UnknownModel: it is neither served nor in the models directory.
             Conflict: no version of the default model would be left.
+            BundleRefused: the models directory cannot be read in time.
         """
         async with self._changing:
-            held, served = await asyncio.to_thread(self._held), self._served
+            held, served = await self._find(), self._served
             gone = {key for key in held.keys() | served.keys() if _matches(key, name, version)}
             if not gone:
                 raise UnknownModel("no such model or version, served or in the models directory")
@@ -192,10 +190,10 @@ class Catalog:
         served stays. So does the newest version of the default model if it would have none left.
 
         Raises:
-            BundleRefused: the directory has no bundle at all; nothing changes.
+            BundleRefused: the directory has no bundle at all, or cannot be read in time; nothing changes.
         """
         async with self._changing:
-            held = await asyncio.to_thread(self._held)
+            held = await self._find()
             if not held:
                 self.refusals += 1
                 self._gone = set(self._served)
@@ -254,14 +252,21 @@ class Catalog:
             return dict.fromkeys(self._served, self._models_dir)
         return held
 
+    async def _find(self) -> dict[ModelKey, Path]:
+        """`_held` in a thread; raises BundleRefused if that takes too long."""
+        try:
+            return await self._loader.run(self._held, self._models_dir)
+        except BundleError as error:
+            logger.error("refused: %s", error)
+            self.refusals += 1
+            raise BundleRefused("the models directory cannot be read, see the log; nothing has changed") from None
+
     async def _read(self, chosen: dict[ModelKey, Path]) -> dict[ModelKey, Vae]:
         """Load bundles and leave out the refused ones; an unchanged bundle keeps its served object."""
         served = self._served
         self._loading = set(chosen)
         try:
-            read = await asyncio.to_thread(
-                lambda: {key: self._vae(key, chosen[key], served.get(key)) for key in chosen}
-            )
+            read = {key: await self._vae(key, chosen[key], served.get(key)) for key in chosen}
         finally:
             self._loading = set()
         vaes = {key: vae for key, vae in read.items() if vae is not None}
@@ -270,13 +275,17 @@ class Catalog:
         self._refused = (self._refused - chosen.keys()) | refused
         return vaes
 
-    def _vae(self, key: ModelKey, directory: Path, served: Vae | None) -> Vae | None:
-        """Verify one bundle, and load it unless it is unchanged; None if it cannot be served. Runs in a thread."""
-        try:
+    async def _vae(self, key: ModelKey, directory: Path, served: Vae | None) -> Vae | None:
+        """Verify one bundle in a thread, and load it unless it is unchanged; None if it cannot be served."""
+
+        def load() -> Vae:
             bundle = read_found(key, directory)
             if served is not None and bundle.manifest.digest == served.digest:
                 return served
-            return self._load_vae(bundle)
+            return self._loader.load_vae(bundle)
+
+        try:
+            return await self._loader.run(load, directory)
         except StartupError as error:
             logger.error("refused: %s%s", error, "; the version that is served stays" if served is not None else "")
         except Exception:  # any other error of a broken bundle is logged, and the server goes on
@@ -313,15 +322,20 @@ def load_catalog(
     Raises:
         StartupError: there is no bundle, or one cannot be served; the message names the file.
     """
-    bundles = [read_found(key, directory) for key, directory in find_bundles(models_dir, names).items()]
+    found = find_bundles(models_dir, names)
+    loader = Loader(partial(Vae, batcher=batcher, options=options), options.load_seconds)
+    bundles = [loader.wait_for(partial(read_found, key, path), path) for key, path in found.items()]
     if missing := set(names) - {bundle.manifest.name for bundle in bundles}:
         raise StartupError(f"VAE_MODELS names {', '.join(sorted(missing))}: not in {models_dir.absolute()}")
     if not bundles:
         raise BundleError(_why_empty(models_dir.absolute()))
     for provider in execution_providers:
         try:
-            load_vae = partial(Vae, batcher=batcher, options=replace(options, execution_provider=provider))
-            vaes = [_loaded(load_vae, bundle) for bundle in bundles]
+            loader.load_vae = partial(Vae, batcher=batcher, options=replace(options, execution_provider=provider))
+            vaes = [
+                loader.wait_for(partial(_loaded, loader.load_vae, bundle), path)
+                for bundle, path in zip(bundles, found.values(), strict=True)
+            ]
         except ExecutionProviderError as error:
             if provider == execution_providers[-1]:
                 raise
@@ -329,7 +343,7 @@ def load_catalog(
         else:
             break
     logger.info("execution provider: %s", provider)
-    return Catalog(vaes, default, batcher, models_dir, load_vae, names)
+    return Catalog(vaes, default, batcher, models_dir, loader, names)
 
 
 def _loaded(load_vae: LoadVae, bundle: Bundle) -> Vae:

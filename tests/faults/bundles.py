@@ -1,4 +1,5 @@
-"""Bundles whose graphs load as every other, and fail when they are run on images whose first pixel is not 0.
+"""Bundles whose graphs load as every other, and fail when they are run on images whose first pixel is not 0; but one
+never ends its first run, whatever the image.
 
 Their images are grey, 8 x 8; the mean of an image's posterior is its first two pixels by 255.
 """
@@ -14,7 +15,7 @@ from app.bundle.files import describe, write_manifest
 from app.bundle.manifest import GraphFile, GraphFiles, Image, Latent, Manifest, Tensor, Training
 
 SIZE = 8
-Fault = Literal["raises", "gives NaN", "takes long"]
+Fault = Literal["raises", "gives NaN", "takes long", "never ends"]
 PIXELS = Tensor(dtype="uint8", shape=(None, 1, SIZE, SIZE))
 LATENT = Tensor(dtype="float32", shape=(None, 2))
 TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
@@ -80,7 +81,8 @@ def _encoder(fault: Fault) -> ModelProto:
         "white": np.float32(255),
         "half": np.float32(0.5),
         "table": np.zeros(1, np.float32),
-        "rounds": np.float32(LONG),
+        "rounds": np.float32(1e15 if fault == "never ends" else LONG),
+        "least": np.float32(fault == "never ends"),
         "yes": np.array(True),
         "square": np.full((256, 256), 1e-3, np.float32),
     }
@@ -117,7 +119,8 @@ def _trouble(fault: Fault) -> list[Any]:
     )
     return [
         helper.make_node("ReduceMax", ["first"], ["brightest"], keepdims=0),
-        helper.make_node("Mul", ["brightest", "rounds"], ["many"]),
+        helper.make_node("Add", ["brightest", "least"], ["times"]),
+        helper.make_node("Mul", ["times", "rounds"], ["many"]),
         helper.make_node("Cast", ["many"], ["trips"], to=TensorProto.INT64),
         helper.make_node("Loop", ["trips", "yes", "square"], ["last"], body=body),
         helper.make_node("ReduceMax", ["last"], ["most"], keepdims=0),

@@ -1,6 +1,7 @@
 """Bundles that are broken, change or vanish while they are read; for models that change under load, see
 `tests/live/test_reload.py`."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.bundle.files import MAX_FILE_BYTES, MAX_MANIFEST_BYTES
 from app.main import create_app
 from app.settings import Settings
 from tests.app.metrics.test_metrics import scrape
-from tests.conftest import MODELS, put_bundle
+from tests.conftest import MODELS, launch, put_bundle
 from tests.faults.test_disk import server
-from tests.processes import PATIENT
+from tests.processes import PATIENCE, PATIENT
 
 KEY = "a-key-of-16-chars"
 ROUNDS = 15
@@ -92,7 +94,35 @@ def remove_all(directory: Path) -> None:
         path.unlink()
 
 
+def put_pipe_for_manifest(directory: Path) -> None:
+    """A named pipe, which nobody writes to."""
+    remove_manifest(directory)
+    os.mkfifo(directory / "manifest.json")
+
+
+def put_pipe_for_graph(directory: Path) -> None:
+    remove_graph(directory)
+    os.mkfifo(directory / "decoder.onnx")
+
+
+def link_to_device(directory: Path) -> None:
+    """A device that never ends."""
+    remove_graph(directory)
+    (directory / "decoder.onnx").symlink_to("/dev/zero")
+
+
+def write_without_end(directory: Path) -> None:
+    """A manifest that is larger than any."""
+    os.truncate(directory / "manifest.json", MAX_MANIFEST_BYTES + 1)
+
+
+def write_graph_without_end(directory: Path) -> None:
+    """A graph that is larger than any; its bytes are not on the disk."""
+    os.truncate(directory / "decoder.onnx", 2 * MAX_FILE_BYTES)
+
+
 DAMAGES = [
+    *(put_pipe_for_manifest, put_pipe_for_graph, link_to_device, write_without_end, write_graph_without_end),
     *(truncate, halve_manifest, empty_manifest, remove_manifest, remove_graph, remove_all, put_directory),
     *(leave_dangling_link, replace_half),
 ]
@@ -156,6 +186,27 @@ def test_served_versions_that_are_gone_are_reported(client: TestClient, models_c
     shutil.move(models_copy.parent / "elsewhere", models_copy / "mnist-2d")
     assert reloaded(client)["refused"] == []
     assert client.get("/models/mnist-2d").json()["reason"] == ""
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (put_pipe_for_manifest, "manifest.json is not a regular file"),
+        (put_pipe_for_graph, "decoder.onnx is not a regular file"),
+        (link_to_device, "decoder.onnx is not a regular file"),
+        (put_directory, "decoder.onnx cannot be read: Is a directory"),
+        (write_without_end, "manifest.json has more than 4194304 bytes"),
+    ],
+)
+def test_what_is_no_file_ends_the_start_with_one_sentence(
+    models_copy: Path, damage: Callable[[Path], None], words: str, is_single: bool
+) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    damage(directory)
+    process = launch(models_dir=directory if is_single else models_copy)
+    _, log = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, log) == (1, f"error: {directory}/{words}\n")
 
 
 def rewrite(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Models that fail while they run: the request is told so, and nobody else notices."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +16,11 @@ from app.errors import InferenceFailed
 from app.main import create_app
 from app.settings import Settings
 from tests.app.metrics.test_metrics import scrape
-from tests.conftest import Start, base64_png, npy, put_bundle
+from tests.conftest import Start, base64_png, launch, npy, put_bundle
 from tests.faults.bundles import Fault, image, put_faulty_bundle
 from tests.processes import PATIENCE, until
+
+KEY = "a-key-of-16-chars"
 
 
 @pytest.fixture
@@ -103,5 +106,27 @@ def test_a_graph_that_hangs_takes_one_slot_and_the_server_stops_all_the_same(sta
     assert "Traceback" not in log
 
 
+def test_a_graph_that_never_ends_its_warm_up_is_refused_and_later_loads_go_on(start: Start, models_copy: Path) -> None:
+    process, client = start(models_dir=models_copy, admin_key=KEY, load_seconds=10, shutdown_seconds=1)
+    client.headers["Authorization"] = f"Bearer {KEY}"
+    directory = put_faulty_bundle(models_copy, "never ends")
+    assert client.post("/models/faulty/load").status_code == 422
+    put_bundle(models_copy, 2)
+    assert client.post("/models/mnist-2d/load").status_code == 200
+    assert client.get("/sample/npy").headers["x-version"] == "2"
+    process.terminate()
+    _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGTERM
+    assert f"refused: {directory} was not loaded within 10 s (VAE_LOAD_SECONDS)" in log
+    assert "Traceback" not in log
+
+
+def test_a_graph_that_never_ends_its_warm_up_ends_the_start(tmp_path: Path) -> None:
+    directory = put_faulty_bundle(tmp_path, "never ends")
+    process = launch(models_dir=tmp_path, load_seconds=1)
+    _, log = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, log) == (1, f"error: {directory} was not loaded within 1 s (VAE_LOAD_SECONDS)\n")
+
+
 def test_each_fault_is_caused_by_some_test() -> None:
-    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long"}
+    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long", "never ends"}

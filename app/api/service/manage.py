@@ -14,8 +14,7 @@ from app.errors import BundleRefused, Conflict, Forbidden, InvalidInput, Unautho
 router = APIRouter(tags=["manage"], dependencies=[ADMINISTRATION])
 
 _PROBLEMS = documented(Unauthorized, Forbidden, Conflict, BundleRefused)
-_OF_A_MODEL = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput)
-_OF_A_BUNDLE = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput, BundleRefused)
+_OF_A_MODEL = documented(Unauthorized, Forbidden, UnknownModel, Conflict, InvalidInput, BundleRefused)
 
 
 class ModelVersion(BaseModel):
@@ -54,7 +53,7 @@ async def reload_models(server: Server) -> Reloaded:
     return Reloaded.model_validate(await server.catalog.reload(), from_attributes=True)
 
 
-@router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_BUNDLE)
+@router.post("/models/{name}/load", operation_id="load_model", responses=_OF_A_MODEL)
 async def load_model(server: Server, name: Name, query: Annotated[VersionQuery, Query()]) -> Loaded:
     """Load one version or all versions of a model; versions already served stay until they are replaced."""
     vaes = await server.catalog.load(name, query.version)

@@ -24,9 +24,9 @@ from app.vae.catalog import Catalog
 
 router = APIRouter(prefix="/v2/repository/models", tags=[TAG], dependencies=[ADMINISTRATION])
 
-_ERRORS = (BadRequest, Unauthorized, Forbidden, UnknownModel, Conflict, BodyTooLarge, InvalidInput)
-_UNLOAD_PROBLEMS = documented(*_ERRORS)
-_LOAD_PROBLEMS = documented(*_ERRORS, BundleRefused)
+_PROBLEMS = documented(
+    BadRequest, Unauthorized, Forbidden, UnknownModel, Conflict, BodyTooLarge, InvalidInput, BundleRefused
+)
 
 ModelPath = Annotated[
     str,
@@ -72,7 +72,7 @@ Asked = Annotated[ChangeRequest, Depends(optional_json(ChangeRequest))]
     "/{name}/load",
     operation_id="v2_repository_load",
     openapi_extra=optional_body(ChangeRequest),
-    responses=_LOAD_PROBLEMS,
+    responses=_PROBLEMS,
 )
 async def repository_load(server: Server, name: ModelPath, _: Asked) -> RepositoryLoaded:
     """Load all versions of a model; versions already served stay until they are replaced."""
@@ -84,7 +84,7 @@ async def repository_load(server: Server, name: ModelPath, _: Asked) -> Reposito
     "/{name}/unload",
     operation_id="v2_repository_unload",
     openapi_extra=optional_body(ChangeRequest),
-    responses=_UNLOAD_PROBLEMS,
+    responses=_PROBLEMS,
 )
 async def repository_unload(server: Server, name: ModelPath, _: Asked) -> RepositoryUnloaded:
     """Stop serving a model; requests already accepted are answered."""

@@ -21,6 +21,7 @@ from app.errors import BundleError, BundleRefused, Conflict, ExecutionProviderEr
 from app.inference.batcher import Batcher, Work
 from app.observability.timing import Timing
 from app.vae.catalog import Catalog, load_catalog
+from app.vae.loading import Loader
 from app.vae.vae import Vae
 from tests.conftest import MODELS, Pixels, damage, put_bundle
 from tests.processes import PATIENCE
@@ -330,7 +331,7 @@ def test_whatever_a_bundle_raises_is_a_refusal(models_copy: Path, caplog: pytest
     def make(_: Bundle) -> Vae:
         raise ZeroDivisionError
 
-    catalog = Catalog(list(load(models_copy)), "mnist-2d", Batcher(), models_copy, make)
+    catalog = Catalog(list(load(models_copy)), "mnist-2d", Batcher(), models_copy, Loader(make))
     put_bundle(models_copy, 2)
     with pytest.raises(BundleRefused):
         asyncio.run(catalog.load("mnist-2d", 2))
@@ -347,7 +348,7 @@ def test_a_new_version_answers_only_once_it_is_warm(models_copy: Path) -> None:
         return vae
 
     async def main() -> None:
-        catalog = Catalog(list(load(models_copy)), "mnist-2d", batcher, models_copy, make)
+        catalog = Catalog(list(load(models_copy)), "mnist-2d", batcher, models_copy, Loader(make))
         put_bundle(models_copy, 2)
         loading = asyncio.create_task(catalog.load("mnist-2d", 2))
         async with asyncio.timeout(10):
