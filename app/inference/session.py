@@ -11,15 +11,12 @@ import numpy as np
 import onnxruntime as ort
 
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
+from app.inference.cost import follows_from_shapes
 from app.maths.arrays import Arrays
 
 ExecutionProvider = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-_LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan")
-"""Encoded operator names in an ONNX file: field 4 of a node, its length, its text. A false match does no harm."""
-
 
 VERSION: str = ort.__version__
 """Version of ONNX Runtime."""
@@ -84,8 +81,8 @@ class Session:
                 f"{', '.join(self._session.get_providers())}: the CUDA or cuDNN libraries are missing"
             )
         self.name = name
-        self.has_loop = any(operator in model for operator in _LOOPS)
-        """Whether the graph's latency may depend on the values of its rows, not only on their number."""
+        self.has_known_cost = follows_from_shapes(model)
+        """Whether the graph's latency depends on the number of its rows alone, not on their values."""
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
 

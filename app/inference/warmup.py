@@ -52,8 +52,8 @@ def check_graphs(sessions: Sessions, *, is_reduced: bool) -> None:
 def measure(sessions: Sessions) -> dict[Lane, Latency | None]:
     """The latency of each lane, for rows of the first trial size.
 
-    A graph with a loop has None: its time for zeros says nothing about other rows, so it must never run on the event
-    loop.
+    A graph whose work depends on the values of its rows has None: its time for zeros says nothing about other rows, so
+    it must never run on the event loop.
 
     Raises:
         BundleError: a graph does not run with several rows, or does not score.
@@ -79,8 +79,8 @@ def measure(sessions: Sessions) -> dict[Lane, Latency | None]:
             name = sessions.decoder.name
             raise BundleError(f"{name} does not score images of its manifest's likelihood") from error
         latencies |= {"score": score, "explain": score}
-    has_loop = {lane: (sessions.encoder if lane == "encoder" else sessions.decoder).has_loop for lane in latencies}
-    return {lane: None if has_loop[lane] else latency for lane, latency in latencies.items()}
+    of_lane = {lane: sessions.encoder if lane == "encoder" else sessions.decoder for lane in latencies}
+    return {lane: latency if of_lane[lane].has_known_cost else None for lane, latency in latencies.items()}
 
 
 def _check_shapes(session: Session, inputs: Arrays, expected: Arrays) -> None:

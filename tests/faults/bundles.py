@@ -15,7 +15,7 @@ from app.bundle.files import describe, write_manifest
 from app.bundle.manifest import GraphFile, GraphFiles, Image, Latent, Manifest, Tensor, Training
 
 SIZE = 8
-Fault = Literal["raises", "gives NaN", "takes long", "never ends"]
+Fault = Literal["raises", "gives NaN", "takes long", "counts far", "never ends"]
 PIXELS = Tensor(dtype="uint8", shape=(None, 1, SIZE, SIZE))
 LATENT = Tensor(dtype="float32", shape=(None, 2))
 TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
@@ -82,6 +82,8 @@ def _encoder(fault: Fault) -> ModelProto:
         "half": np.float32(0.5),
         "table": np.zeros(1, np.float32),
         "rounds": np.float32(1e15 if fault == "never ends" else LONG),
+        "first_number": np.float32(0),
+        "step": np.float32(1),
         "least": np.float32(fault == "never ends"),
         "yes": np.array(True),
         "square": np.full((256, 256), 1e-3, np.float32),
@@ -100,6 +102,14 @@ def _trouble(fault: Fault) -> list[Any]:
             helper.make_node("Sub", ["half", "first"], ["positive"]),
             helper.make_node("Log", ["positive"], ["logarithm"]),
             helper.make_node("Sub", ["logarithm", "logarithm"], ["trouble"]),
+        ]
+    if fault == "counts far":  # up to the first pixel, without a loop
+        return [
+            helper.make_node("ReduceMax", ["first"], ["brightest"], keepdims=0),
+            helper.make_node("Mul", ["brightest", "rounds"], ["many"]),
+            helper.make_node("Range", ["first_number", "many", "step"], ["numbers"]),
+            helper.make_node("ReduceSum", ["numbers"], ["sum"], keepdims=0),
+            helper.make_node("Sub", ["sum", "sum"], ["trouble"]),
         ]
     body = helper.make_graph(
         [

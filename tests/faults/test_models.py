@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,6 +107,28 @@ def test_a_graph_that_hangs_takes_one_slot_and_the_server_stops_all_the_same(sta
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("faulty", "is_known"), [("takes long", False), ("counts far", False), ("gives NaN", True)], indirect=["faulty"]
+)
+def test_a_graph_whose_work_depends_on_values_never_runs_on_the_event_loop(faulty: TestClient, is_known: bool) -> None:
+    graphs = faulty.app_state["server"].catalog.find().graphs
+    threads = []
+
+    class Watched:
+        outputs = graphs.sessions.encoder.outputs
+
+        def run(self, *arguments: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return encoder.run(*arguments)
+
+    encoder, graphs.sessions.encoder = graphs.sessions.encoder, Watched()
+    assert (graphs.lanes["encoder"].latency is not None) is is_known
+    assert graphs.lanes["decoder"].latency is not None
+    assert encode(faulty, 0).json()["mean"] == [[0.0, pytest.approx(0.2)]]
+    if not is_known:
+        assert [name.partition("_")[0] for name in threads] == ["slot"]
+
+
 def test_a_graph_that_never_ends_its_warm_up_is_refused_and_later_loads_go_on(start: Start, models_copy: Path) -> None:
     process, client = start(models_dir=models_copy, admin_key=KEY, load_seconds=10, shutdown_seconds=1)
     client.headers["Authorization"] = f"Bearer {KEY}"
@@ -129,4 +152,4 @@ def test_a_graph_that_never_ends_its_warm_up_ends_the_start(tmp_path: Path) -> N
 
 
 def test_each_fault_is_caused_by_some_test() -> None:
-    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long", "never ends"}
+    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long", "counts far", "never ends"}

@@ -49,8 +49,8 @@ def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # neither an identifier nor a database of what is to be sent
 
 
-def test_shipped_graphs_have_no_loop(decoder: Session) -> None:
-    assert not decoder.has_loop
+def test_the_cost_of_shipped_graphs_is_known(decoder: Session) -> None:
+    assert decoder.has_known_cost
 
 
 def test_what_is_no_model_is_a_bundle_error() -> None:
