@@ -44,14 +44,19 @@ class Loader:
             return future.result(self.seconds)
         except TimeoutError:
             raise self._too_late(directory) from None
+        finally:
+            del future  # an error's traceback refers to this frame: a cycle would keep the bundle until collected
 
     async def run(self, work: Callable[[], Result], directory: Path) -> Result:
         """The same without blocking the event loop."""
         future = asyncio.wrap_future(_started(work))
         try:
-            return await asyncio.wait_for(future, self.seconds)
+            async with asyncio.timeout(self.seconds):
+                return await future
         except TimeoutError:
             raise self._too_late(directory) from None
+        finally:
+            del future
 
     def _too_late(self, directory: Path) -> BundleError:
         return BundleError(f"{directory} was not loaded within {self.seconds:g} s (VAE_LOAD_SECONDS)")
@@ -69,15 +74,18 @@ def _started(work: Callable[[], Result]) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()  # it can no longer be cancelled, only be ignored
 
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            _free_threads.release()
-            future.set_exception(error)
-        else:
-            _free_threads.release()
-            future.set_result(result)
-
-    threading.Thread(target=run, name=_THREAD_NAME, daemon=True).start()
+    threading.Thread(target=_run, args=(work, future), name=_THREAD_NAME, daemon=True).start()
     return future
+
+
+def _run(work: Callable[[], Result], future: Future[Result]) -> None:
+    try:
+        result = work()
+    except BaseException as error:
+        _free_threads.release()
+        future.set_exception(error)
+    else:
+        _free_threads.release()
+        future.set_result(result)
+    finally:
+        del future

@@ -1,8 +1,11 @@
 """Loads that hang: each is refused at its deadline, and later ones do not wait for it."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -133,3 +136,29 @@ def test_a_directory_that_hangs_is_refused(models_copy: Path) -> None:
     assert catalog.refusals == 3
     assert list(catalog) == served
     assert until(works)
+
+
+def test_an_error_keeps_nothing_of_what_was_read() -> None:
+    seen = []
+
+    class Content:
+        """Stands for the bytes of a bundle."""
+
+    def fail() -> None:
+        content = Content()
+        seen.append(weakref.ref(content))
+        raise BundleError("broken")
+
+    async def fail_on_a_loop() -> None:
+        with suppress(BundleError):
+            await PATIENT_LOADER.run(fail, HERE)
+
+    gc.disable()  # which would also collect cycles, but late
+    try:
+        with suppress(BundleError):
+            PATIENT_LOADER.wait_for(fail, HERE)
+        asyncio.run(fail_on_a_loop())
+        assert until(lambda: not is_loading())
+        assert [content() for content in seen] == [None, None]
+    finally:
+        gc.enable()
