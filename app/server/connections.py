@@ -11,7 +11,7 @@ from typing import Protocol
 from uvicorn.server import ServerState
 
 from app.errors import Overloaded, VaeError
-from app.security.rates import network
+from app.security.addresses import network
 from app.settings import Settings
 
 MAX_PLACELESS = 128
