@@ -131,7 +131,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing:
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(RequestLog, metrics=metrics, tracing=tracing)
-    app.add_middleware(Exchanges, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Exchanges, max_body_bytes=settings.max_body_bytes, max_held_bytes=settings.held_bytes)
 
 
 def keys_of(settings: Settings) -> Keys:

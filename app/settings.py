@@ -194,6 +194,12 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         32 * 2**20, description="Maximum bytes of a request body, checked while it arrives; then 413."
     )
+    bodies_bytes: NonNegativeInt = Field(
+        0,
+        description="Maximum bytes of all bodies together that a worker holds; further ones are refused with 503. 0"
+        " takes an eighth of the memory limit, shared by the workers, or 256 MiB if there is no limit; but at least"
+        " twice `VAE_MAX_BODY_BYTES`.",
+    )
     max_pixels: PositiveInt = Field(
         2**24,
         description="Maximum pixels of all images that a request sends, checked before they are decoded, and of all"
@@ -221,6 +227,24 @@ class Settings(BaseSettings):
     def slot_count(self) -> int:
         """Slots of each worker. By default, workers x slots x threads do not exceed the CPUs of the process."""
         return self.slots or max(1, available_cpus() // (self.workers * self.threads))
+
+    @property
+    def held_bytes(self) -> int:
+        """Maximum bytes of all bodies together that a worker holds."""
+        limit = memory_limit()
+        by_default = 2**28 if limit is None else limit // (8 * self.workers)
+        return self.bodies_bytes or max(by_default, 2 * self.max_body_bytes)
+
+
+def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the container's limit of memory in bytes, from cgroup v2 or v1; None without a limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((root / name).read_text())
+        except (OSError, ValueError):  # no such file, or the limit is "max"
+            continue
+        return limit if limit < 2**60 else None  # v1 has a huge number instead of no limit
+    return None
 
 
 def available_cpus() -> int:

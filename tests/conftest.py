@@ -141,10 +141,11 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
 
 
 def full(client: TestClient) -> AbstractContextManager[object]:
-    """While it lasts, the queue of the client's application has no room."""
-    batcher = client.app_state["server"].catalog.find().graphs._batcher
+    """While it lasts, the queue of the client's application has no room for its default model."""
+    graphs = client.app_state["server"].catalog.find().graphs
+    batcher = graphs._batcher
     held: AbstractContextManager[object] = batcher.admission.reserve(
-        batcher.lane("others", lambda _: {}), batcher.queue_rows
+        batcher.lane((graphs._owner, "others"), lambda _: {}), batcher.queue_rows
     )
     return held
 

@@ -59,13 +59,11 @@ def build(arguments: Arguments) -> Application:
         if name not in names:
             raise StartupError(f"{name} is not among the models: {', '.join(names) or 'there are none'}")
     replicas = [_model(name, arguments, models_dir) for name in names]
-    max_body_bytes = read_settings(**arguments.settings).max_body_bytes
+    limits = read_settings(**arguments.settings)
 
     def make_ingress() -> ASGIApp:  # called in the process of the ingress
         handles = {name: Replicas(serve.get_deployment_handle(name)) for name in names}
-        return ingress(
-            handles, arguments.default_model, seconds=arguments.request_seconds, max_body_bytes=max_body_bytes
-        )
+        return ingress(handles, arguments.default_model, seconds=arguments.request_seconds, limits=limits)
 
     return serve.deployment(serve.ingress(make_ingress)(), name=INGRESS, **_INGRESS_OPTIONS).bind(*replicas)
 

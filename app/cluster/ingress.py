@@ -13,17 +13,18 @@ from app.cluster.fan_out import MERGED, OF_ALL_REPLICAS, Models, get_model, merg
 from app.cluster.messages import ReplicaRequest, ReplicaResponse
 from app.cluster.routing import model_of
 from app.errors import DeadlineExceeded
+from app.settings import Settings
 
 _RAY_HEADER = b"x-request-id"
 """Ray's proxy adds this header to every response, with the value that the replica got."""
 _LIVE = {"/health/live": Health(status="live"), "/v2/health/live": Live()}
 
 
-def ingress(models: Models, default: str, *, seconds: float, max_body_bytes: int) -> ASGIApp:
+def ingress(models: Models, default: str, *, seconds: float, limits: Settings) -> ASGIApp:
     """Return the application; `default` is the model of requests that name none, `seconds` the limit of each request,
     from its head to the complete response."""
     app = ErrorResponses(_Ingress(models, default, seconds))
-    return Exchanges(SecurityHeaders(app, origins=""), max_body_bytes)
+    return Exchanges(SecurityHeaders(app, origins=""), limits.max_body_bytes, limits.held_bytes)
 
 
 class _Ingress:

@@ -5,6 +5,7 @@ threads, no event loop.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,10 +68,24 @@ class Admission:
         if cost > self.max_rows:
             words = f"this needs {cost} rows of the queue at once, which holds {self.max_rows}: ask for less"
             raise InvalidInput(words)
-        is_full = self._cost + cost > self.max_rows or self.predicted_wait(lane.key) > self._max_wait_seconds
+        is_full = self._is_full(lane.key, cost) or self.predicted_wait(lane.key) > self._max_wait_seconds
         if self.is_closed or is_full:
             self.refused_rows += rows
             raise Overloaded("the server is stopping" if self.is_closed else "the queue is full")
+
+    def _is_full(self, key: Hashable, cost: int) -> bool:
+        """Whether there is no room for rows that count as `cost`.
+
+        A model with less than an equal share of the rows finds room though others fill the queue, which then has up to
+        twice as many rows.
+        """
+        total = self._cost + cost
+        if total <= self.max_rows:
+            return False
+        of_models: defaultdict[Hashable, int] = defaultdict(int, {_model(key): cost})
+        for other, load in self._loads.items():
+            of_models[_model(other)] += load.cost
+        return of_models[_model(key)] > self.max_rows // len(of_models) or total > 2 * self.max_rows
 
     def admit(self, lane: LaneSpec, rows: int, reservation: Reservation | None = None) -> None:
         """Add `rows` of a lane to the queue; rows of a request with a reservation are always admitted.
@@ -143,3 +158,8 @@ class Admission:
         load.seconds += rows * lane.row_seconds
         if not load.cost:
             del self._loads[lane.key]
+
+
+def _model(key: Hashable) -> Hashable:
+    """The model of a key, `(model, lane)`."""
+    return key[0] if isinstance(key, tuple) else key

@@ -4,7 +4,7 @@ import json
 import re
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx2
@@ -260,3 +260,22 @@ def test_a_client_that_hangs_up_while_it_sends_is_no_error_of_ours(start: Start)
     assert until(lambda: metric(client, 'vae_requests_total{operation="encode",status="499"}') == 1)
     process.terminate()
     assert "Traceback" not in process.communicate(timeout=PATIENCE)[1]
+
+
+def test_bodies_that_stall_take_no_more_than_their_room(start: Start) -> None:
+    size, only = 2**20, "mnist-2d"
+    settings = {"models": only, "default_model": only, "max_body_bytes": size, "bodies_bytes": 4 * size}
+    _, client = start(models_dir=MODELS, log_level="warning", **settings)
+    head = get("/encode", f"Content-Length: {size}", "Content-Type: application/json", method="POST")
+    large = {"images": [base64_png(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8))] * 256}
+    assert 2**16 < len(json.dumps(large)) < size
+    with ExitStack() as open_until_here:
+        for _ in range(8):
+            connection = open_until_here.enter_context(connect(client))
+            with suppress(ConnectionError):  # refused while it is sent
+                connection.sendall(head + b" " * (size - 1))
+            assert client.get("/sample?n=1").status_code == 200
+        assert metric(client, 'vae_rejections_total{reason="overloaded"}') >= 1
+        assert client.post("/encode", json={"images": large["images"][:9]}).status_code == 200  # small bodies pass
+        assert until(lambda: client.post("/encode", json=large).status_code == 200)  # one that stalls has made room
+    assert metric(client, 'vae_rejections_total{reason="request-timeout"}') >= 1

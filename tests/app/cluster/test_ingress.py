@@ -88,7 +88,7 @@ class Cluster:
 
     def ask_of(self, models: Models, request: ReplicaRequest, seconds: float = 60) -> ReplicaResponse:
         """The response of an ingress of these models."""
-        app = ingress(models, "mnist", seconds=seconds, max_body_bytes=1000)
+        app = ingress(models, "mnist", seconds=seconds, limits=Settings(max_body_bytes=1000))
         return self._runner.run(call_app(app, request, {}))
 
     def plain(self, *request: Any) -> ReplicaResponse:

@@ -46,6 +46,25 @@ def test_a_row_counts_by_its_cost() -> None:
     assert admission.refused_rows == 1  # what never fits is the caller's mistake, and no overload
 
 
+def test_a_full_queue_has_room_for_an_equal_share_of_another_model_and_the_whole_is_bounded() -> None:
+    admission = Admission(slots=1, max_rows=12)
+    model, other, third = object(), object(), object()
+    lanes = [LaneSpec((owner, name), lambda _: {}, None, 1, 1, 0.0) for owner in (model, other) for name in "ed"]
+    admission.admit(lanes[0], 6)
+    admission.admit(lanes[1], 6)
+    assert is_refused(admission, lanes[0])
+    assert is_refused(admission, lanes[2], 7)
+    admission.admit(lanes[2], 3)
+    admission.admit(lanes[3], 3)
+    assert is_refused(admission, lanes[3])
+    assert is_refused(admission, lanes[1])
+    last = LaneSpec((third, "e"), lambda _: {}, None, 1, 1, 0.0)
+    assert is_refused(admission, last, 5)
+    admission.admit(last, 4)
+    admission.admit(LaneSpec((object(), "e"), lambda _: {}, None, 1, 1, 0.0), 2)
+    assert is_refused(admission, LaneSpec((object(), "e"), lambda _: {}, None, 1, 1, 0.0), 1)  # 24 rows wait
+
+
 def test_the_predicted_wait_is_that_of_the_rows_before_in_all_slots() -> None:
     one, two = Admission(slots=1, max_rows=100), Admission(slots=2, max_rows=100)
     for admission in (one, two):
@@ -80,7 +99,7 @@ def test_the_predicted_wait_follows_the_slowdown_which_is_bounded() -> None:
 def test_a_reservation_admits_its_rows_and_is_used_up_by_its_own_key() -> None:
     admission = Admission(slots=1, max_rows=4)
     with admission.reserve(A, 3) as reservation:
-        assert is_refused(admission, B, 2)
+        assert is_refused(admission, B, 3)
         admission.admit(B, 2, reservation)  # run before; the room for `a` is kept
         assert reservation.rows == 3
         admission.admit(A, 3, reservation)
@@ -95,7 +114,7 @@ def test_the_rest_of_a_reservation_is_released() -> None:
     admission = Admission(slots=1, max_rows=4)
     with admission.reserve(A, 4) as reservation:
         admission.admit(A, 1, reservation)
-        assert is_refused(admission, B)
+        assert is_refused(admission, B, 3)
     assert not is_refused(admission, B, 3)
     assert is_refused(admission, B, 4)
 

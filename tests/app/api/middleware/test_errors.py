@@ -38,7 +38,7 @@ def sent(error: BaseException, *before: Message, method: str = "GET") -> list[Me
         raise AssertionError
 
     scope = {"type": "http", "method": method, "path": "/nope", "headers": []}
-    asyncio.run(Exchanges(ErrorResponses(app), max_body_bytes=8)(scope, receive, send))
+    asyncio.run(Exchanges(ErrorResponses(app), max_body_bytes=8, max_held_bytes=8)(scope, receive, send))
     return messages
 
 
@@ -97,7 +97,9 @@ def test_a_request_that_is_cancelled_is_told_that_the_server_stops() -> None:
             raise AssertionError
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        task = asyncio.create_task(Exchanges(ErrorResponses(app), max_body_bytes=8)(scope, receive, send))  # type: ignore[arg-type]
+        task = asyncio.create_task(
+            Exchanges(ErrorResponses(app), max_body_bytes=8, max_held_bytes=8)(scope, receive, send)
+        )  # type: ignore[arg-type]
         await asyncio.sleep(0)
         task.cancel()
         await task

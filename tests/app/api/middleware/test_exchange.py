@@ -1,5 +1,6 @@
 """docs/limits.md is true: each limit on what is in a request is broken by a client, and answered as it says there."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -16,7 +17,10 @@ import pytest
 from numpy.lib import format as npy_format
 from PIL import Image
 from starlette.testclient import TestClient
+from starlette.types import Message
 
+from app.api.middleware.exchange import STALLED_SECONDS, UNCOUNTED_BYTES, Exchanges
+from app.errors import Overloaded, RequestTimeout
 from app.settings import Settings
 from tests import hostile
 from tests.conftest import ROOT, base64_png, full, npy, png
@@ -28,7 +32,7 @@ CONNECTIONS, REQUESTS, FIXED = (
     for heading in ("Connections and time", "Contents of a request", "Fixed limits")
 )
 LIMIT = re.compile("max_.*|.*_(seconds|rows|bytes)")
-NO_LIMITS = {"shutdown_seconds", "batch_seconds", "batch_rows"}
+NO_LIMITS = {"shutdown_seconds", "load_seconds", "batch_seconds", "batch_rows"}
 
 JSON, ARRAY, FORM = (
     {"Content-Type": kind} for kind in ("application/json", "application/x-npy", "multipart/form-data; boundary=x")
@@ -248,6 +252,7 @@ BY_CONNECTIONS = {
     "receive_seconds": "tests/live/test_connections.py::test_a_request_that_does_not_arrive_in_time_is_refused",
     "keep_alive_seconds": "tests/live/test_connections.py::test_a_connection_that_asks_no_more_is_closed",
     "send_seconds": "tests/live/test_connections.py::test_a_client_that_does_not_read_its_answer_is_given_up",
+    "bodies_bytes": "tests/live/test_protocol.py::test_bodies_that_stall_take_no_more_than_their_room",
     "request_seconds": "tests/app/api/routing/test_disconnect.py::test_a_request_past_its_deadline_is_answered",
     "queue_seconds": "tests/app/api/middleware/test_exchange.py::test_rows_that_wait_too_long_are_dropped",
     "queue_rows": "tests/app/api/middleware/test_exchange.py::test_rows_beyond_the_queue_are_refused",
@@ -337,6 +342,114 @@ def test_rows_that_wait_too_long_are_dropped(make_client: Callable[..., TestClie
     client = make_client(queue_seconds=1e-9)
     assert client.get("/sample?n=3").status_code == 504
     assert client.get("/models").json()["queued_rows"] == 0
+
+
+class Sender:
+    """A client that sends a body in chunks, when it is told to, and what becomes of its request."""
+
+    def __init__(self, app: Exchanges) -> None:
+        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self.received = 0
+        scope: Any = {"type": "http", "method": "POST", "headers": [], "sender": self}
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": await self.chunks.get(), "more_body": True}
+
+        async def send(_: Message) -> None:
+            raise AssertionError("nobody answers")
+
+        self.task = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+
+    async def send(self, size: int) -> "Sender":
+        """Send a chunk, and let the server take it, or the request end."""
+        self.chunks.put_nowait(bytes(size))
+        expected = self.received + size
+        for _ in range(100):
+            if self.received < expected and not self.task.done():
+                await asyncio.sleep(0)
+        return self
+
+
+async def reading(scope: Any, receive: Any, _: Any) -> None:
+    """An application that reads a body without an end."""
+    while True:
+        scope["sender"].received += len((await receive())["body"])
+
+
+def test_all_bodies_together_are_bounded_and_the_one_that_stalls_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are those of a clock that the test moves."""
+
+    async def main() -> None:
+        now, loop = 0.0, asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: now)
+        app = Exchanges(reading, max_body_bytes=10**6, max_held_bytes=1_000_000)
+        first, second = await Sender(app).send(400_000), await Sender(app).send(400_000)
+        small = await Sender(app).send(UNCOUNTED_BYTES)  # counts nothing
+        third = await Sender(app).send(300_000)
+        with pytest.raises(Overloaded, match="take all the room"):
+            await third.task
+        now += STALLED_SECONDS
+        await second.send(100_000)  # goes on
+        fourth = await Sender(app).send(300_000)
+        with pytest.raises(Overloaded):
+            await fourth.task  # the room that is made is for the next one
+        with pytest.raises(RequestTimeout, match="stopped arriving"):
+            await first.task
+        fifth = await Sender(app).send(300_000)
+        assert app._bodies.bytes == 800_000
+        for sender in (second, small, fifth):
+            assert not sender.task.done()
+            sender.task.cancel()
+        await asyncio.gather(second.task, small.task, fifth.task, return_exceptions=True)
+        assert app._bodies.bytes == 0
+
+    asyncio.run(main())
+
+
+def test_a_request_that_is_being_answered_does_not_stall() -> None:
+    """The server waits for the disconnect of its client, as it waits for the bytes of a body."""
+
+    async def main() -> None:
+        waits = asyncio.Event()
+
+        async def answering(scope: Any, receive: Any, _: Any) -> None:
+            await receive()
+            waits.set()
+            await receive()
+
+        async def receive() -> Message:
+            if not waits.is_set():
+                return {"type": "http.request", "body": bytes(100_000), "more_body": False}
+            return await asyncio.Future()
+
+        app = Exchanges(answering, max_body_bytes=10**6, max_held_bytes=100_000)
+        scope: Any = {"type": "http", "method": "POST", "headers": []}
+        task = asyncio.create_task(app(scope, receive, receive))  # type: ignore[arg-type]
+        await waits.wait()
+        assert app._bodies.bytes == 100_000
+        assert app._bodies._arriving == {}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert app._bodies.bytes == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("limit", "settings", "held"),
+    [
+        (None, {}, 2**28),
+        (2**30, {}, 2**27),
+        (2**30, {"workers": 2}, 2**26),
+        (2**28, {}, 2**26),  # two of the largest bodies
+        (2**30, {"bodies_bytes": 1000}, 1000),
+    ],
+)
+def test_the_room_for_bodies_follows_from_the_limit_of_memory(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None, settings: dict[str, int], held: int
+) -> None:
+    monkeypatch.setattr("app.settings.memory_limit", lambda: limit)
+    assert Settings(**settings).held_bytes == held
 
 
 def test_what_is_kept_in_memory_is_bounded(make_client: Callable[..., TestClient]) -> None:
