@@ -19,6 +19,7 @@ from app.api.v2.content_encoding import inflate, wanted_coding
 from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 from app.errors import BodyTooLarge, InvalidInput
+from app.inference.offload import computed
 
 _KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
 
@@ -128,7 +129,7 @@ class InferRequest(BaseModel):
         else:
             graph.vae.geometry.check_latents(tensor.shape, "/inputs/0/shape")
             graph.vae.check_pixels(tensor.shape[0], tensor.shape[1:], "/inputs/0/shape")
-        array = _array(tensor, pieces[0])
+        array = await computed(len(tensor.data or ()), _array, tensor, pieces[0])
         try:
             if graph.kind == "encoder":
                 return np.ascontiguousarray(pixels_of_values(array))
@@ -157,7 +158,7 @@ class InferBody:
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _max_json_bytes(server):
             raise BodyTooLarge("more JSON than the rows of one request can take")
-        read = parse_json(InferRequest, bytes(head))
+        read = await parse_json(InferRequest, bytes(head))
         read._binary, read._accepted = binary, wanted_coding(headers.get("accept-encoding", ""))
         return read
 

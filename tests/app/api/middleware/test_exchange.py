@@ -184,11 +184,12 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(INFER, {"inputs": [tensor()], "parameters": dict.fromkeys(map(str, range(4097)), 1)}),
         ],
     ),
-    "lists and objects; commas; in JSON of more than 256 KiB": (
+    "lists and objects; commas; escapes but of slashes; in JSON of more than 256 KiB": (
         {},
         [
             post("/decode", b'{"latents": [' + b"[1]," * 131_072 + b"[1]]}"),
-            post("/decode", b'{"latents": [[' + b"1," * 4_194_305 + b"1]]}"),
+            post("/decode", b'{"latents": [[' + b"1," * 1_048_577 + b"1]]}"),
+            post("/encode", b'{"images": ["' + rb"\u0041" * 65_537 + b'"]}'),
         ],
     ),
     "points of `/interpolate`": ({}, [post(f"/interpolate?{MODEL}", points(17))]),
