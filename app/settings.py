@@ -45,6 +45,14 @@ def _check_origins(text: str) -> str:
     return text
 
 
+def _check_hosts(text: str) -> str:
+    """Check that each entry is a name alone: with a port or a scheme it would never match."""
+    for name in filter(None, text.split(",")):
+        if name.strip() != "*" and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name.strip(), re.ASCII):
+            raise ValueError("a host name looks like vae.example.org, without a port")
+    return text
+
+
 def _check_networks(text: str) -> str:
     """Check that each entry is an address or a network: uvicorn would take another one for the name of a socket."""
     for entry in filter(None, text.split(",")):
@@ -144,7 +152,7 @@ class Settings(BaseSettings):
         "",
         description="Origins whose pages may use the server, separated by commas, or `*`; empty means its own only.",
     )
-    allowed_hosts: str = Field(
+    allowed_hosts: Annotated[str, AfterValidator(_check_hosts)] = Field(
         "",
         description="Host names under which a server without keys may be called, separated by commas, or `*`; addresses"
         " and localhost are always allowed. If empty, a server on a loopback address allows no other, and others allow"

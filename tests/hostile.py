@@ -76,6 +76,12 @@ def many_scans(side: int, scans: int) -> bytes:
     return content[:last] + content[last:-2] * (scans - content.count(b"\xff\xda") + 1) + content[-2:]
 
 
+def _filled(size: int) -> bytes:
+    """A JPEG with fill bytes in front of its end."""
+    content = jpeg_with(b"")
+    return content[:-2] + b"\xff" * size + content[-2:]
+
+
 def gif_with(blocks: bytes, data_block: int = 255) -> bytes:
     """The ramp, with blocks in front of the image and its data in blocks of `data_block` bytes."""
     content = saved(Image.fromarray(RAMP), "GIF", comment=b"")
@@ -122,6 +128,7 @@ def read() -> Iterator[tuple[str, bytes]]:
     yield "JPEG with 30 MB of junk", jpeg_with(bytes(30_000_000))
     yield "JPEG with a film behind it", jpeg_with(b"") + b"\xff\xda\0\0" * 1_000_000
     yield "GIF with 1,000 comments", gif_with(b"!\xfe\x05hello\0" * 1000)
+    yield "GIF with an empty control block", gif_with(b"!\xf9\0")
     yield "GIF of blocks of 32 bytes", gif_with(b"", 32)
     yield "WebP with 1,000 chunks", webp_with(riff(b"junk", b"") * 1000)
 
@@ -131,6 +138,7 @@ def refused() -> Iterator[tuple[str, bytes]]:
     yield "PNG of 2 million texts", png_with(chunk(b"tEXt", b"a\0b") * 2_000_000)
     yield "PNG of a million pieces of data", png_with(chunk(b"IDAT", b"") * 1_000_000)
     yield "JPEG with 23 MB of fill bytes", jpeg_with(b"\xff" * 23_000_000)
+    yield "JPEG with 16 MB of fill bytes behind its first scan", _filled(16_000_000)
     yield "JPEG with 5 million comments", jpeg_with(segment(0xFE, b"") * 5_000_000)
     yield "JPEG with 5 million escapes", jpeg_with(b"\xff\0" * 5_000_000)
     yield "JPEG of 101 scans", many_scans(64, 101)

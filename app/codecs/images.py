@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from app.codecs import png
-from app.codecs.structure import Structure, read_structure
+from app.codecs.structure import JPEG, Parts, Structure, read_structure
 from app.errors import InvalidInput
 from app.maths.arrays import Pixels as Pixels
 
@@ -30,8 +30,10 @@ MAX_SIDE = 65_535
 other thread can run meanwhile: for a side of 16 million pixels it took 3 s and 800 MB."""
 
 MAX_REDUCTION = 8
-"""Ratio of sides above which an image is first reduced by averaging, and a JPEG while it is decoded; the slower filter
-resizes the rest."""
+"""An image is reduced by averaging, and a JPEG while it is decoded, as long as its sides stay so many times as long as
+the model's; the slower filter resizes the rest."""
+_SECONDS_PER_PIXEL = 25e-9
+"""Estimated seconds per decoded pixel to convert it, measured on RGBA."""
 _STRIP_PIXELS = 2**18
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -91,12 +93,15 @@ def survey(contents: Sequence[bytes], reading: Reading) -> list[Structure]:
         InvalidInput: a file has another format, too many pixels with those before it, a side that is too long, or too
             many parts; the pointer names it, `/3`.
     """
-    structures, budget = [], reading.max_pixels
+    structures, budget, parts = [], reading.max_pixels, Parts(sum(map(len, contents)))
     for index, content in enumerate(contents):
         try:
-            structure = _structure(content, reading)
-            width, height = reading.size(structure.width, structure.height)
-            budget -= max(structure.width * structure.height, width * height)
+            structure = _structure(content, reading, parts)
+            pixels, (width, height) = (
+                structure.width * structure.height,
+                reading.size(structure.width, structure.height),
+            )
+            budget -= max(pixels, width * height)
             if budget < 0:
                 raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all images of a request together")
             if max(structure.width, structure.height) > MAX_SIDE:
@@ -105,13 +110,14 @@ def survey(contents: Sequence[bytes], reading: Reading) -> list[Structure]:
                 raise InvalidInput("an animated image; send one frame")
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
-        structures.append(structure)
+        seconds = structure.seconds + pixels * _SECONDS_PER_PIXEL / _draft(structure, reading) ** 2
+        structures.append(structure._replace(seconds=seconds))
     return structures
 
 
-def _structure(content: bytes, reading: Reading) -> Structure:
+def _structure(content: bytes, reading: Reading, parts: Parts) -> Structure:
     """The structure of a file; formats that only training reads tell their size alone."""
-    structure = read_structure(content) or Structure(content, 0, 0)
+    structure = read_structure(content, parts) or Structure(content, 0, 0)
     if not structure.width * structure.height:
         with _open(structure.content, reading) as image:
             return structure._replace(width=image.width, height=image.height)
@@ -125,27 +131,38 @@ def _open(content: bytes, reading: Reading) -> Image.Image:
         raise InvalidInput(f"not a {', '.join(reading.formats[:-1])} or {reading.formats[-1]} image") from None
 
 
+def _draft(structure: Structure, reading: Reading) -> int:
+    """By how much a JPEG is reduced while it is decoded, on each side: 1, 2, 4 or 8."""
+    if not reading.width or not reading.height or reading.strict or not structure.content.startswith(JPEG):
+        return 1
+    ratio = min(structure.width, structure.height) // (MAX_REDUCTION * max(reading.width, reading.height))
+    return min(8, 1 << max(ratio.bit_length() - 1, 0))
+
+
 def decode(structure: Structure, reading: Reading) -> Pixels:
     """Pixels `[H, W, C]` of a surveyed image file, converted as `reading` says; see `read_images`.
 
     Raises:
         InvalidInput: the file is damaged, or refused by `strict`.
     """
-    with _open(structure.content, reading) as image:
-        try:
-            if image.width * image.height > structure.width * structure.height:
-                raise InvalidInput("a damaged or truncated image")
-            if reading.width and reading.height and not reading.strict:
-                side = MAX_REDUCTION * max(reading.width, reading.height)
-                image.draft(None, (side, side))  # a JPEG decodes to an 8th of its sides in a fraction of the time
-            image.load()
-            if image.format == "PNG" and png.END not in structure.content:  # Pillow accepts a missing end
-                raise InvalidInput("a damaged or truncated image")
-            return _convert(image, structure.orientation, reading)  # a damaged palette raises only here
-        except InvalidInput:
-            raise
-        except Exception:
-            raise InvalidInput("a damaged or truncated image") from None
+    try:
+        return _convert(_load(structure, reading), structure.orientation, reading)  # damaged palettes raise only here
+    except InvalidInput:
+        raise
+    except Exception:
+        raise InvalidInput("a damaged or truncated image") from None
+
+
+def _load(structure: Structure, reading: Reading) -> Image.Image:
+    image = _open(structure.content, reading)
+    if image.size != (structure.width, structure.height):  # another one than the decoder goes by
+        raise InvalidInput("a damaged or truncated image")
+    if (draft := _draft(structure, reading)) > 1:
+        image.draft(None, (image.width // draft, image.height // draft))
+    image.load()
+    if image.format == "PNG" and png.END not in structure.content:  # Pillow accepts a missing end
+        raise InvalidInput("a damaged or truncated image")
+    return image
 
 
 def _convert(image: Image.Image, orientation: int, reading: Reading) -> Pixels:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from app.errors import InvalidInput
 
 MAX_PARTS = 16_384
-"""Maximum chunks, segments or blocks of a file, besides the data blocks of a GIF; files of cameras have a few dozen."""
+"""Maximum chunks, segments or blocks of the files of a request, and one more for each 256 bytes; cameras write a few
+dozen. The data blocks of a GIF are counted apart."""
 MAX_SCANNED_PIXELS = 2**29
 """Maximum pixels of a JPEG, each counted once for every scan; see `MAX_SCANS`."""
 MAX_SCANS = 100
@@ -21,9 +22,10 @@ MAX_SCANS = 100
 
 _SECONDS_PER_BYTE, _SECONDS_PER_SCANNED_PIXEL = 1e-8, 3e-9
 _MAX_EXIF_ENTRIES = 1000
-_ORIENTATION = 0x0112
+_EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
 _MAX_FILL = 64
 """Maximum fill bytes in front of a JPEG marker; encoders write none."""
+_TOO_MUCH_FILL = b"\xff" * (_MAX_FILL + 1)
 _MIN_GIF_BLOCK = 32
 """Minimum bytes that the data blocks of a GIF have on average; encoders write blocks of 255."""
 
@@ -39,14 +41,15 @@ class Structure(NamedTuple):
     """EXIF orientation, 1 to 8; 1 is upright."""
     is_animated: bool = False
     seconds: float = 0.0
-    """Estimated seconds to decode and convert it on one core."""
+    """Estimated seconds to decode it on one core."""
 
 
-class _Parts:
-    """Counts the parts of a file."""
+class Parts:
+    """Counts the parts of the files of a request."""
 
-    def __init__(self, limit: int = MAX_PARTS) -> None:
-        self._left = limit
+    def __init__(self, size: int, bytes_per_part: int = 256) -> None:
+        """`size` is the bytes of all files."""
+        self._left = MAX_PARTS + size // bytes_per_part
 
     def count(self) -> None:
         self._left -= 1
@@ -54,10 +57,10 @@ class _Parts:
             raise InvalidInput("an image file of too many parts")
 
 
-def read_structure(content: bytes) -> Structure | None:
+def read_structure(content: bytes, parts: Parts) -> Structure | None:
     """The structure of a PNG, JPEG, GIF or WebP file, or None for any other file.
 
-    If a part is damaged, the decoder finds it.
+    If a part is damaged, the decoder finds it. Each step is counted in `parts`.
 
     Raises:
         InvalidInput: the file ends too early, or has too many parts or scans.
@@ -65,7 +68,7 @@ def read_structure(content: bytes) -> Structure | None:
     for signature, (read, seconds_per_pixel) in _READERS.items():
         if content.startswith(signature):
             try:
-                found = read(content)
+                found = read(content, parts)
             except (IndexError, struct.error):  # it ends too early
                 raise InvalidInput("a damaged or truncated image") from None
             pixels = found.width * found.height
@@ -74,12 +77,12 @@ def read_structure(content: bytes) -> Structure | None:
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
 
 
-def _read_png(content: bytes) -> Structure:
-    """https://www.w3.org/TR/png-3/, section 5."""
-    parts, view, kept, at = _Parts(), memoryview(content), [memoryview(_PNG)], len(_PNG)
+def _read_png(content: bytes, parts: Parts) -> Structure:
+    """https://www.w3.org/TR/png-3/, section 5. The content has only the first frame."""
+    view, kept, at = memoryview(content), [memoryview(_PNG)], len(_PNG)
     width, height = struct.unpack_from(">II", content, 16)
     orientation, frames = 1, 1
     while at < len(content):
@@ -97,7 +100,7 @@ def _read_png(content: bytes) -> Structure:
     return Structure(b"".join(kept), width, height, orientation, frames > 1)
 
 
-_JPEG, _JPEG_SCAN, _JPEG_END, _EXIF = b"\xff\xd8", 0xDA, 0xD9, b"Exif\0\0"
+JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, 0xD9
 _STANDALONE = {0x01, *range(0xD0, 0xDA)}
 _JPEG_KEPT = {*range(0xC0, 0xD0), 0xDB, 0xDC, 0xDD, 0xE0, 0xEE}  # frames and tables, and the APPs that name the colors
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -105,11 +108,10 @@ _MARKER_IN_SCANS = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 """The next marker behind the data of a scan; restarts (D0 to D7) belong to the data."""
 
 
-def _read_jpeg(content: bytes) -> Structure:
+def _read_jpeg(content: bytes, parts: Parts) -> Structure:
     """ITU-T T.81, annex B. Phones append images to a JPEG and list them in a segment, which is left out."""
-    parts, view, kept, at = _Parts(), memoryview(content), [memoryview(_JPEG)], len(_JPEG)
-    width = height = scans = 0
-    orientation = 1
+    view, kept, at = memoryview(content), [memoryview(JPEG)], len(JPEG)
+    width = height = scans = orientation = 0
     while (at := content.find(b"\xff", at)) >= 0:
         parts.count()
         marker_at = next((i for i in range(at + 1, at + 1 + _MAX_FILL) if content[i] != 0xFF), None)
@@ -118,6 +120,10 @@ def _read_jpeg(content: bytes) -> Structure:
         marker = content[marker_at]
         if marker == _JPEG_SCAN:
             end, scans = _jpeg_scans(content, marker_at + 1, parts)
+            if (
+                content.find(_TOO_MUCH_FILL, at, end) >= 0
+            ):  # decoders begin such a run anew with each piece that they read
+                raise InvalidInput("a damaged or truncated image")
             kept.append(view[marker_at - 1 : end])
             break
         at = marker_at + 1
@@ -126,18 +132,18 @@ def _read_jpeg(content: bytes) -> Structure:
         end = at + int.from_bytes(content[at : at + 2])
         if marker in _JPEG_KEPT:
             kept.append(view[marker_at - 1 : end])
-        elif marker == 0xE1 and content.startswith(_EXIF, at + 2):
-            orientation = _orientation(view[at + 2 + len(_EXIF) : end])
+        elif marker == 0xE1 and not orientation and content.startswith(_EXIF, at + 2):
+            orientation = _orientation(view[at + 2 : end])
         if marker in _FRAMES and not width:
             height, width = struct.unpack_from(">HH", content, at + 3)
         at = max(end, at + 2)
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
         raise InvalidInput(f"a JPEG of more than {MAX_SCANS} scans, or of too many for its size")
     seconds = scans * width * height * _SECONDS_PER_SCANNED_PIXEL
-    return Structure(b"".join(kept), width, height, orientation, seconds=seconds)
+    return Structure(b"".join(kept), width, height, orientation or 1, seconds=seconds)
 
 
-def _jpeg_scans(content: bytes, at: int, parts: _Parts) -> tuple[int, int]:
+def _jpeg_scans(content: bytes, at: int, parts: Parts) -> tuple[int, int]:
     """Where the image ends whose first scan begins at `at`, and its scans; what follows is another image, or a film."""
     scans = 1
     while found := _MARKER_IN_SCANS.search(content, at + int.from_bytes(content[at : at + 2])):
@@ -153,9 +159,9 @@ _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 _GIF_GRAPHIC_CONTROL = 0xF9
 
 
-def _read_gif(content: bytes) -> Structure:
+def _read_gif(content: bytes, parts: Parts) -> Structure:
     """https://www.w3.org/Graphics/GIF/spec-gif89a.txt. The content has only the first frame."""
-    parts, blocks = _Parts(), _Parts(MAX_PARTS + len(content) // _MIN_GIF_BLOCK)
+    blocks = Parts(len(content), _MIN_GIF_BLOCK)
     width, height = struct.unpack_from("<HH", content, 6)
     at = 13 + _gif_colors(content[10])
     kept, images = [content[:at]], 0
@@ -165,7 +171,8 @@ def _read_gif(content: bytes) -> Structure:
         if kind == _GIF_IMAGE:
             images += 1
             left, top, across, down = struct.unpack_from("<HHHH", content, at + 1)
-            width, height = max(width, left + across), max(height, top + down)
+            if images == 1:
+                width, height = max(width, left + across), max(height, top + down)
             at += 10 + _gif_colors(content[at + 9]) + 1
         elif kind == _GIF_EXTENSION:
             at += 2
@@ -178,7 +185,8 @@ def _read_gif(content: bytes) -> Structure:
             if at >= len(content):  # cut off: the decoder finds it
                 break
         at += 1
-        if images < 2 and (kind == _GIF_IMAGE or content[start + 1] == _GIF_GRAPHIC_CONTROL):
+        is_control = kind == _GIF_EXTENSION and content[start + 1] == _GIF_GRAPHIC_CONTROL and content[start + 2] > 0
+        if images < 2 and (kind == _GIF_IMAGE or is_control):  # of an empty block, Pillow misses the end
             kept.append(content[start:at])
     return Structure(b"".join(kept) + bytes((_GIF_END,)), width, height, is_animated=images > 1)
 
@@ -188,12 +196,12 @@ def _gif_colors(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _read_webp(content: bytes) -> Structure:
+def _read_webp(content: bytes, parts: Parts) -> Structure:
     """RFC 9649. Its decoder unpacks no metadata, so the content is the whole file."""
     width = height = frames = 0
     orientation = 1
-    for kind, data in _riff_chunks(content):
-        if kind == b"VP8X":
+    for kind, data in _riff_chunks(content, parts):
+        if kind == b"VP8X" and not width:
             width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (4, 7))
         elif kind == b"VP8 " and not width:
             width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", data, 6))
@@ -201,14 +209,14 @@ def _read_webp(content: bytes) -> Structure:
             bits = int.from_bytes(data[1:5], "little")
             width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         elif kind == b"EXIF":
-            orientation = _orientation(data[len(_EXIF) :] if data[: len(_EXIF)] == _EXIF else data)
+            orientation = _orientation(data)
         frames += kind == b"ANMF"
     return Structure(content, width, height, orientation, frames > 1)
 
 
-def _riff_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    parts, view, at = _Parts(), memoryview(content), 12
-    while at + 8 <= len(content):
+def _riff_chunks(content: bytes, parts: Parts) -> Iterator[tuple[bytes, memoryview]]:
+    view, at = memoryview(content)[: 8 + int.from_bytes(content[4:8], "little")], 12
+    while at + 8 <= len(view):
         parts.count()
         size = int.from_bytes(content[at + 4 : at + 8], "little")
         yield content[at : at + 4], view[at + 8 : at + 8 + size]
@@ -218,8 +226,10 @@ def _riff_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
 def _orientation(exif: memoryview) -> int:
     """The orientation in an EXIF block, from its first directory; 1 if it has none, or none that is valid.
 
-    The block is a TIFF header and its directories (TIFF 6.0, section 2).
+    The block is a TIFF header and its directories (TIFF 6.0, section 2), which may have a prefix.
     """
+    if exif[: len(_EXIF)] == _EXIF:
+        exif = exif[len(_EXIF) :]
     order = {b"II": "<", b"MM": ">"}.get(bytes(exif[:2]))
     if order is None:
         return 1
@@ -235,11 +245,11 @@ def _orientation(exif: memoryview) -> int:
     return 1
 
 
-_READERS: dict[bytes, tuple[Callable[[bytes], Structure], float]] = {
-    _PNG: (_read_png, 35e-9),
-    _JPEG: (_read_jpeg, 35e-9),
-    b"GIF87a": (_read_gif, 20e-9),
-    b"GIF89a": (_read_gif, 20e-9),
-    b"RIFF": (_read_webp, 65e-9),
+_READERS: dict[bytes, tuple[Callable[[bytes, Parts], Structure], float]] = {
+    _PNG: (_read_png, 8e-9),
+    JPEG: (_read_jpeg, 4e-9),
+    b"GIF87a": (_read_gif, 10e-9),
+    b"GIF89a": (_read_gif, 10e-9),
+    b"RIFF": (_read_webp, 40e-9),
 }
-"""By the first bytes of a file: its reader, and the seconds per pixel to decode and convert it, measured on noise."""
+"""By the first bytes of a file: its reader, and the seconds per pixel to decode it, measured on noise."""

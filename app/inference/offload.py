@@ -64,7 +64,7 @@ class Offload:
         """
         if is_first and self.predicted_wait(caller) > self._wait_seconds:
             self.refused += 1
-            raise Overloaded("too many images wait to be decoded")
+            raise Overloaded("too much waits to be decoded")
         task = _Task(function, seconds, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(caller, deque()).append(task)
         self._fill()
@@ -78,11 +78,15 @@ class Offload:
                 if not self._waiting[caller]:
                     del self._waiting[caller]
             raise
+        finally:  # an exception refers to this frame: it would keep what the function holds until garbage is collected
+            del task, function
         return result
 
     def predicted_wait(self, caller: str) -> float:
-        """Predicted wait, in seconds, of a task of `caller` that arrives now: its own waiting tasks run first, and for
-        each of these, and for it, one of every other caller."""
+        """Predicted wait, in seconds, of a task of `caller` that arrives now, from when the running tasks end.
+
+        Its own waiting tasks run first, and for each of these, and for it, one of every other caller.
+        """
         turns = len(self._waiting.get(caller, ())) + 1
         seconds = sum(
             sum(task.seconds for task in tasks) * min(1.0, turns / len(tasks)) for tasks in self._waiting.values()
@@ -119,6 +123,7 @@ class Offload:
         except BaseException as raised:  # it would end the thread
             error = RuntimeError(repr(raised))
         loop.call_soon_threadsafe(self._ended, task, time.monotonic() - began, result, error)
+        del task, result, error  # as in `run`
 
     def _ended(self, task: _Task, seconds: float, result: Any, error: Exception | None) -> None:
         self._running -= 1

@@ -231,7 +231,9 @@ class Protocol(HttpToolsProtocol):
         else:
             error, detail, reason = cast(Refusal, self._placeless)
             self._count(reason)
-            await problem(error(detail), scope)(scope, receive, send)
+            response = problem(error(detail), scope)
+            response.raw_headers += (*SECURITY_HEADERS, OWN_PAGES_ONLY)
+            await response(scope, receive, send)
 
     def _abort_stalled(self) -> None:
         self._count("answer-not-read")

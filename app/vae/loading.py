@@ -73,8 +73,11 @@ def _started(work: Callable[[], Result]) -> Future[Result]:
         raise BundleError(f"{MAX_THREADS} earlier loads hang: restart the server to load another bundle")
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()  # it can no longer be cancelled, only be ignored
-
-    threading.Thread(target=_run, args=(work, future), name=_THREAD_NAME, daemon=True).start()
+    try:
+        threading.Thread(target=_run, args=(work, future), name=_THREAD_NAME, daemon=True).start()
+    except RuntimeError as error:  # the system has no more threads
+        _free_threads.release()
+        raise BundleError(f"no thread can be started to load a bundle: {error}") from None
     return future
 
 

@@ -38,8 +38,8 @@ class PicturesRequest(Strict):  # the name of its schema, which clients are gene
     )
 
 
-_INLINE_BYTES = 2**16
-"""Maximum bytes of files or of base64 that are taken apart on the event loop: a few milliseconds."""
+_INLINE_BYTES, _INLINE_FILE_BYTES = 2**16, 2**13
+"""Maximum bytes of base64 that are decoded, and of files that are surveyed, on the event loop: a few milliseconds."""
 _BASE64_PIECE = 2**20
 """Characters of base64 that are decoded at a time, a multiple of 4; no other thread can run meanwhile."""
 _SECONDS_PER_CHARACTER, _SECONDS_PER_BYTE, _IMAGE_SECONDS = 1e-8, 1e-8, 1e-4
@@ -190,7 +190,7 @@ async def decode_images(
 
 async def _decoded(decoding: Offload, caller: str, contents: list[bytes], reading: Reading) -> Pixels:
     """Images decoded in threads, a piece at a time, so that nobody waits long for a turn."""
-    if (size := sum(map(len, contents))) <= _INLINE_BYTES:
+    if (size := sum(map(len, contents))) <= _INLINE_FILE_BYTES:
         structures = survey(contents, reading)
     else:
         structures = await decoding.run(caller, size * _SECONDS_PER_BYTE, partial(survey, contents, reading))

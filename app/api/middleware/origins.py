@@ -57,8 +57,9 @@ class Origins:
 def _is_foreign(method: str, headers: dict[bytes, bytes], origins: frozenset[bytes]) -> bool:
     """Whether a page of another origin than the server's and `origins` made a browser send the request.
 
-    A link that a user follows (a GET of a whole document) is none, nor a CORS preflight, which does nothing.
-    See https://www.w3.org/TR/fetch-metadata/; browsers send Sec-Fetch-Site over HTTPS and to localhost.
+    A link that a user follows (a GET of a whole document) is none, nor a CORS preflight, which does nothing. Browsers
+    send Sec-Fetch-Site over HTTPS and to localhost, and Origin with all but a plain GET.
+    See https://www.w3.org/TR/fetch-metadata/.
     """
     origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
     if (origin is None and site is None) or origin in origins or method == "OPTIONS":

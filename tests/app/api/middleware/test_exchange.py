@@ -216,20 +216,20 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
         {},
         [encode(hostile.many_scans(64, 101)), encode(hostile.many_scans(4096, 33))],
     ),
-    "chunks, segments or blocks of an image file, beside the data blocks of a GIF": (
+    "chunks, segments or blocks of all image files of a request, beside the data blocks of GIFs": (
         {},
         [
-            encode(hostile.png_with(hostile.chunk(b"tEXt", b"a\0b") * 16_384)),
-            encode(hostile.jpeg_with(hostile.segment(0xFE, b"") * 16_384)),
-            encode(hostile.gif_with(b"!\xfe\x01a\0" * 16_384)),
-            encode(hostile.webp_with(hostile.riff(b"junk", b"") * 16_384)),
+            encode(hostile.png_with(hostile.chunk(b"tEXt", b"a\0b") * 18_000)),
+            encode(hostile.jpeg_with(hostile.segment(0xFE, b"") * 18_000)),
+            encode(hostile.gif_with(b"!\xfe\x01a\0" * 18_000)),
+            encode(hostile.webp_with(hostile.riff(b"junk", b"") * 18_000)),
         ],
     ),
     "mean size of the data blocks of a GIF, beyond the first 16384 of them": (
         {},
         [encode(hostile.gif_with(b"!\xfe" + b"\x01a" * 20_000 + b"\0"))],
     ),
-    "fill bytes before a marker of a JPEG": ({}, [encode(hostile.jpeg_with(b"\xff" * 65))]),
+    "fill bytes of a JPEG, one after the other": ({}, [encode(hostile.jpeg_with(b"\xff" * 65))]),
     "side of an image in a response": (
         {"max_rows": 2500},
         [

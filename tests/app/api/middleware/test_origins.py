@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from app.main import create_app
@@ -144,3 +145,9 @@ def test_a_refused_page_uses_up_nobodys_rate(make_client: Make) -> None:
     assert is_refused(client.get("/models", headers=FOREIGN))
     assert client.get("/models").status_code == 200
     assert client.get("/models").status_code == 429
+
+
+@pytest.mark.parametrize("text", ["vae.example.org:8000", "https://vae.example.org", "*.example.org", "a b"])
+def test_what_is_no_host_name_stops_the_start(text: str) -> None:
+    with pytest.raises(ValidationError, match="a host name looks like"):
+        Settings(allowed_hosts=text)
