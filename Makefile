@@ -1,6 +1,6 @@
 # Thin names for what is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help serve check format touched test test-all slowest clean
+.PHONY: help serve check format touched test test-all attack slowest clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -22,6 +22,9 @@ test: ## check, and run every test that is not slow
 
 test-all: test ## then run the slow tests, too
 	@scripts/test --slow
+
+attack: ## attack a server with over a hundred hostile inputs, and watch what it does to everyone else
+	@scripts/attack
 
 slowest: ## write the twenty slowest tests of the last runs into docs/architecture.md
 	@scripts/slowest

@@ -1,10 +1,12 @@
 """`create_app(settings)`: compose the application from its parts."""
 
+import asyncio
 import logging
 import os
 import platform
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +100,7 @@ def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         decoding = Offload(settings.slot_count, settings.wait_seconds)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.slot_count))  # for `computed`
         state = State(
             limits=settings,
             catalog=sources.catalog,

@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     bodies_bytes: NonNegativeInt = Field(
         0,
         description="Maximum bytes of all bodies together that a worker holds; further ones are refused with 503. 0"
-        " takes an eighth of the memory limit, shared by the workers, or 256 MiB if there is no limit; but at least"
+        " takes a sixteenth of the memory limit, shared by the workers, or 64 MiB if there is no limit; but at least"
         " twice `VAE_MAX_BODY_BYTES`.",
     )
     max_pixels: PositiveInt = Field(
@@ -240,7 +240,7 @@ class Settings(BaseSettings):
     def held_bytes(self) -> int:
         """Maximum bytes of all bodies together that a worker holds."""
         limit = memory_limit()
-        by_default = 2**28 if limit is None else limit // (8 * self.workers)
+        by_default = 2**26 if limit is None else limit // (16 * self.workers)
         return self.bodies_bytes or max(by_default, 2 * self.max_body_bytes)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from app.codecs import png
-from app.codecs.structure import JPEG, Parts, Structure, read_structure
+from app.codecs.structure import JPEG, WEBP, Parts, Structure, read_structure
 from app.errors import InvalidInput
 from app.maths.arrays import Pixels as Pixels
 
@@ -34,6 +34,9 @@ MAX_REDUCTION = 8
 the model's; the slower filter resizes the rest."""
 _SECONDS_PER_PIXEL = 25e-9
 """Estimated seconds per decoded pixel to convert it, measured on RGBA."""
+_BYTES_PER_PIXEL, _BYTES_PER_WEBP_PIXEL = 12, 20
+"""Estimated bytes of memory per decoded pixel: Pillow's four, for the image and two results. The decoder of WebP keeps
+two images of its own."""
 _STRIP_PIXELS = 2**18
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -110,8 +113,10 @@ def survey(contents: Sequence[bytes], reading: Reading) -> list[Structure]:
                 raise InvalidInput("an animated image; send one frame")
         except InvalidInput as error:
             raise error.below(f"/{index}") from None
-        seconds = structure.seconds + pixels * _SECONDS_PER_PIXEL / _draft(structure, reading) ** 2
-        structures.append(structure._replace(seconds=seconds))
+        pixels //= _draft(structure, reading) ** 2
+        memory = pixels * (_BYTES_PER_WEBP_PIXEL if structure.content.startswith(WEBP) else _BYTES_PER_PIXEL)
+        seconds = structure.seconds + pixels * _SECONDS_PER_PIXEL
+        structures.append(structure._replace(seconds=seconds, memory=memory))
     return structures
 
 
@@ -160,6 +165,7 @@ def _load(structure: Structure, reading: Reading) -> Image.Image:
     if (draft := _draft(structure, reading)) > 1:
         image.draft(None, (image.width // draft, image.height // draft))
     image.load()
+    vars(image).update(fp=None, _decoder=None)  # of WebP: they keep the file's pixels three times
     if image.format == "PNG" and png.END not in structure.content:  # Pillow accepts a missing end
         raise InvalidInput("a damaged or truncated image")
     return image

@@ -26,6 +26,8 @@ _EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
 _MAX_FILL = 64
 """Maximum fill bytes in front of a JPEG marker; encoders write none."""
 _TOO_MUCH_FILL = b"\xff" * (_MAX_FILL + 1)
+_SEARCHED_AT_ONCE = 2**20
+"""Bytes that are searched for a marker at a time; no other thread can run meanwhile."""
 _MIN_GIF_BLOCK = 32
 """Minimum bytes that the data blocks of a GIF have on average; encoders write blocks of 255."""
 
@@ -42,6 +44,8 @@ class Structure(NamedTuple):
     is_animated: bool = False
     seconds: float = 0.0
     """Estimated seconds to decode it on one core."""
+    memory: int = 0
+    """Estimated bytes of memory while it is decoded; 0 before it is surveyed."""
 
 
 class Parts:
@@ -145,13 +149,21 @@ def _read_jpeg(content: bytes, parts: Parts) -> Structure:
 
 def _jpeg_scans(content: bytes, at: int, parts: Parts) -> tuple[int, int]:
     """Where the image ends whose first scan begins at `at`, and its scans; what follows is another image, or a film."""
-    scans = 1
-    while found := _MARKER_IN_SCANS.search(content, at + int.from_bytes(content[at : at + 2])):
+    scans, at = 1, at + int.from_bytes(content[at : at + 2])
+    while at < len(content):
+        found = _MARKER_IN_SCANS.search(content, at, at + _SEARCHED_AT_ONCE)
+        stop = at + _SEARCHED_AT_ONCE - 1 if found is None else found.start()
+        if content.find(_TOO_MUCH_FILL, at, stop) >= 0:  # decoders read such a run anew with each piece of a file
+            raise InvalidInput("a damaged or truncated image")
+        at = stop
+        if found is None:
+            continue
         parts.count()
         marker, at = content[found.start() + 1], found.end()
         if marker == _JPEG_END:
             return at, scans
         scans += marker == _JPEG_SCAN
+        at += int.from_bytes(content[at : at + 2])
     return len(content), scans
 
 
@@ -194,6 +206,10 @@ def _read_gif(content: bytes, parts: Parts) -> Structure:
 def _gif_colors(flags: int) -> int:
     """Bytes of the color table that the flags announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+WEBP = b"RIFF"
+"""The first bytes of a WebP, and of other formats that no decoder here reads."""
 
 
 def _read_webp(content: bytes, parts: Parts) -> Structure:
@@ -250,6 +266,6 @@ _READERS: dict[bytes, tuple[Callable[[bytes, Parts], Structure], float]] = {
     JPEG: (_read_jpeg, 4e-9),
     b"GIF87a": (_read_gif, 10e-9),
     b"GIF89a": (_read_gif, 10e-9),
-    b"RIFF": (_read_webp, 40e-9),
+    WEBP: (_read_webp, 40e-9),
 }
 """By the first bytes of a file: its reader, and the seconds per pixel to decode it, measured on noise."""

@@ -25,17 +25,24 @@ async def computed(elements: int, function: Callable[..., Result], *arguments: A
     return await asyncio.to_thread(function, *arguments)
 
 
+MAX_MEMORY = 2**28
+"""Maximum bytes that the running tasks of an `Offload` take together, unless one alone takes more."""
+
+
 @dataclass(eq=False)
 class _Task:
     function: Callable[[], Any]
     seconds: float
     """Predicted seconds in a thread."""
+    memory: int
+    """Predicted bytes of memory meanwhile."""
     future: asyncio.Future[Any]
 
 
 class Offload:
     """Runs the tasks of many callers in a few threads. Callers take turns, one task each.
 
+    Tasks that together take more than `MAX_MEMORY` do not run at the same time.
     A task that would wait longer than `wait_seconds` is refused. The wait is predicted from the tasks' own predictions
     and from how much slower than predicted they run. Make and use it on one event loop.
     """
@@ -45,16 +52,16 @@ class Offload:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
         self._waiting: dict[str, deque[_Task]] = {}
         """The waiting tasks of each caller, in the order of the callers' turns."""
-        self._running = 0
+        self._running: list[_Task] = []
         self._slowdown = 1.0
         """Moving average of the seconds that tasks take, divided by the predicted ones; at least 1."""
         self.refused = self.dropped = 0
         """Tasks refused, and tasks dropped because their request ended, since the start."""
 
     async def run(
-        self, caller: str, seconds: float, function: Callable[[], Result], *, is_first: bool = True
+        self, caller: str, seconds: float, function: Callable[[], Result], *, memory: int = 0, is_first: bool = True
     ) -> Result:
-        """Return `function()`, run in a thread, where it takes about `seconds`.
+        """Return `function()`, run in a thread, where it takes about `seconds`, and `memory` bytes.
 
         The later tasks of a request are always accepted: `is_first` is false. Cancelling drops a waiting task.
 
@@ -65,7 +72,7 @@ class Offload:
         if is_first and self.predicted_wait(caller) > self._wait_seconds:
             self.refused += 1
             raise Overloaded("too much waits to be decoded")
-        task = _Task(function, seconds, asyncio.get_running_loop().create_future())
+        task = _Task(function, seconds, memory, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(caller, deque()).append(task)
         self._fill()
         try:
@@ -100,15 +107,21 @@ class Offload:
 
     def _fill(self) -> None:
         """Give the callers their turns while a thread is free."""
-        while self._waiting and self._running < self._threads:
-            caller = next(iter(self._waiting))
+        while len(self._running) < self._threads and (caller := self._next_caller()) is not None:
             tasks = self._waiting.pop(caller)
             task = tasks.popleft()
             if tasks:
                 self._waiting[caller] = tasks  # behind the others
-            self._running += 1
-            loop = asyncio.get_running_loop()
-            self._executor.submit(self._run, loop, task)
+            self._running.append(task)
+            self._executor.submit(self._run, asyncio.get_running_loop(), task)
+
+    def _next_caller(self) -> str | None:
+        """The first caller whose next task has enough memory beside the running ones; None if there is none."""
+        taken = sum(task.memory for task in self._running)
+        for caller, tasks in self._waiting.items():
+            if not taken or taken + tasks[0].memory <= MAX_MEMORY:
+                return caller
+        return None
 
     def _run(self, loop: asyncio.AbstractEventLoop, task: _Task) -> None:
         """Run a task, in a thread."""
@@ -126,7 +139,7 @@ class Offload:
         del task, result, error  # as in `run`
 
     def _ended(self, task: _Task, seconds: float, result: Any, error: Exception | None) -> None:
-        self._running -= 1
+        self._running.remove(task)
         slowdown = min(max(seconds / task.seconds, 1.0), MAX_SLOWDOWN)  # quick tasks do not make others quicker
         self._slowdown += LATEST_BATCH_WEIGHT * (slowdown - self._slowdown)
         if not task.future.done():

@@ -1,6 +1,5 @@
 """Request bodies: how JSON, uploaded files and bytes are read from a request, and their OpenAPI entries."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing_extensions import TypeAliasType
 
 from app.api.routing.operation import json_schema
 from app.api.routing.queries import check_count, listed
-from app.api.routing.state import State
+from app.api.routing.state import State, caller_of
 from app.errors import BadRequest, BodyTooLarge, InvalidInput, UnsupportedMediaType
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,6 +29,8 @@ _MAX_JSON_MEMBERS = 2**12
 own."""
 _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES, _MAX_JSON_ESCAPES = 2**18, 2**17, 2**20, 2**16
 """Maximum bytes of JSON that is parsed unchecked; maximum lists, values and escapes of larger JSON (65 ms)."""
+_SECONDS_PER_BYTE = 5e-9
+"""Estimated seconds to parse a byte of JSON."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 
 
@@ -100,7 +101,7 @@ class JsonBody:
             BodyTooLarge, RequestValidationError: see `parse_json`.
         """
         _check_media_type(scope, _JSON)
-        return await parse_json(self.model, await read_bytes(receive))
+        return await parse_json(self.model, await read_bytes(receive), scope)
 
 
 @dataclass(frozen=True)
@@ -218,17 +219,20 @@ async def read_bytes(receive: Receive) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def parse_json(model: type[Model], content: bytes) -> Model:
-    """Parse JSON into `model`; if it is large, in a thread, a step at a time: no other thread can run during a step.
+async def parse_json(model: type[Model], content: bytes, scope: Scope) -> Model:
+    """Parse the JSON of a request into `model`; if it is large, in a thread.
 
     Raises:
         BodyTooLarge: more members, lists, values or escapes than any valid request has.
         RequestValidationError: not JSON, or not valid for `model`.
+        Overloaded: it would wait too long for a thread.
     """
     if len(content) <= _SMALL_JSON:
         _check_members(content)
         return _parse(model, content)
-    return _parse(model, await asyncio.to_thread(_checked, content))
+    server: State = scope["state"]["server"]
+    seconds = len(content) * _SECONDS_PER_BYTE
+    return await server.decoding.run(caller_of(scope), seconds, lambda: _parse(model, _checked(content)))
 
 
 def _checked(content: bytes) -> bytes:

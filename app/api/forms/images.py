@@ -44,6 +44,8 @@ _BASE64_PIECE = 2**20
 """Characters of base64 that are decoded at a time, a multiple of 4; no other thread can run meanwhile."""
 _SECONDS_PER_CHARACTER, _SECONDS_PER_BYTE, _IMAGE_SECONDS = 1e-8, 1e-8, 1e-4
 """Estimates: for base64, for the structure of files, and for each image beside its pixels."""
+_PLAIN_SECONDS, _SECONDS_PER_PLAIN_PIXEL = 1e-5, 5e-9
+"""Estimates for plain images: for each, and for each of its pixels."""
 _PIECE_SECONDS = 0.02
 """Estimated seconds of images that are decoded in one turn."""
 
@@ -102,7 +104,9 @@ async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: Pic
         InvalidInput: there are too many images, or one cannot be read; the pointer says which.
     """
     check_count(len(body.images), server.limits.max_rows, "/images")
-    return await images_of_files(server, vae, query, await decode_base64(server, vae, body.images))
+    contents = await decode_base64(server, vae, body.images)
+    body.images.clear()  # the texts, which may take tens of megabytes, are no longer needed
+    return await images_of_files(server, vae, query, contents)
 
 
 async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents: list[bytes]) -> Pixels:
@@ -179,8 +183,13 @@ async def decode_images(
         InvalidInput: an image cannot be read; the pointer says which.
         Overloaded: the images would wait too long for a thread.
     """
-    pixels = len(contents) * (reading.height or 0) * (reading.width or 0)
-    if pixels <= INLINE_ELEMENTS and (images := read_plain_pngs(contents, reading)) is not None:
+    images, pixels = None, len(contents) * (reading.height or 0) * (reading.width or 0)
+    if pixels <= INLINE_ELEMENTS:
+        images = read_plain_pngs(contents, reading)
+    else:
+        seconds = len(contents) * _PLAIN_SECONDS + pixels * _SECONDS_PER_PLAIN_PIXEL
+        images = await server.decoding.run(vae.caller, seconds, partial(read_plain_pngs, contents, reading))
+    if images is not None:
         return images
     try:
         return await _decoded(server.decoding, vae.caller, contents, reading)
@@ -201,6 +210,7 @@ async def _decoded(decoding: Offload, caller: str, contents: list[bytes], readin
         while stop < len(structures) and seconds < _PIECE_SECONDS:
             seconds += structures[stop].seconds + _IMAGE_SECONDS
             stop += 1
-        decode = partial(decode_all, structures[first:stop], reading, first)
-        images += await decoding.run(caller, seconds, decode, is_first=not first)
+        piece = structures[first:stop]
+        memory, decode = max(structure.memory for structure in piece), partial(decode_all, piece, reading, first)
+        images += await decoding.run(caller, seconds, decode, memory=memory, is_first=not first)
     return await computed(sum(image.size for image in images), stack, images)

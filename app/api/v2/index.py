@@ -49,7 +49,7 @@ def optional_json(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
     """
 
     async def read(request: Request) -> Model:
-        return await parse_json(model, await request.body() or b"{}")
+        return await parse_json(model, await request.body() or b"{}", request.scope)
 
     return read
 

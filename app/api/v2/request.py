@@ -158,7 +158,7 @@ class InferBody:
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _max_json_bytes(server):
             raise BodyTooLarge("more JSON than the rows of one request can take")
-        read = await parse_json(InferRequest, bytes(head))
+        read = await parse_json(InferRequest, bytes(head), scope)
         read._binary, read._accepted = binary, wanted_coding(headers.get("accept-encoding", ""))
         return read
 

@@ -750,7 +750,7 @@ def test_a_costly_row_counts_as_several() -> None:
         await asyncio.sleep(0)
         assert batcher.queue.rows == 4
         with pytest.raises(Overloaded, match="full"):
-            await submit(batcher, "small", gate, rows(5))
+            await submit(batcher, "small", gate, rows(5, 6, 7))
         gate.open.set()
         await asyncio.gather(running, large, small)
         assert gate.batches == [[0], [1, 2], [3, 4]]

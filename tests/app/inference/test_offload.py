@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import InvalidInput, Overloaded
 from app.inference.admission import MAX_SLOWDOWN
-from app.inference.offload import Offload
+from app.inference.offload import MAX_MEMORY, Offload
 from tests.processes import PATIENCE
 
 
@@ -140,6 +140,27 @@ async def test_slow_tasks_raise_the_predicted_wait_and_quick_ones_do_not_lower_i
     assert 1 < slow <= 1 + MAX_SLOWDOWN / 10
     await offload.run("a", 1e9, lambda: None)
     assert 1 <= offload._slowdown < slow
+    offload.close()
+
+
+@on_a_loop
+async def test_tasks_that_take_much_memory_run_one_after_the_other_and_small_ones_beside_them() -> None:
+    offload, holds, running = Offload(3), threading.Event(), list[str]()
+
+    def task(name: str) -> Callable[[], None]:
+        def run() -> None:
+            running.append(name)
+            assert holds.wait(PATIENCE)
+
+        return run
+
+    memory = {"large": MAX_MEMORY, "larger": 2 * MAX_MEMORY, "small": 0, "half": MAX_MEMORY // 2}
+    tasks = [asyncio.ensure_future(offload.run(name, 1.0, task(name), memory=size)) for name, size in memory.items()]
+    await settle()
+    assert [it.memory for it in offload._running] == [MAX_MEMORY, 0]
+    holds.set()
+    await asyncio.gather(*tasks)
+    assert sorted(running) == sorted(memory)
     offload.close()
 
 

@@ -439,9 +439,9 @@ def test_a_request_that_is_being_answered_does_not_stall() -> None:
 @pytest.mark.parametrize(
     ("limit", "settings", "held"),
     [
-        (None, {}, 2**28),
-        (2**30, {}, 2**27),
-        (2**30, {"workers": 2}, 2**26),
+        (None, {}, 2**26),
+        (2**32, {}, 2**28),
+        (2**32, {"workers": 2}, 2**27),
         (2**28, {}, 2**26),  # two of the largest bodies
         (2**30, {"bodies_bytes": 1000}, 1000),
     ],
