@@ -240,6 +240,7 @@ def test_hangup_on_a_bundle_that_is_whole_but_absurd_leaves_the_workers_and_the_
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.slow(reason="waits until workers are killed")
 def test_a_worker_that_does_not_stop_holds_up_neither_a_hangup_nor_the_end(start: Start, models_copy: Path) -> None:
     process, _ = start(models_dir=models_copy, workers=2, log_level="warning", shutdown_seconds=1)
     assert until(lambda: len(sharing(children(process.pid))) == 2)

@@ -173,6 +173,7 @@ for files in (hostile.read(), hostile.large()):
 """
 
 
+@pytest.mark.slow(reason="decodes ten images of 16 million pixels")
 def test_the_largest_images_take_three_times_the_memory_of_their_pixels_at_most() -> None:
     """Pillow has four bytes for a pixel."""
     done = subprocess.run([sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, text=True, check=True)
