@@ -36,7 +36,7 @@ from app.vae.loading import is_loading
 
 logger = logging.getLogger("app")
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Parameters of glibc's mallopt(3)."""
 
 
@@ -219,6 +219,7 @@ def _tune_allocator() -> None:
     with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 2**22)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**23)  # the two belong together: less makes small arrays slow
         libc.mallopt(_M_ARENA_MAX, 2)
 
 
