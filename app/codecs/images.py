@@ -30,8 +30,8 @@ MAX_SIDE = 65_535
 other thread can run meanwhile: for a side of 16 million pixels it took 3 s and 800 MB."""
 
 MAX_REDUCTION = 8
-"""An image is reduced by averaging, and a JPEG while it is decoded, as long as its sides stay so many times as long as
-the model's; the slower filter resizes the rest."""
+"""Averaging (for a JPEG, while it is decoded) reduces a large image to no less than this many times the model's sides.
+The slower filter then resizes it."""
 _SECONDS_PER_PIXEL = 25e-9
 """Estimated seconds per decoded pixel to convert it, measured on RGBA."""
 _BYTES_PER_PIXEL, _BYTES_PER_WEBP_PIXEL = 12, 20
@@ -100,10 +100,8 @@ def survey(contents: Sequence[bytes], reading: Reading) -> list[Structure]:
     for index, content in enumerate(contents):
         try:
             structure = _structure(content, reading, parts)
-            pixels, (width, height) = (
-                structure.width * structure.height,
-                reading.size(structure.width, structure.height),
-            )
+            pixels = structure.width * structure.height
+            width, height = reading.size(structure.width, structure.height)
             budget -= max(pixels, width * height)
             if budget < 0:
                 raise InvalidInput(f"too many pixels: at most {reading.max_pixels} in all images of a request together")
@@ -160,7 +158,7 @@ def decode(structure: Structure, reading: Reading) -> Pixels:
 
 def _load(structure: Structure, reading: Reading) -> Image.Image:
     image = _open(structure.content, reading)
-    if image.size != (structure.width, structure.height):  # another one than the decoder goes by
+    if image.size != (structure.width, structure.height):  # the decoder reads a size elsewhere in the file
         raise InvalidInput("a damaged or truncated image")
     if (draft := _draft(structure, reading)) > 1:
         image.draft(None, (image.width // draft, image.height // draft))

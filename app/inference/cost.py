@@ -18,7 +18,7 @@ _PLAIN_NAMES = """
     Softsign SpaceToDepth Sqrt Sub Sum Tan Tanh ThresholdedRelu Transpose Trilu Where Xor
 """
 _PLAIN = frozenset(_PLAIN_NAMES.split())
-"""Operators whose work, and whose outputs' shapes, follow from the shapes of their inputs and from their attributes."""
+"""Operators that have no sizes among their inputs: shapes and attributes alone decide on their work."""
 _SECOND_IS_SIZE = """
     CenterCropPad Expand OneHot ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
     ReduceSum ReduceSumSquare Reshape Split Squeeze Tile TopK Unsqueeze Upsample

@@ -22,7 +22,7 @@ class DrainingServer(uvicorn.Server):
     tls_seconds = 10.0
     """Maximum seconds for a TLS handshake."""
     handshake_seconds = 1.0
-    """Maximum seconds for a TLS handshake when the server stops: those of the backlog, and those in progress."""
+    """Maximum seconds for a TLS handshake when the server stops, whether it is in progress or still in the backlog."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -30,7 +30,7 @@ class DrainingServer(uvicorn.Server):
         self._handshakes: Handshakes | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start to accept connections; those of TLS with a limit of handshakes, which uvicorn has not.
+        """Start to accept connections. uvicorn does not limit TLS handshakes, so TLS connections are accepted here.
 
         Raises:
             StartupError: another server has taken the port since it was bound.

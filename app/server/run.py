@@ -78,8 +78,7 @@ def app_from_environment() -> Starlette:
         app = create_app(settings, tracing_from_environment())
     except StartupError as error:  # a file has changed since the supervisor checked it
         _exit(settings, error)
-    _tune_allocator()
-    _tune_interpreter()
+    _tune()
     return app
 
 
@@ -117,8 +116,7 @@ def _kill() -> None:
 
 def _serve_alone(settings: Settings, sockets: list[socket]) -> None:
     app = create_app(settings, tracing_from_environment())
-    _tune_allocator()
-    _tune_interpreter()
+    _tune()
     server = SingleServer(uvicorn.Config(app, **_uvicorn_options(settings)))
     with suppress(KeyboardInterrupt):
         server.run(sockets)
@@ -208,6 +206,12 @@ def _shared_folder(processes: int) -> TemporaryDirectory[str]:
             f"VAE_WORKERS above 1 needs room in a temporary directory, which TMPDIR may name: {error}"
         ) from None
     return folder
+
+
+def _tune() -> None:
+    """Set what holds for the whole process, when the models are loaded."""
+    _tune_allocator()
+    _tune_interpreter()
 
 
 def _tune_allocator() -> None:

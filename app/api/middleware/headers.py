@@ -38,7 +38,7 @@ class SecurityHeaders:
     """ASGI middleware: adds the security headers to every response without them. Pages have their own policy."""
 
     def __init__(self, app: ASGIApp, origins: str) -> None:
-        """`origins` are those whose pages may call the server, or `*`; empty if none may."""
+        """`origins` are the origins of `VAE_CORS_ORIGINS`: their pages may call the server."""
         self.app = app
         policy = OWN_PAGES_ONLY[0], b"cross-origin" if "*" in origins else OWN_PAGES_ONLY[1]
         self._headers: tuple[Header, ...] = (*SECURITY_HEADERS, policy)

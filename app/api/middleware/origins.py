@@ -26,8 +26,8 @@ class Origins:
     """
 
     def __init__(self, app: ASGIApp, hosts: str, is_local: bool, origins: str) -> None:
-        """`hosts` are the names that `Host` may have, besides localhost and addresses, and `origins` those whose pages
-        may call; both are separated by commas, and `*` allows all.
+        """`hosts` are the names that `Host` may have, besides localhost and addresses. Pages of `origins` may call.
+        Both are separated by commas, and `*` allows all.
 
         If there are no `hosts` and the server `is_local`, the names are checked on connections over loopback only.
         """
