@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Literal
 
 Format = Literal["text", "json"]
@@ -44,6 +45,7 @@ def configure(level: str, format: Format) -> None:
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False  # unused
 
 
 def log(logger: logging.Logger, level: int, message: str, fields: dict[str, Any]) -> None:
@@ -89,12 +91,18 @@ class TextFormatter(logging.Formatter):
 
 
 _encode = json.JSONEncoder(default=str).encode
+_SEVERAL_WORDS = re.compile('[ ="]')
 _SHOWN = {"method", "path", "status"}
 """Fields that the message of a request already contains."""
 
 
 def _time(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03}Z"
+
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -106,7 +114,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 def _word(value: Any) -> str:
     """A value, quoted if it could be mistaken for more than one word."""
     text = str(value)
-    return _encode(text) if any(c in text for c in ' ="') else text
+    return _encode(text) if _SEVERAL_WORDS.search(text) else text
 
 
 def _printable(text: str) -> str:

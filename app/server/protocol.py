@@ -141,6 +141,10 @@ class Protocol(HttpToolsProtocol):
         self._stop_receive_timer()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self.transport.flush()
+        super().on_response_complete()
+
     def pause_writing(self) -> None:
         """Detect a stall from now on: the write buffer is full."""
         super().pause_writing()

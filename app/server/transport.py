@@ -15,7 +15,7 @@ _MIN_READ_BYTES = 65_536
 
 
 class JoiningTransport:
-    """A transport that holds back the head of a response, and writes it with the body of the same event-loop iteration.
+    """A transport that holds back the head of a response, and writes it with the first bytes of the body.
 
     uvicorn writes head and body separately: two system calls, two packets, and a client that is woken twice.
     """
@@ -35,15 +35,20 @@ class JoiningTransport:
         head, self._head = self._head, b""
         if not head and data.startswith(_HEAD) and not data.startswith(_INTERIM):
             self._head = data
-            self._loop.call_soon(self._flush)  # for responses without a body
         elif len(data) <= _MAX_COPIED_BYTES:
             self._transport.write(head + data)
         else:
             self._transport.writelines((head, data))
 
+    def flush(self) -> None:
+        """Write what is held back: a response to HEAD has no body."""
+        head, self._head = self._head, b""
+        if head and not self.is_closing():
+            self._transport.write(head)
+
     def close(self) -> None:
         """Write what is held back, and close."""
-        self._flush()
+        self.flush()
         if not self.is_closing():
             self._on_close()
 
@@ -70,11 +75,6 @@ class JoiningTransport:
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._loop.call_later(seconds, self._transport.close)
-
-    def _flush(self) -> None:
-        head, self._head = self._head, b""
-        if head and not self.is_closing():
-            self._transport.write(head)
 
 
 class StallDetector:

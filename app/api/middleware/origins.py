@@ -38,7 +38,7 @@ class Origins:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         host = headers.get(b"host")
-        if host and self._checks_host(scope) and not _is_known(host, self._hosts):  # browsers always name one
+        if host and not _is_known(host, self._hosts) and self._checks_host(scope):  # browsers always name one
             self._refuse(scope, "this host name is unknown to the server: list it in VAE_ALLOWED_HOSTS")
         if b"*" not in self._origins and _is_foreign(scope["method"], headers, self._origins):
             self._refuse(scope, "pages of this origin may not call the server: list it in VAE_CORS_ORIGINS")
