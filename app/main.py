@@ -1,12 +1,10 @@
 """`create_app(settings)`: compose the application from its parts."""
 
-import asyncio
 import logging
 import os
 import platform
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +29,6 @@ from app.cache import Cache
 from app.errors import REFUSALS
 from app.inference.batcher import Batcher
 from app.inference.graphs import ServingOptions
-from app.inference.offload import Offload
 from app.inference.session import VERSION, execution_providers
 from app.metrics import Metrics
 from app.metrics.collectors import Sources
@@ -99,21 +96,18 @@ def _lifespan(settings: Settings, sources: Sources, tracing: "Tracing | None") -
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        decoding = Offload(settings.slot_count, settings.wait_seconds)
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.slot_count))  # for `computed`
         state = State(
             limits=settings,
             catalog=sources.catalog,
             cache=sources.cache,
             watcher=DisconnectWatcher(settings.request_seconds),
-            decoding=decoding,
+            offload=sources.catalog.batcher.offload,
             refused=sources.refused,
             connections=sources.connections,
             workers=settings.workers,
         )
         yield {"server": state}
         await sources.catalog.batcher.close()
-        decoding.close()
         if tracing is not None:
             await tracing.close()
 

@@ -26,6 +26,7 @@ from starlette.testclient import TestClient
 from app.bundle.files import read_manifest, write_manifest
 from app.main import create_app
 from app.observability.logs import JsonFormatter
+from app.security.addresses import network
 from app.settings import Settings
 from tests.processes import PATIENCE, PATIENT, until
 
@@ -140,12 +141,12 @@ def make_client(models_copy: Path) -> Iterator[Callable[..., TestClient]]:
         client.__exit__(None, None, None)
 
 
-def full(client: TestClient) -> AbstractContextManager[object]:
-    """While it lasts, the queue of the client's application has no room for its default model."""
+def full(client: TestClient, caller: str = "testclient") -> AbstractContextManager[object]:
+    """While it lasts, rows of the caller fill the queue of the client's application, for its default model."""
     graphs = client.app_state["server"].catalog.find().graphs
     batcher = graphs._batcher
     held: AbstractContextManager[object] = batcher.admission.reserve(
-        batcher.lane((graphs._owner, "others"), lambda _: {}), batcher.queue_rows
+        batcher.lane((graphs._owner, "others"), lambda _: {}), batcher.queue_rows, network(caller)
     )
     return held
 

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.errors import InvalidInput, Overloaded
 from app.inference.queue import LaneSpec
@@ -25,11 +25,15 @@ class Reservation:
 
     lane: LaneSpec
     rows: int
+    caller: str
 
 
 @dataclass(eq=False)
 class _Load:
     """The sum of the rows of one key that wait or are reserved."""
+
+    rows_of: dict[str, int] = field(default_factory=dict)
+    """Rows of each caller, each counted by its cost."""
 
     cost: int = 0
     """Rows, each counted by its cost."""
@@ -37,6 +41,12 @@ class _Load:
     """Number of batches of `max_batch_rows` that the rows make."""
     seconds: float = 0.0
     """Seconds that the rows occupy one slot."""
+
+    def part_before(self, caller: str, cost: int) -> float:
+        """The part of the rows that runs before the last of `cost` more rows of a caller: callers share each batch."""
+        own = self.rows_of.get(caller, 0)
+        callers = len(self.rows_of) + (not own)
+        return min(1.0, (own + cost) * callers / self.cost)
 
 
 class Admission:
@@ -49,6 +59,8 @@ class Admission:
     def __init__(self, slots: int, max_rows: int, max_wait_seconds: float = math.inf) -> None:
         self._slots, self.max_rows, self._max_wait_seconds = slots, max_rows, max_wait_seconds
         self._loads: dict[Hashable, _Load] = {}
+        self._rows_of: dict[str, int] = {}
+        """Rows of each caller, each counted by its cost."""
         self._cost = 0
         self._slowdown = 1.0
         """Moving average of the time that batches take now, divided by the time measured at warm-up."""
@@ -57,8 +69,8 @@ class Admission:
         self.refused_rows = 0
         """Rows refused since the start."""
 
-    def check(self, lane: LaneSpec, rows: int) -> None:
-        """Raise if there is no room now for `rows` of a lane.
+    def check(self, lane: LaneSpec, rows: int, caller: str = "") -> None:
+        """Raise if there is no room now for `rows` of a lane, for a caller.
 
         Raises:
             InvalidInput: there never is room for that many rows.
@@ -68,26 +80,32 @@ class Admission:
         if cost > self.max_rows:
             words = f"this needs {cost} rows of the queue at once, which holds {self.max_rows}: ask for less"
             raise InvalidInput(words)
-        is_full = self._is_full(lane.key, cost) or self.predicted_wait(lane.key) > self._max_wait_seconds
+        is_full = (
+            self._is_full(lane.key, caller, cost)
+            or self.predicted_wait(lane.key, caller, cost) > self._max_wait_seconds
+        )
         if self.is_closed or is_full:
             self.refused_rows += rows
             raise Overloaded("the server is stopping" if self.is_closed else "the queue is full")
 
-    def _is_full(self, key: Hashable, cost: int) -> bool:
+    def _is_full(self, key: Hashable, caller: str, cost: int) -> bool:
         """Whether there is no room for rows that count as `cost`.
 
-        A model with less than an equal share of the rows finds room though others fill the queue, which then has up to
-        twice as many rows.
+        A model with less than an equal share of the rows finds room though others fill the queue, up to twice as many
+        rows; a caller with less than an equal share does, up to three times as many.
         """
         total = self._cost + cost
         if total <= self.max_rows:
             return False
+        of_caller = self._rows_of.get(caller, 0)
+        if of_caller + cost <= self.max_rows // (len(self._rows_of) + (not of_caller)):
+            return total > 3 * self.max_rows
         of_models: defaultdict[Hashable, int] = defaultdict(int, {_model(key): cost})
         for other, load in self._loads.items():
             of_models[_model(other)] += load.cost
         return of_models[_model(key)] > self.max_rows // len(of_models) or total > 2 * self.max_rows
 
-    def admit(self, lane: LaneSpec, rows: int, reservation: Reservation | None = None) -> None:
+    def admit(self, lane: LaneSpec, rows: int, caller: str = "", reservation: Reservation | None = None) -> None:
         """Add `rows` of a lane to the queue; rows of a request with a reservation are always admitted.
 
         Only rows of the reservation's own key use it up: rows of other keys that the request runs before do not.
@@ -96,17 +114,17 @@ class Admission:
             InvalidInput, Overloaded: as `check` does.
         """
         if reservation is None or self.is_closed:
-            self.check(lane, rows)
+            self.check(lane, rows, caller)
         elif reservation.lane.key == lane.key:
             self._release(reservation, rows)
-        self._add(lane, rows)
+        self._add(lane, rows, caller)
 
-    def leave(self, lane: LaneSpec, rows: int) -> None:
+    def leave(self, lane: LaneSpec, rows: int, caller: str = "") -> None:
         """Take `rows` of a lane out of the queue: they were taken into a batch, or dropped."""
-        self._add(lane, -rows)
+        self._add(lane, -rows, caller)
 
     @contextmanager
-    def reserve(self, lane: LaneSpec, rows: int) -> Iterator[Reservation]:
+    def reserve(self, lane: LaneSpec, rows: int, caller: str = "") -> Iterator[Reservation]:
         """Reserve room for `rows` of a lane until they are admitted with the reservation, or the block ends.
 
         So a request that runs several graphs is refused before the first graph, or not at all.
@@ -114,9 +132,9 @@ class Admission:
         Raises:
             InvalidInput, Overloaded: as `check` does.
         """
-        self.check(lane, rows)
-        self._add(lane, rows)
-        reservation = Reservation(lane, rows)
+        self.check(lane, rows, caller)
+        self._add(lane, rows, caller)
+        reservation = Reservation(lane, rows, caller)
         try:
             yield reservation
         finally:
@@ -126,38 +144,49 @@ class Admission:
         """Release the room for `rows`, at most what is left of the reservation."""
         if rows := min(rows, reservation.rows):
             reservation.rows -= rows
-            self._add(reservation.lane, -rows)
+            self._add(reservation.lane, -rows, reservation.caller)
 
     def observe(self, slowdown: float) -> None:
         """Record that a batch took `slowdown` times as long as its graph's latency predicts."""
         self._slowdown += LATEST_BATCH_WEIGHT * (min(slowdown, MAX_SLOWDOWN) - self._slowdown)
 
-    def predicted_wait(self, key: Hashable) -> float:
-        """Predicted wait, in seconds, of rows of `key` that arrive now.
+    def predicted_wait(self, key: Hashable, caller: str = "", cost: int = 1) -> float:
+        """Predicted wait, in seconds, of rows of `key` that arrive now, from `caller`, and count as `cost`.
 
-        All queued rows of the key, of any shape, run first. Keys take turns, so each other key runs as many batches
-        meanwhile as this key, or all that it has.
+        The key's rows of any shape run first that are before these. Keys take turns, so each other key runs as many
+        batches meanwhile as this key, or all that it has.
         """
         own = self._loads.get(key)
         if own is None:
             return 0.0
-        seconds = own.seconds
+        part = own.part_before(caller, cost)
+        seconds = part * own.seconds
         if len(self._loads) > 1:
-            seconds = sum(load.seconds * min(1.0, own.batches / load.batches) for load in self._loads.values())
+            seconds = sum(load.seconds * min(1.0, part * own.batches / load.batches) for load in self._loads.values())
         return self._slowdown * seconds / self._slots
 
-    def _add(self, lane: LaneSpec, rows: int) -> None:
-        """Count `rows` more of a lane, or fewer if negative."""
+    def _add(self, lane: LaneSpec, rows: int, caller: str) -> None:
+        """Count `rows` more of a lane and a caller, or fewer if negative."""
         cost = rows * lane.cost
         self._cost += cost
+        _count(self._rows_of, caller, cost)
         load = self._loads.get(lane.key)
         if load is None:
             load = self._loads[lane.key] = _Load()
         load.cost += cost
+        _count(load.rows_of, caller, cost)
         load.batches += rows / lane.max_batch_rows
         load.seconds += rows * lane.row_seconds
         if not load.cost:
             del self._loads[lane.key]
+
+
+def _count(rows_of: dict[str, int], caller: str, cost: int) -> None:
+    """Count `cost` more for a caller; callers without rows are left out."""
+    if rows := rows_of.get(caller, 0) + cost:
+        rows_of[caller] = rows
+    else:
+        rows_of.pop(caller, None)
 
 
 def _model(key: Hashable) -> Hashable:

@@ -2,8 +2,9 @@
 
 There is no timer. Queued rows are taken at the next iteration of the event loop, or when a slot becomes free, so a
 lone request does not wait and a backlog forms batches by itself. Requests of the same key share batches if their
-rows have one shape; a request larger than its share is split and leaves the rest of each batch to the others, so that
-bulk work cannot starve single requests. Keys take turns, one batch each, and the shapes of a key share its turns.
+rows have one shape. Callers share each batch fairly, and so do the requests of one caller: a request larger than its
+share is split, so that bulk work cannot starve single requests. Keys take turns, one batch each, and the shapes of a
+key share its turns.
 
 The measured latency of a graph decides how many rows a batch takes, and whether it runs in a slot's thread or at once
 on the event loop. It also predicts how long rows would wait, which bounds what is admitted.
@@ -12,6 +13,7 @@ on the event loop. It also predicts how long rows would wait, which bounds what 
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -23,6 +25,7 @@ from app.errors import DeadlineExceeded, Overloaded
 from app.inference.admission import LATEST_BATCH_WEIGHT, Admission, Reservation
 from app.inference.execution import Ran, deliver, run_batch
 from app.inference.latency import Latency, RunRows
+from app.inference.offload import Offload
 from app.inference.queue import Job, LaneSpec, Piece, QueuedLane, RowQueue
 from app.maths.arrays import Arrays
 from app.observability.timing import GraphName, GraphRun, GraphStatistics, Timing
@@ -76,6 +79,8 @@ class Batcher:
         list(self._executor.map(lambda _: all_started.wait(), range(slots)))
         self.queue = RowQueue()
         self.admission = Admission(slots, queue_rows, wait_seconds)
+        self.offload = Offload(slots, wait_seconds)
+        """Runs what is no graph."""
         self.batches = self.rows = self.dropped_rows = self.failed_batches = 0
         """Totals since the start: batches and rows run, rows dropped before they ran, batches that raised."""
         self._event_loop_lag = 0.0
@@ -118,15 +123,15 @@ class Batcher:
         """
         if not len(rows):
             raise ValueError("no rows")
-        statistics = spec.statistics
+        statistics, caller = spec.statistics, work.timing.caller
         try:
-            self.admission.admit(spec, len(rows), work.reservation)
+            self.admission.admit(spec, len(rows), caller, work.reservation)
         except Overloaded:
             statistics.failed(0)
             raise
-        job = Job(rows, asyncio.get_running_loop().create_future(), deadline, time.monotonic())
+        job = Job(rows, asyncio.get_running_loop().create_future(), deadline, time.monotonic(), caller)
         lane = self.queue.add(spec, job)
-        self._schedule(lane)
+        self._schedule(lane, job)
         try:
             outputs = await job.future
         except asyncio.CancelledError:
@@ -154,11 +159,13 @@ class Batcher:
             self._idle.clear()
             await self._idle.wait()
         self._executor.shutdown()
+        self.offload.close()
 
-    def _schedule(self, lane: QueuedLane) -> None:
-        """Start a batch at once if every slot is idle and the lane has enough rows; else at the next loop iteration."""
-        latency = lane.spec.latency
-        if latency and not self.busy_slots and len(lane.jobs) > 1 and lane.waiting_rows >= latency.thread_rows:
+    def _schedule(self, lane: QueuedLane, job: Job) -> None:
+        """Start a batch at once if every slot is idle and the lane has enough rows, not of the new job alone; else at
+        the next loop iteration."""
+        latency, rows = lane.spec.latency, lane.waiting_rows
+        if latency and not self.busy_slots and rows > len(job.rows) and rows >= latency.thread_rows:
             self._fill_slot(lane)
         if not self._is_pump_scheduled:
             self._is_pump_scheduled = True
@@ -166,7 +173,7 @@ class Batcher:
 
     def _dropped(self, lane: QueuedLane, job: Job, rows: int, now: float) -> None:
         self.dropped_rows += rows
-        self.admission.leave(lane.spec, rows)
+        self.admission.leave(lane.spec, rows, job.caller)
         if not job.began:
             self._left_queue(lane, job, now)
         if not job.future.done():
@@ -218,11 +225,14 @@ class Batcher:
         pieces, dropped = self.queue.take(lane, max_rows, now)
         for job, rows in dropped:
             self._dropped(lane, job, rows, now)
-        for piece in pieces:
-            if not piece.job.began:
-                piece.job.began = now
-                self._left_queue(lane, piece.job, now)
-        self.admission.leave(lane.spec, sum(piece.stop - piece.start for piece in pieces))
+        rows_of: defaultdict[str, int] = defaultdict(int)
+        for job, start, stop in pieces:
+            rows_of[job.caller] += stop - start
+            if not job.began:
+                job.began = now
+                self._left_queue(lane, job, now)
+        for caller, rows in rows_of.items():
+            self.admission.leave(lane.spec, rows, caller)
         return pieces
 
     def _fill_slot(self, lane: QueuedLane) -> None:

@@ -59,7 +59,7 @@ class Graphs:
             BundleError: ONNX Runtime cannot load a graph, or its outputs are not what the manifest says.
             ExecutionProviderError: a graph fell back to another provider.
         """
-        self._batcher, self._options = batcher, options
+        self._batcher, self._options, self.offload = batcher, options, batcher.offload
         self.sessions = Sessions(bundle, options.execution_provider, options.threads)
         self.manifest, self.geometry = self.sessions.manifest, self.sessions.geometry
         check_graphs(self.sessions, is_reduced=options.execution_provider in bundle.reduced)
@@ -101,7 +101,7 @@ class Graphs:
         queue holds."""
         return max(1, min(MAX_QUEUED_ROWS, self._batcher.queue_rows) // self._cost(height * width))
 
-    def check_admission(self, lane: Lane, rows: int) -> None:
+    def check_admission(self, work: Work, lane: Lane, rows: int) -> None:
         """Raise if the queue has no room now for `rows`, or for as many as one request has in the queue at a time.
 
         If images may be of any size, the check is for one row.
@@ -111,7 +111,7 @@ class Graphs:
             Overloaded: there is no room now, or the rows would wait too long.
         """
         max_rows = 1 if self.geometry.size is None else self.max_queued_rows(*self.geometry.size)
-        self._batcher.admission.check(self.lanes[lane], min(rows, max_rows))
+        self._batcher.admission.check(self.lanes[lane], min(rows, max_rows), work.timing.caller)
 
     @contextmanager
     def reserve(self, work: Work, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator[Work]:
@@ -132,7 +132,8 @@ class Graphs:
         if (plan := self._tile_plan(height, width, elements=1)) is not None:
             height, width = self._tile_size(plan)
             rows = min(len(plan.across.starts), self.max_queued_rows(height, width))
-        with self._batcher.admission.reserve(self._lane(lane, height * width), rows) as reservation:
+        spec, caller = self._lane(lane, height * width), work.timing.caller
+        with self._batcher.admission.reserve(spec, rows, caller) as reservation:
             yield Work(work.timing, reservation)
 
     async def encode(self, work: Work, rows: Pixels) -> Posterior:

@@ -1,4 +1,4 @@
-"""Runs long computations off the event loop."""
+"""Runs long computations beside the graphs: what requests send is decoded, values are drawn, responses are written."""
 
 import asyncio
 import math
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from app.errors import Overloaded
@@ -16,15 +17,8 @@ Result = TypeVar("Result")
 
 INLINE_ELEMENTS = 16_384
 """Maximum array elements computed on the event loop: a few tenths of a millisecond, less than a thread would cost."""
-
-
-async def computed(elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    """Return `function(*arguments)`, computed in a thread if it makes more than `INLINE_ELEMENTS` array elements."""
-    if elements <= INLINE_ELEMENTS:
-        return function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
-
-
+_SECONDS_PER_ELEMENT, _BYTES_PER_ELEMENT = 2e-8, 8
+"""Estimates for array elements that are drawn, or written as PNG."""
 MAX_MEMORY = 2**28
 """Maximum bytes that the running tasks of an `Offload` take together, unless one alone takes more."""
 
@@ -40,7 +34,7 @@ class _Task:
 
 
 class Offload:
-    """Runs the tasks of many callers in a few threads. Callers take turns, one task each.
+    """Runs the tasks of many callers in a few threads, off the event loop. Callers take turns, one task each.
 
     Tasks that together take more than `MAX_MEMORY` do not run at the same time.
     A task that would wait longer than `wait_seconds` is refused. The wait is predicted from the tasks' own predictions
@@ -49,7 +43,7 @@ class Offload:
 
     def __init__(self, threads: int, wait_seconds: float = math.inf) -> None:
         self._threads, self._wait_seconds = threads, wait_seconds
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="offload")
         self._waiting: dict[str, deque[_Task]] = {}
         """The waiting tasks of each caller, in the order of the callers' turns."""
         self._running: list[_Task] = []
@@ -57,6 +51,26 @@ class Offload:
         """Moving average of the seconds that tasks take, divided by the predicted ones; at least 1."""
         self.refused = self.dropped = 0
         """Tasks refused, and tasks dropped because their request ended, since the start."""
+
+    def check(self, caller: str) -> None:
+        """Raise if a task of `caller` would wait too long.
+
+        Raises:
+            Overloaded: it would.
+        """
+        if self._waiting and self.predicted_wait(caller) > self._wait_seconds:
+            self.refused += 1
+            raise Overloaded("too much waits for a thread")
+
+    async def computed(self, caller: str, elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return `function(*arguments)`, run in a thread if it makes more than `INLINE_ELEMENTS` array elements.
+
+        It is never refused: the request has been admitted.
+        """
+        if elements <= INLINE_ELEMENTS:
+            return function(*arguments)
+        seconds, memory = elements * _SECONDS_PER_ELEMENT, elements * _BYTES_PER_ELEMENT
+        return await self.run(caller, seconds, partial(function, *arguments), memory=memory, is_first=False)
 
     async def run(
         self, caller: str, seconds: float, function: Callable[[], Result], *, memory: int = 0, is_first: bool = True
@@ -69,9 +83,8 @@ class Offload:
             Overloaded: the task would wait too long.
             Exception: what `function` raised.
         """
-        if is_first and self.predicted_wait(caller) > self._wait_seconds:
-            self.refused += 1
-            raise Overloaded("too much waits to be decoded")
+        if is_first:
+            self.check(caller)
         task = _Task(function, seconds, memory, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(caller, deque()).append(task)
         self._fill()

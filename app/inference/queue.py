@@ -1,11 +1,11 @@
-"""The queue of rows: keys take turns (round robin), and the jobs of one key and shape share each batch fairly.
+"""The queue of rows: keys take turns (round robin), and the callers of one key and shape share each batch fairly.
 
 It holds jobs and cuts batches from them. It starts nothing and waits for nothing: no threads, no event loop.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,6 +45,8 @@ class Job:
     """Time by `time.monotonic()` after which rows that still wait are dropped; None if there is no deadline."""
     submitted: float
     """Time by `time.monotonic()`."""
+    caller: str = ""
+    """Who sent the request."""
     began: float = 0.0
     """When the first rows were taken, by `time.monotonic()`; 0 if none were."""
     taken: int = 0
@@ -76,12 +78,47 @@ class Piece(NamedTuple):
 
 @dataclass(eq=False)
 class QueuedLane:
-    """The waiting jobs of one key whose rows have one shape, in the order of their turns."""
+    """The waiting jobs of one key whose rows have one shape."""
 
     spec: LaneSpec
     shape: tuple[int, ...]
-    jobs: deque[Job] = field(default_factory=deque)
+    jobs: dict[str, deque[Job]] = field(default_factory=dict)
+    """The jobs of each caller, in the order of the callers' turns."""
     waiting_rows: int = 0
+
+    def next_jobs(self, count: int, now: float) -> tuple[dict[str, list[Job]], list[tuple[Job, int]]]:
+        """Take out the next `count` jobs: callers take turns, one job each.
+
+        Returns the jobs of each caller, and each dropped job with its number of waiting rows: a job is dropped if its
+        future is done or its deadline is before `now`.
+        """
+        taken: dict[str, list[Job]] = {}
+        dropped: list[tuple[Job, int]] = []
+        while self.jobs and count:
+            for caller in list(self.jobs)[:count]:
+                job = self.jobs[caller].popleft()
+                if not self.jobs[caller]:
+                    del self.jobs[caller]
+                if job.future.done() or (job.deadline is not None and now > job.deadline):
+                    dropped.append((job, self.drop(job)))
+                else:
+                    taken.setdefault(caller, []).append(job)
+                    count -= 1
+        return taken, dropped
+
+    def put_back(self, caller: str, jobs: list[Job]) -> None:
+        """Put jobs that still have waiting rows before the others of their caller, and the caller behind the others."""
+        waiting = self.jobs.pop(caller, deque())
+        waiting.extendleft(job for job in reversed(jobs) if job.waiting_rows)
+        if waiting:
+            self.jobs[caller] = waiting
+
+    def drop(self, job: Job) -> int:
+        """Let none of a job's rows wait any longer, and return how many did."""
+        dropped = job.waiting_rows
+        self.waiting_rows -= dropped
+        job.taken = len(job.rows)
+        return dropped
 
 
 class RowQueue:
@@ -107,20 +144,22 @@ class RowQueue:
         return [next(iter(lanes.values())) for lanes in self._lanes.values()]
 
     def add(self, spec: LaneSpec, job: Job) -> QueuedLane:
-        """Queue a job last in its lane."""
+        """Queue a job last of its caller's in its lane."""
         shape = job.rows.shape[1:]
         lanes = self._lanes.setdefault(spec.key, {})
         lane = lanes.get(shape)
         if lane is None:
             lane = lanes[shape] = QueuedLane(spec, shape)
-        lane.jobs.append(job)
+        lane.jobs.setdefault(job.caller, deque()).append(job)
         lane.waiting_rows += len(job.rows)
         return lane
 
     def remove(self, lane: QueuedLane, job: Job) -> int:
         """Drop the waiting rows of a job, and return their number."""
-        lane.jobs.remove(job)
-        dropped = _drop(lane, job)
+        lane.jobs[job.caller].remove(job)
+        if not lane.jobs[job.caller]:
+            del lane.jobs[job.caller]
+        dropped = lane.drop(job)
         if not lane.jobs:
             lanes = self._lanes[lane.spec.key]
             del lanes[lane.shape]
@@ -132,29 +171,20 @@ class RowQueue:
         """Cut a batch of at most `max_rows` from the jobs at the head of a lane, one piece per job; this ends the
         turn of the lane and of its key.
 
-        The rows are shared max-min fairly: small jobs are taken whole, and large jobs share the rest.
-        (Bertsekas and Gallager, Data Networks, section 6.5.2.)
+        The rows are shared fairly among the callers, and those of each caller among its jobs.
 
-        Returns the pieces, and each dropped job with its number of waiting rows: a job is dropped if its future is done
-        or its deadline is before `now`.
+        Returns the pieces, and each dropped job with its number of waiting rows; see `QueuedLane.next_jobs`.
         """
-        dropped: list[tuple[Job, int]] = []
-        window: list[Job] = []
-        while lane.jobs and len(window) < max_rows:
-            job = lane.jobs.popleft()
-            if job.future.done() or (job.deadline is not None and now > job.deadline):
-                dropped.append((job, _drop(lane, job)))
-            else:
-                window.append(job)
+        jobs_of, dropped = lane.next_jobs(max_rows, now)
         pieces = []
-        by_size = sorted(window, key=lambda job: job.waiting_rows)
-        for sharers, job in zip(range(len(window), 0, -1), by_size, strict=True):
-            count = min(job.waiting_rows, max_rows // sharers)
-            pieces.append(Piece(job, job.taken, job.taken + count))
-            job.taken += count
-            lane.waiting_rows -= count
-            max_rows -= count
-        lane.jobs.extendleft(job for job in reversed(window) if job.waiting_rows)
+        shares = fair_shares([sum(job.waiting_rows for job in jobs) for jobs in jobs_of.values()], max_rows)
+        for (caller, jobs), share in zip(jobs_of.items(), shares, strict=True):
+            for job, rows in zip(jobs, fair_shares([job.waiting_rows for job in jobs], share), strict=True):
+                if rows:
+                    pieces.append(Piece(job, job.taken, job.taken + rows))
+                    job.taken += rows
+            lane.waiting_rows -= share
+            lane.put_back(caller, jobs)
         self._requeue(lane)
         return pieces, dropped
 
@@ -168,8 +198,14 @@ class RowQueue:
             self._lanes[lane.spec.key] = lanes
 
 
-def _drop(lane: QueuedLane, job: Job) -> int:
-    dropped = job.waiting_rows
-    lane.waiting_rows -= dropped
-    job.taken = len(job.rows)
-    return dropped
+def fair_shares(demands: Sequence[int], total: int) -> list[int]:
+    """Share `total` max-min fairly: small demands are met whole, and large ones share the rest.
+
+    (Bertsekas and Gallager, Data Networks, section 6.5.2.)
+    """
+    shares = [0] * len(demands)
+    by_size = sorted(range(len(demands)), key=demands.__getitem__)
+    for sharers, index in zip(range(len(demands), 0, -1), by_size, strict=True):
+        shares[index] = min(demands[index], total // sharers)
+        total -= shares[index]
+    return shares

@@ -45,7 +45,7 @@ def configure(level: str, format: Format) -> None:
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False  # unused
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # unused
 
 
 def log(logger: logging.Logger, level: int, message: str, fields: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Scores images: binarizes and encodes them, and computes log p(x|z) of each draw. Images are uint8 `[N, H, W, C]`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -8,11 +10,12 @@ from app.bundle.arrays import Tables
 from app.errors import InvalidInput
 from app.inference.batcher import Work
 from app.inference.graphs import Graphs, Lane, planes
-from app.inference.offload import computed
 from app.maths.arrays import Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores, score
 from app.maths.gaussian import Posterior
 from app.maths.likelihood import binarize, threshold
+
+Result = TypeVar("Result")
 
 MAX_DRAWN_VALUES = 2**25
 """Maximum values in all latents that one request draws to score images: a few hundred MB with the other arrays."""
@@ -50,11 +53,14 @@ class Scoring:
                     f"the draws have more than {MAX_DRAWN_VALUES} values together: ask for fewer draws or images",
                     "/query/k",
                 )
-            eps, latents = await computed(elements, posterior.draws, seed, range(len(rows)), k)
+            eps, latents = await self._computed(elements, posterior.draws, seed, range(len(rows)), k)
             log_p_x, explanation = await self._explained(work, lane, latents, rows.reshape(len(rows), -1))
         calibration = self.tables.calibration.get(k) if how == self._how_to_binarize(None) else None
-        scores = await computed(elements, score, log_p_x, posterior, eps, latents, calibration)
+        scores = await self._computed(elements, score, log_p_x, posterior, eps, latents, calibration)
         return replace(scores, explanation=explanation), how
+
+    async def _computed(self, elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        return await self.graphs.offload.computed(self.work.timing.caller, elements, function, *arguments)
 
     def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
         """Images `[N, C, H, W]`, binarized by `how`."""

@@ -1,10 +1,10 @@
 """The operations of one served model. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from app.bundle.manifest import Manifest
 from app.errors import InvalidInput
 from app.inference.batcher import Batcher, Work
 from app.inference.graphs import Graphs, Lane, ServingOptions, planes
-from app.inference.offload import computed
 from app.maths import gaussian
 from app.maths.arrays import Arrays, Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores
@@ -24,6 +23,7 @@ from app.observability.timing import Timing
 from app.vae.points import Decoded, Points, finite_latents
 from app.vae.scoring import Scoring
 
+Result = TypeVar("Result")
 Source = Literal["prior", "aggregate"]
 Method = Literal["auto", "lerp", "slerp"]
 Mode = Literal["mean", "draw", "predictive"]
@@ -87,6 +87,14 @@ class Vae:
         with self.graphs.reserve(self._work, lane, rows, size) as work:
             yield self._view(work)
 
+    def check_admission(self, lane: Lane, rows: int) -> None:
+        """Raise if the queue has no room for `rows` of this request; see `Graphs.check_admission`."""
+        self.graphs.check_admission(self._work, lane, rows)
+
+    async def computed(self, elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return `function(*arguments)`, which makes this many array elements; see `Offload.computed`."""
+        return await self.graphs.offload.computed(self.caller, elements, function, *arguments)
+
     def check_pixels(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
         """Raise if `count` images of latents of this shape have too many pixels; `pointer` is for the error.
 
@@ -134,7 +142,7 @@ class Vae:
             InvalidInput: this model's encoder is deterministic.
         """
         self._log_std(posterior, pointer)
-        return await computed(posterior.mean.size, posterior.draw, seed)
+        return await self.computed(posterior.mean.size, posterior.draw, seed)
 
     def _log_std(self, posterior: Posterior, pointer: str) -> Floats:
         if posterior.log_std is None:
@@ -168,7 +176,7 @@ class Vae:
         for first in range(0, count, max_images):
             rows = range(first, min(first + max_images, count))
             elements = len(rows) * PREDICTIVE_DRAWS * posterior.mean[0].size
-            _, latents = await computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
+            _, latents = await self.computed(elements, posterior.draws, seed, rows, PREDICTIVE_DRAWS)
             total: NDArray[np.uint16] | int = 0
             for draw in range(0, PREDICTIVE_DRAWS, max_draws):
                 images = await self._decode(latents[:, draw : draw + max_draws].reshape(-1, *shape))
@@ -203,7 +211,7 @@ class Vae:
         shape = self.geometry.latent_shape if size is None else self.geometry.latent_of(*size)
         self.check_pixels(n, shape, "/query/n")
         draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
-        return await computed(n * math.prod(shape), draw)
+        return await self.computed(n * math.prod(shape), draw)
 
     def sample_aggregate(
         self,
@@ -252,7 +260,7 @@ class Vae:
         with self._reserved("decoder", count) as vae:
             ends = await vae._located(points)
             self.check_pixels(count, ends.shape[1:], "/steps")
-            path = await computed(count * ends[0].size, gaussian.interpolate, ends, steps, method)
+            path = await self.computed(count * ends[0].size, gaussian.interpolate, ends, steps, method)
             path = finite_latents(path, points.pointer, rows=False)
             return await vae.decode_latents(path, percentile=percentile), method
 
@@ -296,7 +304,7 @@ class Vae:
             posterior = await vae.encode(images)
             std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
             self.check_pixels(n, shape, "/query/n")
-            eps = await computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
+            eps = await self.computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
             latents = np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
             return await vae.decode_latents(latents, percentile=percentile)
 

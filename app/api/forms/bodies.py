@@ -232,7 +232,7 @@ async def parse_json(model: type[Model], content: bytes, scope: Scope) -> Model:
         return _parse(model, content)
     server: State = scope["state"]["server"]
     seconds = len(content) * _SECONDS_PER_BYTE
-    return await server.decoding.run(caller_of(scope), seconds, lambda: _parse(model, _checked(content)))
+    return await server.offload.run(caller_of(scope), seconds, lambda: _parse(model, _checked(content)))
 
 
 def _checked(content: bytes) -> bytes:

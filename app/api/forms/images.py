@@ -14,7 +14,7 @@ from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import State
 from app.codecs.images import Pixels, Reading, decode_all, parse_color, read_plain_pngs, stack, survey
 from app.errors import InvalidInput
-from app.inference.offload import INLINE_ELEMENTS, Offload, computed
+from app.inference.offload import INLINE_ELEMENTS
 from app.vae.vae import Vae
 
 # An 8 x 8 gray PNG of the digit 0; any size is resized to the model's.
@@ -155,7 +155,7 @@ async def decode_base64(server: State, vae: Vae, texts: list[str], pointer: str 
     if size <= _INLINE_BYTES:
         return _decode_base64(texts, pointer)
     seconds = size * _SECONDS_PER_CHARACTER
-    return await server.decoding.run(vae.caller, seconds, partial(_decode_base64, texts, pointer))
+    return await server.offload.run(vae.caller, seconds, partial(_decode_base64, texts, pointer))
 
 
 def _decode_base64(texts: list[str], pointer: str) -> list[bytes]:
@@ -188,21 +188,22 @@ async def decode_images(
         images = read_plain_pngs(contents, reading)
     else:
         seconds = len(contents) * _PLAIN_SECONDS + pixels * _SECONDS_PER_PLAIN_PIXEL
-        images = await server.decoding.run(vae.caller, seconds, partial(read_plain_pngs, contents, reading))
+        images = await server.offload.run(vae.caller, seconds, partial(read_plain_pngs, contents, reading))
     if images is not None:
         return images
     try:
-        return await _decoded(server.decoding, vae.caller, contents, reading)
+        return await _decoded(vae, contents, reading)
     except InvalidInput as error:
         raise error.below(pointer) from None
 
 
-async def _decoded(decoding: Offload, caller: str, contents: list[bytes], reading: Reading) -> Pixels:
+async def _decoded(vae: Vae, contents: list[bytes], reading: Reading) -> Pixels:
     """Images decoded in threads, a piece at a time, so that nobody waits long for a turn."""
+    offload = vae.graphs.offload
     if (size := sum(map(len, contents))) <= _INLINE_FILE_BYTES:
         structures = survey(contents, reading)
     else:
-        structures = await decoding.run(caller, size * _SECONDS_PER_BYTE, partial(survey, contents, reading))
+        structures = await offload.run(vae.caller, size * _SECONDS_PER_BYTE, partial(survey, contents, reading))
     images: list[Pixels] = []
     while len(images) < len(structures):
         first = stop = len(images)
@@ -212,5 +213,5 @@ async def _decoded(decoding: Offload, caller: str, contents: list[bytes], readin
             stop += 1
         piece = structures[first:stop]
         memory, decode = max(structure.memory for structure in piece), partial(decode_all, piece, reading, first)
-        images += await decoding.run(caller, seconds, decode, memory=memory, is_first=not first)
-    return await computed(sum(image.size for image in images), stack, images)
+        images += await offload.run(vae.caller, seconds, decode, memory=memory, is_first=not first)
+    return await vae.computed(sum(image.size for image in images), stack, images)

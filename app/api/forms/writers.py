@@ -1,9 +1,9 @@
 """Writers of responses: one table, with one row per format."""
 
-import asyncio
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from app.codecs.images import AnimationFormat, PictureFormat, Pixels, grid_shape
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
-from app.inference.offload import computed
 from app.vae.points import Decoded
 from app.vae.vae import Vae
 
+_SECONDS_PER_VALUE = {"gif": 6e-7, "webp": 2e-8}
+"""Estimates for values of the frames of an animation."""
 MAX_JSON_NUMBERS = 2**20
 """Maximum numbers in a JSON response: writing more would block the event loop for more than 0.1 s."""
 
@@ -101,7 +102,7 @@ class AnimationQuery(Strict):
 async def _json(vae: Vae, query: None, result: Result, answer: type[ModelResponse]) -> Response:
     if sum(array.size for array in result.arrays.values() if array is not None) > MAX_JSON_NUMBERS:
         raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
-    members = {name: await _base64_images(pixels) for name, pixels in result.images.items()}
+    members = {name: await _base64_images(vae, pixels) for name, pixels in result.images.items()}
     lists = {name: array.tolist() for name, array in result.arrays.items() if array is not None}
     manifest = vae.manifest
     body = answer(model=manifest.name, version=manifest.version, **members, **lists, **result.facts)
@@ -110,11 +111,11 @@ async def _json(vae: Vae, query: None, result: Result, answer: type[ModelRespons
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
     columns = query.columns if isinstance(query, GridQuery) else None
-    content = await write_grid(result.images["images"], query.format, columns or result.columns)
+    content = await write_grid(vae, result.images["images"], query.format, columns or result.columns)
     return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
 
 
-async def write_grid(images: Pixels, format: str, columns: int | None = None) -> bytes:
+async def write_grid(vae: Vae, images: Pixels, format: str, columns: int | None = None) -> bytes:
     """One image file of `[N, H, W, C]`: the image, or a grid of several.
 
     Raises:
@@ -122,7 +123,7 @@ async def write_grid(images: Pixels, format: str, columns: int | None = None) ->
     """
     across, down = grid_shape(len(images), columns)
     _check_sides(down * images.shape[1], across * images.shape[2], format)
-    return await computed(images.size, lambda: write_image(tile(images, columns), format))
+    return await vae.computed(images.size, lambda: write_image(tile(images, columns), format))
 
 
 def _check_sides(height: int, width: int, format: str) -> None:
@@ -134,10 +135,11 @@ def _check_sides(height: int, width: int, format: str) -> None:
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
     frames, kind = result.images["images"], query.format
     if kind == "png":
-        content = await write_grid(frames, kind, len(frames))
+        content = await write_grid(vae, frames, kind, len(frames))
     else:
         _check_sides(frames.shape[1], frames.shape[2], kind)
-        content = await asyncio.to_thread(write_animation, frames, kind, query.duration)
+        seconds, write = frames.size * _SECONDS_PER_VALUE[kind], partial(write_animation, frames, kind, query.duration)
+        content = await vae.graphs.offload.run(vae.caller, seconds, write, memory=frames.size, is_first=False)
     return _binary(vae, content, IMAGE_FORMATS[kind].media_type, result)
 
 
@@ -197,9 +199,9 @@ def binary_response(
     return {200: {"description": description, "content": content, "headers": header_entries(headers)}}
 
 
-async def _base64_images(images: Pixels) -> list[str]:
+async def _base64_images(vae: Vae, images: Pixels) -> list[str]:
     """Base64 PNG of each of `[N, H, W, C]`."""
-    return await computed(images.size, lambda: [b64encode(write_image(pixels)).decode() for pixels in images])
+    return await vae.computed(images.size, lambda: [b64encode(write_image(pixels)).decode() for pixels in images])
 
 
 _STILLS = ("image/png", "image/webp")

@@ -35,7 +35,7 @@ class CombineRequest(Strict):
 
 async def _combine(server: State, vae: Vae, query: PointsQuery, body: CombineRequest) -> Result:
     """The sum of weighted latents, and the image that it decodes to: z = sum of weight_i * z_i."""
-    vae.graphs.check_admission("decoder", 1)
+    vae.check_admission("decoder", 1)
     points = await read_points(server, vae, query, body.terms, "/terms")
     weights = np.array([term.weight for term in body.terms])
     return latent_images(await vae.combine(points, weights, percentile=query.percentile))

@@ -38,7 +38,7 @@ async def _interpolate(server: State, vae: Vae, query: PointsQuery, body: Interp
     """(P - 1) * (steps - 1) + 1 images on a path through P points."""
     if body.steps > server.limits.max_steps:
         raise InvalidInput(f"must be 2 to {server.limits.max_steps}", "/steps")
-    vae.graphs.check_admission("decoder", (len(body.points) - 1) * (body.steps - 1) + 1)
+    vae.check_admission("decoder", (len(body.points) - 1) * (body.steps - 1) + 1)
     points = await read_points(server, vae, query, body.points)
     decoded, method = await vae.interpolate(points, body.steps, body.method, percentile=query.percentile)
     return latent_images(decoded, method=method)

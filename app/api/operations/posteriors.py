@@ -1,6 +1,5 @@
 """`GET /posteriors`: where held-out images lie in the latent space."""
 
-import asyncio
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from app.api.operations.manifold import Plane, plane_dims
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery
 from app.api.routing.state import State
-from app.codecs.scatter import scatter
+from app.codecs.scatter import SIZE, scatter
 from app.errors import InvalidInput
 from app.maths.arrays import Floats
 from app.vae.vae import Vae
@@ -62,7 +61,7 @@ async def _scatter(server: State, vae: Vae, query: PlaneQuery) -> Result:
     """Posterior means of held-out images on a plane, colored by class."""
     (means, labels), dims = _held_out(vae, query), plane_dims(vae, query.dims)
     names = (f"z{dims[0]}", f"z{dims[1]}")
-    image = await asyncio.to_thread(scatter, means[:, list(dims)], labels, names)
+    image = await vae.computed(3 * SIZE**2, scatter, means[:, list(dims)], labels, names)
     return Result({"images": image[None]})
 
 

@@ -104,7 +104,7 @@ async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: tuple
         return _tensor(vae, images.transpose(0, 3, 1, 2) / np.float32(127.5) - 1, query.dtype)
     if wants_tensor:
         return _tensor(vae, _rgb(images).transpose(0, 3, 1, 2) / np.float32(255), query.dtype)
-    content = await write_grid(images, query.image_format)
+    content = await write_grid(vae, images, query.image_format)
     return RawResponse.of(content, WRITERS[query.image_format].media_type.encode(), model_headers(vae))
 
 

@@ -162,8 +162,9 @@ class OperationRoute(APIRoute):
             policy = CachePolicy.of(server.cache, scope, self.name, vae, query)
         response = policy.cached_response() if policy else None
         if response is None:
+            server.offload.check(timing.caller)
             if operation.min_rows is not None:
-                vae.graphs.check_admission(*operation.min_rows(query.operation))
+                vae.check_admission(*operation.min_rows(query.operation))
             content = await operation.reader.body.read(scope, receive, server) if operation.reader else None
             response = await server.watcher.watch(self._answer(server, vae, query, content), receive)
             if policy:

@@ -27,8 +27,8 @@ class State:
     catalog: Catalog
     cache: Cache
     watcher: DisconnectWatcher
-    decoding: Offload
-    """Decodes what requests send, in threads."""
+    offload: Offload
+    """Decodes what requests send, and writes responses, in threads."""
     refused: Counter[str]
     """Number of refused requests by reason: a problem's slug, or the fault of a connection."""
     connections: set[object]

@@ -13,7 +13,6 @@ from app.api.v2.content_encoding import compress
 from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import NAMES, to_bytes
 from app.errors import InvalidInput
-from app.inference.offload import computed
 
 _PACKET_BYTES = 1024
 """Maximum bytes of a response that is never compressed: it fits into one packet anyway."""
@@ -54,7 +53,7 @@ async def reply(
     if sum(array.size for name, array in arrays.items() if not binary[name]) > _MAX_NUMBERS:
         raise InvalidInput(f"more than {_MAX_NUMBERS} numbers for JSON: ask for them in binary", "/outputs")
     elements = sum(array.size for array in arrays.values())
-    return await computed(elements, _write, graph, id, arrays, binary, coding)
+    return await graph.vae.computed(elements, _write, graph, id, arrays, binary, coding)
 
 
 def _write(

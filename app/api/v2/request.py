@@ -19,7 +19,6 @@ from app.api.v2.content_encoding import inflate, wanted_coding
 from app.api.v2.graphs import GraphModel
 from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
 from app.errors import BodyTooLarge, InvalidInput
-from app.inference.offload import computed
 
 _KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
 
@@ -129,7 +128,7 @@ class InferRequest(BaseModel):
         else:
             graph.vae.geometry.check_latents(tensor.shape, "/inputs/0/shape")
             graph.vae.check_pixels(tensor.shape[0], tensor.shape[1:], "/inputs/0/shape")
-        array = await computed(len(tensor.data or ()), _array, tensor, pieces[0])
+        array = await graph.vae.computed(len(tensor.data or ()), _array, tensor, pieces[0])
         try:
             if graph.kind == "encoder":
                 return np.ascontiguousarray(pixels_of_values(array))
@@ -153,7 +152,7 @@ class InferBody:
         coding = headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":  # in a thread, because a few bytes may become millions
             seconds = _MIN_SECONDS + len(body) * _SECONDS_PER_BYTE
-            body = await server.decoding.run(caller_of(scope), seconds, partial(inflate, body, coding, limit))
+            body = await server.offload.run(caller_of(scope), seconds, partial(inflate, body, coding, limit))
         length = headers.get(_LENGTH)
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _max_json_bytes(server):

@@ -17,9 +17,9 @@ def lane(key: str, cost: int = 1, max_batch_rows: int = 1, seconds: float = 1.0)
 A, B = lane("a"), lane("b")
 
 
-def is_refused(admission: Admission, lane: LaneSpec, rows: int = 1) -> bool:
+def is_refused(admission: Admission, lane: LaneSpec, rows: int = 1, caller: str = "") -> bool:
     try:
-        admission.check(lane, rows)
+        admission.check(lane, rows, caller)
     except Overloaded:
         return True
     return False
@@ -100,10 +100,10 @@ def test_a_reservation_admits_its_rows_and_is_used_up_by_its_own_key() -> None:
     admission = Admission(slots=1, max_rows=4)
     with admission.reserve(A, 3) as reservation:
         assert is_refused(admission, B, 3)
-        admission.admit(B, 2, reservation)  # run before; the room for `a` is kept
+        admission.admit(B, 2, reservation=reservation)  # run before; the room for `a` is kept
         assert reservation.rows == 3
-        admission.admit(A, 3, reservation)
-        admission.admit(A, 1, reservation)  # more than reserved, but the request was let in
+        admission.admit(A, 3, reservation=reservation)
+        admission.admit(A, 1, reservation=reservation)  # more than reserved, but the request was let in
         assert reservation.rows == 0
         for left, rows in ((B, 2), (A, 4)):
             admission.leave(left, rows)
@@ -113,7 +113,7 @@ def test_a_reservation_admits_its_rows_and_is_used_up_by_its_own_key() -> None:
 def test_the_rest_of_a_reservation_is_released() -> None:
     admission = Admission(slots=1, max_rows=4)
     with admission.reserve(A, 4) as reservation:
-        admission.admit(A, 1, reservation)
+        admission.admit(A, 1, reservation=reservation)
         assert is_refused(admission, B, 3)
     assert not is_refused(admission, B, 3)
     assert is_refused(admission, B, 4)
@@ -124,7 +124,7 @@ def test_nothing_is_admitted_once_closed_whatever_is_reserved() -> None:
     with admission.reserve(A, 1) as reservation:
         admission.is_closed = True
         with pytest.raises(Overloaded, match="stopping"):
-            admission.admit(A, 1, reservation)
+            admission.admit(A, 1, reservation=reservation)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=30))
@@ -146,3 +146,31 @@ def test_a_key_with_fewer_batches_delays_the_others_by_those_alone() -> None:
     admission.admit(few, 10)
     assert admission.predicted_wait("many") == pytest.approx(10 + 1)
     assert admission.predicted_wait("few") == pytest.approx(1 + 1)
+
+
+def test_a_caller_with_less_than_an_equal_share_finds_room_in_a_full_queue() -> None:
+    admission = Admission(slots=1, max_rows=12)
+    admission.admit(A, 12, "heavy")
+    assert is_refused(admission, A, 1, "heavy")
+    assert is_refused(admission, A, 7, "light")
+    admission.admit(A, 6, "light")
+    assert is_refused(admission, A, 1, "light")
+    assert is_refused(admission, A, 5, "third")
+    admission.admit(A, 4, "third")
+    admission.leave(A, 6, "light")
+    admission.leave(A, 4, "third")
+    for number in range(11):
+        admission.admit(A, 1, f"one of many {number}")
+    assert is_refused(admission, A, 1, "one more")  # an equal share is less than a row
+
+
+def test_who_waits_for_little_waits_for_as_much_of_every_other_caller() -> None:
+    admission, wide = Admission(slots=1, max_rows=1000), lane("a", max_batch_rows=10)
+    admission.admit(wide, 100, "heavy")
+    assert admission.predicted_wait("a", "heavy", 1) == 100
+    assert admission.predicted_wait("a", "light", 1) == pytest.approx(2)
+    admission.admit(wide, 5, "light")
+    assert admission.predicted_wait("a", "light", 5) == pytest.approx(20)
+    assert admission.predicted_wait("a", "third", 1) == pytest.approx(3)
+    admission.leave(wide, 100, "heavy")
+    assert admission.predicted_wait("a", "light", 1) == 5

@@ -158,7 +158,7 @@ def test_lanes_take_turns_in_one_slot() -> None:
         await asyncio.gather(*others)
         assert not bulk.done()
         await asyncio.gather(bulk, more)
-        assert gate.batches[:6] == [[0, 1], [200, 2], [100], [101], [102], [201, 3]]
+        assert gate.batches[:6] == [[0, 1], [2, 200], [100], [101], [102], [3, 201]]
         await batcher.close()
 
     asyncio.run(main())

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import InvalidInput, Overloaded
 from app.inference.admission import MAX_SLOWDOWN
-from app.inference.offload import MAX_MEMORY, Offload
+from app.inference.offload import INLINE_ELEMENTS, MAX_MEMORY, Offload
 from tests.processes import PATIENCE
 
 
@@ -171,3 +171,22 @@ async def test_as_many_run_at_once_as_there_are_threads(threads: int) -> None:
     waits = (offload.run(str(number), 1.0, lambda: together.wait(PATIENCE)) for number in range(threads))
     assert sorted(await asyncio.gather(*waits)) == list(range(threads))
     offload.close()
+
+
+@on_a_loop
+async def test_what_an_admitted_request_computes_takes_turns_and_is_not_refused() -> None:
+    held = Held(wait_seconds=1)
+    await settle()
+    tasks = [held.submit("decode", "a", seconds=50.0)]
+    await settle()
+    with pytest.raises(Overloaded):
+        held.offload.check("b")
+    for caller in "aab":
+        tasks.append(
+            asyncio.ensure_future(held.offload.computed(caller, INLINE_ELEMENTS + 1, held.done.append, caller))
+        )
+        await settle()
+    assert await held.offload.computed("b", INLINE_ELEMENTS, lambda: "at once") == "at once"
+    assert await held.release(*tasks) == [None] * 4
+    assert held.done == ["first", "decode", "b", "a", "a"]
+    held.offload.check("b")

@@ -1,6 +1,7 @@
 """The queue of rows: turns, fair shares and dropped jobs, without threads and without an event loop."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,10 +26,16 @@ def lane(key: object) -> LaneSpec:
 
 
 def job(
-    loop: asyncio.AbstractEventLoop, number: int, rows: int, *, width: int = 1, deadline: float | None = None
+    loop: asyncio.AbstractEventLoop,
+    number: int,
+    rows: int,
+    *,
+    width: int = 1,
+    deadline: float | None = None,
+    caller: str = "",
 ) -> Job:
     """A job all of whose values are its number."""
-    return Job(np.full((rows, width), number, np.float32), loop.create_future(), deadline, submitted=0.0)
+    return Job(np.full((rows, width), number, np.float32), loop.create_future(), deadline, 0.0, caller)
 
 
 def take(queue: RowQueue, queued: QueuedLane, rows: int, now: float = 0.0) -> Taken:
@@ -97,17 +104,26 @@ def test_rows_are_counted_by_the_owner_of_their_key(loop: asyncio.AbstractEventL
     assert (queue.rows_of(one), queue.rows_of(other), queue.rows) == (3, 4, 15)
 
 
-@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12), room=st.integers(1, 16))
-def test_every_row_is_taken_once_and_in_order(loop: asyncio.AbstractEventLoop, sizes: list[int], room: int) -> None:
-    queue, spec, seen = RowQueue(), lane("k"), [0] * len(sizes)
-    for number, rows in enumerate(sizes):
-        queue.add(spec, job(loop, number, rows))
+@given(
+    jobs=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 30)), min_size=1, max_size=12),
+    room=st.integers(1, 16),
+)
+def test_every_row_is_taken_once_and_in_order(
+    loop: asyncio.AbstractEventLoop, jobs: list[tuple[str, int]], room: int
+) -> None:
+    queue, spec, sizes, seen = RowQueue(), lane("k"), [rows for _, rows in jobs], [0] * len(jobs)
+    for number, (caller, rows) in enumerate(jobs):
+        queue.add(spec, job(loop, number, rows, caller=caller))
     while queue:
-        taken = take(queue, queue.turns()[0], room)
-        counts = [stop - start for _, start, stop in taken]
-        assert 0 < sum(counts) <= room
-        unfinished = [stop - start for number, start, stop in taken if stop < sizes[number]]
-        assert not unfinished or min(unfinished) >= max(counts) - 1  # nobody who wants more gets less than another
+        taken, wanting = take(queue, queue.turns()[0], room), Counter[str]()
+        counts = Counter[str]()
+        for number, start, stop in taken:
+            caller = jobs[number][0]
+            counts[caller] += stop - start
+            wanting[caller] += stop < sizes[number]
+        assert 0 < counts.total() <= room
+        unmet = [counts[caller] for caller, jobs_left in wanting.items() if jobs_left]
+        assert not unmet or min(unmet) >= max(counts.values()) - 1  # nobody who wants more gets less than another
         for number, start, stop in taken:
             assert start == seen[number]
             seen[number] = stop
@@ -119,4 +135,27 @@ def test_what_is_left_of_jobs_stays_ahead_of_later_jobs(loop: asyncio.AbstractEv
     for number in range(3):
         queued = queue.add(spec, job(loop, number, 10))
     assert take(queue, queued, 2) == [(0, 0, 1), (1, 0, 1)]
-    assert [int(left.rows[0, 0]) for left in queued.jobs] == [0, 1, 2]
+    assert [int(left.rows[0, 0]) for left in queued.jobs[""]] == [0, 1, 2]
+
+
+def test_callers_share_each_batch_however_many_jobs_they_have(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    for number in range(40):
+        queue.add(spec, job(loop, number, 10, caller="many"))
+    queued = queue.add(spec, job(loop, 100, 10, caller="one"))
+    assert sum(stop - start for number, start, stop in take(queue, queued, 8) if number == 100) == 4
+    queue.add(spec, job(loop, 200, 1, caller="late"))
+    taken = take(queue, queued, 7)
+    assert sum(stop - start for number, start, stop in taken if number == 100) == 3
+    assert (200, 0, 1) in taken
+
+
+def test_callers_take_turns_where_a_batch_is_for_few_of_them(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec = RowQueue(), lane("k")
+    for number, caller in enumerate("aaaabcd"):
+        queued = queue.add(spec, job(loop, number, 1, caller=caller))
+    assert [take(queue, queued, 2) for _ in range(3)] == [
+        [(0, 0, 1), (4, 0, 1)],
+        [(5, 0, 1), (6, 0, 1)],
+        [(1, 0, 1), (2, 0, 1)],
+    ]

@@ -7,9 +7,11 @@ import json
 import re
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -318,6 +320,27 @@ def test_rows_beyond_the_queue_are_refused(make_client: Callable[..., TestClient
         answer = client.get("/sample?n=2")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/sample?n=2").status_code == 200
+
+
+def test_a_client_with_less_than_its_share_finds_room_though_another_fills_the_queue(
+    make_client: Callable[..., TestClient],
+) -> None:
+    client = make_client(queue_rows=4)
+    with full(client, "192.0.2.1"):
+        assert client.get("/sample?n=2").status_code == 200
+        assert client.get("/sample?n=3").status_code == 503
+
+
+def test_who_would_wait_too_long_to_be_answered_is_refused_before_anything_runs(
+    make_client: Callable[..., TestClient],
+) -> None:
+    client = make_client(slots=1, wait_seconds=2)
+    offload = client.app_state["server"].offload
+    offload._waiting["testclient"] = deque([SimpleNamespace(seconds=60.0)])
+    answers = [client.get("/sample"), client.post("/encode", content=b"no JSON")]
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "1")}
+    offload._waiting.clear()
+    assert client.get("/sample").status_code == 200
 
 
 def test_who_would_wait_too_long_is_refused(make_client: Callable[..., TestClient]) -> None:

@@ -60,13 +60,13 @@ def test_those_that_wait_behind_it_are_answered(server: Served, client: httpx2.C
 def test_pictures_of_clients_that_went_away_leave_no_threads_behind(server: Served, client: httpx2.Client) -> None:
     large = json.dumps({"images": [base64_png(np.zeros((4000, 4000), np.uint8))]}).encode()
     head = get("/encode", "Content-Type: application/json", f"Content-Length: {len(large)}", method="POST")
-    decoding, others = threads("decoding"), threads("AnyIO")  # of other applications, too
+    offload, others = threads("offload"), threads("AnyIO")  # of other applications, too
     for _ in range(12):
         with server.connect() as connection:
             connection.sendall(head + large)
             time.sleep(0.12)  # they are looked after from 0.1 s on
     assert until(lambda: server.tasks == 0)
-    assert until(lambda: threads("decoding") <= decoding + 1)
+    assert until(lambda: threads("offload") <= offload + 1)
     assert until(lambda: threads("AnyIO") <= others)
     answer = client.post("/encode?model=mnist-2d", json={"images": [base64_png(np.zeros((30, 30), np.uint8))]})
     assert answer.status_code == 200
