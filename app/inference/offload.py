@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from app.errors import Overloaded
 from app.inference.admission import LATEST_BATCH_WEIGHT, MAX_SLOWDOWN
@@ -89,7 +89,7 @@ class Offload:
         self._waiting.setdefault(caller, deque()).append(task)
         self._fill()
         try:
-            result: Result = await task.future
+            return cast(Result, await task.future)
         except asyncio.CancelledError:
             tasks = self._waiting.get(caller, ())
             if task in tasks:
@@ -98,9 +98,6 @@ class Offload:
                 if not self._waiting[caller]:
                     del self._waiting[caller]
             raise
-        finally:  # an exception refers to this frame: it would keep what the function holds until garbage is collected
-            del task, function
-        return result
 
     def predicted_wait(self, caller: str) -> float:
         """Predicted wait, in seconds, of a task of `caller` that arrives now, from when the running tasks end.
@@ -149,7 +146,6 @@ class Offload:
         except BaseException as raised:  # it would end the thread
             error = RuntimeError(repr(raised))
         loop.call_soon_threadsafe(self._ended, task, time.monotonic() - began, result, error)
-        del task, result, error  # as in `run`
 
     def _ended(self, task: _Task, seconds: float, result: Any, error: Exception | None) -> None:
         self._running.remove(task)

@@ -47,8 +47,8 @@ class ErrorResponses:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
-        except ClientDisconnect:
-            return
+        except ClientDisconnect as error:
+            _release(error)
         except asyncio.CancelledError:  # the server is stopping, and the time to drain is over
             if "vae.leaves" in scope:  # in a cluster: the client disconnected
                 raise
@@ -61,6 +61,17 @@ class ErrorResponses:
             await error_response(error, scope)(scope, receive, send)
             if not isinstance(error, _EXPECTED):
                 raise
+            _release(error)
+
+
+def _release(error: BaseException | None) -> None:
+    """Let the exceptions behind `error` forget where they were raised.
+
+    Their frames hold the body of the request. Some refer back to the exception, and would stay in memory until the
+    garbage collector runs.
+    """
+    while error is not None:
+        error.__traceback__, error = None, error.__context__
 
 
 def error_response(error: Exception, scope: Scope) -> JSONResponse:

@@ -1,17 +1,23 @@
 """Exceptions become problem documents, once and only before the response begins."""
 
 import asyncio
+import gc
 import json
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchange, Exchanges
-from app.errors import InferenceFailed, RateExceeded, VaeError
+from app.errors import InferenceFailed, InvalidInput, RateExceeded, VaeError
+from tests import hostile
+from tests.conftest import ROOT
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -106,3 +112,56 @@ def test_a_request_that_is_cancelled_is_told_that_the_server_stops() -> None:
         return messages
 
     assert problem(asyncio.run(run()))["detail"] == "the server is stopping"
+
+
+def left_to_the_collector(send: Callable[[], Any]) -> list[str]:
+    """The functions of the project whose frames only the garbage collector frees, after `send`."""
+    send()  # what is made once
+    gc.collect()
+    gc.disable()
+    try:
+        send()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        frames = [it for it in gc.garbage if isinstance(it, FrameType)]
+        return [
+            it.f_code.co_qualname
+            for it in frames
+            if it.f_code.co_filename.startswith((f"{ROOT}/app/", f"{ROOT}/tests/"))
+        ]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def test_a_refused_body_leaves_memory_with_its_response(make_client: Callable[..., TestClient]) -> None:
+    client = make_client()
+    numbers = b'{"latents":[[' + b"1," * 3_000_000 + b"1]]}"
+    [parts] = [content for name, content in hostile.refused() if name == "PNG of a million pieces of data"]
+
+    def send() -> None:
+        assert client.post("/encode/files", files={"images": parts}).status_code == 422
+        assert client.post("/encode", json={"images": ["!" * 300_000]}).status_code == 422
+        headers = {"Content-Type": "application/json"}
+        assert client.post("/decode", content=numbers, headers=headers).status_code == 413
+
+    assert left_to_the_collector(send) == []
+
+
+@pytest.mark.parametrize("error", [ClientDisconnect, InvalidInput])
+def test_an_exception_that_its_frame_refers_to_leaves_memory_too(error: type[Exception]) -> None:
+    def send() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                raise ValueError
+            except ValueError as cause:
+                kept, reason = cause, error("wrong")  # noqa: F841
+                raise reason from None
+
+        async def nothing(*_: Any) -> Any: ...
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        asyncio.run(Exchanges(ErrorResponses(app), max_body_bytes=8, max_held_bytes=8)(scope, nothing, nothing))
+
+    assert left_to_the_collector(send) == []
