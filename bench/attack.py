@@ -13,9 +13,9 @@ import json
 import math
 import multiprocessing
 import os
-import random
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -44,6 +44,8 @@ MAX_LAG, MAX_MEMORY = 0.1, 600.0
 """Bounds: seconds for the 99.9th percentile of all waits for `/health/live`, and MB of a worker."""
 ALLOWED = {503, 504}
 """Statuses of 500 and above that an attacker and a bystander may get."""
+FAILED = "failed"
+"""Start of the answer of a fuzzer that found a fault."""
 ENCODE = "/encode?model=mnist-2d"
 """Where the bystander encodes a digit."""
 _EVERY = 0.01
@@ -243,47 +245,24 @@ def limit_cases() -> Iterator[Attack]:
             yield Attack(f"limit: {what}" + f" ({number})" * (len(sends) > 1), once(send))
 
 
-def document(seed: int = 0) -> Iterator[Attack]:
-    """Each operation with parameters and bodies of wrong types and sizes."""
-    chooser = random.Random(seed)
-    junk = [
-        None,
-        True,
-        -1,
-        2**63,
-        1e308,
-        "",
-        "x" * 100_000,
-        [],
-        [[]],
-        {},
-        [None] * 1000,
-        {"": {}},
-        "\0",
-        "../..",
-        [1e400],
-    ]
-    paths = json.loads((ROOT / "openapi.json").read_text())["paths"]
-    for path, methods in paths.items():
-        for method in methods:
-            fuzzed = path.replace("{name}", "mnist").replace("{version}", "1").replace("{model}", "mnist")
+def document(folder: Path) -> Iterator[Attack]:
+    """Every operation, fuzzed by its description, with all checks of schemathesis."""
 
-            def send(client: httpx2.Client, path: str = fuzzed, method: str = method) -> Answers:
-                answers = Answers()
-                for _ in range(10):
-                    names = chooser.sample(["n", "seed", "steps", "k", "latent", "dims", "model", "x"], 3)
-                    query = {name: json.dumps(chooser.choice(junk))[:200] for name in names}
-                    names = ("latents", "images", "points", "terms", "inputs", "steps")
-                    value = {name: chooser.choice(junk) for name in names}
-                    sent = json.dumps(value).encode() if method != "get" else None
-                    answers += once(
-                        lambda it, query=query, sent=sent: it.request(
-                            method, path, params=query, content=sent, headers={"Content-Type": "application/json"}
-                        )
-                    )(client)
-                return answers
+    def send(client: httpx2.Client) -> Answers:
+        report = folder / "fuzzed.har"
+        address, config = f"{str(client.base_url).rstrip('/')}/openapi.json", ROOT / "tests/fuzz/schemathesis.toml"
+        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", address]
+        options = ["--phases=coverage,fuzzing", "--max-examples=4", "--exclude-path-regex=load$"]
+        reports = ["--report=har", f"--report-har-path={report}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, *options, *reports], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return Answers([f"{FAILED}: {done.stdout[-3000:]}"])
+        return Answers(str(entry["response"]["status"]) for entry in json.loads(report.read_text())["log"]["entries"])
 
-            yield Attack(f"junk for {method.upper()} {path}", send)
+    yield Attack("every operation of the document, fuzzed", send)
 
 
 def bundles(models: Path) -> Iterator[Attack]:
@@ -393,9 +372,13 @@ def broken(attacks: list[Attack], seen: list[Seen]) -> list[str]:
     if lost := Counter((it.path, it.status) for it in seen if it.status not in fine[it.path]):
         found.append(f"requests of bystanders were lost: {dict(lost)}")
     for attack in attacks:
-        wrong = [it for it in attack.answers if it.isdigit() and int(it) >= 500 and int(it) not in ALLOWED]
+        wrong = [it for it in attack.answers if _is_server_error(it) or it.startswith(FAILED)]
         found += [f"{attack.name}: {answer}" for answer in wrong]
     return found
+
+
+def _is_server_error(answer: str) -> bool:
+    return answer.isdigit() and int(answer) >= 500 and int(answer) not in ALLOWED
 
 
 def rows(attacks: list[Attack]) -> Iterator[tuple[str, str, str, str]]:
@@ -418,7 +401,7 @@ def main(
         settings = {"VAE_PORT": str(PORT), "VAE_WORKERS": str(workers), "VAE_MODELS_DIR": str(models)}
         settings |= {"VAE_LOG_LEVEL": "critical", "VAE_ADMIN_KEY": KEY}
         with started([sys.executable, "-m", "app"], PORT, "/health/ready", **settings) as process:
-            groups = (images(), json_bodies(), clients(), limit_cases(), document(), bundles(models))
+            groups = (images(), json_bodies(), clients(), limit_cases(), document(models.parent), bundles(models))
             attacks = [attack for group in groups for attack in group if only in attack.name]
             began = time.monotonic()
             seen = run(attacks, process.pid)
