@@ -22,8 +22,9 @@ from app.server.draining import DrainingServer
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 60.0
-"""Maximum seconds for a worker to load its models; uvicorn allows 5."""
+START_SECONDS = 300.0
+"""Maximum seconds for a worker to start; uvicorn allows 5. A bundle that hangs ends the start earlier, after
+`VAE_LOAD_SECONDS`."""
 GRACE_SECONDS = 3.0
 """Seconds between the end of the drain and SIGKILL."""
 MIN_UPTIME_SECONDS = 30.0

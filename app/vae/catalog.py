@@ -91,6 +91,7 @@ class Catalog:
             raise StartupError(f"VAE_DEFAULT_MODEL is {default}, but the models are {', '.join(self._vaes)}")
         self.default = default
         self._changing = asyncio.Lock()
+        self._listing = asyncio.Lock()
         self._loading: set[ModelKey] = set()
         self._is_bundle = os.path.lexists(models_dir / MANIFEST)
         self._refused: set[ModelKey] = set()
@@ -122,9 +123,16 @@ class Catalog:
         """The served versions of a model, ascending."""
         return sorted(self._vaes[name])
 
-    def known(self) -> list[Known]:
-        """Every version of every model that is served or lies in the models directory, ascending."""
-        served, held = self._served, self._held()
+    async def known(self) -> list[Known]:
+        """Every version of every model that is served or lies in the models directory, ascending; if that cannot be
+        read in time, every served one."""
+        try:
+            async with self._listing:  # one thread, however many requests
+                held = await self._loader.run(self._held, self._models_dir)
+        except BundleError as error:
+            logger.error("%s", error)
+            held = dict.fromkeys(self._served, self._models_dir)
+        served = self._served
         return [self._describe(key, key in served, key in held) for key in sorted(served.keys() | held.keys())]
 
     @property

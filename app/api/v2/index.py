@@ -65,7 +65,7 @@ async def repository_index(
         IndexEntry.model_validate(
             {"name": f"{it.name}.{kind}", "version": str(it.version), "state": it.state.upper(), "reason": it.reason}
         )
-        for it in server.catalog.known()
+        for it in await server.catalog.known()
         if it.state == "ready" or not asked.ready
         for kind in GRAPHS
     ]

@@ -76,7 +76,7 @@ Asked = Annotated[ChangeRequest, Depends(optional_json(ChangeRequest))]
 )
 async def repository_load(server: Server, name: ModelPath, _: Asked) -> RepositoryLoaded:
     """Load all versions of a model; versions already served stay until they are replaced."""
-    await server.catalog.load(_bundle_name(server.catalog, name))
+    await server.catalog.load(await _bundle_name(server.catalog, name))
     return RepositoryLoaded(name=name)
 
 
@@ -88,12 +88,12 @@ async def repository_load(server: Server, name: ModelPath, _: Asked) -> Reposito
 )
 async def repository_unload(server: Server, name: ModelPath, _: Asked) -> RepositoryUnloaded:
     """Stop serving a model; requests already accepted are answered."""
-    await server.catalog.unload(_bundle_name(server.catalog, name))
+    await server.catalog.unload(await _bundle_name(server.catalog, name))
     return RepositoryUnloaded(name=name)
 
 
-def _bundle_name(catalog: Catalog, name: str) -> str:
+async def _bundle_name(catalog: Catalog, name: str) -> str:
     """Name of the model; `name` may be the name of one of its graphs."""
     model, _, kind = name.rpartition(".")
-    known = {it.name for it in catalog.known()}
+    known = {it.name for it in await catalog.known()}
     return model if kind in GRAPHS and name not in known else name

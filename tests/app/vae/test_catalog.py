@@ -64,7 +64,7 @@ def test_only_the_models_that_are_named_are_served(models_copy: Path) -> None:
     served = load_catalog(models_copy, "other", Batcher(), execution_providers=["cpu"], names=("other", "third"))
 
     async def change() -> None:
-        assert {it.name for it in served.known()} == {"other", "third"}
+        assert {it.name for it in await served.known()} == {"other", "third"}
         put_bundle(models_copy, 2, name="other")
         put_bundle(models_copy, 2)
         assert (await served.reload()).loaded == [("other", 2)]
@@ -102,7 +102,7 @@ def test_a_models_directory_may_be_one_bundle_whatever_it_is_called(models_copy:
     catalog = load(bundle, "mnist")
     (vae,) = catalog
     assert (vae.manifest.name, vae.manifest.version) == ("mnist-2d", 1)
-    assert [(it.name, it.version, it.state, it.reason) for it in catalog.known()] == [("mnist-2d", 1, "ready", "")]
+    assert states(catalog) == {("mnist-2d", 1): ("ready", "")}
     assert asyncio.run(catalog.reload()).kept == [("mnist-2d", 1)]
     (bundle / "manifest.json").write_text("{")
     reloaded = asyncio.run(catalog.reload())
@@ -263,8 +263,12 @@ def test_what_is_no_version_is_not_looked_at(models_copy: Path) -> None:
     assert load(models_copy).versions("mnist-2d") == [1]
 
 
+async def known(catalog: Catalog) -> dict[tuple[str, int], tuple[str, str]]:
+    return {(item.name, item.version): (item.state, item.reason) for item in await catalog.known()}
+
+
 def states(catalog: Catalog) -> dict[tuple[str, int], tuple[str, str]]:
-    return {(item.name, item.version): (item.state, item.reason) for item in catalog.known()}
+    return asyncio.run(known(catalog))
 
 
 READY = ("ready", "")
@@ -352,7 +356,7 @@ def test_a_new_version_answers_only_once_it_is_warm(models_copy: Path) -> None:
         put_bundle(models_copy, 2)
         loading = asyncio.create_task(catalog.load("mnist-2d", 2))
         async with asyncio.timeout(10):
-            while states(catalog)[("mnist-2d", 2)] != ("loading", ""):  # noqa: ASYNC110 (it is loaded in a thread)
+            while (await known(catalog))[("mnist-2d", 2)] != ("loading", ""):  # noqa: ASYNC110 (loaded in a thread)
                 await asyncio.sleep(0.001)
         assert catalog.find().manifest.version == 1
         with pytest.raises(UnknownModel):

@@ -92,7 +92,7 @@ def test_a_bundle_that_hangs_is_refused_and_the_next_one_is_loaded(
         with pytest.raises(BundleRefused):
             await catalog.load("hangs")
         assert f"refused: {directory} was not loaded within 0.01 s (VAE_LOAD_SECONDS)" in caplog.messages
-        assert [it.reason for it in catalog.known() if it.name == "hangs"] == ["refused: see the log"]
+        assert [it.reason for it in await catalog.known() if it.name == "hangs"] == ["refused: see the log"]
         put_bundle(models_copy, 2)
         reloaded = await catalog.reload()
         assert (reloaded.loaded, reloaded.refused) == ([("mnist-2d", 2)], [("hangs", 1)])
