@@ -129,6 +129,7 @@ def test_a_graph_whose_work_depends_on_values_never_runs_on_the_event_loop(fault
         assert [name.partition("_")[0] for name in threads] == ["slot"]
 
 
+@pytest.mark.slow(reason="waits ten seconds for the deadline")
 def test_a_graph_that_never_ends_its_warm_up_is_refused_and_later_loads_go_on(start: Start, models_copy: Path) -> None:
     process, client = start(models_dir=models_copy, admin_key=KEY, load_seconds=10, shutdown_seconds=1)
     client.headers["Authorization"] = f"Bearer {KEY}"

@@ -120,6 +120,7 @@ def test_a_thousand_seeds_give_the_same_bytes_idle_and_under_load(
     assert [found[i] for i in range(count)] == idle
 
 
+@pytest.mark.slow(reason="asks several servers for all of it")
 def test_every_worker_gives_the_same_bytes(live: httpx2.Client, start: Start, requests: list[Call]) -> None:
     _, several = start(workers=3, models_dir=MODELS, cache_bytes=0, log_level="warning")
     for request in requests[-FEW:][:40]:

@@ -102,6 +102,7 @@ def make_users(client: TestClient, digits: Pixels) -> Callable[[httpx2.Client], 
     return lambda server: Users(server.base_url, client, digits[0])
 
 
+@pytest.mark.slow(reason="loads models while users ask")
 def test_under_load_a_model_is_replaced_loaded_unloaded_and_refused(
     start: Start, models_copy: Path, make_users: Callable[[httpx2.Client], Users]
 ) -> None:

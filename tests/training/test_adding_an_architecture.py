@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.bundle.files import read_bundle
 from app.inference.session import Session
 from tests.conftest import ROOT
@@ -76,6 +78,7 @@ for command, recipe in (("train", "right.toml"), ("export", "right.toml"), ("tra
 """
 
 
+@pytest.mark.slow(reason="trains and exports a net of its own")
 def test_an_architecture_is_one_file_and_one_row(data_dir: Path, tmp_path: Path) -> None:
     package = tmp_path / "training"
     shutil.copytree(ROOT / "training", package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -80,6 +80,7 @@ def test_every_example_runs(call: Call, workshop: Path, url: str, command: str) 
         assert (workshop / written[1]).exists() if written else done.stdout, (line, done)
 
 
+@pytest.mark.slow(reason="starts three servers")
 @pytest.mark.parametrize("index", range(3))
 def test_every_way_to_serve_runs(call: Call, workshop: Path, index: int) -> None:
     lines, port = examples(call("serve", "--help")[1]), str(free_port())

@@ -47,6 +47,7 @@ def test_a_bundle_gets_the_figures_of_its_kind(finished: Workshop, name: str) ->
     assert drawn <= set(captions(read_manifest(finished.bundle(name))))
 
 
+@pytest.mark.slow(reason="trains two more models")
 @pytest.mark.parametrize("name", LINEAR)
 def test_so_does_one_of_other_images_labels_and_sizes(tmp_path: Path, name: str) -> None:
     linear, expected = LINEAR[name]

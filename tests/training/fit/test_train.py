@@ -583,6 +583,7 @@ def test_two_nodes_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
     assert '"processes": 2' in (run_folder(tmp_path / "runs", shareable.recipes["tiny"]) / "report.json").read_text()
 
 
+@pytest.mark.slow(reason="trains in two processes")
 def test_two_devices_train_as_one(shareable: Workshop, tmp_path: Path) -> None:
     """Without torchrun the command starts itself a second time."""
     options = {"--data-dir": shareable.data_dir, "--runs": tmp_path, "--devices": 2, "--accelerator": "cpu"}
