@@ -40,12 +40,12 @@ def deliver(ran: Ran) -> None:
             if not job.future.done():
                 job.future.set_exception(ran.outcome)
             continue
-        job.pieces[piece.start] = {name: output[first : first + count] for name, output in ran.outcome.items()}
+        outputs = {name: output[first : first + count] for name, output in ran.outcome.items()}
         first += count
         job.done += count
         job.max_batch_rows = max(job.max_batch_rows, batch_rows)
-        if job.done == len(job.rows) and not job.future.done():
-            _resolve(job)
+        if not job.future.done():
+            _put(job, piece.start, outputs)
 
 
 def _run(run: RunRows, pieces: list[Piece]) -> Ran:
@@ -66,11 +66,20 @@ def _run(run: RunRows, pieces: list[Piece]) -> Ran:
     return Ran(pieces, outcome, count, time.monotonic() - began)
 
 
-def _resolve(job: Job) -> None:
-    outputs, *others = [job.pieces[start] for start in sorted(job.pieces)]
+def _put(job: Job, start: int, outputs: Arrays) -> None:
+    """Put the outputs of some rows to those of the others, and resolve the future when all rows are done."""
+    count = len(job.rows)
     try:
-        if others:
-            outputs = {name: np.concatenate([outputs[name], *(piece[name] for piece in others)]) for name in outputs}
-        job.future.set_result(outputs)
-    except Exception as error:  # no memory, or pieces whose shapes differ
+        if not job.outputs and job.done == count:  # all rows ran together
+            job.outputs = outputs
+        elif not job.outputs:
+            job.outputs = {name: np.empty((count, *part.shape[1:]), part.dtype) for name, part in outputs.items()}
+        if job.outputs is not outputs:
+            for name, part in outputs.items():
+                if part.shape[1:] != job.outputs[name].shape[1:]:
+                    raise RuntimeError("a graph returned rows of different shapes")
+                job.outputs[name][start : start + len(part)] = part
+        if job.done == count:
+            job.future.set_result(job.outputs)
+    except Exception as error:  # or no memory
         job.future.set_exception(error)

@@ -52,11 +52,11 @@ class Job:
     taken: int = 0
     """Rows that no longer wait."""
     done: int = 0
-    """Rows whose outputs are in `pieces`."""
+    """Rows that have run."""
     max_batch_rows: int = 0
     """Rows of the largest batch that some of the job's rows were in; 0 if none ran."""
-    pieces: dict[int, Arrays] = field(default_factory=dict)
-    """Outputs by the index of their first row."""
+    outputs: Arrays = field(default_factory=dict)
+    """Outputs `[N, ...]` of all rows, of which those that have run are filled in; empty before the first ran."""
 
     @property
     def waiting_rows(self) -> int:

@@ -14,7 +14,7 @@ from app.bundle.files import Bundle
 from app.bundle.manifest import Manifest
 from app.errors import InvalidInput
 from app.inference.batcher import Batcher, Work
-from app.inference.graphs import Graphs, Lane, ServingOptions, planes
+from app.inference.graphs import Graphs, Lane, ServingOptions
 from app.maths import gaussian
 from app.maths.arrays import Arrays, Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores
@@ -107,7 +107,7 @@ class Vae:
 
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
-        return await self.graphs.encode(self._work, planes(images))
+        return await self.graphs.encode(self._work, await self._reordered(images, (0, 3, 1, 2)))
 
     async def run_graph(self, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         """The outputs `[N, ...]` of one lane for its input rows; see `Graphs.run`."""
@@ -124,7 +124,12 @@ class Vae:
 
     async def _decode(self, latents: Floats) -> Pixels:
         outputs = await self.run_graph("decoder", latents)
-        return np.ascontiguousarray(outputs["image"].transpose(0, 2, 3, 1))
+        return await self._reordered(outputs["image"], (0, 2, 3, 1))
+
+    async def _reordered(self, pixels: Pixels, axes: tuple[int, ...]) -> Pixels:
+        """Pixels with their axes in this order, contiguous; in a thread if that copies much."""
+        view = pixels.transpose(axes)
+        return view if view.flags.c_contiguous else await self.computed(view.size, np.ascontiguousarray, view)
 
     async def decode_latents(self, latents: Floats, *, percentile: bool) -> Decoded:
         """Decode latents `[N, *latent]`; with `percentile`, also compute their `latent_percentile`.
