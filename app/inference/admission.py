@@ -59,8 +59,6 @@ class Admission:
     def __init__(self, slots: int, max_rows: int, max_wait_seconds: float = math.inf) -> None:
         self._slots, self.max_rows, self._max_wait_seconds = slots, max_rows, max_wait_seconds
         self._loads: dict[Hashable, _Load] = {}
-        self._rows_of: dict[str, int] = {}
-        """Rows of each caller, each counted by its cost."""
         self._cost = 0
         self._slowdown = 1.0
         """Moving average of the time that batches take now, divided by the time measured at warm-up."""
@@ -97,8 +95,9 @@ class Admission:
         total = self._cost + cost
         if total <= self.max_rows:
             return False
-        of_caller = self._rows_of.get(caller, 0)
-        if of_caller + cost <= self.max_rows // (len(self._rows_of) + (not of_caller)):
+        of_caller = cost + sum(load.rows_of.get(caller, 0) for load in self._loads.values())
+        callers = {caller}.union(*(load.rows_of for load in self._loads.values()))
+        if of_caller <= self.max_rows // len(callers):
             return total > 3 * self.max_rows
         of_models: defaultdict[Hashable, int] = defaultdict(int, {_model(key): cost})
         for other, load in self._loads.items():
@@ -169,24 +168,18 @@ class Admission:
         """Count `rows` more of a lane and a caller, or fewer if negative."""
         cost = rows * lane.cost
         self._cost += cost
-        _count(self._rows_of, caller, cost)
         load = self._loads.get(lane.key)
         if load is None:
             load = self._loads[lane.key] = _Load()
         load.cost += cost
-        _count(load.rows_of, caller, cost)
+        if rows_of_caller := load.rows_of.get(caller, 0) + cost:
+            load.rows_of[caller] = rows_of_caller
+        else:
+            load.rows_of.pop(caller, None)
         load.batches += rows / lane.max_batch_rows
         load.seconds += rows * lane.row_seconds
         if not load.cost:
             del self._loads[lane.key]
-
-
-def _count(rows_of: dict[str, int], caller: str, cost: int) -> None:
-    """Count `cost` more for a caller; callers without rows are left out."""
-    if rows := rows_of.get(caller, 0) + cost:
-        rows_of[caller] = rows
-    else:
-        rows_of.pop(caller, None)
 
 
 def _model(key: Hashable) -> Hashable:

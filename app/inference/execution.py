@@ -40,7 +40,9 @@ def deliver(ran: Ran) -> None:
             if not job.future.done():
                 job.future.set_exception(ran.outcome)
             continue
-        outputs = {name: output[first : first + count] for name, output in ran.outcome.items()}
+        outputs = ran.outcome
+        if count < batch_rows:
+            outputs = {name: output[first : first + count] for name, output in outputs.items()}
         first += count
         job.done += count
         job.max_batch_rows = max(job.max_batch_rows, batch_rows)
@@ -49,20 +51,21 @@ def deliver(ran: Ran) -> None:
 
 
 def _run(run: RunRows, pieces: list[Piece]) -> Ran:
-    began = time.monotonic()
+    began, count = time.monotonic(), 0
+    for _, start, stop in pieces:
+        count += stop - start
     outcome: Arrays | Exception
     try:
-        rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
-        outcome = run(rows)
-        if any(len(output) != len(rows) for output in outcome.values()):
-            outcome = RuntimeError("a graph returned a different number of rows than it was given")
+        outcome = run(pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces]))
+        for output in outcome.values():
+            if len(output) != count:
+                raise RuntimeError("a graph returned a different number of rows than it was given")
     except StopIteration as error:  # a future does not accept it
         outcome = RuntimeError(repr(error))
     except Exception as error:
         outcome = error
     except BaseException as error:  # it would end the slot's thread, or the event loop
         outcome = RuntimeError(repr(error))
-    count = sum(piece.stop - piece.start for piece in pieces)
     return Ran(pieces, outcome, count, time.monotonic() - began)
 
 

@@ -108,8 +108,8 @@ class QueuedLane:
 
     def put_back(self, caller: str, jobs: list[Job]) -> None:
         """Put jobs that still have waiting rows before the others of their caller, and the caller behind the others."""
-        waiting = self.jobs.pop(caller, deque())
-        waiting.extendleft(job for job in reversed(jobs) if job.waiting_rows)
+        waiting = self.jobs.pop(caller, None) or deque()
+        waiting.extendleft([job for job in reversed(jobs) if job.waiting_rows])
         if waiting:
             self.jobs[caller] = waiting
 
@@ -177,9 +177,10 @@ class RowQueue:
         """
         jobs_of, dropped = lane.next_jobs(max_rows, now)
         pieces = []
-        shares = fair_shares([sum(job.waiting_rows for job in jobs) for jobs in jobs_of.values()], max_rows)
-        for (caller, jobs), share in zip(jobs_of.items(), shares, strict=True):
-            for job, rows in zip(jobs, fair_shares([job.waiting_rows for job in jobs], share), strict=True):
+        demands = [[job.waiting_rows for job in jobs] for jobs in jobs_of.values()]
+        shares = fair_shares([sum(demand) for demand in demands], max_rows)
+        for (caller, jobs), demand, share in zip(jobs_of.items(), demands, shares, strict=True):
+            for job, rows in zip(jobs, fair_shares(demand, share), strict=True):
                 if rows:
                     pieces.append(Piece(job, job.taken, job.taken + rows))
                     job.taken += rows
@@ -203,6 +204,8 @@ def fair_shares(demands: Sequence[int], total: int) -> list[int]:
 
     (Bertsekas and Gallager, Data Networks, section 6.5.2.)
     """
+    if sum(demands) <= total:
+        return list(demands)
     shares = [0] * len(demands)
     by_size = sorted(range(len(demands)), key=demands.__getitem__)
     for sharers, index in zip(range(len(demands), 0, -1), by_size, strict=True):

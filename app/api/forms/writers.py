@@ -100,10 +100,11 @@ class AnimationQuery(Strict):
 
 
 async def _json(vae: Vae, query: None, result: Result, answer: type[ModelResponse]) -> Response:
-    if sum(array.size for array in result.arrays.values() if array is not None) > MAX_JSON_NUMBERS:
+    arrays = {name: array for name, array in result.arrays.items() if array is not None}
+    if sum([array.size for array in arrays.values()]) > MAX_JSON_NUMBERS:
         raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
     members = {name: await _base64_images(vae, pixels) for name, pixels in result.images.items()}
-    lists = {name: array.tolist() for name, array in result.arrays.items() if array is not None}
+    lists = {name: array.tolist() for name, array in arrays.items()}
     manifest = vae.manifest
     body = answer(model=manifest.name, version=manifest.version, **members, **lists, **result.facts)
     return RawResponse.of(body.__pydantic_serializer__.to_json(body, exclude_none=True), b"application/json")
