@@ -1,7 +1,5 @@
 """The images of a request, from image files or arrays to uint8 `[N, H, W, C]` as the model takes them."""
 
-import binascii
-from base64 import b64decode
 from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 
@@ -12,6 +10,7 @@ from pydantic import AfterValidator, Field
 from app.api.forms.bodies import MAX_ITEMS
 from app.api.routing.queries import Strict, check_count
 from app.api.routing.state import State
+from app.codecs.base64 import read_base64
 from app.codecs.images import Pixels, Reading, decode_all, parse_color, read_plain_pngs, stack, survey
 from app.errors import InvalidInput
 from app.inference.offload import INLINE_ELEMENTS
@@ -33,15 +32,13 @@ class PicturesRequest(Strict):  # the name of its schema, which clients are gene
         min_length=1,
         max_length=MAX_ITEMS,
         fail_fast=True,
-        description="Images; each may carry a `data:` prefix.",
+        description="Images; each may carry a `data:` prefix, line breaks, no padding, and the URL-safe alphabet.",
         examples=[[EXAMPLE_IMAGE]],
     )
 
 
 _INLINE_BYTES, _INLINE_FILE_BYTES = 2**16, 2**13
 """Maximum bytes of base64 that are decoded, and of files that are surveyed, on the event loop: a few milliseconds."""
-_BASE64_PIECE = 2**20
-"""Characters of base64 that are decoded at a time, a multiple of 4; no other thread can run meanwhile."""
 _SECONDS_PER_CHARACTER, _SECONDS_PER_BYTE, _IMAGE_SECONDS = 1e-8, 1e-8, 1e-4
 """Estimates: for base64, for the structure of files, and for each image beside its pixels."""
 _PLAIN_SECONDS, _SECONDS_PER_PLAIN_PIXEL = 1e-5, 5e-9
@@ -161,14 +158,10 @@ async def decode_base64(server: State, vae: Vae, texts: list[str], pointer: str 
 def _decode_base64(texts: list[str], pointer: str) -> list[bytes]:
     contents = []
     for index, text in enumerate(texts):
-        start = text.find(",") + 1 if text.startswith("data:") else 0
         try:
-            pieces = range(start, len(text), _BASE64_PIECE) or (start,)
-            contents.append(b"".join(b64decode(text[at : at + _BASE64_PIECE], validate=True) for at in pieces))
-            if text.find("=", start, len(text) - 2) >= 0:  # a piece may end with the padding that ends a text
-                raise ValueError
-        except (binascii.Error, ValueError):
-            raise InvalidInput("not base64", f"{pointer}/{index}") from None
+            contents.append(read_base64(text))
+        except InvalidInput as error:
+            raise error.below(f"{pointer}/{index}") from None
     return contents
 
 

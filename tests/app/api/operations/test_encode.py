@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import textwrap
 import time
 
 import numpy as np
@@ -76,6 +77,28 @@ def test_pictures_are_converted_to_the_models(client: TestClient, digits: Pixels
         "/encode", params=query | {"background": "#fff", "invert": "true"}, json={"images": [base64_png(ink)]}
     )
     assert drawn.json() == plain
+
+
+def test_base64_as_other_encoders_write_it(client: TestClient, digits: Pixels) -> None:
+    """Its forms are in tests/app/codecs/test_base64.py."""
+    image = base64_png(digits[0])
+    on_lines, url_safe = "\r\n".join(textwrap.wrap(image, 76)), image.translate(str.maketrans("+/", "-_")).rstrip("=")
+    assert "-" in url_safe
+    plain = client.post("/encode", json={"images": [image]}).json()
+    path = client.post("/interpolate", json={"points": [{"image": image}, {"label": 3}]}).json()
+    term = client.post("/combine", json={"terms": [{"image": image, "weight": 1}]}).json()
+    for text in (on_lines, url_safe):
+        assert client.post("/encode", json={"images": [text]}).json() == plain
+        assert client.post("/interpolate", json={"points": [{"image": text}, {"label": 3}]}).json() == path
+        assert client.post("/combine", json={"terms": [{"image": text, "weight": 1}]}).json() == term
+    wrong = f"{image[:8]}!{image[9:]}"
+    for path, body, pointer in (
+        ("/encode", {"images": [image, wrong]}, "/images/1"),
+        ("/interpolate", {"points": [{"label": 3}, {"image": wrong}]}, "/points/1/image"),
+        ("/combine", {"terms": [{"image": wrong, "weight": 1}]}, "/terms/0/image"),
+    ):
+        (error,) = client.post(path, json=body).json()["errors"]
+        assert error == {"pointer": pointer, "detail": "not base64 from character 9 on"}
 
 
 def test_what_is_transparent_lies_on_the_models_own_background(client: TestClient) -> None:
