@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, Field, Tag, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -31,6 +32,8 @@ _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES, _MAX_JSON_ESCAPES = 2**18, 2**17
 """Maximum bytes of JSON that is parsed unchecked; maximum lists, values and escapes of larger JSON (65 ms)."""
 _SECONDS_PER_BYTE = 5e-9
 """Estimated seconds to parse a byte of JSON."""
+_MAX_PREAMBLE = 2**13
+"""Maximum bytes that are searched for the first boundary of a form, unless they arrive at once."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 
 
@@ -161,7 +164,7 @@ class FilesBody:
 
         Raises:
             UnsupportedMediaType, BadRequest: the body is not a complete form.
-            InvalidInput: the form has no file, too many files, or another field.
+            InvalidInput: the form has no file, too many files, or another field; the detail says which part it is.
         """
         _check_media_type(scope, _MULTIPART)
         limit = server.limits.max_rows
@@ -172,12 +175,14 @@ class FilesBody:
                 raise InvalidInput(f"1 to {limit} are allowed", "/images") from None
             raise BadRequest("the body is not multipart/form-data") from None
         try:
-            unknown = set(form) - {"images"}
-            files = form.getlist("images")
-            if unknown or not all(isinstance(file, UploadFile) for file in files):
-                raise InvalidInput("the form takes files in the field `images`, and nothing else", "/images")
-            check_count(len(files), limit, "/images")
-            return [await file.read() for file in files if isinstance(file, UploadFile)]
+            parts = form.multi_items()
+            other = next((number for number, (name, _) in enumerate(parts, 1) if name != "images"), None)
+            if other is not None:  # its name, which is the client's, is not repeated
+                raise InvalidInput(
+                    f"part {other} of the form has another name: every part is a file in the field `images`", "/images"
+                )
+            check_count(len(parts), limit, "/images")
+            return [await file.read() for _, file in parts if isinstance(file, UploadFile)]
         finally:
             await form.close()
 
@@ -186,18 +191,33 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings re
 
 
 class _FormParser(MultiPartParser):
-    """Parses a form of at most `max_parts` parts in memory; refuses a truncated form, which would lose a part."""
+    """Parses a form of at most `max_parts` files in memory; refuses a truncated form, which would lose a part."""
 
     def __init__(self, request: Request, max_parts: int, max_bytes: int) -> None:
-        super().__init__(request.headers, self._until_end(request.stream()), max_files=max_parts, max_fields=max_parts)
+        super().__init__(request.headers, self._between_boundaries(request.stream()), max_files=max_parts)
         self.spool_max_size = max_bytes  # files stay in memory: the body is bounded
         self._has_ended = False
+
+    def on_headers_finished(self) -> None:
+        """Take every part as a file: some clients send it without a `filename`, or only with `filename*`."""
+        _, _, given = (self._current_part.content_disposition or b"").partition(b";")
+        self._current_part.content_disposition = b'form-data; name=""; filename=""; ' + given
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         self._has_ended = True
 
-    async def _until_end(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async def _between_boundaries(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """The body without its preamble (RFC 2046, section 5.1.1), which the parser does not expect."""
+        _, parameters = parse_options_header(self.headers["content-type"])
+        first, head = b"\n--" + parameters[b"boundary"], b"\n"
         async for chunk in stream:
+            if head:
+                head += chunk
+                at = head.find(first)
+                if at < 0 and len(head) <= _MAX_PREAMBLE:
+                    continue
+                chunk, head = head[at + 1 :], b""
             yield chunk
         if not self._has_ended:
             raise MultiPartException("cut off")

@@ -4,6 +4,7 @@ import itertools
 import json
 import textwrap
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,12 +143,55 @@ def test_strict_refuses_what_would_be_converted(client: TestClient, digits: Pixe
 
 
 def test_forms_with_something_else(client: TestClient, digits: Pixels) -> None:
-    good = ("images", ("x.png", png(digits[0]), "image/png"))
-    assert pointers(client.post("/encode/files", files=[good, ("other", ("x.png", b"x", "image/png"))])) == ["/images"]
-    assert pointers(client.post("/encode/files", files=[good], data={"images": "text"})) == ["/images"]
+    good, text = ("images", ("x.png", png(digits[0]), "image/png")), ("images", (None, "text"))
+    assert pointers(client.post("/encode/files", files=[good, text])) == ["/images/1"]
     assert pointers(client.post("/encode/files", files=[("images", ("x.png", b"x", "image/png"))])) == ["/images/0"]
     no_boundary = client.post("/encode/files", content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert no_boundary.status_code == 400
+    for name, content in (("image", good[1]), ("images[]", good[1]), ("model", (None, "mnist")), ("", good[1])):
+        (error,) = client.post("/encode/files", files=[good, (name, content)]).json()["errors"]
+        assert error["pointer"] == "/images"
+        assert error["detail"].startswith("part 2 of the form has another name")
+
+
+def form(*parts: bytes, head: bytes = b"", tail: bytes = b"\r\n") -> dict[str, Any]:
+    """A request with a form of parts, each with its own header lines."""
+    content = head + b"".join(b"--b\r\n%s\r\n" % part for part in parts) + b"--b--" + tail
+    return {"content": content, "headers": {"Content-Type": "multipart/form-data; boundary=b"}}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'Content-Disposition: form-data; name="images"',
+        b"content-disposition:form-data;name=images",
+        b"Content-Disposition: form-data; name=\"images\"; filename*=UTF-8''%e2%82%ac.png",
+        b'Content-Disposition: form-data; name="images"; filename=""\r\nContent-Type: application/octet-stream',
+        b'Content-Disposition: form-data; filename="a;b\\".png"; name="images";',
+    ],
+)
+@pytest.mark.parametrize("head", [b"", b"\r\n", b"\n", b"This is a form.\r\n", b"--a -b\r\n--\r\n\r\n", b"-\n"])
+def test_forms_as_clients_write_them(client: TestClient, digits: Pixels, header: bytes, head: bytes) -> None:
+    plain = client.post("/encode", json={"images": [base64_png(digit) for digit in digits[:2]]}).json()
+    parts = [header + b"\r\n\r\n" + png(digit) for digit in digits[:2]]
+    for tail in (b"", b"\r\n", b"\r\nThe end.\r\n--b\r\n"):
+        assert client.post("/encode/files", **form(*parts, head=head, tail=tail)).json() == plain
+    whole = form(*parts, head=head)
+    pieces = (whole["content"][at : at + 1] for at in range(len(whole["content"])))
+    assert client.post("/encode/files", content=pieces, headers=whole["headers"]).json() == plain
+
+
+def test_forms_that_are_damaged(client: TestClient, digits: Pixels) -> None:
+    part = b'Content-Disposition: form-data; name="images"\r\n\r\n' + png(digits[0])
+    whole = form(part, head=b"a preamble\r\n")
+    headers = whole["headers"]
+    for content in (b"", whole["content"][:-10], b"\n-" * 2**16):
+        assert client.post("/encode/files", content=content, headers=headers).status_code == 400
+    endless = (b"\n-" for _ in range(2**14))
+    assert client.post("/encode/files", content=endless, headers=headers).status_code == 400
+    for nameless in (b"Content-Disposition: form-data", b"Content-Type: image/png", b"Content-Disposition:"):
+        (error,) = client.post("/encode/files", **form(part, nameless + b"\r\n\r\nx")).json()["errors"]
+        assert error["detail"].startswith("part 2 of the form has another name")
 
 
 BAD_ARRAYS = {
