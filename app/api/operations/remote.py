@@ -41,12 +41,16 @@ _HEADERS = {
 } | MODEL_HEADERS
 
 
-class ScalingQuery(ModelQuery):
-    """Scaling of latents on the wire; none unless the client asks for it."""
+class WireQuery(ModelQuery):
+    """Scaling of latents on the wire, none unless the client asks for it; and the form of tensors, of which there is
+    one."""
 
     scaling_factor: QueryFloat | None = Field(None, gt=0, description="Scale: wire latents are (z - shift) * scale.")
     shift_factor: QueryFloat | None = Field(None, description="Shift: wire latents are (z - shift) * scale.")
     do_scaling: bool = Field(False, description="Use the model's own scale or shift for a factor that is absent.")
+
+    input_tensor_type: Literal["binary"] = Field("binary", description="Form of the request's tensor.")
+    output_tensor_type: Literal["binary"] = Field("binary", description="Form of the response's tensor.")
 
     def factors(self, vae: Vae) -> tuple[float, float]:
         """Scale and shift."""
@@ -58,7 +62,7 @@ class ScalingQuery(ModelQuery):
         )
 
 
-class RemoteDecodeQuery(ScalingQuery):
+class RemoteDecodeQuery(WireQuery):
     """Shape and data type of the body, and the form of the response."""
 
     shape: Sizes = Field(description="Shape of the latents, [N, *latent]; repeated for each size.", examples=[[1, 2]])
@@ -74,7 +78,7 @@ class RemoteDecodeQuery(ScalingQuery):
     width: int | None = Field(None, description="Width of packed latents; ignored.")
 
 
-class RemoteEncodeQuery(ScalingQuery, ReadingQuery):
+class RemoteEncodeQuery(WireQuery, ReadingQuery):
     """Shape and data type of the body, if it is a tensor; without both it is an image file."""
 
     shape: Sizes | None = Field(

@@ -184,6 +184,24 @@ def test_a_picture_unless_the_library_asks_for_a_tensor(client: TestClient) -> N
     assert Image.open(io.BytesIO(client.post("/remote/decode", params=DECODE, content=bytes(8), headers=RAW).content))
 
 
+def test_clients_that_name_the_form_of_tensors(client: TestClient, digits: Pixels) -> None:
+    """As SD.Next does. There is one form."""
+    both = {"input_tensor_type": "binary", "output_tensor_type": "binary"}
+    pixels = (digits[0] / 127.5 - 1).astype("<f4").tobytes()
+    for path, query, content in (
+        ("/remote/decode", DECODE, bytes(8)),
+        ("/remote/decode", DECODE | {"output_type": "pt"}, bytes(8)),
+        ("/remote/encode", ENCODE, pixels),
+        ("/remote/encode", {"model": "mnist-2d"}, png(digits[0])),
+    ):
+        plain = client.post(path, params=query, content=content, headers=RAW)
+        assert plain.status_code == 200
+        assert client.post(path, params=query | both, content=content, headers=RAW).content == plain.content
+        for name in both:
+            answer = client.post(path, params=query | {name: "base64"}, content=content, headers=RAW)
+            assert pointers(answer) == [f"/query/{name}"]
+
+
 @pytest.mark.parametrize(
     ("query", "content", "pointer"),
     [
