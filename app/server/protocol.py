@@ -26,6 +26,9 @@ _LINGER_SECONDS = 2.0
 """Seconds that a refused connection is still read, so that the client can read the refusal."""
 _MAX_DISCARDED_BYTES = 2**27
 """Maximum bytes discarded after a refusal: many clients read nothing before they have sent everything."""
+_PROBE_SECONDS = 0.25
+"""Seconds until a client that closed its sending side is probed for the first time; each time takes twice as long."""
+_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_PIPELINED = 64
 """Maximum pipelined requests of a connection; no common client sends more."""
 _END_OF_HEAD = b"\r\n\r\n"
@@ -37,7 +40,8 @@ class Protocol(HttpToolsProtocol):
 
     Extends uvicorn, which limits neither headers nor the time in which a request arrives and a response is read,
     closes idle connections at shutdown with requests on their way (https://github.com/Kludex/uvicorn/issues/2757),
-    writes head and body separately, and parses the body behind an Upgrade header as the next request.
+    drops requests whose client closed only its sending side, writes head and body separately, and parses the body
+    behind an Upgrade header as the next request.
 
     A request that arrives whole, and whose response is read at once, starts no timer.
     """
@@ -64,6 +68,8 @@ class Protocol(HttpToolsProtocol):
     """The refusal to send when the parser stops."""
     _receive_timer: asyncio.TimerHandle | None = None
     """Runs while a request is expected or arrives."""
+    _probe_timer: asyncio.TimerHandle | None = None
+    """Runs while a client that closed its sending side waits for a response."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start a connection; if there are too many, only to answer whether the server is healthy."""
@@ -82,6 +88,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_receive_timer()
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
         self._stall.stop()
         super().connection_lost(exc)
         self._server.connections.discard(self)
@@ -102,6 +110,19 @@ class Protocol(HttpToolsProtocol):
             self._refuse(*self._headers_too_large())
         elif self._receive_timer is None and (self._is_receiving or self._is_idle):
             self._start_receive_timer()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client closed its sending side: answer the requests that arrived whole, unless it is gone altogether.
+
+        Returns whether the connection stays open; over TLS it cannot.
+        """
+        if self._is_idle or self._is_in_body or self.transport.is_closing() or self.scheme == "https":
+            return False
+        self._is_receiving = False
+        self._stop_receive_timer()
+        self.cycle.keep_alive = False
+        self._probe_later(_PROBE_SECONDS)
+        return True
 
     def on_message_begin(self) -> None:
         self._is_receiving = self._is_in_head = True
@@ -238,6 +259,20 @@ class Protocol(HttpToolsProtocol):
             response = problem(error(detail), scope)
             response.raw_headers += (*SECURITY_HEADERS, OWN_PAGES_ONLY)
             await response(scope, receive, send)
+
+    def _probe_later(self, seconds: float) -> None:
+        self._probe_timer = self.loop.call_later(seconds, self._probe, seconds)
+
+    def _probe(self, seconds: float) -> None:
+        """Find out whether the client is gone: writing again to a closed connection fails.
+
+        Clients skip this interim response (RFC 9110, section 15.2); those of HTTP/1.0 do not know it.
+        """
+        if self.cycle.response_started or self.cycle.scope["http_version"] == "1.0":
+            return
+        if not self.pipeline:  # otherwise an earlier response may have begun
+            self.transport.write(_PROBE)
+        self._probe_later(2 * seconds)
 
     def _abort_stalled(self) -> None:
         self._count("answer-not-read")

@@ -281,6 +281,70 @@ def test_a_client_that_still_sends_reads_why_it_is_refused(start: Start) -> None
         assert refused(connection, 413, "body-too-large").problem["detail"] == "at most 1000 bytes"
 
 
+def read_all(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "count"),
+    [
+        (get("/"), 1),
+        (get("/", "Content-Length: 3", method="POST") + b"abc", 1),
+        (get("/") * 3, 3),
+        (get("/sleep/0.1") * 3 + get("/"), 4),
+        (get("/sleep/0.1") + b"GET / HTTP/1.1\r\nHost:", 1),
+        (get("/bytes/5000000"), 1),
+        (get("/").replace(b"HTTP/1.1", b"HTTP/1.0"), 1),
+    ],
+)
+def test_who_closes_its_sending_side_is_answered(sent: bytes, count: int) -> None:
+    with serving() as (server, gate), server.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        received = read_all(connection)
+        assert received.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 "))
+        assert received.count(b"HTTP/1.1 200 ") == count
+        assert INTERIM not in received
+        assert until(lambda: server.connections == 0)
+        assert (gate.disconnects, not gate.refused) == (0, True)
+
+
+def test_while_its_answer_takes_long_it_is_probed() -> None:
+    with serving() as (server, gate), server.connect() as connection, server.connect() as older:
+        connection.sendall(get("/sleep/1.5"))
+        connection.shutdown(socket.SHUT_WR)
+        older.sendall(get("/sleep/1.5").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        older.shutdown(socket.SHUT_WR)
+        probes, final = read_all(connection).rsplit(INTERIM, 1)
+        assert probes in (b"", INTERIM)
+        assert final.startswith(b"HTTP/1.1 200 ")
+        assert INTERIM not in read_all(older)
+        assert until(lambda: server.connections == 0)
+        assert gate.disconnects == 0
+
+
+@pytest.mark.parametrize("sent", [get("/sleep/5"), get("/") + get("/sleep/5")])
+def test_who_closes_both_sides_is_gone(sent: bytes) -> None:
+    with serving() as (server, _):
+        with server.connect() as connection:
+            connection.sendall(sent)
+            assert until(lambda: server.tasks == 1)
+        assert until(lambda: server.connections == 0)
+        assert server.tasks == 1  # it was not the response that ended the connection
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", get("/", "Content-Length: 3", method="POST") + b"ab"])
+def test_who_closes_its_sending_side_within_a_request_gets_nothing(sent: bytes) -> None:
+    with serving() as (server, _), server.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection) == b""
+        assert until(lambda: server.connections == 0)
+
+
 def test_a_wish_for_a_websocket_is_answered_as_any_request(live: httpx2.Client) -> None:
     offer = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAA")
     with socket.create_connection((live.base_url.host, live.base_url.port), timeout=PATIENCE) as connection:
