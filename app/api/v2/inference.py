@@ -40,7 +40,9 @@ async def infer(server: State, vae: Vae, path: GraphParameters, body: InferReque
 
     Instead of `data`, a tensor may have the parameter `binary_data_size`; its little-endian bytes then follow the JSON,
     whose length is in the header `Inference-Header-Content-Length`. Outputs with `binary_data`, or all of them with
-    `binary_data_output`, are returned in the same way. Bodies may have the Content-Encoding gzip or deflate.
+    `binary_data_output`, are returned in the same way. If that header is 0, the body is nothing but the rows of the one
+    input, with the model's data type, and all outputs are returned in binary. Bodies may have the Content-Encoding
+    gzip or deflate.
     """
     graph = GraphModel(vae, "encoder" if path.name.endswith(".encoder") else "decoder")
     wanted = body.wanted(graph)

@@ -1,4 +1,4 @@
-"""Inference requests: JSON, optionally followed by binary tensors."""
+"""Inference requests: JSON, optionally followed by binary tensors, or the one binary tensor alone."""
 
 import math
 from functools import partial
@@ -17,7 +17,7 @@ from app.api.routing.queries import check_count
 from app.api.routing.state import State, caller_of
 from app.api.v2.content_encoding import inflate, wanted_coding
 from app.api.v2.graphs import GraphModel
-from app.codecs.tensors import DATATYPES, of_bytes, of_json, split_header, split_tensors
+from app.codecs.tensors import DATATYPES, NAMES, of_bytes, of_json, split_header, split_tensors
 from app.errors import BodyTooLarge, InvalidInput
 
 _KNOWN = {"timeout", "binary_data_output", "binary_data_size", "binary_data"}
@@ -112,9 +112,16 @@ class InferRequest(BaseModel):
         """The graph's input: uint8 `[N, C, H, W]` or float32 `[N, *latent]`.
 
         Raises:
-            InvalidInput: the inputs are not exactly the graph's one input, or its shape, data type or data are invalid.
+            InvalidInput: the inputs are not exactly the graph's one input, or its shape, data type or data are invalid;
+                or a raw binary request is not a whole number of rows.
             BadRequest: the number of bytes after the JSON is not the sum of the inputs' sizes.
         """
+        if not self.inputs:
+            self.inputs = [_raw_input(graph, len(self._binary))]
+            try:
+                return await self.rows(server, graph)
+            except InvalidInput as error:
+                raise InvalidInput(error.detail) from None  # there is no JSON that a pointer could point into
         sizes = [_binary_size(tensor, f"/inputs/{index}") for index, tensor in enumerate(self.inputs)]
         pieces = split_tensors(self._binary, [size or 0 for size in sizes])
         tensor = self.inputs[0]
@@ -157,7 +164,10 @@ class InferBody:
         head, binary = split_header(body, None if length is None else length.encode("latin-1"))
         if len(head) > _max_json_bytes(server):
             raise BodyTooLarge("more JSON than the rows of one request can take")
-        read = await parse_json(InferRequest, bytes(head), scope)
+        if length is not None and not head:  # a raw binary request, whose outputs are in binary, too
+            read = InferRequest.model_construct(inputs=[], parameters={"binary_data_output": True})
+        else:
+            read = await parse_json(InferRequest, bytes(head), scope)
         read._binary, read._accepted = binary, wanted_coding(headers.get("accept-encoding", ""))
         return read
 
@@ -173,6 +183,23 @@ def _max_json_bytes(server: State) -> int:
         return server.limits.max_body_bytes
     values = max(math.prod(shape) for geometry in sizes for shape in (geometry.image_shape, geometry.latent_shape))
     return _MAX_REST + _MAX_NUMBER * server.limits.max_rows * values
+
+
+def _raw_input(graph: GraphModel, size: int) -> InputTensor:
+    """The input of a raw binary request: as many rows of the graph's own shape and data type as `size` bytes are.
+
+    Raises:
+        InvalidInput: not a whole number of rows, or images may be of any size.
+    """
+    (tensor,) = graph.vae.graphs.tensors(graph.kind)[0].values()
+    sizes = [known for known in tensor.shape[1:] if known is not None]
+    if len(sizes) < len(tensor.shape) - 1:
+        raise InvalidInput("this model takes any size, and a raw binary request does not say which")
+    row = math.prod(sizes) * np.dtype(tensor.dtype).itemsize
+    if not size or size % row:
+        raise InvalidInput(f"a raw binary request has {row} bytes for each row")
+    shape, parameters = [size // row, *sizes], {"binary_data_size": size}
+    return InputTensor(name=graph.input, shape=shape, datatype=NAMES[tensor.dtype], parameters=parameters)
 
 
 def _binary_size(tensor: InputTensor, pointer: str) -> int | None:

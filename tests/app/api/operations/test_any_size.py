@@ -226,6 +226,11 @@ def test_the_open_inference_protocol(client: TestClient) -> None:
         tensor = {"name": name, "shape": shape, "datatype": "FP32", "data": []}
         answer = client.post(f"/v2/models/maps.{kind}/infer", json={"inputs": [tensor]})
         assert pointers(answer) == ["/inputs/0/shape"]
+    raw = client.post(
+        "/v2/models/maps.encoder/infer", content=planes.tobytes(), headers={"Inference-Header-Content-Length": "0"}
+    )
+    assert raw.status_code == 422
+    assert "does not say which" in raw.json()["error"]
 
 
 def test_the_protocol_of_diffusers(client: TestClient) -> None:

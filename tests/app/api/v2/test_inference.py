@@ -191,9 +191,45 @@ def test_binary_sizes_must_be_those_of_shape_and_type(client: TestClient) -> Non
     assert "another length" in refused(client.post(DECODER, content=head), 400)
 
 
-@pytest.mark.parametrize("length", ["-1", "1e3", "", "99999", "9" * 400, "x", "0", "5"])
+@pytest.mark.parametrize("length", ["-1", "1e3", "", "99999", "9" * 400, "x", "5"])
 def test_headers_that_do_not_fit(client: TestClient, length: str) -> None:
     refused(client.post(DECODER, content=request(raw(8)) + bytes(8), headers={LENGTH: length}), 400)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_a_raw_binary_request_is_the_one_input_alone(
+    client: TestClient, digits: Pixels, rows: int, coding: str
+) -> None:
+    latents, images = np.linspace(-1, 1, 2 * rows, dtype="<f4").reshape(rows, 2), digits[:rows, None]
+    for path, array, described in (
+        (DECODER, latents, {"name": "latent", "datatype": "FP32"}),
+        (ENCODER, images, {"name": "image", "datatype": "UINT8"}),
+        (ENCODER.replace("/infer", "/versions/1/infer"), images, {"name": "image", "datatype": "UINT8"}),
+    ):
+        content = array.tobytes()
+        tensor = {**described, "shape": array.shape, "parameters": {"binary_data_size": len(content)}}
+        head = request(tensor, parameters={"binary_data_output": True})
+        expected = client.post(path, **joined(head, content))
+        headers = {LENGTH: "0", "Content-Encoding": coding, "Content-Type": "application/octet-stream"}
+        answer = client.post(path, content=gzip.compress(content) if coding == "gzip" else content, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers[LENGTH] == expected.headers[LENGTH]
+        assert answer.content == expected.content
+
+
+def test_what_is_wrong_with_a_raw_binary_request(client: TestClient) -> None:
+    for path, content, words in (
+        (DECODER, b"", "8 bytes for each row"),
+        (DECODER, bytes(12), "8 bytes for each row"),
+        (ENCODER, bytes(783), "784 bytes for each row"),
+        (DECODER, bytes(8 * 257), "1 to 256 are allowed"),
+        (DECODER, np.array([0, np.nan], "<f4").tobytes(), "not finite"),
+    ):
+        answer = client.post(path, content=content, headers={LENGTH: "0"})
+        assert words in refused(answer, 422)
+        assert [error["pointer"] for error in answer.json()["errors"]] == [""]
+    assert client.post(DECODER, content=b"").status_code == 400
 
 
 HEADS = st.sampled_from(
