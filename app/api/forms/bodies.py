@@ -1,6 +1,7 @@
 """Request bodies: how JSON, uploaded files and bytes are read from a request, and their OpenAPI entries."""
 
 import logging
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -240,13 +241,14 @@ async def read_bytes(receive: Receive) -> bytes:
 
 
 async def parse_json(model: type[Model], content: bytes, scope: Scope) -> Model:
-    """Parse the JSON of a request into `model`; if it is large, in a thread.
+    """Parse the JSON of a request, without its byte-order mark, into `model`; if it is large, in a thread.
 
     Raises:
         BodyTooLarge: more members, lists, values or escapes than any valid request has.
         RequestValidationError: not JSON, or not valid for `model`.
         Overloaded: it would wait too long for a thread.
     """
+    content = content.removeprefix(BOM_UTF8)
     if len(content) <= _SMALL_JSON:
         _check_members(content)
         return _parse(model, content)

@@ -69,7 +69,7 @@ class CrossOrigin(CORSMiddleware):
         super().__init__(
             app,
             allow_origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=_EXPOSED,
         )

@@ -36,6 +36,8 @@ class CachePolicy:
     """None if the response's draws have no seed."""
     is_known: bool
     """Whether the client named this ETag in If-None-Match."""
+    wants_none: bool = False
+    """Whether If-None-Match is `*`: the client wants no response that could be computed."""
 
     @classmethod
     def of(cls, cache: Cache, scope: Scope, operation_id: str, vae: Vae, parsed: ParsedQuery) -> "CachePolicy":
@@ -49,27 +51,30 @@ class CachePolicy:
             rest |= parsed.writer.model_dump()
         parts = (vae.digest, vae.execution_provider, __version__, operation_id, to_json(rest).decode())
         etag = b'"%s"' % hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest().encode()
-        known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match").split(b",")
-        is_known = any(tag.strip().removeprefix(b"W/") == etag for tag in known)
+        known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
+        is_known = any(tag.strip().removeprefix(b"W/") == etag for tag in known.split(b","))
         control = _PINNED if is_pinned else _UNPINNED
         if "vae.key" in scope:
             control = _PRIVATE[control]
-        return cls(cache, [(b"cache-control", control), (b"etag", etag)], etag, is_known)
+        return cls(cache, [(b"cache-control", control), (b"etag", etag)], etag, is_known, known.strip() == b"*")
 
     def cached_response(self) -> Response | None:
         """The response, if it need not be computed: 304 without a body, or from the cache; else None."""
-        response: Response
         if self.is_known:
-            response = Response(status_code=304)
-        elif self.etag is not None and (cached := self.cache.get(self.etag)) is not None:
-            response = RawResponse(cached.body, cached.headers)
-        else:
-            return None
-        response.raw_headers += self.headers
-        return response
+            return self._answer(Response(status_code=304))
+        if self.etag is not None and (cached := self.cache.get(self.etag)) is not None:
+            return self._answer(RawResponse(cached.body, cached.headers))
+        return None
 
-    def store(self, response: Response) -> None:
-        """Put a computed response into the cache, and add the headers of this policy to it."""
+    def store(self, response: Response) -> Response:
+        """Put a computed response into the cache, and return the one to send."""
         if self.etag is not None:
             self.cache.put(self.etag, CachedResponse(bytes(response.body), tuple(response.raw_headers)))
+        return self._answer(response)
+
+    def _answer(self, response: Response) -> Response:
+        """The response with the headers of this policy, or 304 if the client wants none."""
+        if self.wants_none:  # only now: an error must not become 304 (RFC 9110, section 13.2.1)
+            response = Response(status_code=304)
         response.raw_headers += self.headers
+        return response

@@ -168,7 +168,7 @@ class OperationRoute(APIRoute):
             content = await operation.reader.body.read(scope, receive, server) if operation.reader else None
             response = await server.watcher.watch(self._answer(server, vae, query, content), receive)
             if policy:
-                policy.store(response)
+                response = policy.store(response)
         response.raw_headers += _timing_headers(timing, time.perf_counter() - began)
         await response(scope, receive, send)
 

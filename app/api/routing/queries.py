@@ -147,14 +147,14 @@ class QueryParser:
         except ValueError:
             raise InvalidInput("too many parameters", "/query") from None
         for name, value in pairs:
-            if self._lists.get(name):
+            if name not in self._lists:  # it is the client's, and not repeated
+                raise InvalidInput(f"an unknown parameter; there are {', '.join(self._lists)}", "/query")
+            if self._lists[name]:
                 values.setdefault(name, []).append(value)
             elif name in values:
-                raise InvalidInput("given more than once", f"/query/{name}" if name in self._lists else "/query")
+                raise InvalidInput("given more than once", f"/query/{name}")
             else:
                 values[name] = value
-        if not values.keys() <= self._lists.keys():  # names from the client are not repeated
-            raise InvalidInput(f"an unknown parameter; there are {', '.join(self._lists)}", "/query")
         return values
 
 

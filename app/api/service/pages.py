@@ -3,6 +3,7 @@
 import mimetypes
 
 from fastapi import Response
+from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -19,3 +20,9 @@ class Assets(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+    def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
+        """Whether the client has this version of a file, or with `*` wants none."""
+        return request_headers.get("if-none-match", "").strip() == "*" or super().is_not_modified(
+            response_headers, request_headers
+        )

@@ -44,6 +44,10 @@ def test_a_named_site_may_ask_and_read(make_client: Make) -> None:
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://example.org"
     assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+    for method in ("GET", "HEAD"):
+        assert asked(client, method).status_code == 200
+        assert method in asked(client, method).headers["access-control-allow-methods"]
+    assert asked(client, "DELETE").status_code == 400
     refused = client.get("/models", headers=ORIGIN)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://example.org"  # so that the page may read why

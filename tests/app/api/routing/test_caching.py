@@ -41,8 +41,25 @@ def test_a_client_that_has_it_is_told_so(client: TestClient) -> None:
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["etag"] == etag
         assert again.headers["cache-control"] == first.headers["cache-control"]
-    for other in ('"other"', etag[:-2] + '"', "*"):
+    for other in ('"other"', etag[:-2] + '"', '"*"', "**"):
         assert client.get("/sample/image", params=query, headers={"If-None-Match": other}).content == first.content
+
+
+def test_a_client_that_wants_none_gets_none(make_client: Callable[..., TestClient]) -> None:
+    query, headers = {"seed": 2, "model": "mnist-2d"}, {"If-None-Match": " * "}
+    for client in (make_client(), make_client(cache_bytes=0)):
+        for _ in range(2):  # computed, and from memory
+            answer = client.get("/sample/image", params=query, headers=headers)
+            assert (answer.status_code, answer.content) == (304, b"")
+        plain = client.get("/sample/image", params=query)
+        assert plain.content
+        assert (answer.headers["etag"], answer.headers["cache-control"]) == (plain.headers["etag"], "no-cache")
+        assert client.get("/sample", params=query | {"n": 10_000}, headers=headers).status_code == 422
+        assert client.get("/sample", params=query | {"model": "nope"}, headers=headers).status_code == 404
+        unseeded = client.get("/sample", headers=headers)  # there is none that the client could have
+        assert unseeded.status_code == 200
+        assert client.get("/static/docs.js", headers=headers).status_code == 304
+        assert client.get("/static/nope.js", headers=headers).status_code == 404
 
 
 def test_an_error_is_no_answer_that_a_client_may_have(client: TestClient) -> None:

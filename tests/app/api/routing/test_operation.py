@@ -1,6 +1,7 @@
 """What every operation does around its own lines: reads queries and bodies, times, counts."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.api.routing.operation import OperationRoute
 from tests.conftest import Pixels, base64_png, npy, png, pointers
 
 BODY = {"latents": [[0.0, 0.0]]}
+INFER = {"inputs": [{"name": "latent", "shape": [1, 2], "datatype": "FP32", "data": [0.5, 1]}]}
 
 
 def test_every_model_operation_is_one(client: TestClient) -> None:
@@ -125,6 +127,25 @@ def test_operations_are_counted_by_name(make_client: Callable[..., TestClient], 
     for name, call in calls:
         status = call().status_code
         assert f'vae_requests_total{{operation="{name}",status="{status}"}} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("query", ["latent[]=0.5&latent[]=1", "latent%5B%5D=1&latent%5B%5D=2&seed=1", "x=1&x=1", "=&="])
+def test_an_unknown_parameter_is_called_that_however_often_it_is_given(client: TestClient, query: str) -> None:
+    for path in ("/decode/image", "/sample"):
+        answer = client.get(f"{path}?{query}")
+        assert pointers(answer) == ["/query"]
+        assert answer.json()["errors"][0]["detail"].startswith("an unknown parameter; there are ")
+
+
+def test_a_byte_order_mark_in_front_of_json_is_skipped(client: TestClient) -> None:
+    small, large = {"latents": [[0.5, 1.0]]}, {"latents": [[0.5, 1.0]], "x" * 300_000: 1}
+    headers = {"Content-Type": "application/json"}
+    for path, body in (("/decode?model=mnist-2d", small), ("/v2/models/mnist-2d.decoder/infer", INFER)):
+        plain = client.post(path, json=body)
+        assert plain.status_code == 200
+        assert client.post(path, content=BOM_UTF8 + json.dumps(body).encode(), headers=headers).json() == plain.json()
+    for content, status in ((json.dumps(large).encode(), 422), (b"", 400), (BOM_UTF8 + b"{}", 400)):
+        assert client.post("/decode", content=BOM_UTF8 + content, headers=headers).status_code == status
 
 
 def test_an_unknown_parameter_is_answered_with_those_that_there_are(client: TestClient) -> None:
