@@ -10,18 +10,17 @@ import asyncio
 from functools import cache
 
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     Counter,
     Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.metrics.collectors import Collectors, Sources
+from app.metrics.formats import accepted_format
 from app.metrics.graphs import GraphMetrics
 from app.metrics.processes import all_processes, shared_folder
 
@@ -68,10 +67,11 @@ class Metrics:
         self._update_soon()
 
     async def endpoint(self, request: Request) -> Response:
-        """`GET /metrics`: the metrics of all processes as Prometheus text."""
+        """`GET /metrics`: the metrics of all processes, as Prometheus text or OpenMetrics."""
         self._update()
         registry = self._registry if self._folder is None else all_processes(self._folder)
-        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        write, content_type = accepted_format(", ".join(request.headers.getlist("accept")))
+        return Response(write(registry), headers={"Content-Type": content_type})
 
     def _update(self) -> None:
         self._is_due = False
