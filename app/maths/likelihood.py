@@ -4,8 +4,10 @@ The torch version of log p(x|z) is `training.fit.likelihood`.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.maths.arrays import Doubles as Doubles
 from app.maths.arrays import Floats
@@ -90,6 +92,18 @@ def binarize(images: Pixels, seed: int) -> Pixels:
 def threshold(images: Pixels) -> Pixels:
     """255 for pixels of 128 and above, else 0."""
     return np.where(images < 128, np.uint8(0), np.uint8(255))
+
+
+def mean_image(outputs: Mapping[str, NDArray[Any]]) -> Floats:
+    """E[x|z] `[N, C, H, W]` from a decoder's outputs, with black at 0 and white at 1.
+
+    It is rounded to 255 levels and clipped only if the decoder has no output but `image`.
+    """
+    if "logits" in outputs:
+        return np.asarray(np.exp(_log_sigmoid(outputs["logits"])))
+    if "mean" in outputs:
+        return np.asarray(outputs["mean"])
+    return np.asarray(outputs["image"] / np.float32(255))
 
 
 def log_mean_exp(values: Doubles) -> Doubles:

@@ -19,6 +19,7 @@ from app.maths import gaussian
 from app.maths.arrays import Arrays, Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores
 from app.maths.gaussian import Posterior, Quantiles, squared_norm
+from app.maths.likelihood import mean_image
 from app.observability.timing import Timing
 from app.vae.points import Decoded, Points, finite_latents
 from app.vae.scoring import Scoring
@@ -121,6 +122,16 @@ class Vae:
         """
         self.check_pixels(len(latents), latents.shape[1:])
         return await self._decode(latents)
+
+    async def decode_floats(self, latents: Floats) -> Floats:
+        """As `decode`, but `[N, C, H, W]` and not rounded to levels, with black at 0 and white at 1; see `mean_image`.
+
+        Raises:
+            InvalidInput: as `decode`.
+        """
+        self.check_pixels(len(latents), latents.shape[1:])
+        outputs = await self.run_graph("parameters", latents)
+        return await self.computed(outputs["image"].size, mean_image, outputs)
 
     async def _decode(self, latents: Floats) -> Pixels:
         outputs = await self.run_graph("decoder", latents)

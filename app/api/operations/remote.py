@@ -65,17 +65,20 @@ class WireQuery(ModelQuery):
 class RemoteDecodeQuery(WireQuery):
     """Shape and data type of the body, and the form of the response."""
 
-    shape: Sizes = Field(description="Shape of the latents, [N, *latent]; repeated for each size.", examples=[[1, 2]])
+    shape: Sizes = Field(
+        description="Shape of the latents, [N, *latent], or of packed maps; repeated for each size.", examples=[[1, 2]]
+    )
     dtype: FloatType = Field(
         description="Data type of the latents, and of tensors in the response.", examples=["float32"]
     )
     output_type: Literal["pil", "pt"] = Field("pil", description="An image (pil), or a tensor (pt).")
     image_format: Literal["png", "jpg"] = Field("jpg", description="The image's format.")
     partial_postprocess: bool = Field(
-        False, description="The tensor is uint8 [N, H, W, 3] instead of [N, C, H, W] in [-1, 1]."
+        False,
+        description="The tensor is uint8 [N, H, W, 3], instead of the decoder's floats [N, C, H, W], about -1 to 1.",
     )
-    height: int | None = Field(None, description="Height of packed latents, which no model here has; ignored.")
-    width: int | None = Field(None, description="Width of packed latents; ignored.")
+    height: int | None = Field(None, ge=1, description="Height of the images of packed latents, in pixels.")
+    width: int | None = Field(None, ge=1, description="Width of the images of packed latents, in pixels.")
 
 
 class RemoteEncodeQuery(WireQuery, ReadingQuery):
@@ -101,11 +104,12 @@ async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: tuple
     scale, shift = query.factors(vae)
     with np.errstate(all="ignore"):  # values that are not finite are refused below, with their pointer
         latents = of_bytes(content, query.dtype, query.shape).astype(np.float32) / np.float32(scale) + np.float32(shift)
-    images = await vae.decode(await latents_of_array(server, vae, query, latents))
+    latents = await latents_of_array(server, vae, query, _unpacked(vae, query, latents))
+    if query.output_type == "pt" and not query.partial_postprocess:
+        return _tensor(vae, await vae.decode_floats(latents) * 2 - 1, query.dtype)
+    images = await vae.decode(latents)
     if query.output_type == "pt":
-        if query.partial_postprocess:
-            return _tensor(vae, _rgb(images), "uint8")
-        return _tensor(vae, images.transpose(0, 3, 1, 2) / np.float32(127.5) - 1, query.dtype)
+        return _tensor(vae, _rgb(images), "uint8")
     if wants_tensor:
         return _tensor(vae, _rgb(images).transpose(0, 3, 1, 2) / np.float32(255), query.dtype)
     content = await write_grid(vae, images, query.image_format)
@@ -130,6 +134,27 @@ async def _encode(server: State, vae: Vae, query: RemoteEncodeQuery, body: bytes
     if not (np.abs(latents) <= _MAX_VALUES[dtype]).all():  # true for NaN, too
         raise InvalidInput(f"with this scale and shift, latents are not finite as {dtype}", "/query/scaling_factor")
     return _tensor(vae, latents, dtype)
+
+
+def _unpacked(vae: Vae, query: RemoteDecodeQuery, latents: NDArray[Any]) -> NDArray[Any]:
+    """Maps `[N, c, h, w]` of packed latents `[N, h/2 * w/2, 4c]`, as diffusers' Flux has them: each value of a channel
+    stands beside the three to its right and below. Other latents are returned unchanged.
+
+    Raises:
+        InvalidInput: the height or width is missing, or is not that of the shape.
+    """
+    if vae.geometry.is_vector or latents.ndim != 3:
+        return latents
+    if query.height is None or query.width is None:
+        raise InvalidInput("packed latents need height and width", "/query")
+    step, channels = 2 * vae.geometry.stride, vae.geometry.latent[0] or 0
+    height, width = query.height // step, query.width // step
+    if latents.shape[1:] != (height * width, 4 * channels):
+        raise InvalidInput(
+            f"packed latents of this height and width are [N, {height * width}, {4 * channels}]", "/query/shape"
+        )
+    squares = latents.reshape(len(latents), height, width, channels, 2, 2)
+    return squares.transpose(0, 3, 1, 4, 2, 5).reshape(len(latents), channels, 2 * height, 2 * width)
 
 
 def _images(server: State, vae: Vae, query: RemoteEncodeQuery, content: bytes) -> Pixels:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from app.maths.likelihood import cross_entropy, log_discretized_logistic, log_mean_exp, log_prob
+from app.maths.likelihood import cross_entropy, log_discretized_logistic, log_mean_exp, log_prob, mean_image
 from training.fit.likelihood import DiscretizedLogisticLikelihood, GaussianLikelihood
 
 matrices = st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=5)
@@ -68,3 +68,16 @@ def test_log_mean_exp_bears_values_that_exp_does_not() -> None:
     assert log_mean_exp(np.array([[-2000.0, -2000.0], [1e5, -1e5]])).tolist() == pytest.approx(
         [-2000.0, 1e5 - np.log(2)], rel=1e-12
     )
+
+
+def test_the_mean_of_an_image_is_read_from_whatever_the_decoder_has() -> None:
+    image = np.array([[[[0, 51, 255]]]], np.uint8)
+    logits = np.array([[[[-200, -1.5, 200]]]], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        from_logits = mean_image({"image": image, "logits": logits})
+    np.testing.assert_allclose(from_logits, 1 / (1 + np.exp(-logits.astype(np.float64))), atol=1e-7)
+    mean = np.array([[[[-0.1, 0.2, 1.1]]]], np.float32)
+    assert np.array_equal(mean_image({"image": image, "mean": mean, "log_scale": mean}), mean)
+    levels = mean_image({"image": image})
+    assert levels.dtype == np.float32
+    np.testing.assert_allclose(levels, [[[[0, 0.2, 1]]]])

@@ -83,7 +83,8 @@ def check(bundle: Bundle, model: Any, images: Pixels) -> None:
     np.testing.assert_allclose(heads["log_std"], 0.5 * posterior.logvar.numpy(), atol=1e-4)
     pictures = Session(bundle.decoder, name="decoder").run({"latent": heads["mean"]})
     wanted = np.clip(np.rint((decoded.numpy() + 1) * 127.5), 0, 255)
-    assert set(pictures) == {"image"}
+    assert set(pictures) == {"image", "mean"}
+    np.testing.assert_allclose(pictures["mean"] * 2 - 1, decoded.numpy(), atol=1e-4)
     assert np.abs(pictures["image"].astype(int) - wanted).max() <= 1
 
 

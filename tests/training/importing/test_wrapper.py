@@ -157,8 +157,10 @@ def test_a_bernoulli_decoder_has_logits_if_it_is_told_to_be_one(
     wanted = np.rint(255 / (1 + np.exp(-logits)))
     assert np.abs(outputs["image"].astype(int) - wanted).max() <= 1
     if output == "image":
-        assert set(outputs) == {"image"}
+        assert set(outputs) == {"image", "mean"}
+        np.testing.assert_allclose(outputs["mean"], 1 / (1 + np.exp(-logits)), atol=1e-5)
         return
+    assert set(outputs) == {"image", "logits"}
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
     assert bundle.manifest.likelihood == "bernoulli"
 

@@ -65,18 +65,20 @@ def wrap_encoder(encoder: SourceGraph, answers: Answers, latent: Shape) -> Wrapp
 
 
 def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
-    """Make the decoder of a bundle, with the output `logits` if the foreign graph has such a tensor."""
+    """Make the decoder of a bundle: `image`, and the unrounded `logits` if the foreign graph has them, else `mean`."""
     before = _to_source_latent(Chain("latent", "latent"), decoder, answers, latent)
     logits = _find_logits(decoder, answers)
     output = PREFIX + decoder.outputs[answers.image_output]
-    values = _to_planes(Chain(output, "image").then("Cast", to=TensorProto.FLOAT), answers)
-    chains = [_to_levels(values, answers).renamed("image")]
+    mean = _to_unit(_to_planes(Chain(output, "mean").then("Cast", to=TensorProto.FLOAT), answers), answers)
+    if logits is None:
+        mean.renamed("mean")
+    chains = [mean, _to_levels(Chain(mean.tensor, "image")).renamed("image")]
     shape = (None, answers.channels, answers.height, answers.width)
     outputs = {"image": Tensor(dtype="uint8", shape=shape)}
     if logits is not None:
         values = _to_output_shape(Chain(PREFIX + logits, "logits").then("Cast", to=TensorProto.FLOAT), answers)
         chains.append(_to_planes(values, answers).renamed("logits"))
-        outputs["logits"] = Tensor(dtype="float32", shape=shape)
+    outputs["mean" if logits is None else "logits"] = Tensor(dtype="float32", shape=shape)
     return _join(decoder, before, chains, {"latent": Tensor(dtype="float32", shape=(None, *latent))}, outputs)
 
 
@@ -171,15 +173,19 @@ def _to_output_shape(chain: Chain, answers: Answers) -> Chain:
     return chain if None in size or shape is None else chain.then("Reshape", _shape(-1, *shape))
 
 
-def _to_levels(chain: Chain, answers: Answers) -> Chain:
-    """Gray levels, rounded and clipped before the cast: ONNX does not define casts of values out of range."""
-    low, high = np.float32(answers.output_range.low), np.float32(answers.output_range.high)
+def _to_unit(chain: Chain, answers: Answers) -> Chain:
+    """Values with black at 0 and white at 1."""
     if answers.output == "logits":
-        chain.then("Sigmoid")
+        return chain.then("Sigmoid")
     if answers.output == "image":
-        chain.then("Sub", low).then("Mul", np.float32(255) / (high - low))
-    else:
-        chain.then("Mul", np.float32(255))
+        low, high = np.float32(answers.output_range.low), np.float32(answers.output_range.high)
+        chain.then("Sub", low).then("Div", high - low)
+    return chain
+
+
+def _to_levels(chain: Chain) -> Chain:
+    """Gray levels, rounded and clipped before the cast: ONNX does not define casts of values out of range."""
+    chain.then("Mul", np.float32(255))
     return chain.then("Round").then("Clip", np.float32(0), np.float32(255)).then("Cast", to=TensorProto.UINT8)
 
 

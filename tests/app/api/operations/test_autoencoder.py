@@ -44,16 +44,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents float32 `[N, 4, h, w]` -> images uint8 `[N, 3, 2 h, 2 w]`."""
+    """Latents float32 `[N, 4, h, w]` -> images `[N, 3, 2 h, 2 w]`, uint8 and float32 about 0 to 1."""
 
     def __init__(self, autoencoder: Any) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
-    def forward(self, latent: Tensor) -> Tensor:
-        image = self.autoencoder.decoder(self.autoencoder.post_quant_conv(latent))
-        pixels: Tensor = ((image / 2 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
-        return pixels
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.autoencoder.decoder(self.autoencoder.post_quant_conv(latent)) / 2 + 0.5
+        return (mean * 255).round().clamp(0, 255).to(torch.uint8), mean
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +96,12 @@ def live(autoencoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     images, latents = torch.zeros(2, 3, 24, 32, dtype=torch.uint8), torch.zeros(2, CELLS, 12, 16)
     export(directory / "encoder.onnx", Encoder(autoencoder), images, ["mean", "log_std"], STRIDE)
-    export(directory / "decoder.onnx", Decoder(autoencoder), latents, ["image"], 1)
+    export(directory / "decoder.onnx", Decoder(autoencoder), latents, ["image", "mean"], 1)
     image = {"dtype": "uint8", "shape": [None, 3, None, None]}
     latent = {"dtype": "float32", "shape": [None, CELLS, None, None]}
     encoder = describe(directory / "encoder.onnx") | {"inputs": {"image": image}}
-    decoder = describe(directory / "decoder.onnx") | {"inputs": {"latent": latent}, "outputs": {"image": image}}
+    outputs = {"image": image, "mean": image | {"dtype": "float32"}}
+    decoder = describe(directory / "decoder.onnx") | {"inputs": {"latent": latent}, "outputs": outputs}
     write_manifest(
         directory,
         image={"channels": 3, "height": None, "width": None, "mode": "RGB"},
@@ -142,6 +142,41 @@ def test_remote_decode_is_the_librarys_decode(live: httpx2.Client, autoencoder: 
     options = {"scaling_factor": SCALE, "shift_factor": SHIFT, "image_format": "png"}
     picture = remote.remote_decode(f"{live.base_url}/remote/decode", wire, **options)
     assert difference(np.asarray(picture)[None], own(autoencoder, given)) <= 1
+
+
+def pack(given: Tensor) -> Tensor:
+    """As `FluxPipeline._pack_latents` does."""
+    count, channels, height, width = given.shape
+    squares = given.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(count, (height // 2) * (width // 2), channels * 4)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+def test_tensors_are_the_decoders_own_floats(live: httpx2.Client, autoencoder: Any, kind: torch.dtype) -> None:
+    given = 3 * latents(8, 12, 2)
+    with torch.no_grad():
+        wanted = autoencoder.decode(given.to(kind).float()).sample
+    assert wanted.abs().max() > 1  # it is not clipped
+    options = {"do_scaling": False, "output_type": "pt", "return_type": "pt"}
+    tensor = remote.remote_decode(f"{live.base_url}/remote/decode", given.to(kind), **options)
+    assert tensor.dtype == kind
+    np.testing.assert_allclose(tensor.float().numpy(), wanted.numpy(), atol=1e-4 if kind == torch.float32 else 2e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (16, 2)])
+def test_packed_latents_are_unpacked(live: httpx2.Client, height: int, width: int) -> None:
+    given, url = latents(height, width, 2), f"{live.base_url}/remote/decode"
+    options = {"scaling_factor": SCALE, "shift_factor": SHIFT, "output_type": "pt", "return_type": "pt"}
+    plain, packed = remote.remote_decode(url, given, **options), pack(given).contiguous()
+    for above in (0, 2 * STRIDE - 1):  # what is left over of a size is dropped, as the library does
+        sides = {"height": height * STRIDE + above, "width": width * STRIDE + above}
+        assert torch.equal(remote.remote_decode(url, packed, **sides, **options), plain)
+        assert torch.equal(remote.remote_decode(url, given, **sides, **options), plain)
+    query = {"shape": packed.shape, "dtype": "float32"}
+    headers = {"Content-Type": "tensor/binary"}
+    for sides, place in (({}, "/query"), ({"height": 8}, "/query"), ({"height": 1, "width": 10**20}, "/query/shape")):
+        answer = live.post("/remote/decode", params=query | sides, content=packed.numpy().tobytes(), headers=headers)
+        assert [error["pointer"] for error in answer.json()["errors"]] == [place]
 
 
 def test_several_at_once_are_decoded_as_the_library_does(live: httpx2.Client, autoencoder: Any) -> None:
