@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFile, ImageFont, ImageOps
 
 from app.codecs import png
 from app.codecs.structure import JPEG, WEBP, Parts, Structure, read_structure
@@ -38,6 +38,8 @@ _BYTES_PER_PIXEL, _BYTES_PER_WEBP_PIXEL = 12, 20
 """Estimated bytes of memory per decoded pixel: Pillow's four, for the image and two results. The decoder of WebP keeps
 two images of its own."""
 _STRIP_PIXELS = 2**18
+_PNG_BITS = 24
+"""Where a PNG has its bits per sample."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,7 +51,14 @@ _UPRIGHT = {
 }
 """What turns an image of an EXIF orientation upright."""
 
-READERS = ("PNG", "JPEG", "WEBP", "GIF")
+_SIGNATURES = {
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "WEBP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+}
+"""The first bytes of each format that requests may send."""
+READERS = tuple(_SIGNATURES)
 """Pillow's names of the formats that are read. Rare formats are left out: their readers are the vulnerable ones."""
 
 
@@ -127,10 +136,12 @@ def _structure(content: bytes, reading: Reading, parts: Parts) -> Structure:
     return structure
 
 
-def _open(content: bytes, reading: Reading) -> Image.Image:
+def _open(content: bytes, reading: Reading) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(content), formats=reading.formats)
     except Exception:  # Pillow's parsers raise many kinds of errors
+        if any(re.match(_SIGNATURES[name], content, re.DOTALL) for name in reading.formats if name in _SIGNATURES):
+            raise InvalidInput("a damaged or truncated image") from None
         raise InvalidInput(f"not a {', '.join(reading.formats[:-1])} or {reading.formats[-1]} image") from None
 
 
@@ -157,7 +168,7 @@ def decode(structure: Structure, reading: Reading) -> Pixels:
 
 
 def _load(structure: Structure, reading: Reading) -> Image.Image:
-    image = _open(structure.content, reading)
+    image: Image.Image = _open(structure.content, reading)
     if image.size != (structure.width, structure.height):  # the decoder reads a size elsewhere in the file
         raise InvalidInput("a damaged or truncated image")
     if (draft := _draft(structure, reading)) > 1:
@@ -166,7 +177,36 @@ def _load(structure: Structure, reading: Reading) -> Image.Image:
     vars(image).update(fp=None, _decoder=None)  # of WebP: they keep the file's pixels three times
     if image.format == "PNG" and png.END not in structure.content:  # Pillow accepts a missing end
         raise InvalidInput("a damaged or truncated image")
+    key = image.info.get("transparency")
+    if image.mode == "I;16" and isinstance(key, int):
+        return _with_alpha(image, key)
+    if image.mode == "RGB" and isinstance(key, tuple) and structure.content[_PNG_BITS] == 16:
+        low = _open(structure.content, reading)
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]  # as if the bytes of each value were swapped
+        low.load()
+        return _with_color_key(image, low, key)
     return image
+
+
+def _with_alpha(image: Image.Image, key: int) -> Image.Image:
+    """16-bit gray, reduced to 8 bits, of which `key` is transparent."""
+    values = np.asarray(image)
+    gray = Image.fromarray((values >> 8).astype(np.uint8))
+    gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return gray
+
+
+def _with_color_key(high: Image.Image, low: Image.Image, key: tuple[int, ...]) -> Image.Image:
+    """The high bytes of 16-bit RGB, whose color `key` is transparent: only with the low bytes can it be told from its
+    neighbors."""
+    opaque = Image.new("L", high.size)
+    for image, values in ((high, [value >> 8 for value in key]), (low, [value & 0xFF for value in key])):
+        for plane, value in zip(image.split(), values, strict=True):
+            table = [255] * 256
+            table[value] = 0
+            opaque = ImageChops.lighter(opaque, plane.point(table))
+    high.putalpha(opaque)
+    return high
 
 
 def _convert(image: Image.Image, orientation: int, reading: Reading) -> Pixels:

@@ -7,6 +7,7 @@ taken apart here, in a bounded number of steps, and a decoder gets only the part
 
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -87,12 +88,14 @@ _PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
 def _read_png(content: bytes, parts: Parts) -> Structure:
     """https://www.w3.org/TR/png-3/, section 5. The content has only the first frame."""
     view, kept, at = memoryview(content), [memoryview(_PNG)], len(_PNG)
-    width, height = struct.unpack_from(">II", content, 16)
+    width, height, bits, color = struct.unpack_from(">IIBB", content, 16)
     orientation, frames = 1, 1
     while at < len(content):
         parts.count()
         kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4])
-        if kind in _PNG_KEPT:
+        if kind == b"tRNS" and color == 0 and bits <= 8 and end - at == 14:
+            kept.append(memoryview(_eight_bit_key(content, at + 8, bits)))
+        elif kind in _PNG_KEPT:
             kept.append(view[at:end])
         elif kind == b"eXIf":
             orientation = _orientation(view[at + 8 : end - 4])
@@ -102,6 +105,13 @@ def _read_png(content: bytes, parts: Parts) -> Structure:
         if kind == b"IEND":
             break
     return Structure(b"".join(kept), width, height, orientation, frames > 1)
+
+
+def _eight_bit_key(content: bytes, at: int, bits: int) -> bytes:
+    """The chunk of the transparent gray of a PNG of up to 8 bits, scaled to 8: Pillow scales only the pixels."""
+    largest: int = 2**bits - 1
+    part: bytes = b"tRNS" + ((int.from_bytes(content[at : at + 2]) & largest) * 255 // largest).to_bytes(2)
+    return (2).to_bytes(4) + part + zlib.crc32(part).to_bytes(4)
 
 
 JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, 0xD9
