@@ -211,6 +211,46 @@ def _gifs(*, transparent: bool = False, interlaced: bool = False) -> list[Exampl
     return [Example(content, alpha=alpha)]
 
 
+def _small_gif() -> list[Example]:
+    """A frame in the middle of a canvas."""
+    height, width = SIDES
+    content = bytearray(_gif(np.arange(height * width).reshape(SIDES) % 256))
+    struct.pack_into("<HH", content, 6, width + 9, height + 7)
+    struct.pack_into("<HH", content, content.index(b",", 13 + 768) + 1, 4, 3)
+    return [Example(bytes(content), alpha=np.pad(np.full(SIDES, 255), ((3, 4), (4, 5))))]
+
+
+def _cmyk_jpegs() -> list[Example]:
+    from imagecodecs import jpeg8_encode  # Pillow writes no YCCK
+
+    cmyk = picture().convert("CMYK")
+    ycck = jpeg8_encode(255 - np.asarray(cmyk), 95, colorspace="CMYK", outcolorspace="YCCK")
+    return [*(Example(saved(cmyk, "JPEG", quality=95, progressive=it)) for it in (False, True)), Example(ycck)]
+
+
+def _lossless_jpegs() -> list[Example]:
+    from imagecodecs import jpeg8_encode
+
+    return [Example(jpeg8_encode(np.asarray(picture().convert(mode)), lossless=True)) for mode in ("L", "RGB")]
+
+
+def _deep_jpegs() -> list[Example]:
+    from imagecodecs import jpeg8_encode
+
+    return [Example(jpeg8_encode(np.asarray(picture(), np.uint16) * 16, bitspersample=12))]
+
+
+def _of_one_frame() -> list[Example]:
+    animated = chunk(b"acTL", (1).to_bytes(4) + bytes(4)) + chunk(
+        b"fcTL", bytes(4) + struct.pack(">II", 16, 24) + bytes(14)
+    )
+    return [Example(_with_chunks(animated)), Example(saved(picture(), "WEBP", save_all=True, lossless=True))]
+
+
+def _with_more_behind() -> list[Example]:
+    return [Example(saved(picture(), it, **_OPTIONS[it]) + b"\0\xff\xd9 more" * 99) for it in ("PNG", "JPEG", "WEBP")]
+
+
 def _webps() -> list[Example]:
     return [Example(saved(picture(), "WEBP", lossless=lossless, quality=95)) for lossless in (True, False)]
 
@@ -256,12 +296,9 @@ FORMS = [
     Form("PNG", "truncated, without its end, or with damaged pixels", DAMAGED, _damaged_pngs, is_read=False),
     Form("JPEG", "gray", READ, lambda: [Example(saved(picture().convert("L"), "JPEG"))]),
     Form("JPEG", "color, subsampled or not, progressive or not, or RGB", READ, _color_jpegs),
-    Form(
-        "JPEG",
-        "CMYK",
-        "Converted without a profile.",
-        lambda: [Example(saved(picture().convert("CMYK"), "JPEG", quality=95))],
-    ),
+    Form("JPEG", "CMYK or YCCK", "Converted without a profile.", _cmyk_jpegs),
+    Form("JPEG", "lossless", READ, _lossless_jpegs),
+    Form("JPEG", "of 12 bits", "a JPEG of another depth than 8 bits", _deep_jpegs, is_read=False),
     Form("JPEG", "of several images (MPO, Ultra HDR)", "The first is read.", _with_second_image),
     Form("JPEG", "with a color profile", AS_IS, lambda: _profiled("JPEG")),
     Form("JPEG", "with an EXIF orientation", "Turned upright.", lambda: _oriented("JPEG")),
@@ -277,7 +314,10 @@ FORMS = [
     Form("GIF", "one frame", READ, _gifs),
     Form("GIF", "with a transparent color", ON_BACKGROUND, lambda: _gifs(transparent=True)),
     Form("GIF", "interlaced", "Read like the others.", lambda: _gifs(interlaced=True)),
+    Form("GIF", "whose frame is smaller than the canvas", "Read; around the frame lies `background`.", _small_gif),
     Form("GIF", "animated", ANIMATED, lambda: [Example(_several("GIF"))], is_read=False),
     Form("GIF", "truncated", DAMAGED, lambda: _cut("GIF", 0.5, 0.9), is_read=False),
+    Form("PNG, WebP", "an animation of one frame", READ, _of_one_frame),
+    Form("PNG, JPEG, WebP", "with other bytes behind its end", READ, _with_more_behind),
     Form("BMP, TIFF, AVIF, HEIC, JPEG 2000, SVG, PDF", "any", NOT_ONE_OF_THEM, _others, is_read=False),
 ]

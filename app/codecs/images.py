@@ -168,18 +168,21 @@ def decode(structure: Structure, reading: Reading) -> Pixels:
 
 
 def _load(structure: Structure, reading: Reading) -> Image.Image:
-    image: Image.Image = _open(structure.content, reading)
+    image = _open(structure.content, reading)
     if image.size != (structure.width, structure.height):  # the decoder reads a size elsewhere in the file
         raise InvalidInput("a damaged or truncated image")
     if (draft := _draft(structure, reading)) > 1:
         image.draft(None, (image.width // draft, image.height // draft))
+    frame = image.tile[0].extents if image.format == "GIF" else None
     image.load()
     vars(image).update(fp=None, _decoder=None)  # of WebP: they keep the file's pixels three times
     if image.format == "PNG" and png.END not in structure.content:  # Pillow accepts a missing end
         raise InvalidInput("a damaged or truncated image")
+    if frame is not None and frame != (0, 0, *image.size):
+        return _around(image, frame)
     key = image.info.get("transparency")
     if image.mode == "I;16" and isinstance(key, int):
-        return _with_alpha(image, key)
+        return _with_gray_key(image, key)
     if image.mode == "RGB" and isinstance(key, tuple) and structure.content[_PNG_BITS] == 16:
         low = _open(structure.content, reading)
         low.tile = [low.tile[0]._replace(args="RGB;16L")]  # as if the bytes of each value were swapped
@@ -188,7 +191,14 @@ def _load(structure: Structure, reading: Reading) -> Image.Image:
     return image
 
 
-def _with_alpha(image: Image.Image, key: int) -> Image.Image:
+def _around(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """A GIF with nothing around its frame, where Pillow has the first color."""
+    clear = Image.new("RGBA", image.size)
+    clear.paste(image.crop(frame).convert("RGBA"), frame)
+    return clear
+
+
+def _with_gray_key(image: Image.Image, key: int) -> Image.Image:
     """16-bit gray, reduced to 8 bits, of which `key` is transparent."""
     values = np.asarray(image)
     gray = Image.fromarray((values >> 8).astype(np.uint8))

@@ -149,7 +149,9 @@ def _read_jpeg(content: bytes, parts: Parts) -> Structure:
         elif marker == 0xE1 and not orientation and content.startswith(_EXIF, at + 2):
             orientation = _orientation(view[at + 2 : end])
         if marker in _FRAMES and not width:
-            height, width = struct.unpack_from(">HH", content, at + 3)
+            bits, height, width = struct.unpack_from(">BHH", content, at + 2)
+            if bits != 8:
+                raise InvalidInput("a JPEG of another depth than 8 bits")
         at = max(end, at + 2)
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED_PIXELS:
         raise InvalidInput(f"a JPEG of more than {MAX_SCANS} scans, or of too many for its size")
