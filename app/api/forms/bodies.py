@@ -33,8 +33,6 @@ _SMALL_JSON, _MAX_JSON_LISTS, _MAX_JSON_VALUES, _MAX_JSON_ESCAPES = 2**18, 2**17
 """Maximum bytes of JSON that is parsed unchecked; maximum lists, values and escapes of larger JSON (65 ms)."""
 _SECONDS_PER_BYTE = 5e-9
 """Estimated seconds to parse a byte of JSON."""
-_MAX_PREAMBLE = 2**13
-"""Maximum bytes that are searched for the first boundary of a form, unless they arrive at once."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 
 
@@ -180,7 +178,9 @@ class FilesBody:
             other = next((number for number, (name, _) in enumerate(parts, 1) if name != "images"), None)
             if other is not None:  # its name, which is the client's, is not repeated
                 raise InvalidInput(
-                    f"part {other} of the form has another name: every part is a file in the field `images`", "/images"
+                    f"part {other} of the form has another name: all are files in the field `images`;"
+                    " parameters are in the query",
+                    "/images",
                 )
             check_count(len(parts), limit, "/images")
             return [await file.read() for _, file in parts if isinstance(file, UploadFile)]
@@ -211,14 +211,15 @@ class _FormParser(MultiPartParser):
     async def _between_boundaries(self, stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """The body without its preamble (RFC 2046, section 5.1.1), which the parser does not expect."""
         _, parameters = parse_options_header(self.headers["content-type"])
-        first, head = b"\n--" + parameters[b"boundary"], b"\n"
+        first, before, has_begun = b"\n--" + parameters[b"boundary"], b"\n", False
         async for chunk in stream:
-            if head:
-                head += chunk
-                at = head.find(first)
-                if at < 0 and len(head) <= _MAX_PREAMBLE:
+            if not has_begun:
+                chunk = before + chunk
+                at = chunk.find(first)
+                if at < 0:
+                    before = chunk[1 - len(first) :]  # it may hold a part of the boundary
                     continue
-                chunk, head = head[at + 1 :], b""
+                chunk, has_begun = chunk[at + 1 :], True
             yield chunk
         if not self._has_ended:
             raise MultiPartException("cut off")

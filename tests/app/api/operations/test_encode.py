@@ -170,7 +170,7 @@ def form(*parts: bytes, head: bytes = b"", tail: bytes = b"\r\n") -> dict[str, A
         b'Content-Disposition: form-data; filename="a;b\\".png"; name="images";',
     ],
 )
-@pytest.mark.parametrize("head", [b"", b"\r\n", b"\n", b"This is a form.\r\n", b"--a -b\r\n--\r\n\r\n", b"-\n"])
+@pytest.mark.parametrize("head", [b"", b"\r\n", b"\n", b"This is a form.\r\n", b"--a -b\r\n--\r\n\r\n", b"-\n" * 9999])
 def test_forms_as_clients_write_them(client: TestClient, digits: Pixels, header: bytes, head: bytes) -> None:
     plain = client.post("/encode", json={"images": [base64_png(digit) for digit in digits[:2]]}).json()
     parts = [header + b"\r\n\r\n" + png(digit) for digit in digits[:2]]
