@@ -186,7 +186,7 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(INFER, {"inputs": [tensor()], "parameters": dict.fromkeys(map(str, range(4097)), 1)}),
         ],
     ),
-    "lists and objects; commas; escapes but of slashes; in JSON of more than 256 KiB": (
+    "lists and objects; commas; escapes but of slashes and line breaks; in JSON of more than 256 KiB": (
         {},
         [
             post("/decode", b'{"latents": [' + b"[1]," * 131_072 + b"[1]]}"),
