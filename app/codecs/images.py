@@ -211,10 +211,10 @@ def _with_color_key(high: Image.Image, low: Image.Image, key: tuple[int, ...]) -
     neighbors."""
     opaque = Image.new("L", high.size)
     for image, values in ((high, [value >> 8 for value in key]), (low, [value & 0xFF for value in key])):
-        for plane, value in zip(image.split(), values, strict=True):
+        for channel, value in enumerate(values):
             table = [255] * 256
             table[value] = 0
-            opaque = ImageChops.lighter(opaque, plane.point(table))
+            opaque = ImageChops.lighter(opaque, image.getchannel(channel).point(table))
     high.putalpha(opaque)
     return high
 
