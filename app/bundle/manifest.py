@@ -4,6 +4,7 @@ import hashlib
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypeAliasType
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -14,6 +15,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 Provider = Literal["any", "cpu", "cuda"]
 """An execution provider; `any` stands for all of them."""
+ExecutionProvider = TypeAliasType("ExecutionProvider", Literal["cpu", "cuda"])
+"""ONNX Runtime's execution provider."""
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
@@ -132,7 +135,7 @@ class Reduced(_Part):
     """The reduced decoder, with the inputs and outputs of `graphs.decoder`."""
     source: Positive
     """Version of this model whose graphs were reduced."""
-    measured_on: Literal["cpu", "cuda"]
+    measured_on: ExecutionProvider
     """Execution provider of the measurement."""
     split: str
     """Source of the images: a split of the data set, or the name of a folder or file."""

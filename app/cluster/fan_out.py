@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
 from app.api.service.models import ServedModel, ServedModels
-from app.api.v2.index import Index
+from app.api.v2.index import RepositoryIndex
 from app.api.v2.statistics import Statistics
 from app.cluster.messages import ReplicaRequest, ReplicaResponse
 from app.errors import Overloaded
@@ -36,9 +36,9 @@ def get_model(bodies: Sequence[bytes], default: str) -> ServedModel:
     return _with_default(default, ServedModel.model_validate_json(bodies[0]))
 
 
-def repository_index(bodies: Sequence[bytes], _: str) -> Index:
+def repository_index(bodies: Sequence[bytes], _: str) -> RepositoryIndex:
     """`POST /v2/repository/index`."""
-    return Index([entry for body in bodies for entry in Index.model_validate_json(body).root])
+    return RepositoryIndex([entry for body in bodies for entry in RepositoryIndex.model_validate_json(body).root])
 
 
 def statistics(bodies: Sequence[bytes], _: str) -> Statistics:

@@ -11,14 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFile, ImageFont, ImageOps
+from typing_extensions import TypeAliasType
 
 from app.codecs import png
 from app.codecs.structure import JPEG, WEBP, Parts, Structure, read_structure
 from app.errors import InvalidInput
 from app.maths.arrays import Pixels as Pixels
 
-PictureFormat = Literal["png", "webp"]
-AnimationFormat = Literal["png", "gif", "webp"]
+ImageFormat = TypeAliasType("ImageFormat", Literal["png", "webp"])
+AnimationFormat = TypeAliasType("AnimationFormat", Literal["png", "gif", "webp"])
 
 # Dimensions are checked below, against a setting, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None

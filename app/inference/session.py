@@ -10,11 +10,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import onnxruntime as ort
 
+from app.bundle.manifest import ExecutionProvider as ExecutionProvider
 from app.errors import BundleError, ExecutionProviderError, InferenceFailed
 from app.inference.cost import follows_from_shapes
 from app.maths.arrays import Arrays
-
-ExecutionProvider = Literal["cpu", "cuda"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

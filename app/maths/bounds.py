@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeAliasType
 
 from app.maths.arrays import Doubles, Floats
 from app.maths.gaussian import Posterior, Quantiles, log_ratio
 from app.maths.likelihood import log_mean_exp
 
-Binarize = Literal["draw", "threshold", "none"]
+Binarize = TypeAliasType("Binarize", Literal["draw", "threshold", "none"])
 
 
 @dataclass(frozen=True)

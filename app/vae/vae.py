@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeAliasType
 
 from app.bundle.arrays import Tables
 from app.bundle.files import Bundle
@@ -25,9 +26,9 @@ from app.vae.points import Decoded, Points, finite_latents
 from app.vae.scoring import Scoring
 
 Result = TypeVar("Result")
-Source = Literal["prior", "aggregate"]
-Method = Literal["auto", "lerp", "slerp"]
-Mode = Literal["mean", "draw", "predictive"]
+SampleSource = TypeAliasType("SampleSource", Literal["prior", "aggregate"])
+InterpolateMethod = TypeAliasType("InterpolateMethod", Literal["auto", "lerp", "slerp"])
+ReconstructMode = TypeAliasType("ReconstructMode", Literal["mean", "draw", "predictive"])
 
 PREDICTIVE_DRAWS = 32
 """Decoded draws that the posterior predictive averages."""
@@ -165,7 +166,7 @@ class Vae:
             raise InvalidInput("this model's encoder is deterministic: there is no posterior to draw from", pointer)
         return posterior.log_std
 
-    async def reconstruct(self, images: Pixels, mode: Mode, seed: int) -> Pixels:
+    async def reconstruct(self, images: Pixels, mode: ReconstructMode, seed: int) -> Pixels:
         """Encode and decode images `[N, H, W, C]`.
 
         `mode` is `mean`, to decode the posterior mean; `draw`, one draw from the posterior; or `predictive`, the
@@ -260,7 +261,7 @@ class Vae:
             raise InvalidInput("this model's latents follow no prior that could be drawn from", pointer)
 
     async def interpolate(
-        self, points: Points, steps: int, method: Method, *, percentile: bool = False
+        self, points: Points, steps: int, method: InterpolateMethod, *, percentile: bool = False
     ) -> tuple[Decoded, Literal["lerp", "slerp"]]:
         """Decode a path through points, `steps` images from each to the next, both included.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
 
 from app.api.forms.bodies import MAX_ITEMS
 from app.api.routing.queries import Strict, check_count
@@ -49,6 +50,9 @@ _PIECE_SECONDS = 0.02
 _reading = lru_cache(256)(Reading)  # a request takes one of a few
 
 
+Fit = TypeAliasType("Fit", Literal["stretch", "crop"])
+
+
 def _check_color(text: str) -> str:
     try:
         parse_color(text)
@@ -69,7 +73,7 @@ class ReadingQuery(Strict):
     invert: bool = Field(
         False, description="Invert the image, such as black on white for a model that was trained on white on black."
     )
-    fit: Literal["stretch", "crop"] = Field(
+    fit: Fit = Field(
         "stretch",
         description="How an image of another shape is fitted: `stretch` keeps all of it, `crop` keeps its middle."
         " Models of any size round both sides down to a multiple of their stride.",

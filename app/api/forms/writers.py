@@ -15,7 +15,7 @@ from app.api.routing.operation import LIKE, Writer
 from app.api.routing.queries import Strict
 from app.api.routing.response import Header, RawResponse
 from app.codecs.images import WRITERS as IMAGE_FORMATS
-from app.codecs.images import AnimationFormat, PictureFormat, Pixels, grid_shape, tile, write_animation, write_image
+from app.codecs.images import AnimationFormat, ImageFormat, Pixels, grid_shape, tile, write_animation, write_image
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
@@ -83,7 +83,7 @@ def latent_images(decoded: Decoded, columns: int | None = None, **facts: Any) ->
 class FormatQuery(Strict):
     """The format of an image."""
 
-    format: PictureFormat = Field("png", description="The image's format.")
+    format: ImageFormat = Field("png", description="The image's format.")
 
 
 class GridQuery(FormatQuery):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache, partial
+from operator import itemgetter
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +14,7 @@ from app.api.middleware.access import OPEN
 from app.api.openapi.schemas import (
     PREFIX,
     PUBLISHED_NAMES,
+    of_choices,
     of_request,
     of_response,
     plain,
@@ -152,6 +154,8 @@ def _share(openapi: Document) -> None:
     }
     headers = components.setdefault("headers", {})
     for operation in _operations(openapi):
+        for parameter in operation.get("parameters", ()):
+            schemas.update(parameter["schema"].pop("$defs", {}))
         for media_type in operation.get("requestBody", {}).get("content", {}).values():
             schema = media_type.get("schema", {})
             if schema.get("type") == "object" and "title" in schema:
@@ -166,7 +170,7 @@ def _share(openapi: Document) -> None:
 
 def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> None:
     """Simplify every schema of requests, responses and parameters."""
-    openapi["components"]["schemas"] = schemas = dict(sorted(openapi["components"]["schemas"].items()))
+    schemas = openapi["components"]["schemas"]
     requested, nullables = set[str](), set[str]()
     for (path, method), route in routes.items():
         operation = openapi["paths"][path][method]
@@ -179,5 +183,8 @@ def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> Non
     for name, schema in schemas.items():
         nullable = name in nullables
         simplified = of_request(schema) if name in requested else of_response(schema, nullable=nullable)
-        schemas[name] = {"title": PUBLISHED_NAMES.get(name, name)} | plain(simplified, nullable=nullable)
-    openapi["components"]["schemas"] = {PUBLISHED_NAMES.get(name, name): schema for name, schema in schemas.items()}
+        title = {"title": PUBLISHED_NAMES.get(name, name)} | of_choices(schema)
+        schemas[name] = title | plain(simplified, nullable=nullable)
+    openapi["components"]["schemas"] = {
+        schema["title"]: schema for schema in sorted(schemas.values(), key=itemgetter("title"))
+    }

@@ -9,8 +9,14 @@ from app.api.routing.operation import LIKE
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
-PUBLISHED_NAMES = {"GraphFile": "Graph", "GraphFiles": "Graphs"}
-"""Published names of schemas, by class name, if the two differ."""
+PUBLISHED_NAMES = {
+    "Array": "BundleArray",
+    "File": "BundleFile",
+    "GraphFile": "Graph",
+    "GraphFiles": "Graphs",
+    "Image": "ModelImage",
+}
+"""Published names of schemas, by class name, if the two differ: no target language has a type of such a name."""
 
 _NULL = {"type": "null"}
 
@@ -65,6 +71,12 @@ def of_request(schema: Schema) -> Schema:
     """A schema of a request: defaults are in the descriptions, because generators require members with a default."""
     members = {name: _with_default_in_description(part) for name, part in schema.get("properties", {}).items()}
     return schema | {"properties": members} if members else schema
+
+
+def of_choices(schema: Schema) -> Schema:
+    """The description of a schema that is a choice of several values."""
+    *first, last = [f"`{value}`" for value in schema.get("enum", ("",))]
+    return {"description": f"One of {', '.join(first)} and {last}."} if first else {}
 
 
 def references(node: Any) -> Iterator[str]:

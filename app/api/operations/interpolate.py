@@ -13,7 +13,7 @@ from app.api.routing.operation import Operation, Reader
 from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.errors import InvalidInput
-from app.vae.vae import Method, Vae
+from app.vae.vae import InterpolateMethod, Vae
 
 
 class InterpolateRequest(Strict):
@@ -23,7 +23,7 @@ class InterpolateRequest(Strict):
     steps: Annotated[int, Field(ge=2), JSON_INT] = Field(
         10, description="Images from each point to the next, both included; at most `VAE_MAX_STEPS`."
     )
-    method: Method = Field(
+    method: InterpolateMethod = Field(
         "auto", description="`auto`: slerp if all points are latents of more than 2 dimensions, else lerp."
     )
 

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
 from app.api.forms.route import in_forms
 from app.api.forms.writers import ModelResponse, Result
@@ -16,6 +17,8 @@ from app.codecs.scatter import SIZE, scatter
 from app.errors import InvalidInput
 from app.maths.arrays import Floats
 from app.vae.vae import Vae
+
+PosteriorSpace = TypeAliasType("PosteriorSpace", Literal["plane", "latent"])
 
 
 class PlaneQuery(ModelQuery):
@@ -30,7 +33,7 @@ class PlaneQuery(ModelQuery):
 class PosteriorsQuery(PlaneQuery, PercentileQuery):
     """The number of held-out images, and the latent plane or all dimensions."""
 
-    space: Literal["plane", "latent"] = Field("plane", description="Two dimensions of each mean, or all of them.")
+    space: PosteriorSpace = Field("plane", description="Two dimensions of each mean, or all of them.")
 
 
 class PosteriorsResponse(ModelResponse):

@@ -9,13 +9,13 @@ from app.api.routing.operation import Operation
 from app.api.routing.queries import SeedQuery
 from app.api.routing.state import State
 from app.codecs.images import Pixels
-from app.vae.vae import PREDICTIVE_DRAWS, Mode, Vae
+from app.vae.vae import PREDICTIVE_DRAWS, ReconstructMode, Vae
 
 
 class ReconstructQuery(SeedQuery):
     """The latent that an image is decoded from, and the seed."""
 
-    mode: Mode = Field(
+    mode: ReconstructMode = Field(
         "mean",
         description="The posterior's mean, one draw from it, or the posterior predictive: the average of 32 draws.",
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
+from typing_extensions import TypeAliasType
 
 from app.api.forms.bodies import BytesBody
 from app.api.forms.images import ReadingQuery, images_of_files
@@ -29,8 +30,10 @@ from app.vae.vae import Vae
 
 TENSOR = "tensor/binary"
 
-FloatType = Literal["float16", "float32", "bfloat16"]
-TensorType = Literal["float16", "float32", "bfloat16", "uint8"]
+FloatType = TypeAliasType("FloatType", Literal["float16", "float32", "bfloat16"])
+TensorType = TypeAliasType("TensorType", Literal["float16", "float32", "bfloat16", "uint8"])
+RemoteOutput = TypeAliasType("RemoteOutput", Literal["pil", "pt"])
+RemoteFormat = TypeAliasType("RemoteFormat", Literal["png", "jpg"])
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=8)]
 
 _MAX_VALUES = {"float16": 65_504.0, "float32": 3.4028235e38, "bfloat16": 3.3895e38}
@@ -71,8 +74,8 @@ class RemoteDecodeQuery(WireQuery):
     dtype: FloatType = Field(
         description="Data type of the latents, and of tensors in the response.", examples=["float32"]
     )
-    output_type: Literal["pil", "pt"] = Field("pil", description="An image (pil), or a tensor (pt).")
-    image_format: Literal["png", "jpg"] = Field("jpg", description="The image's format.")
+    output_type: RemoteOutput = Field("pil", description="An image (pil), or a tensor (pt).")
+    image_format: RemoteFormat = Field("jpg", description="The image's format.")
     partial_postprocess: bool = Field(
         False,
         description="The tensor is uint8 [N, H, W, 3], instead of the decoder's floats [N, C, H, W], about -1 to 1.",

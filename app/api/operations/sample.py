@@ -8,7 +8,7 @@ from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, QueryFloat, SeedQuery, check_count
 from app.api.routing.state import State
 from app.errors import InvalidInput
-from app.vae.vae import Source, Vae
+from app.vae.vae import SampleSource, Vae
 
 
 class SampleQuery(SeedQuery, PercentileQuery):
@@ -21,7 +21,9 @@ class SampleQuery(SeedQuery, PercentileQuery):
     truncation: QueryFloat | None = Field(
         None, ge=0.1, description="Redraw values whose absolute value is above this, before scaling."
     )
-    source: Source = Field("prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior.")
+    source: SampleSource = Field(
+        "prior", description="The prior N(0, I), or the mixture fitted to the aggregated posterior."
+    )
     label: int | None = Field(None, ge=0, description="Draw only from this class; requires `source=aggregate`.")
     height: int | None = Field(
         None,

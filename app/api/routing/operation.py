@@ -201,14 +201,15 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _parameters(query: type[BaseModel], in_path: frozenset[str]) -> list[dict[str, Any]]:
-    """OpenAPI entries of the parameters of a query model."""
+    """OpenAPI entries of the parameters of a query model; `$defs` of a schema are the named schemas it refers to."""
     schema = json_schema(query)
+    named = {"$defs": schema["$defs"]} if "$defs" in schema else {}
     return [
         {
             "name": name,
             "in": "path" if name in in_path else "query",
             "required": name in schema.get("required", ()),
-            "schema": part,
+            "schema": part | named,
             "description": part.get("description", ""),
         }
         for name, part in schema["properties"].items()

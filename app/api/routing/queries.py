@@ -91,10 +91,12 @@ class QueryParser:
         self._lists: dict[str, bool] = {}
         """For each query parameter, whether it is a list: a client repeats the parameter for each value."""
         for model in filter(None, models):
-            for name, schema in model.model_json_schema()["properties"].items():
+            described = model.model_json_schema()
+            for name, schema in described["properties"].items():
                 if name in self._lists:
                     raise TypeError(f"two query models have a field {name}")
-                kinds = schema.get("anyOf", [schema])
+                named = described.get("$defs", {})
+                kinds = [named.get(kind.get("$ref", "").split("/")[-1], kind) for kind in schema.get("anyOf", [schema])]
                 items = [kind["items"] for kind in kinds if "items" in kind]
                 scalars = items + [kind for kind in kinds if "items" not in kind]
                 if not {kind.get("type") for kind in scalars} <= _SCALARS:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from app.api.routing.problems import documented
 from app.api.routing.queries import Strict
 from app.api.routing.state import RequestTiming, Server
-from app.bundle.manifest import Manifest
+from app.bundle.manifest import ExecutionProvider, Manifest
 from app.errors import InvalidInput, UnknownModel
 from app.vae.catalog import Catalog
 from app.vae.vae import Vae
@@ -29,7 +29,7 @@ class ServedModel(BaseModel):
         " load or reload found; it is served all the same. Empty if it does not differ."
     )
     queued_rows: int = Field(description="Rows that wait for a slot now.")
-    execution_provider: Literal["cpu", "cuda"] = Field(description="ONNX Runtime's execution provider.")
+    execution_provider: ExecutionProvider = Field(description="ONNX Runtime's execution provider.")
     manifest: Manifest = Field(description="The bundle's manifest.")
 
 

@@ -33,7 +33,7 @@ class IndexEntry(BaseModel):
     reason: str = Field(description="Why it is not ready, or differs from the models directory.")
 
 
-class Index(RootModel[list[IndexEntry]]):
+class RepositoryIndex(RootModel[list[IndexEntry]]):
     """Every version of every graph."""
 
 
@@ -59,7 +59,7 @@ def optional_json(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
 )
 async def repository_index(
     server: Server, asked: Annotated[IndexRequest, Depends(optional_json(IndexRequest))]
-) -> Index:
+) -> RepositoryIndex:
     """Both graphs of every version of every model, and whether they are ready."""
     entries = [
         IndexEntry.model_validate(
@@ -69,4 +69,4 @@ async def repository_index(
         if it.state == "ready" or not asked.ready
         for kind in GRAPHS
     ]
-    return Index(entries)
+    return RepositoryIndex(entries)

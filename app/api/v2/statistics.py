@@ -9,7 +9,7 @@ from app.api.v2.graphs import FIND_PROBLEMS, GRAPHS, TAG, GraphModel, GraphVersi
 router = APIRouter(prefix="/v2", tags=[TAG])
 
 
-class Duration(BaseModel):
+class TotalTime(BaseModel):
     """A number of requests, and the nanoseconds that they took in total."""
 
     count: int
@@ -19,10 +19,10 @@ class Duration(BaseModel):
 class InferenceStatistics(BaseModel):
     """Requests of a graph, by result and by phase."""
 
-    success: Duration
-    fail: Duration
-    queue: Duration = Field(description="Waiting for a slot.")
-    compute_infer: Duration = Field(description="From taking the first row until the last row was done.")
+    success: TotalTime
+    fail: TotalTime
+    queue: TotalTime = Field(description="Waiting for a slot.")
+    compute_infer: TotalTime = Field(description="From taking the first row until the last row was done.")
 
 
 class ModelStatistics(BaseModel):
@@ -74,13 +74,13 @@ def _statistics(graph: GraphModel) -> ModelStatistics:
         inference_count=counted.rows,
         execution_count=counted.batches,
         inference_stats=InferenceStatistics(
-            success=_duration(counted.requests, counted.queue + counted.inference),
-            fail=_duration(counted.failures, counted.failing),
-            queue=_duration(counted.requests, counted.queue),
-            compute_infer=_duration(counted.requests, counted.inference),
+            success=_total(counted.requests, counted.queue + counted.inference),
+            fail=_total(counted.failures, counted.failing),
+            queue=_total(counted.requests, counted.queue),
+            compute_infer=_total(counted.requests, counted.inference),
         ),
     )
 
 
-def _duration(count: int, seconds: float) -> Duration:
-    return Duration(count=count, ns=int(1e9 * seconds))
+def _total(count: int, seconds: float) -> TotalTime:
+    return TotalTime(count=count, ns=int(1e9 * seconds))

@@ -2,9 +2,11 @@
 
 import base64
 import json
+import keyword
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,6 +178,26 @@ def test_schemas_are_plain(name: str) -> None:
         assert part is schema or "title" not in part
         if part.get("items", {}).get("format") == "binary":
             assert not {"minItems", "maxItems"} & set(part), "does not compile in Go"
+
+
+def test_no_schema_is_named_like_something_else_in_a_client() -> None:
+    languages = tomllib.loads((ROOT / "tests/data/reserved.toml").read_text())
+    names = {name.lower() for name in SCHEMAS}
+    assert not {name: taken for name, words in languages.items() if (taken := names & set(words.lower().split()))}
+    assert set(map(str.lower, (*keyword.kwlist, *keyword.softkwlist))) - {"_"} <= set(
+        languages["python"].lower().split()
+    )
+
+
+def test_a_choice_that_several_operations_offer_is_one_schema() -> None:
+    for operation in OPERATIONS.values():
+        for parameter in operation.parameters:
+            assert "enum" not in parameter["schema"], (operation.id, parameter["name"])
+    choices = [tuple(part["enum"]) for schema in SCHEMAS.values() for part in parts(schema) if "enum" in part]
+    several = [choice for choice in choices if len(choice) > 1]
+    assert len(set(several)) == len(several)
+    assert SCHEMAS["Fit"]["enum"] == ["stretch", "crop"]
+    assert SCHEMAS["ImageFormat"]["enum"] == ["png", "webp"]
 
 
 def validator(schema: Document) -> Draft202012Validator:
