@@ -101,6 +101,12 @@ def are_near(images: Pixels, others: Pixels) -> bool:
     return images.shape == others.shape and int(np.abs(images.astype(int) - others).max()) <= 1
 
 
+def maps(answer: dict[str, Any], name: str = "latents") -> Floats:
+    """Latents `[N, c, h, w]` of a JSON response, in which each is one flat list."""
+    assert all(len(latent) == np.prod(answer["latent_shape"]) for latent in answer[name])
+    return np.array(answer[name], np.float32).reshape(-1, *answer["latent_shape"])
+
+
 @contextmanager
 def client_of(models: Path, **settings: Any) -> Iterator[TestClient]:
     """A client of an application on these models."""

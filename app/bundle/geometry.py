@@ -108,6 +108,20 @@ class Geometry:
             return tuple(shape) == self.latent_shape
         return len(shape) == 3 and shape[0] == self.latent[0] and min(shape) > 0
 
+    def shape_asked(self, asked: Sequence[int] | None, pointer: str = "/latent_shape") -> tuple[int, ...]:
+        """Shape of the latents in a request, which may name it (`asked`).
+
+        Raises:
+            InvalidInput: not a shape of the model's latents; or missing, for a model of images of any size.
+        """
+        if asked is None and self.size is not None:
+            return self.latent_shape
+        if asked is None:
+            raise InvalidInput(f"this model's latents are [{self.latent_words}]: give latent_shape", pointer)
+        if not self.is_latent(asked):
+            raise InvalidInput(f"this model's latents are [{self.latent_words}]", pointer)
+        return tuple(asked)
+
     def latent_of(self, height: int, width: int) -> tuple[int, ...]:
         """Shape of the latent of an image of `height` x `width` pixels, a size that the model takes."""
         if self.size is not None:

@@ -15,6 +15,7 @@ from app.cli.outputs import Output
 from app.cli.terminal import draw, drawing_width, note
 from app.codecs.images import Pixels, Reading, read_images, tile, write_animation, write_image
 from app.codecs.npy import write_npy, write_npz
+from app.maths.arrays import flat
 
 FORMATS = ("png", "webp", "gif", "npy", "npz", "")
 FRAME_MILLISECONDS = 80
@@ -42,7 +43,8 @@ class MadeImages:
         mode = served.manifest["image"]["mode"]
         reading = Reading(height=None, width=None, mode=mode, max_pixels=_MAX_PIXELS)
         extra = {name: value for name, value in response.items() if name not in ("images", *served.query)}
-        extra["latents"] = np.array(extra["latents"], np.float32)
+        shape = extra.pop("latent_shape", [-1])
+        extra["latents"] = np.array(extra["latents"], np.float32).reshape(len(contents), *shape)
         return cls(read_images(contents, reading), served, extra)
 
     def deliver(self, output: Output, *, columns: int | None = None, milliseconds: int | None = None) -> None:
@@ -114,5 +116,8 @@ def _numbers(count: int) -> list[str]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print JSON; arrays become lists."""
-    print(json.dumps(document, default=lambda array: array.tolist()))
+    """Print JSON as the server writes it: arrays become lists, and maps flat lists with `latent_shape` beside them."""
+    shapes = [value.shape[1:] for value in document.values() if isinstance(value, np.ndarray) and value.ndim > 2]
+    if shapes:
+        document = document | {"latent_shape": shapes[0]}
+    print(json.dumps(document, default=lambda array: flat(array).tolist()))

@@ -5,8 +5,6 @@ import createClient from "openapi-fetch";
 import type { components, paths } from "./schema.js";
 
 type Problem = components["schemas"]["Problem"];
-/** Vectors or maps: what one operation answers, another takes. */
-type Latents = components["schemas"]["Latents"];
 
 // What this program uses of node: its types are a package of their own.
 declare const process: { argv: string[] };
@@ -40,12 +38,11 @@ async function isPng(blob: Blob): Promise<boolean> {
   return String.fromCharCode(...new Uint8Array(await blob.slice(1, 4).arrayBuffer())) === "PNG";
 }
 
-async function encode(): Promise<Latents> {
+async function encode(): Promise<number[][]> {
   const encoded = data(await client.POST("/encode", { body: { images: [picture] } }));
   check(encoded.model === "mnist" && encoded.mean[0]?.length === 32, "encode");
   check(encoded.latents === undefined, "no draws unless asked for");
-  const vectors = encoded.mean as number[][]; // of mnist; a model of maps nests deeper
-  check(vectors.every((vector) => vector.every(Number.isFinite)), "means are numbers");
+  check(encoded.mean.every((vector) => vector.every(Number.isFinite)), "means are numbers");
   return encoded.mean;
 }
 
@@ -59,7 +56,7 @@ async function encodeFiles(): Promise<void> {
   check(encoded.mean.length === 2 && encoded.latents?.length === 2 && encoded.seed === 7, "encode files");
 }
 
-async function decode(latents: Latents): Promise<void> {
+async function decode(latents: number[][]): Promise<void> {
   const decoded = data(await client.POST("/decode", { body: { latents } }));
   check(await isPng(new Blob([bytes(decoded.images[0] ?? "")])), "decode");
   const one = { query: { model: "mnist-2d", latent: [0.5, -1.2] } };

@@ -2,19 +2,18 @@
 
 import logging
 from codecs import BOM_UTF8
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
-from typing_extensions import TypeAliasType
 
 from app.api.routing.operation import json_schema
 from app.api.routing.queries import check_count, listed
@@ -24,7 +23,7 @@ from app.errors import BadRequest, BodyTooLarge, InvalidInput, UnsupportedMediaT
 Model = TypeVar("Model", bound=BaseModel)
 
 MAX_ITEMS = 2**16
-"""Fixed maximum of items of any JSON list: longer lists are refused before their items are parsed."""
+"""Fixed maximum of items of a JSON list: longer lists are refused before their items are parsed."""
 
 _MAX_JSON_MEMBERS = 2**12
 """Maximum members of all JSON objects of a body. A valid request has a few hundred; each unknown one is an error of its
@@ -57,33 +56,8 @@ JSON_INT = BeforeValidator(_not_bool_or_str)  # after the bounds, which would be
 JsonInt = Annotated[int, Field(ge=0), JSON_INT]
 JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
-Vector = Annotated[list[JsonFloat], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
-_Plane = Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
-Map = Annotated[list[_Plane], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
-_VECTOR, _MAP = Tag("vector"), Tag("map")
-_BRANCHES = frozenset({_VECTOR.tag, _MAP.tag})
-"""Names of a union's branches in the location of a validation error; clients do not see them."""
-OneLatent = TypeAliasType(
-    "OneLatent",
-    Annotated[
-        Annotated[Vector, _VECTOR] | Annotated[Map, _MAP],
-        Field(union_mode="left_to_right", description="A vector, or a map [c, h, w].", examples=[[0.5, -1.2]]),
-    ],
-)
-"""A latent. A vector is tried first, and costs no more than if there were no maps."""
-Latents = TypeAliasType(
-    "Latents",
-    Annotated[
-        Annotated[list[Vector], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True), _VECTOR]
-        | Annotated[list[Map], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True), _MAP],
-        Field(
-            union_mode="left_to_right",
-            description="Vectors, or maps [c, h, w], all of one shape.",
-            examples=[[[0.5, -1.2]]],
-        ),
-    ],
-)
-"""Several latents, all vectors or all maps."""
+Vector = Annotated[list[JsonFloat], Field(min_length=1, max_length=_MAX_JSON_VALUES, fail_fast=True)]
+Shape = Annotated[list[Annotated[int, Field(ge=1), JSON_INT]], Field(min_length=1, max_length=3, fail_fast=True)]
 
 
 @dataclass(frozen=True)
@@ -283,8 +257,17 @@ def _parse(model: type[Model], content: bytes) -> Model:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        errors = _without_branches(listed(error))
+        errors = map(_of_nested_list, listed(error, include_input=True))
         raise RequestValidationError([it | {"loc": ("body", *it["loc"])} for it in errors]) from None
+
+
+def _of_nested_list(error: Any) -> Any:
+    """The error without its input; if that is a list of a nested latent, the error says what to send instead."""
+    loc, is_list = error["loc"], isinstance(error.pop("input", None), list)
+    if not (is_list and error["type"] == "float_type" and isinstance(loc[-1], int)):
+        return error
+    words = "a latent is one flat list of numbers, a map in row-major order, and latent_shape is its shape"
+    return error | {"loc": loc[:-1], "msg": words}
 
 
 def _check_media_type(scope: Scope, expected: str) -> None:
@@ -294,19 +277,3 @@ def _check_media_type(scope: Scope, expected: str) -> None:
         raise UnsupportedMediaType(f"send Content-Type: {expected}")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("send the body without Content-Encoding")
-
-
-def _without_branches(errors: Iterable[Any]) -> list[Any]:
-    """The errors; for a union of vectors and maps only the error of the branch that parsed furthest."""
-    found: dict[tuple[int | str, ...], Any] = {}
-    for error in errors:
-        place = error["loc"]
-        at = next((index for index, step in enumerate(place) if step in _BRANCHES), None)
-        if at is None or error["type"] == "extra_forbidden":
-            found[*place, error["type"]] = error
-            continue
-        union, rest = place[:at], place[at + 1 :]
-        before = found.get(union)
-        if before is None or rest > before["loc"][at:]:
-            found[union] = error | {"loc": (*union, *rest)}
-    return list(found.values())

@@ -1,5 +1,6 @@
 """The latents of a request: given as JSON or arrays, or as points that are an image, a latent or a class."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from app.api.forms.bodies import NOT_NULL, JsonInt, Latents, OneLatent
+from app.api.forms.bodies import MAX_ITEMS, NOT_NULL, JsonInt, Shape, Vector
 from app.api.forms.images import EXAMPLE_IMAGE, Base64Image, ReadingQuery, decode_base64, decode_images
 from app.api.routing.queries import ModelQuery, PercentileQuery, Strict, check_count
 from app.api.routing.state import State
@@ -17,10 +18,24 @@ from app.vae.points import Points, finite_latents
 from app.vae.vae import Vae
 
 
-class DecodeRequest(Strict):
+class ShapedRequest(Strict):
+    """The shape of the latents in a request."""
+
+    latent_shape: Annotated[Shape | None, NOT_NULL] = Field(
+        None, description="Shape of each latent; needed if the model's latents are maps [c, h, w] of any size."
+    )
+
+
+class DecodeRequest(ShapedRequest):
     """Latents to decode."""
 
-    latents: Latents = Field(description="Latents of the model's shape.")
+    latents: list[Vector] = Field(
+        min_length=1,
+        max_length=MAX_ITEMS,
+        fail_fast=True,
+        description="Latents, each one flat list; a map in row-major order.",
+        examples=[[[0.5, -1.2]]],
+    )
 
 
 class PointsQuery(ModelQuery, ReadingQuery, PercentileQuery):
@@ -33,7 +48,9 @@ class Point(Strict):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     image: Annotated[Base64Image | None, NOT_NULL] = Field(None, examples=[EXAMPLE_IMAGE])
-    latent: Annotated[OneLatent | None, NOT_NULL] = Field(None, description="A latent of the model's size.")
+    latent: Annotated[Vector | None, NOT_NULL] = Field(
+        None, description="A latent of the model's size, as one flat list.", examples=[[0.5, -1.2]]
+    )
     label: Annotated[JsonInt | None, NOT_NULL] = Field(None, description="The mean of this class.")
 
     @model_validator(mode="after")
@@ -47,9 +64,10 @@ async def latents_of_json(server: State, vae: Vae, query: Any, body: DecodeReque
     """Latents `[N, *latent]` of a JSON body.
 
     Raises:
-        InvalidInput: see `check_latents`.
+        InvalidInput: there are too many latents, or see `check_latents` and `Geometry.shape_asked`.
     """
-    return check_latents(body.latents, vae, server.limits.max_rows)
+    check_count(len(body.latents), server.limits.max_rows, "/latents")
+    return check_latents(body.latents, vae.geometry.shape_asked(body.latent_shape), vae, "/latents")
 
 
 async def latents_of_array(server: State, vae: Vae, query: Any, array: NDArray[Any]) -> Floats:
@@ -67,7 +85,7 @@ async def latents_of_array(server: State, vae: Vae, query: Any, array: NDArray[A
 
 
 async def read_points(
-    server: State, vae: Vae, query: ReadingQuery, points: Sequence[Point], pointer: str = "/points"
+    server: State, vae: Vae, query: ReadingQuery, body: ShapedRequest, points: Sequence[Point], pointer: str = "/points"
 ) -> Points:
     """Points of a request: latents as given, class means, and images that are still to be encoded.
 
@@ -82,8 +100,9 @@ async def read_points(
         if point.label is not None:
             latents[index] = vae.tables.label_mean(point.label, f"{pointer}/{index}/label")
         elif point.latent is not None:
+            shape = vae.geometry.shape_asked(body.latent_shape)
             try:
-                latents[index] = check_latents([point.latent], vae, 1, "")[0]
+                latents[index] = check_latents([point.latent], shape, vae, "")[0]
             except InvalidInput as error:
                 raise InvalidInput(error.detail, f"{pointer}/{index}/latent") from None
     images = None
@@ -105,27 +124,16 @@ async def read_points(
     return Points(np.stack([latents[index] for index in range(len(points))]), images, image_rows, all_latents, pointer)
 
 
-def check_latents(latents: list[Any], vae: Vae, limit: int, pointer: str = "/latents") -> Floats:
-    """Latents `[N, *latent]`, float32, of nested lists: vectors or maps.
+def check_latents(latents: list[list[float]], shape: tuple[int, ...], vae: Vae, pointer: str) -> Floats:
+    """Latents `[N, *shape]`, float32, of flat lists.
 
     Raises:
-        InvalidInput: there are too many latents, or one does not have the model's shape, has another shape than the
-            first, or is not finite as float32; the pointer says which.
+        InvalidInput: a latent does not have as many values as the shape, or one that is not finite as float32; the
+            pointer says which.
     """
-    check_count(len(latents), limit, pointer)
-    first, words = _shape(latents[0]), vae.geometry.latent_words
-    for index, shape in enumerate(map(_shape, latents)):
-        if not vae.geometry.is_latent(shape):
-            kind = f"have {words} values" if vae.geometry.is_vector else f"are [{words}]"
-            raise InvalidInput(f"this model's latents {kind}", f"{pointer}/{index}")
-        if shape != first:
-            raise InvalidInput("has another size than the first", f"{pointer}/{index}")
-    return finite_latents(np.array(latents, np.float64), pointer)
-
-
-def _shape(latent: list[Any]) -> tuple[int, ...]:
-    """Shape of a vector or a map; empty if its rows are not all of the same length."""
-    if not isinstance(latent[0], list):
-        return (len(latent),)
-    heights, widths = {len(plane) for plane in latent}, {len(row) for plane in latent for row in plane}
-    return (len(latent), *heights, *widths) if len(heights) == len(widths) == 1 else ()
+    size = math.prod(shape)
+    for index, latent in enumerate(latents):
+        if len(latent) != size:
+            words = f"this model's latents have {size} values" if vae.geometry.size else "not the size of latent_shape"
+            raise InvalidInput(words, f"{pointer}/{index}")
+    return finite_latents(np.array(latents, np.float64), pointer).reshape(-1, *shape)

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
-from app.api.routing.operation import LIKE, Writer
+from app.api.routing.operation import Writer
 from app.api.routing.queries import Strict
 from app.api.routing.response import Header, RawResponse
 from app.codecs.images import WRITERS as IMAGE_FORMATS
@@ -19,6 +20,7 @@ from app.codecs.images import AnimationFormat, ImageFormat, Pixels, grid_shape, 
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
+from app.maths.arrays import flat
 from app.vae.points import Decoded
 from app.vae.vae import Vae
 
@@ -49,8 +51,10 @@ class ModelResponse(BaseModel):
     version: int = Field(description="Version of the model.", examples=[1])
 
 
-LatentList = Annotated[list[Any], WithJsonSchema({LIKE: "Latents"})]
-"""Vectors or maps, as nested lists; documented as the latents of requests, so that clients have one type."""
+LatentShape = Annotated[
+    list[int] | None,
+    Field(description="If latents are maps: the shape [c, h, w] of each, which is one flat list in row-major order."),
+]
 
 
 class Images(ModelResponse):
@@ -62,7 +66,8 @@ class Images(ModelResponse):
 class LatentImages(Images):
     """Decoded images and the latents that they were decoded from."""
 
-    latents: LatentList = Field(description="The latents, in the order of the images.")
+    latents: list[list[float]] = Field(description="The latents, in the order of the images.")
+    latent_shape: LatentShape = None
     latent_percentile: list[float] | None = Field(
         None, description="With `percentile=true`: percentage of prior draws nearer to the origin than each latent."
     )
@@ -103,11 +108,14 @@ async def _json(vae: Vae, query: None, result: Result, answer: type[ModelRespons
     arrays = {name: array for name, array in result.arrays.items() if array is not None}
     if sum([array.size for array in arrays.values()]) > MAX_JSON_NUMBERS:
         raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
-    members = {name: await _base64_images(vae, pixels) for name, pixels in result.images.items()}
-    lists = {name: array.tolist() for name, array in arrays.items()}
-    manifest = vae.manifest
-    body = answer(model=manifest.name, version=manifest.version, **members, **lists, **result.facts)
-    return RawResponse.of(body.__pydantic_serializer__.to_json(body, exclude_none=True), b"application/json")
+    members: dict[str, Any] = {name: await _base64_images(vae, pixels) for name, pixels in result.images.items()}
+    for name, array in arrays.items():
+        members[name] = flat(array).tolist()
+        if array.ndim > 2:
+            members["latent_shape"] = array.shape[1:]
+    members.update(result.facts, model=vae.manifest.name, version=vae.manifest.version)
+    document = {name: members[name] for name in answer.model_fields if members.get(name) is not None}
+    return RawResponse.of(to_json(document), b"application/json")
 
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:

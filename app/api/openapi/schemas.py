@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.api.routing.operation import LIKE
-
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
@@ -30,8 +28,6 @@ def plain(schema: Schema, *, nullable: bool) -> Schema:
     schema = {key: value for key, value in schema.items() if key != "title"}
     if not nullable:
         schema = _without_null(schema)
-    if LIKE in schema:
-        schema["$ref"] = PREFIX + schema.pop(LIKE)
     if (name := schema.get("$ref", "").removeprefix(PREFIX)) in PUBLISHED_NAMES:
         schema["$ref"] = PREFIX + PUBLISHED_NAMES[name]
     if "const" in schema:

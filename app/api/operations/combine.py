@@ -5,11 +5,10 @@ from pydantic import ConfigDict, Field
 
 from app.api.forms.bodies import JsonBody, JsonFloat
 from app.api.forms.images import EXAMPLE_IMAGE
-from app.api.forms.latents import Point, PointsQuery, read_points
+from app.api.forms.latents import Point, PointsQuery, ShapedRequest, read_points
 from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation, Reader
-from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.vae.vae import Vae
 
@@ -22,7 +21,7 @@ class Term(Point):
     weight: JsonFloat = Field(description="Factor of the latent; negative to subtract it.", examples=[1.0])
 
 
-class CombineRequest(Strict):
+class CombineRequest(ShapedRequest):
     """The terms of a weighted sum of latents."""
 
     terms: list[Term] = Field(
@@ -36,7 +35,7 @@ class CombineRequest(Strict):
 async def _combine(server: State, vae: Vae, query: PointsQuery, body: CombineRequest) -> Result:
     """The sum of weighted latents, and the image that it decodes to: z = sum of weight_i * z_i."""
     vae.check_admission("decoder", 1)
-    points = await read_points(server, vae, query, body.terms, "/terms")
+    points = await read_points(server, vae, query, body, body.terms, "/terms")
     weights = np.array([term.weight for term in body.terms])
     return latent_images(await vae.combine(points, weights, percentile=query.percentile))
 

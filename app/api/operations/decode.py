@@ -1,5 +1,7 @@
 """`/decode`: latents to images."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from app.api.forms.latents import check_latents
@@ -19,6 +21,9 @@ class DecodeOneQuery(ModelQuery):
     latent: list[QueryFloat] = Field(
         min_length=1, description="The latent; the parameter is repeated for each value.", examples=[[0.5, -1.2]]
     )
+    latent_shape: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="Shape of the latent; needed if the model's latents are maps [c, h, w] of any size."
+    )
 
 
 async def _decode(server: State, vae: Vae, query: ModelQuery, latents: Floats) -> Result:
@@ -28,7 +33,8 @@ async def _decode(server: State, vae: Vae, query: ModelQuery, latents: Floats) -
 
 async def _decode_one(server: State, vae: Vae, query: DecodeOneQuery) -> Result:
     """The image of one latent, as a GET request that can be linked."""
-    return await _decode(server, vae, query, check_latents([query.latent], vae, 1, "/query/latent"))
+    shape = vae.geometry.shape_asked(query.latent_shape, "/query/latent_shape")
+    return await _decode(server, vae, query, check_latents([query.latent], shape, vae, "/query/latent"))
 
 
 _FORMS = {

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from app.api.forms.readers import IMAGE_READERS
 from app.api.forms.route import IMAGES_TO_ARRAYS, in_forms
-from app.api.forms.writers import LatentList, ModelResponse, Result
+from app.api.forms.writers import LatentShape, ModelResponse, Result
 from app.api.routing.operation import Operation
 from app.api.routing.queries import PercentileQuery, SeedQuery
 from app.api.routing.state import State
@@ -23,16 +23,17 @@ class EncodeQuery(SeedQuery, PercentileQuery):
 class EncodeResponse(ModelResponse):
     """Posteriors q(z|x), one per image."""
 
-    mean: LatentList = Field(description="Means of the posteriors.")
-    log_std: LatentList | None = Field(
+    mean: list[list[float]] = Field(description="Means of the posteriors.")
+    log_std: list[list[float]] | None = Field(
         None, description="Logarithms of the posteriors' standard deviations; absent if the encoder is deterministic."
     )
+    latent_shape: LatentShape = None
     latent_percentile: list[float] | None = Field(
         None,
         description="With `percentile=true`: percentage of held-out images whose posterior mean is nearer to the origin"
         " than each of `mean`.",
     )
-    latents: LatentList | None = Field(None, description="One draw from each posterior, with `draw=true`.")
+    latents: list[list[float]] | None = Field(None, description="One draw from each posterior, with `draw=true`.")
     draw_percentile: list[float] | None = Field(
         None,
         description="With `percentile=true` and `draw=true`: percentage of prior draws that are nearer to the origin"

@@ -6,17 +6,16 @@ from pydantic import Field
 
 from app.api.forms.bodies import JSON_INT, JsonBody
 from app.api.forms.images import EXAMPLE_IMAGE
-from app.api.forms.latents import Point, PointsQuery, read_points
+from app.api.forms.latents import Point, PointsQuery, ShapedRequest, read_points
 from app.api.forms.route import in_forms
 from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation, Reader
-from app.api.routing.queries import Strict
 from app.api.routing.state import State
 from app.errors import InvalidInput
 from app.vae.vae import InterpolateMethod, Vae
 
 
-class InterpolateRequest(Strict):
+class InterpolateRequest(ShapedRequest):
     """The points to visit, in order."""
 
     points: list[Point] = Field(min_length=2, max_length=16, examples=[[{"image": EXAMPLE_IMAGE}, {"label": 3}]])
@@ -39,7 +38,7 @@ async def _interpolate(server: State, vae: Vae, query: PointsQuery, body: Interp
     if body.steps > server.limits.max_steps:
         raise InvalidInput(f"must be 2 to {server.limits.max_steps}", "/steps")
     vae.check_admission("decoder", (len(body.points) - 1) * (body.steps - 1) + 1)
-    points = await read_points(server, vae, query, body.points)
+    points = await read_points(server, vae, query, body, body.points)
     decoded, method = await vae.interpolate(points, body.steps, body.method, percentile=query.percentile)
     return latent_images(decoded, method=method)
 

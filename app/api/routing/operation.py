@@ -28,10 +28,6 @@ from app.observability.timing import Timing
 from app.vae.catalog import Catalog
 from app.vae.vae import Vae
 
-LIKE = "x-like"
-"""Key of a placeholder JSON Schema; its value is the name of the schema to refer to. pydantic cannot write a reference
-to a schema that it does not define."""
-
 
 class Body(Protocol):
     """How a request's body is read."""

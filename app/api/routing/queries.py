@@ -160,8 +160,8 @@ class QueryParser:
         return values
 
 
-def listed(error: ValidationError) -> list[Any]:
-    """The errors in pydantic's `error`, without the input; if there are too many, one error that says so."""
+def listed(error: ValidationError, *, include_input: bool = False) -> list[Any]:
+    """The errors in pydantic's `error`; if there are too many, one error that says so."""
     if error.error_count() > _MAX_ERRORS:
         return [{"type": "many", "loc": (), "msg": "wrong in too many places"}]
-    return list(error.errors(include_url=False, include_context=False, include_input=False))
+    return list(error.errors(include_url=False, include_context=False, include_input=include_input))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.app.cli.conftest import Call, shell
 from tests.conftest import Start, load_npz, png
-from tests.maps import CELLS, Pixels, are_near, images_of, means, write_maps
+from tests.maps import CELLS, Pixels, are_near, images_of, maps, means, write_maps
 
 BUNDLE = ("--bundle", "free/maps/1")
 
@@ -45,7 +45,7 @@ def test_a_picture_is_rounded_to_the_stride(call: Call, folder: Path, images: Pi
     (folder / "odd.png").write_bytes(png(np.zeros((23, 41, 3), np.uint8)))
     status, out, _ = call("encode", "odd.png", *BUNDLE)
     assert status == 0
-    assert np.shape(json.loads(out)["mean"]) == (1, CELLS, 2, 5)
+    assert maps(json.loads(out), "mean").shape == (1, CELLS, 2, 5)
     status, _, error = call("encode", "odd.png", "--strict", *BUNDLE)
     assert status == 1
     assert "multiples of 8" in error
@@ -86,7 +86,7 @@ def test_sample(call: Call, folder: Path, images: Pixels) -> None:
 def test_a_picture_from_stdin(folder: Path, images: Pixels) -> None:
     done = shell("cat pictures/3.png | vaeserve encode - " + " ".join(BUNDLE), folder)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout)["mean"], means(images[3:4]), atol=1e-6)
+    np.testing.assert_allclose(maps(json.loads(done.stdout), "mean"), means(images[3:4]), atol=1e-6)
 
 
 def test_load_is_of_some_size(start: Start, folder: Path, images: Pixels) -> None:

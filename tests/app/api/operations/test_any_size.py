@@ -21,7 +21,7 @@ from app.inference.graphs import ServingOptions
 from app.maths import gaussian
 from app.vae.vae import Vae
 from tests.conftest import base64_png, from_base64, load_npy, load_npz, npy, png, pointers
-from tests.maps import CELLS, Floats, Pixels, are_near, client_of, images_of, means, write_maps
+from tests.maps import CELLS, Floats, Pixels, are_near, client_of, images_of, maps, means, write_maps
 
 HEADERS = {"Content-Type": NPY}
 
@@ -57,16 +57,17 @@ def encoded(client: TestClient, *images: Pixels, **query: Any) -> Any:
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 40), (64, 24)])
 def test_a_picture_keeps_its_size(client: TestClient, height: int, width: int) -> None:
     images = noise(height, width, 2)
-    mean = encoded(client, *images).json()["mean"]
-    np.testing.assert_allclose(mean, means(images), atol=1e-6)
-    decoded = client.post("/decode", json={"latents": mean}).json()["images"]
+    answer = encoded(client, *images).json()
+    np.testing.assert_allclose(maps(answer, "mean"), means(images), atol=1e-6)
+    body = {"latents": answer["mean"], "latent_shape": answer["latent_shape"]}
+    decoded = client.post("/decode", json=body).json()["images"]
     assert are_near(np.stack([from_base64(text) for text in decoded]), images_of(means(images)))
 
 
 def test_files_and_arrays_keep_their_size(client: TestClient) -> None:
     images = noise(16, 24, 2)
     files = [("images", ("x.png", png(image))) for image in images]
-    np.testing.assert_allclose(client.post("/encode/files", files=files).json()["mean"], means(images), atol=1e-6)
+    np.testing.assert_allclose(maps(client.post("/encode/files", files=files).json(), "mean"), means(images), atol=1e-6)
     arrays = load_npz(client.post("/encode/npy", content=npy(images), headers=HEADERS).content)
     np.testing.assert_allclose(arrays["mean"], means(images), atol=1e-6)
     again = load_npy(client.post("/reconstruct/npy", content=npy(images), headers=HEADERS).content)
@@ -83,20 +84,20 @@ def test_grey_arrays_need_no_channel(client: TestClient) -> None:
 @pytest.mark.parametrize(("height", "width"), [(19, 45), (23, 40), (16, 41)])
 def test_a_size_is_rounded_down_by_a_resize(client: TestClient, height: int, width: int) -> None:
     wanted = means(smooth(16, 40)[None])
-    mean = np.array(encoded(client, smooth(height, width)).json()["mean"])
+    mean = maps(encoded(client, smooth(height, width)).json(), "mean")
     assert mean.shape == wanted.shape
     assert np.abs(mean - wanted).max() < 0.02
 
 
 def test_or_by_a_crop(client: TestClient) -> None:
     picture = noise(19, 45)[0]
-    mean = encoded(client, picture, fit="crop").json()["mean"]
+    mean = maps(encoded(client, picture, fit="crop").json(), "mean")
     np.testing.assert_allclose(mean, means(picture[None, 1:17, 2:42]), atol=1e-6)
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop"])
 def test_one_cell_is_the_least(client: TestClient, fit: str) -> None:
-    mean = np.array(encoded(client, smooth(3, 20), fit=fit).json()["mean"])
+    mean = maps(encoded(client, smooth(3, 20), fit=fit).json(), "mean")
     assert mean.shape == (1, CELLS, 1, 2)
 
 
@@ -122,7 +123,7 @@ def test_orientation_is_applied_before_the_size_is_looked_at(client: TestClient)
     exif[0x0112] = 6  # turned by a quarter
     Image.fromarray(noise(16, 40)[0]).save(buffer, "PNG", exif=exif)
     answer = client.post("/encode/files", files={"images": ("x.png", buffer.getvalue())})
-    assert np.shape(answer.json()["mean"]) == (1, CELLS, 5, 2)
+    assert maps(answer.json(), "mean").shape == (1, CELLS, 5, 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 20, 3), (1, 20, 16, 3), (1, 16, 16), (1, 16, 16, 1), (1, 0, 16, 3), (2, 8)])
@@ -138,30 +139,51 @@ def test_arrays_of_latents_must_be_maps(client: TestClient, shape: tuple[int, ..
 
 
 def test_the_latents_of_a_request_are_of_one_size(client: TestClient) -> None:
-    given = [latents(2, 3)[0].tolist(), latents(3, 2)[0].tolist()]
-    assert pointers(client.post("/decode", json={"latents": given})) == ["/latents/1"]
-    assert pointers(client.post("/interpolate", json={"points": [{"latent": it} for it in given]})) == ["/points/1"]
+    given = [latents(2, 3)[0].ravel().tolist(), latents(3, 3)[0].ravel().tolist()]
+    shape = {"latent_shape": [CELLS, 2, 3]}
+    assert pointers(client.post("/decode", json={"latents": given, **shape})) == ["/latents/1"]
+    points = [{"latent": it} for it in given]
+    assert pointers(client.post("/interpolate", json={"points": points, **shape})) == ["/points/1/latent"]
     terms = [{"weight": 1, "image": base64_png(noise(16, 16)[0])}, {"weight": 1, "latent": given[0]}]
-    assert pointers(client.post("/combine", json={"terms": terms})) == ["/terms/1"]
+    assert pointers(client.post("/combine", json={"terms": terms, **shape})) == ["/terms/1"]
     points = [{"image": base64_png(noise(16, width)[0])} for width in (16, 16, 24)]
     assert pointers(client.post("/interpolate", json={"points": points})) == ["/points/2/image"]
 
 
+@pytest.mark.parametrize("shape", [None, [24], [CELLS + 1, 2, 3], [CELLS, 6], [CELLS, 2, 3, 1]])
+def test_a_request_says_the_shape_of_its_latents(client: TestClient, shape: list[int] | None) -> None:
+    asked = {} if shape is None else {"latent_shape": shape}
+    latent = latents(2, 3)[0].ravel().tolist()
+    for path, body in (
+        ("/decode", {"latents": [latent]}),
+        ("/interpolate", {"points": [{"latent": latent}] * 2}),
+        ("/combine", {"terms": [{"weight": 1, "latent": latent}]}),
+    ):
+        answer = client.post(path, json=body | asked)
+        assert pointers(answer) == ["/latent_shape"]
+        assert (shape is not None and len(shape) > 3) or "[4, h, w]" in answer.json()["errors"][0]["detail"]
+    query = {"latent": latent, **asked}
+    assert pointers(client.get("/decode/image", params=query)) == ["/query/latent_shape"]
+    answer = client.get("/decode/image", params=query | {"latent_shape": [CELLS, 2, 3]})
+    assert are_near(np.asarray(Image.open(io.BytesIO(answer.content)))[None], images_of(latents(2, 3)))
+
+
 def test_paths_sums_and_neighbours(client: TestClient) -> None:
     picture, latent = noise(16, 24)[0], latents(2, 3)
-    points = [{"image": base64_png(picture)}, {"latent": latent[0].tolist()}]
-    path = client.post("/interpolate", json={"points": points, "steps": 3}).json()
-    np.testing.assert_allclose(path["latents"][1], (means(picture[None])[0] + latent[0]) / 2, atol=1e-5)
-    total = client.post("/combine", json={"terms": [{"weight": 0.5, **point} for point in points]}).json()
+    points = [{"image": base64_png(picture)}, {"latent": latent[0].ravel().tolist()}]
+    shape = {"latent_shape": [CELLS, 2, 3]}
+    path = client.post("/interpolate", json={"points": points, "steps": 3, **shape}).json()
+    np.testing.assert_allclose(maps(path)[1], (means(picture[None])[0] + latent[0]) / 2, atol=1e-5)
+    total = client.post("/combine", json={"terms": [{"weight": 0.5, **point} for point in points], **shape}).json()
     np.testing.assert_allclose(total["latents"][0], path["latents"][1], atol=1e-5)
     near = client.post("/vary", json={"images": [base64_png(picture)]}, params={"n": 2, "radius": 0}).json()
-    np.testing.assert_allclose(near["latents"], means(picture[None]).repeat(2, axis=0), atol=1e-6)
+    np.testing.assert_allclose(maps(near), means(picture[None]).repeat(2, axis=0), atol=1e-6)
 
 
 def test_sample_says_how_large(client: TestClient) -> None:
     query = {"n": 2, "seed": 3, "height": 16, "width": 40}
     answer = client.get("/sample", params=query).json()
-    assert np.array_equal(np.array(answer["latents"], np.float32), gaussian.standard_normal(3, 2, (CELLS, 2, 5)))
+    np.testing.assert_allclose(maps(answer), gaussian.standard_normal(3, 2, (CELLS, 2, 5)), rtol=1e-6)
     assert from_base64(answer["images"][0]).shape == (16, 40, 3)
     assert load_npy(client.get("/sample/npy", params=query).content).shape == (2, 16, 40, 3)
 
@@ -272,10 +294,11 @@ def test_what_a_picture_becomes_is_counted_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("format", "steps"), [("webp", 2), ("png", 5)])
 def test_a_path_must_fit_into_its_format(client: TestClient, format: str, steps: int) -> None:
-    points = [{"latent": latent.tolist()} for latent in latents(1, 2060, 2)]
-    answer = client.post("/interpolate/image", json={"points": points, "steps": steps}, params={"format": format})
+    points = [{"latent": latent.ravel().tolist()} for latent in latents(1, 2060, 2)]
+    body = {"points": points, "latent_shape": [CELLS, 1, 2060]}
+    answer = client.post("/interpolate/image", json={**body, "steps": steps}, params={"format": format})
     assert pointers(answer) == ["/query/format"]
-    assert client.post("/interpolate/image", json={"points": points, "steps": 2}).status_code == 200
+    assert client.post("/interpolate/image", json={**body, "steps": 2}).status_code == 200
 
 
 def test_who_sends_each_picture_in_another_size_is_refused_as_others_are(tmp_path: Path) -> None:

@@ -1,21 +1,24 @@
 """Latents that are maps, of images of one size: every operation answers as numpy says, or refuses with a reason."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from app.codecs.npy import NPY
 from app.maths import gaussian
 from tests.conftest import base64_png, from_base64, load_npy, load_npz, npy, pointers
-from tests.maps import CELLS, LOG_STD, STRIDE, Floats, Pixels, are_near, client_of, images_of, means, write_maps
+from tests.maps import CELLS, LOG_STD, STRIDE, Floats, Pixels, are_near, client_of, images_of, maps, means, write_maps
 
 HEIGHT, WIDTH = 16, 24
 SHAPE = (CELLS, HEIGHT // STRIDE, WIDTH // STRIDE)
 HEADERS = {"Content-Type": NPY}
+FLAT = "a latent is one flat list of numbers, a map in row-major order, and latent_shape is its shape"
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +48,17 @@ def received(answer: dict[str, Any]) -> Pixels:
     return np.stack([from_base64(text) for text in answer["images"]])
 
 
-def test_json_nests_as_maps_do(client: TestClient, pictures: Pixels) -> None:
+def test_json_has_flat_lists_and_their_shape(client: TestClient, pictures: Pixels) -> None:
     encoded = client.post("/encode", json=sent(pictures)).json()
-    assert np.shape(encoded["mean"]) == (3, *SHAPE)
-    np.testing.assert_allclose(encoded["mean"], means(pictures), atol=1e-6)
-    assert np.array_equal(encoded["log_std"], np.full((3, *SHAPE), LOG_STD))
-    decoded = client.post("/decode", json={"latents": encoded["mean"]}).json()
-    assert are_near(received(decoded), images_of(means(pictures)))
+    assert encoded["latent_shape"] == list(SHAPE)
+    assert np.shape(encoded["mean"]) == (3, np.prod(SHAPE))
+    np.testing.assert_allclose(maps(encoded, "mean"), means(pictures), atol=1e-6)
+    assert np.array_equal(maps(encoded, "log_std"), np.full((3, *SHAPE), LOG_STD))
+    for shape in ({"latent_shape": SHAPE}, {}):
+        decoded = client.post("/decode", json={"latents": encoded["mean"], **shape}).json()
+        assert are_near(received(decoded), images_of(means(pictures)))
+    one = client.get("/decode/image", params={"latent": encoded["mean"][0]})
+    assert are_near(np.asarray(Image.open(io.BytesIO(one.content)))[None], images_of(means(pictures[:1])))
 
 
 def test_arrays(client: TestClient, pictures: Pixels) -> None:
@@ -62,9 +69,9 @@ def test_arrays(client: TestClient, pictures: Pixels) -> None:
 
 
 def test_draws_are_seeded(client: TestClient, pictures: Pixels) -> None:
-    drawn = client.post("/encode", json=sent(pictures), params={"draw": True, "seed": 3}).json()["latents"]
+    drawn = client.post("/encode", json=sent(pictures), params={"draw": True, "seed": 3}).json()
     eps = gaussian.standard_normal(3, 3, SHAPE)
-    np.testing.assert_allclose(drawn, means(pictures) + np.exp(np.float32(LOG_STD)) * eps, atol=1e-6)
+    np.testing.assert_allclose(maps(drawn), means(pictures) + np.exp(np.float32(LOG_STD)) * eps, atol=1e-6)
 
 
 def test_reconstruct(client: TestClient, pictures: Pixels) -> None:
@@ -80,7 +87,7 @@ def test_reconstruct(client: TestClient, pictures: Pixels) -> None:
 
 def test_sample(client: TestClient) -> None:
     answer = client.get("/sample", params={"n": 2, "seed": 7}).json()
-    assert np.array_equal(np.array(answer["latents"], np.float32), gaussian.standard_normal(7, 2, SHAPE))
+    np.testing.assert_allclose(maps(answer), gaussian.standard_normal(7, 2, SHAPE), rtol=1e-6)
     assert np.array_equal(received(answer), images_of(gaussian.standard_normal(7, 2, SHAPE)))
     told = client.get("/sample", params={"seed": 7, "height": HEIGHT, "width": WIDTH}).json()
     assert told["images"] == answer["images"][:1]
@@ -88,27 +95,27 @@ def test_sample(client: TestClient) -> None:
 
 
 def test_interpolate_and_combine(client: TestClient, pictures: Pixels) -> None:
-    points = [{"image": base64_png(pictures[0])}, {"latent": latents()[0].tolist()}]
+    points = [{"image": base64_png(pictures[0])}, {"latent": latents()[0].ravel().tolist()}]
     path = client.post("/interpolate", json={"points": points, "steps": 3}).json()
     ends = means(pictures[:1])[0], latents()[0]
     assert path["method"] == "lerp"
-    np.testing.assert_allclose(path["latents"], [ends[0], (ends[0] + ends[1]) / 2, ends[1]], atol=1e-5)
+    np.testing.assert_allclose(maps(path), [ends[0], (ends[0] + ends[1]) / 2, ends[1]], atol=1e-5)
     terms = [{"weight": 2, **points[0]}, {"weight": -1, **points[1]}]
     total = client.post("/combine", json={"terms": terms}).json()
-    np.testing.assert_allclose(total["latents"][0], 2 * ends[0] - ends[1], atol=1e-5)
+    np.testing.assert_allclose(maps(total)[0], 2 * ends[0] - ends[1], atol=1e-5)
 
 
 def test_given_maps_are_joined_by_an_arc(client: TestClient) -> None:
-    points = [{"latent": latent.tolist()} for latent in latents()]
+    points = [{"latent": latent.ravel().tolist()} for latent in latents()]
     path = client.post("/interpolate", json={"points": points, "steps": 3}).json()
     assert path["method"] == "slerp"
-    np.testing.assert_allclose(path["latents"], gaussian.interpolate(latents(), 3, "slerp"), atol=1e-5)
+    np.testing.assert_allclose(maps(path), gaussian.interpolate(latents(), 3, "slerp"), atol=1e-5)
 
 
 def test_vary(client: TestClient, pictures: Pixels) -> None:
     answer = client.post("/vary", json=sent(pictures[:1]), params={"n": 4, "radius": 2, "seed": 5}).json()
     eps = gaussian.standard_normal(5, 4, SHAPE)
-    np.testing.assert_allclose(answer["latents"], means(pictures[:1]) + 2 * np.exp(LOG_STD) * eps, atol=1e-5)
+    np.testing.assert_allclose(maps(answer), means(pictures[:1]) + 2 * np.exp(LOG_STD) * eps, atol=1e-5)
 
 
 def test_scores_are_of_all_cells_together(client: TestClient) -> None:
@@ -128,16 +135,18 @@ def test_scores_are_of_all_cells_together(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("given", "pointer", "detail"),
     [
-        ([[0.5] * 24], "/latents/0", "this model's latents are [4, 2, 3]"),
-        ([latents(1)[0].tolist(), latents(1)[0, :, :1].tolist()], "/latents/1", "this model's latents are [4, 2, 3]"),
-        ([[[[0.0] * 3, [0.0] * 2]] * 4], "/latents/0", "this model's latents are [4, 2, 3]"),
-        ([[[[0.0] * 3, [0.0, 0.0, "a"]]] * 4], "/latents/0/0/1/2", "Input should be a valid number"),
-        ([[[0.0]]], "/latents/0/0/0", "Input should be a valid array"),
-        ([[[[]]]], "/latents/0/0/0", "List should have at least 1 item after validation, not 0"),
+        ([[0.5] * 23], "/latents/0", "this model's latents have 24 values"),
+        ([[0.5] * 24, [0.5] * 25], "/latents/1", "this model's latents have 24 values"),
+        ([latents(1)[0].tolist()], "/latents/0", FLAT),
+        ([[0.5] * 24, latents(1)[0].tolist()], "/latents/1", FLAT),
+        ([[0.5] * 23 + [[0.5]]], "/latents/0", FLAT),
+        ([[[0.0]]], "/latents/0", FLAT),
+        ([[[]]], "/latents/0", FLAT),
+        ([[]], "/latents/0", "List should have at least 1 item after validation, not 0"),
         ([], "/latents", "List should have at least 1 item after validation, not 0"),
         ("a", "/latents", "Input should be a valid array"),
         ([[0.0, "a"]], "/latents/0/1", "Input should be a valid number"),
-        ([[[[1e39] * 3] * 2] * 4], "/latents/0", "not finite as float32"),
+        ([[1e39] * 24], "/latents/0", "not finite as float32"),
     ],
 )
 def test_what_is_wrong_with_maps(client: TestClient, given: Any, pointer: str, detail: str) -> None:
@@ -147,17 +156,20 @@ def test_what_is_wrong_with_maps(client: TestClient, given: Any, pointer: str, d
 
 
 def test_what_is_wrong_with_points(client: TestClient) -> None:
-    good, bad = {"latent": latents()[0].tolist()}, {"latent": [[[0.0]], [[1.0]]]}
+    good, bad = {"latent": latents()[0].ravel().tolist()}, {"latent": [0.0]}
     assert pointers(client.post("/interpolate", json={"points": [good, bad]})) == ["/points/1/latent"]
     assert pointers(client.post("/interpolate", json={"points": [good, {"label": 3}]})) == ["/points/1/label"]
-    wrong = {"points": [good, {"latent": [[["a"]]]}, {"latent": ["a"]}]}
-    assert pointers(client.post("/interpolate", json=wrong)) == ["/points/1/latent/0/0/0", "/points/2/latent/0"]
+    wrong = {"points": [good, {"latent": [[[0.5]]]}, {"latent": ["a"]}]}
+    assert pointers(client.post("/interpolate", json=wrong)) == ["/points/1/latent", "/points/2/latent/0"]
 
 
 def test_a_vector_model_refuses_maps(make_client: Any) -> None:
     answer = make_client().post("/decode", json={"latents": [[[[0.5, 1.0]]]]})
-    assert answer.json()["errors"] == [{"pointer": "/latents/0", "detail": "this model's latents have 2 values"}]
-    assert pointers(make_client().post("/decode", json={"latents": [[[[0.5]], [[1.0]]]]})) == ["/latents/0"]
+    assert answer.json()["errors"] == [{"pointer": "/latents/0", "detail": FLAT}]
+    for shape, status in (([2], 200), ([1, 1, 2], 422), ([0], 422), ([], 422), (["2"], 422), (2, 422), (None, 422)):
+        answer = make_client().post("/decode", json={"latents": [[0.5, 1.0]], "latent_shape": shape})
+        assert answer.status_code == status
+        assert status == 200 or pointers(answer)[0].startswith("/latent_shape")
 
 
 @pytest.mark.parametrize("path", ["/manifold/image", "/traverse", "/posteriors", "/posteriors/image"])
@@ -213,7 +225,7 @@ def test_the_images_that_are_made_have_a_limit(client: TestClient, tmp_path: Any
         given = latents(4)
         assert small.post("/decode/npy", content=npy(given[:3]), headers=HEADERS).status_code == 200
         assert pointers(small.post("/decode/npy", content=npy(given), headers=HEADERS)) == [""]
-        ends = [{"latent": latent.tolist()} for latent in given[:2]]
+        ends = [{"latent": latent.ravel().tolist()} for latent in given[:2]]
         assert small.post("/interpolate", json={"points": ends, "steps": 3}).status_code == 200
         assert pointers(small.post("/interpolate", json={"points": ends, "steps": 4})) == ["/steps"]
 
@@ -230,7 +242,7 @@ def test_what_costs_more_than_the_queue_holds_goes_through_in_pieces_or_is_told_
             answer = client.post("/score", params=query, json=body)
             assert answer.status_code == 200, answer.text
         assert client.post("/reconstruct", params={"mode": "predictive"}, json=body).status_code == 200
-        points = [{"latent": latent.tolist()} for latent in means(image.repeat(2, axis=0))]
+        points = [{"latent": latent.ravel().tolist()} for latent in means(image.repeat(2, axis=0))]
         for answer in (
             client.post("/vary", params={"n": 11}, json=body),
             client.post("/interpolate", json={"points": points, "steps": 11}),
