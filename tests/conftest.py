@@ -34,6 +34,8 @@ ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
 DATA = Path(__file__).parent / "data"
 
+DIGITS = 5.1e-7
+"""Relative error of a float in JSON, which has 7 significant digits."""
 Pixels = NDArray[np.uint8]
 
 

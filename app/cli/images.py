@@ -13,9 +13,9 @@ import numpy as np
 from app.cli.client import ServedVersion
 from app.cli.outputs import Output
 from app.cli.terminal import draw, drawing_width, note
+from app.codecs.decimals import listed
 from app.codecs.images import Pixels, Reading, read_images, tile, write_animation, write_image
 from app.codecs.npy import write_npy, write_npz
-from app.maths.arrays import flat
 
 FORMATS = ("png", "webp", "gif", "npy", "npz", "")
 FRAME_MILLISECONDS = 80
@@ -120,4 +120,4 @@ def print_json(document: dict[str, Any]) -> None:
     shapes = [value.shape[1:] for value in document.values() if isinstance(value, np.ndarray) and value.ndim > 2]
     if shapes:
         document = document | {"latent_shape": shapes[0]}
-    print(json.dumps(document, default=lambda array: flat(array).tolist()))
+    print(json.dumps(document, default=listed))

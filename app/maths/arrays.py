@@ -10,8 +10,3 @@ Arrays = dict[str, NDArray[Any]]
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-
-
-def flat(array: NDArray[Any]) -> NDArray[Any]:
-    """The array with one flat row for each of its rows: `[N, c, h, w]` becomes `[N, c * h * w]`."""
-    return array.reshape(len(array), -1) if array.ndim > 2 else array

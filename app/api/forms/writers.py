@@ -15,12 +15,12 @@ from pydantic_core import to_json
 from app.api.routing.operation import Writer
 from app.api.routing.queries import Strict
 from app.api.routing.response import Header, RawResponse
+from app.codecs.decimals import json_of
 from app.codecs.images import WRITERS as IMAGE_FORMATS
 from app.codecs.images import AnimationFormat, ImageFormat, Pixels, grid_shape, tile, write_animation, write_image
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
-from app.maths.arrays import flat
 from app.vae.points import Decoded
 from app.vae.vae import Vae
 
@@ -108,14 +108,15 @@ async def _json(vae: Vae, query: None, result: Result, answer: type[ModelRespons
     arrays = {name: array for name, array in result.arrays.items() if array is not None}
     if sum([array.size for array in arrays.values()]) > MAX_JSON_NUMBERS:
         raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
-    members: dict[str, Any] = {name: await _base64_images(vae, pixels) for name, pixels in result.images.items()}
-    for name, array in arrays.items():
-        members[name] = flat(array).tolist()
+    facts: dict[str, Any] = {"model": vae.manifest.name, "version": vae.manifest.version, **result.facts}
+    for name, pixels in result.images.items():
+        facts[name] = await _base64_images(vae, pixels)
+    for array in arrays.values():
         if array.ndim > 2:
-            members["latent_shape"] = array.shape[1:]
-    members.update(result.facts, model=vae.manifest.name, version=vae.manifest.version)
-    document = {name: members[name] for name in answer.model_fields if members.get(name) is not None}
-    return RawResponse.of(to_json(document), b"application/json")
+            facts["latent_shape"] = array.shape[1:]
+    pairs = [b'"%b":%b' % (name.encode(), json_of(array)) for name, array in arrays.items()]
+    head = to_json({name: facts[name] for name in answer.model_fields if facts.get(name) is not None})
+    return RawResponse.of(b",".join([head[:-1], *pairs]) + b"}", b"application/json")
 
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:

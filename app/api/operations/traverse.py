@@ -10,6 +10,7 @@ from app.api.forms.writers import LatentImages, Result, latent_images
 from app.api.routing.operation import Operation
 from app.api.routing.queries import ModelQuery, PercentileQuery, QueryFloat, Seed
 from app.api.routing.state import State
+from app.codecs.decimals import listed
 from app.errors import InvalidInput
 from app.maths.gaussian import Floats
 from app.vae.vae import Vae
@@ -55,7 +56,7 @@ async def _traverse(server: State, vae: Vae, query: TraverseQuery) -> Result:
         raise InvalidInput(f"must be 2 to {limit}", "/query/steps")
     vae.geometry.dimensions()
     values, base = np.linspace(-query.extent, query.extent, query.steps, dtype=np.float32), await _base(vae, query)
-    facts: dict[str, Any] = {"values": values.tolist(), "seed": query.seed, "label": query.label}
+    facts: dict[str, Any] = {"values": listed(values), "seed": query.seed, "label": query.label}
     if query.direction is None:
         facts["dims"] = dims = _dims(server, vae, query)
         latents = vae.traverse(base, dims, values)

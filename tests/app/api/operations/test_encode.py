@@ -4,6 +4,7 @@ import itertools
 import json
 import textwrap
 import time
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.maths.gaussian import Posterior
-from tests.conftest import Pixels, base64_png, load_npz, npy, png, pointers
+from tests.conftest import DIGITS, Pixels, base64_png, load_npz, npy, png, pointers
 
 NPY = {"Content-Type": "application/x-npy"}
 
@@ -42,7 +43,16 @@ def test_every_representation_gives_the_same_numbers(client: TestClient, digits:
         arrays = load_npz(answer.content)
         for name in ("mean", "log_std", "latents"):
             assert arrays[name].dtype == np.float32
-            np.testing.assert_array_equal(arrays[name], np.array(by_json[name], np.float32))
+            np.testing.assert_allclose(by_json[name], arrays[name], rtol=DIGITS)
+
+
+def test_floats_have_seven_significant_digits(client: TestClient, digits: Pixels) -> None:
+    for count in (1, 32):  # written in two ways
+        text = client.post("/encode", json={"images": [base64_png(digit) for digit in digits[:count]]}).text
+        mean = json.loads(text, parse_float=Decimal)["mean"]
+        lengths = [len(number.as_tuple().digits) for row in mean for number in row if isinstance(number, Decimal)]
+        assert max(lengths) == 7
+        assert np.mean(np.array(lengths) == 7) > 0.8
 
 
 def test_draws_are_the_posteriors_and_their_seed_is_answered(client: TestClient, digits: Pixels) -> None:
@@ -51,7 +61,7 @@ def test_draws_are_the_posteriors_and_their_seed_is_answered(client: TestClient,
     again = client.post("/encode", params={"draw": "true", "seed": free["seed"]}, json=images).json()
     assert again == free
     posterior = Posterior(np.array(free["mean"], np.float32), np.array(free["log_std"], np.float32))
-    np.testing.assert_array_equal(np.array(free["latents"], np.float32), posterior.draw(free["seed"]))
+    np.testing.assert_allclose(free["latents"], posterior.draw(free["seed"]), atol=1e-6)
 
 
 def test_a_deterministic_encoder_answers_means_alone(client: TestClient, digits: Pixels) -> None:
