@@ -388,6 +388,16 @@ def tile(images: Pixels, columns: int | None = None) -> Pixels:
     return grid.reshape(rows * height, columns * width, channels)
 
 
+def enlarge(images: Pixels, scale: int, *, smooth: bool = False) -> Pixels:
+    """Images `[N, H, W, C]` with sides `scale` times as long; pixels become squares, or are interpolated (`smooth`)."""
+    if not smooth:
+        return images.repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, channels = images.shape
+    size = (width * scale, height * scale)
+    enlarged = [np.asarray(_to_image(pixels).resize(size, Image.Resampling.BICUBIC)) for pixels in images]
+    return np.reshape(enlarged, (count, *reversed(size), channels))
+
+
 def read_images(contents: Sequence[bytes], reading: Reading) -> Pixels:
     """Pixels `[N, H, W, C]` of N image files, each a PNG, JPEG, WebP or still GIF, converted as `reading` says.
 

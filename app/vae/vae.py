@@ -1,7 +1,7 @@
 """The operations of one served model. Images are uint8 `[N, H, W, C]`, latents float32 `[N, *latent]`."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -97,13 +97,13 @@ class Vae:
         """Return `function(*arguments)`, which makes this many array elements; see `Offload.computed`."""
         return await self.graphs.offload.computed(self.caller, elements, function, *arguments)
 
-    def check_pixels(self, count: int, latent_shape: Sequence[int], pointer: str = "") -> None:
-        """Raise if `count` images of latents of this shape have too many pixels; `pointer` is for the error.
+    def check_pixels(self, count: int, size: tuple[int, int], pointer: str = "") -> None:
+        """Raise if `count` images of this height and width have too many pixels; `pointer` is for the error.
 
         Raises:
             InvalidInput: they would have more pixels than one request may make.
         """
-        height, width = self.geometry.image_of(latent_shape)
+        height, width = size
         if count * height * width > self._max_pixels:
             raise InvalidInput(f"the images would have more than {self._max_pixels} pixels together", pointer)
 
@@ -121,7 +121,7 @@ class Vae:
         Raises:
             InvalidInput: they would have more pixels than one request may make.
         """
-        self.check_pixels(len(latents), latents.shape[1:])
+        self.check_pixels(len(latents), self.geometry.image_of(latents.shape[1:]))
         return await self._decode(latents)
 
     async def decode_floats(self, latents: Floats) -> Floats:
@@ -130,7 +130,7 @@ class Vae:
         Raises:
             InvalidInput: as `decode`.
         """
-        self.check_pixels(len(latents), latents.shape[1:])
+        self.check_pixels(len(latents), self.geometry.image_of(latents.shape[1:]))
         outputs = await self.run_graph("parameters", latents)
         return await self.computed(outputs["image"].size, mean_image, outputs)
 
@@ -188,7 +188,7 @@ class Vae:
     async def _predict(self, posterior: Posterior, seed: int, max_rows: int) -> Pixels:
         """The posterior predictive, with at most `max_rows` draws in the queue at a time."""
         count, *shape = posterior.mean.shape
-        self.check_pixels(count, shape)
+        self.check_pixels(count, self.geometry.image_of(shape))
         max_images, max_draws, predicted = max(1, max_rows // PREDICTIVE_DRAWS), min(max_rows, PREDICTIVE_DRAWS), []
         for first in range(0, count, max_images):
             rows = range(first, min(first + max_images, count))
@@ -226,7 +226,7 @@ class Vae:
         """
         self.check_prior()
         shape = self.geometry.latent_shape if size is None else self.geometry.latent_of(*size)
-        self.check_pixels(n, shape, "/query/n")
+        self.check_pixels(n, self.geometry.image_of(shape), "/query/n")
         draw = partial(gaussian.sample_prior, seed, n, shape, temperature=temperature, truncation=truncation)
         return await self.computed(n * math.prod(shape), draw)
 
@@ -276,7 +276,7 @@ class Vae:
             method = "slerp" if points.all_latents and points.latents[0].size > 2 else "lerp"
         with self._reserved("decoder", count) as vae:
             ends = await vae._located(points)
-            self.check_pixels(count, ends.shape[1:], "/steps")
+            self.check_pixels(count, self.geometry.image_of(ends.shape[1:]), "/steps")
             path = await self.computed(count * ends[0].size, gaussian.interpolate, ends, steps, method)
             path = finite_latents(path, points.pointer, rows=False)
             return await vae.decode_latents(path, percentile=percentile), method
@@ -320,7 +320,7 @@ class Vae:
         with self._reserved("decoder", n, images.shape[1:3]) as vae:
             posterior = await vae.encode(images)
             std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
-            self.check_pixels(n, shape, "/query/n")
+            self.check_pixels(n, self.geometry.image_of(shape), "/query/n")
             eps = await self.computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
             latents = np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
             return await vae.decode_latents(latents, percentile=percentile)

@@ -17,7 +17,16 @@ from app.api.routing.queries import Strict
 from app.api.routing.response import Header, RawResponse
 from app.codecs.decimals import json_of
 from app.codecs.images import WRITERS as IMAGE_FORMATS
-from app.codecs.images import AnimationFormat, ImageFormat, Pixels, grid_shape, tile, write_animation, write_image
+from app.codecs.images import (
+    AnimationFormat,
+    ImageFormat,
+    Pixels,
+    enlarge,
+    grid_shape,
+    tile,
+    write_animation,
+    write_image,
+)
 from app.codecs.npy import NPY, NPZ, write_npy, write_npz
 from app.codecs.safetensors import SAFETENSORS, write_safetensors
 from app.errors import InvalidInput
@@ -85,7 +94,26 @@ def latent_images(decoded: Decoded, columns: int | None = None, **facts: Any) ->
     return Result({"images": decoded.images}, arrays, facts, columns)
 
 
-class FormatQuery(Strict):
+class ScaleQuery(Strict):
+    """The size of an image."""
+
+    scale: int = Field(1, ge=1, le=32, description="Pixels along each side that a pixel of the model becomes.")
+    smooth: bool = Field(False, description="Whether an enlarged image is interpolated. If not, pixels are squares.")
+
+    async def enlarge(self, vae: Vae, images: Pixels) -> Pixels:
+        """The images `[N, H, W, C]`, enlarged as the query asks.
+
+        Raises:
+            InvalidInput: they would have more pixels than one request may make.
+        """
+        if self.scale == 1:
+            return images
+        count, height, width, _ = images.shape
+        vae.check_pixels(count, (height * self.scale, width * self.scale), "/query/scale")
+        return await vae.computed(images.size * self.scale**2, lambda: enlarge(images, self.scale, smooth=self.smooth))
+
+
+class FormatQuery(ScaleQuery):
     """The format of an image."""
 
     format: ImageFormat = Field("png", description="The image's format.")
@@ -97,7 +125,7 @@ class GridQuery(FormatQuery):
     columns: int | None = Field(None, ge=1, description="Columns of the grid; ceil(sqrt(N)) if absent.")
 
 
-class AnimationQuery(Strict):
+class AnimationQuery(ScaleQuery):
     """The format of the images of a path: a strip or an animation."""
 
     format: AnimationFormat = Field("png", description="A strip (png), or an animation (gif, webp).")
@@ -121,7 +149,8 @@ async def _json(vae: Vae, query: None, result: Result, answer: type[ModelRespons
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
     columns = query.columns if isinstance(query, GridQuery) else None
-    content = await write_grid(vae, result.images["images"], query.format, columns or result.columns)
+    images = await query.enlarge(vae, result.images["images"])
+    content = await write_grid(vae, images, query.format, columns or result.columns)
     return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
 
 
@@ -143,7 +172,7 @@ def _check_sides(height: int, width: int, format: str) -> None:
 
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
-    frames, kind = result.images["images"], query.format
+    frames, kind = await query.enlarge(vae, result.images["images"]), query.format
     if kind == "png":
         content = await write_grid(vae, frames, kind, len(frames))
     else:

@@ -134,7 +134,7 @@ class InferRequest(BaseModel):
             graph.vae.geometry.check_images(tensor.shape, "/inputs/0/shape", planes=True)
         else:
             graph.vae.geometry.check_latents(tensor.shape, "/inputs/0/shape")
-            graph.vae.check_pixels(tensor.shape[0], tensor.shape[1:], "/inputs/0/shape")
+            graph.vae.check_pixels(tensor.shape[0], graph.vae.geometry.image_of(tensor.shape[1:]), "/inputs/0/shape")
         array = await graph.vae.computed(len(tensor.data or ()), _array, tensor, pieces[0])
         try:
             if graph.kind == "encoder":

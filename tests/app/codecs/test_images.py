@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from app.codecs.images import (
     WRITERS,
     Reading,
+    enlarge,
     parse_color,
     read_images,
     read_plain_pngs,
@@ -396,3 +397,16 @@ def test_the_first_says_what_size_the_others_have() -> None:
     with pytest.raises(InvalidInput, match="another size than the first") as refused:
         read_images(contents, ANY)
     assert refused.value.pointer == "/2"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_enlarged_pixels_are_squares_or_smooth(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, channels), np.uint8)
+    squares = enlarge(images, 7)
+    assert np.array_equal(squares, np.kron(images, np.ones((1, 7, 7, 1), np.uint8)))
+    smooth = enlarge(images, 7, smooth=True)
+    assert smooth.shape == squares.shape
+    steps = [np.abs(np.diff(enlarged.astype(int), axis=2)).max() for enlarged in (squares, smooth)]
+    assert steps[1] < steps[0] / 2
+    flat = np.full((1, 4, 5, channels), 77, np.uint8)
+    assert np.array_equal(enlarge(flat, 3, smooth=True), enlarge(flat, 3))

@@ -1,13 +1,16 @@
 """What the forms of an operation share: the percentiles of latents."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from app.bundle.files import read_bundle
-from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy
+from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy, pointers
 
 
 def chi_square_2(latents: Any) -> np.ndarray:
@@ -52,3 +55,49 @@ def test_npz_has_percentiles_too(client: TestClient, digits: Pixels) -> None:
     arrays = load_npz(client.post(query, content=npy(digits[:3]), headers=headers).content)
     assert set(arrays) == {"mean", "latent_percentile"}
     assert ((arrays["latent_percentile"] >= 0) & (arrays["latent_percentile"] <= 100)).all()
+
+
+def frames(content: bytes) -> Pixels:
+    """The frames of an image file, `[N, H, W, 3]`."""
+    with Image.open(io.BytesIO(content)) as image:
+        found = []
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            found.append(np.asarray(image.convert("RGB")))
+        return np.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("GET", "/sample/image", {"n": 5, "seed": 1, "columns": 2}),
+        ("GET", "/sample/image", {"n": 1, "seed": 1, "format": "webp"}),
+        ("GET", "/manifold/image", {"model": "mnist-2d", "n": 3}),
+        ("GET", "/decode/image", {"model": "mnist-2d", "latent": [0.5, 1]}),
+        ("GET", "/traverse/image", {"dims": [0], "steps": 3}),
+        ("GET", "/posteriors/image", {"model": "mnist-2d", "n": 10}),
+        ("POST", "/interpolate/image", {}),
+        ("POST", "/interpolate/image", {"format": "gif"}),
+        ("POST", "/interpolate/image", {"format": "webp"}),
+    ],
+)
+def test_every_image_can_be_larger(client: TestClient, method: str, path: str, query: dict[str, Any]) -> None:
+    body = {"json": {"points": [{"label": 3}, {"label": 4}], "steps": 3}} if method == "POST" else {}
+    small, large, smooth = (
+        frames(client.request(method, path, params=query | more, **body).content)
+        for more in ({}, {"scale": 3}, {"scale": 3, "smooth": True})
+    )
+    assert np.array_equal(large, small.repeat(3, axis=1).repeat(3, axis=2))
+    assert smooth.shape == large.shape
+    assert not np.array_equal(smooth, large)
+
+
+@pytest.mark.parametrize("scale", ["0", "33", "1.5", "x"])
+def test_a_scale_has_bounds(client: TestClient, scale: str) -> None:
+    assert pointers(client.get("/sample/image", params={"scale": scale})) == ["/query/scale"]
+    assert pointers(client.get("/sample", params={"scale": 2})) == ["/query"]
+
+
+def test_an_enlarged_image_has_no_more_pixels_than_others(client: TestClient) -> None:
+    assert client.get("/sample/image", params={"scale": 32}).status_code == 200
+    assert pointers(client.get("/sample/image", params={"n": 64, "scale": 32})) == ["/query/scale"]
