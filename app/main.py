@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from app import __version__
 from app.api import MANAGEMENT, ROUTERS, V2_ROUTERS
 from app.api.middleware.access import Access
+from app.api.middleware.compression import Compression
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import CrossOrigin, SecurityHeaders
@@ -124,6 +125,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing:
         is_local = is_loopback(settings.host)
         app.add_middleware(Origins, hosts=settings.allowed_hosts, is_local=is_local, origins=settings.cors_origins)
     app.add_middleware(ErrorResponses)
+    app.add_middleware(Compression)
     app.add_middleware(SecurityHeaders, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)

@@ -39,7 +39,7 @@ def test_the_service_names_itself(client: TestClient) -> None:
 def test_a_browser_gets_the_page(client: TestClient, accept: str) -> None:
     page = client.get("/", headers={"Accept": accept})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.headers["vary"] == "Accept"
+    assert page.headers["vary"] == "Accept, Accept-Encoding"
     assert page.headers["x-content-type-options"] == "nosniff"
     assert page.headers["referrer-policy"] == "no-referrer"
     policy = page.headers["content-security-policy"]
