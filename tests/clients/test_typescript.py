@@ -1,6 +1,5 @@
 """openapi.json under node: redocly's rules, and the types that openapi-typescript makes, compiled and run."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -8,30 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.conftest import FOLDER, MODULES, run
 from tests.conftest import ROOT
 from tests.pages import blocks
 
-pytestmark = pytest.mark.slow(reason="generates a client, and compiles it several times")
+pytestmark = [
+    pytest.mark.slow(reason="generates a client, and compiles it several times"),
+    pytest.mark.usefixtures("modules"),
+]
 
-FOLDER = Path(__file__).parent
-MODULES = FOLDER / "node_modules"
 DOCUMENT = ROOT / "openapi.json"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules() -> None:
-    """The node packages that scripts/test installs: without them these tests are skipped, but not in CI."""
-    if not (shutil.which("node") and (MODULES / "typescript").is_dir()):
-        missing = "install Node.js 18 or newer with npm, then run: npm ci --prefix tests/clients"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
 
 
 def node(script: Path, *arguments: object, folder: Path = FOLDER) -> str:
     """What a script prints; it must succeed."""
-    command = ["node", str(script), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run("node", script, *arguments, folder=folder)
 
 
 def test_a_linter_finds_nothing() -> None:
@@ -47,7 +37,7 @@ def test_the_linter_would_find_something(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled(modules: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the compiled program client.js."""
     folder = tmp_path_factory.mktemp("typescript")
     for name in ("client.ts", "tsconfig.json", "package.json"):

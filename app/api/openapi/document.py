@@ -14,6 +14,7 @@ from app.api.middleware.access import OPEN
 from app.api.openapi.schemas import (
     PREFIX,
     PUBLISHED_NAMES,
+    name_constants,
     of_choices,
     of_request,
     of_response,
@@ -180,11 +181,14 @@ def _simplify(openapi: Document, routes: dict[tuple[str, str], APIRoute]) -> Non
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = plain(parameter["schema"], nullable=False)
             parameter["schema"].pop("description", None)  # the parameter has it
+            if "$ref" in parameter["schema"] and "default" in parameter["schema"]:  # generators lose the type beside it
+                parameter["description"] += f" `{parameter['schema'].pop('default')}` if absent."
     for name, schema in schemas.items():
         nullable = name in nullables
         simplified = of_request(schema) if name in requested else of_response(schema, nullable=nullable)
         title = {"title": PUBLISHED_NAMES.get(name, name)} | of_choices(schema)
         schemas[name] = title | plain(simplified, nullable=nullable)
+    name_constants(schemas)
     openapi["components"]["schemas"] = {
         schema["title"]: schema for schema in sorted(schemas.values(), key=itemgetter("title"))
     }

@@ -1,6 +1,8 @@
 """JSON Schemas from pydantic, reduced to the keywords that every client generator understands."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +75,15 @@ def of_choices(schema: Schema) -> Schema:
     """The description of a schema that is a choice of several values."""
     *first, last = [f"`{value}`" for value in schema.get("enum", ("",))]
     return {"description": f"One of {', '.join(first)} and {last}."} if first else {}
+
+
+def name_constants(schemas: dict[str, Schema]) -> None:
+    """Name the constants of choices that share a value: Go has one namespace for all of them."""
+    counts = Counter(value for schema in schemas.values() for value in schema.get("enum", ()))
+    for name, schema in schemas.items():
+        if any(counts[value] > 1 for value in schema.get("enum", ())):
+            prefix = re.sub("(?<=[a-z])(?=[A-Z])", "_", name)
+            schema["x-enum-varnames"] = [f"{prefix}_{value}".upper() for value in schema["enum"]]
 
 
 def references(node: Any) -> Iterator[str]:

@@ -31,7 +31,18 @@ SCHEMAS: Document = DOCUMENT["components"]["schemas"]
 
 # What a schema may say: a misspelt or leaked keyword would be ignored by whoever reads it.
 KEYWORDS = {
-    *("$ref", "type", "title", "description", "examples", "default", "format", "enum", "x-extensible-enum"),
+    *(
+        "$ref",
+        "type",
+        "title",
+        "description",
+        "examples",
+        "default",
+        "format",
+        "enum",
+        "x-enum-varnames",
+        "x-extensible-enum",
+    ),
     *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
     *("items", "minItems", "maxItems", "prefixItems", "uniqueItems", "anyOf", "oneOf", "discriminator"),
     *("minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
