@@ -109,14 +109,14 @@ class Geometry:
         return len(shape) == 3 and shape[0] == self.latent[0] and min(shape) > 0
 
     def shape_asked(self, asked: Sequence[int] | None, pointer: str = "/latent_shape") -> tuple[int, ...]:
-        """Shape of the latents in a request, which may name it (`asked`).
+        """Shape of the latents in a request, which may name it (`asked`); some clients send an empty list for nothing.
 
         Raises:
             InvalidInput: not a shape of the model's latents; or missing, for a model of images of any size.
         """
-        if asked is None and self.size is not None:
+        if not asked and self.size is not None:
             return self.latent_shape
-        if asked is None:
+        if not asked:
             raise InvalidInput(f"this model's latents are [{self.latent_words}]: give latent_shape", pointer)
         if not self.is_latent(asked):
             raise InvalidInput(f"this model's latents are [{self.latent_words}]", pointer)

@@ -57,7 +57,7 @@ JsonInt = Annotated[int, Field(ge=0), JSON_INT]
 JsonFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 Vector = Annotated[list[JsonFloat], Field(min_length=1, max_length=_MAX_JSON_VALUES, fail_fast=True)]
-Shape = Annotated[list[Annotated[int, Field(ge=1), JSON_INT]], Field(min_length=1, max_length=3, fail_fast=True)]
+Shape = Annotated[list[Annotated[int, Field(ge=1), JSON_INT]], Field(max_length=3, fail_fast=True)]
 
 
 @dataclass(frozen=True)

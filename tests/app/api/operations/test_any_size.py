@@ -150,7 +150,7 @@ def test_the_latents_of_a_request_are_of_one_size(client: TestClient) -> None:
     assert pointers(client.post("/interpolate", json={"points": points})) == ["/points/2/image"]
 
 
-@pytest.mark.parametrize("shape", [None, [24], [CELLS + 1, 2, 3], [CELLS, 6], [CELLS, 2, 3, 1]])
+@pytest.mark.parametrize("shape", [None, [], [24], [CELLS + 1, 2, 3], [CELLS, 6], [CELLS, 2, 3, 1]])
 def test_a_request_says_the_shape_of_its_latents(client: TestClient, shape: list[int] | None) -> None:
     asked = {} if shape is None else {"latent_shape": shape}
     latent = latents(2, 3)[0].ravel().tolist()
