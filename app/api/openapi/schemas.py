@@ -72,7 +72,9 @@ def of_request(schema: Schema) -> Schema:
 
 
 def of_choices(schema: Schema) -> Schema:
-    """The description of a schema that is a choice of several values."""
+    """The description of a schema that is a choice of values."""
+    if "const" in schema:
+        return {"description": f"Always `{schema['const']}`."}
     *first, last = [f"`{value}`" for value in schema.get("enum", ("",))]
     return {"description": f"One of {', '.join(first)} and {last}."} if first else {}
 

@@ -32,6 +32,7 @@ TENSOR = "tensor/binary"
 
 FloatType = TypeAliasType("FloatType", Literal["float16", "float32", "bfloat16"])
 TensorType = TypeAliasType("TensorType", Literal["float16", "float32", "bfloat16", "uint8"])
+TensorForm = TypeAliasType("TensorForm", Literal["binary"])
 RemoteOutput = TypeAliasType("RemoteOutput", Literal["pil", "pt"])
 RemoteFormat = TypeAliasType("RemoteFormat", Literal["png", "jpg"])
 Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=8)]
@@ -52,8 +53,8 @@ class WireQuery(ModelQuery):
     shift_factor: QueryFloat | None = Field(None, description="Shift: wire latents are (z - shift) * scale.")
     do_scaling: bool = Field(False, description="Use the model's own scale or shift for a factor that is absent.")
 
-    input_tensor_type: Literal["binary"] = Field("binary", description="Form of the request's tensor.")
-    output_tensor_type: Literal["binary"] = Field("binary", description="Form of the response's tensor.")
+    input_tensor_type: TensorForm = Field("binary", description="Form of the request's tensor.")
+    output_tensor_type: TensorForm = Field("binary", description="Form of the response's tensor.")
 
     def factors(self, vae: Vae) -> tuple[float, float]:
         """Scale and shift."""

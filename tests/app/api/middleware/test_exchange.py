@@ -142,7 +142,7 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(INFER, {"inputs": [tensor(shape=[4, 2], data=[0] * 8)]}),
         ],
     ),
-    "pixels of all images generated": (
+    "pixels of all images generated, and of those that `scale` enlarges": (
         {"max_pixels": 1000},
         [
             lambda client: client.get(f"/sample?{MODEL}&n=2"),
@@ -152,6 +152,7 @@ IN_A_REQUEST: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(INFER, {"inputs": [tensor(shape=[2, 2], data=[0] * 4)]}),
             lambda client: client.get(f"/traverse?{MODEL}"),
             lambda client: client.get(f"/manifold/image?{MODEL}"),
+            lambda client: client.get(f"/sample/image?{MODEL}&scale=2"),
         ],
     ),
     "pixels of all images sent, read from their headers before decoding": (
