@@ -100,6 +100,7 @@ TESTED_ELSEWHERE = {
     "training/figures/__init__.py": "training/figures/test_figures.py",
     "training/importing/answers.py": "training/importing/test_command.py",
     "training/importing/card.py": "training/importing/test_round_trip.py",
+    "training/importing/checks/comparison.py": "training/importing/test_round_trip.py",
     "training/importing/checks/latents.py": "training/importing/test_round_trip.py",
     "training/importing/checks/parity.py": "training/importing/test_round_trip.py",
     "training/importing/checks/reference.py": "training/importing/test_round_trip.py",

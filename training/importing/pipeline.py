@@ -32,6 +32,6 @@ def import_model(
     answers = find_answers(source, options, ask)
     reference = Reference(source, answers)
     latents = probe_latents(reference)
-    round_trip = measure_round_trip(reference, read_samples(images, answers, latents))
+    round_trip = measure_round_trip(reference, read_samples(images, answers, latents), latents)
     write_bundle(info, reference, latents, round_trip, force=force)
     return answers, round_trip

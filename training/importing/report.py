@@ -14,14 +14,15 @@ def figures(trip: RoundTrip) -> Iterator[tuple[str, str]]:
     yield "images", f"{len(trip.samples.images)}, {trip.samples.title}"
     yield "reconstruction error (MSE)", f"{trip.error:.5f} per pixel, PSNR {psnr(trip.error):.1f} dB"
     yield "error of the mean image", f"{trip.mean_image_error:.5f}"
-    for options, error in list(trip.alternatives.items())[:2]:
-        yield f"error with {options}", f"{error:.5f}"
+    comparison = trip.comparison
+    for options, error in list(comparison.alternatives.items())[:2]:
+        yield f"error with {options}", f"{error:.5f}, and without {comparison.error:.5f}, of {comparison.images} images"
     yield "offset of the latents", f"{trip.offset:.2f} (N(0, I) has 0)"
     yield "standard deviation of the latents", f"{trip.std:.2f} (N(0, I) has 1)"
     kl = trip.kl
     if kl is not None:
         yield "KL to N(0, I)", f"{kl.sum():.2f} nats per image, {np.median(kl):.3f} per dimension (median)"
-    for name, trial in trip.spread_trials.items():
+    for name, trial in comparison.spread_trials.items():
         bound = "" if trial.negative_elbo is None else f", negative ELBO {trial.negative_elbo:.1f} nats per image"
         yield f"error of draws, spread taken as {name}", f"{trial.draw_error:.5f}{bound}"
 
@@ -35,11 +36,12 @@ def warnings(trip: RoundTrip, answers: Answers) -> Iterator[str]:
     """Problems to check before the bundle is served."""
     if not trip.samples.are_real:
         yield "no images were given, so the model was tried with synthetic ones: pass --images to see whether it works"
-    if trip.better_options is not None:
-        yield f"the reconstructions are much better with {trip.better_options}"
+    comparison = trip.comparison
+    if comparison.better_options is not None:
+        yield f"the reconstructions are much better with {comparison.better_options}"
     elif trip.samples.are_real and trip.error > trip.mean_image_error:
         yield "the reconstructions are no better than the mean image: the model is untrained, or an answer is wrong"
-    if trip.better_spread is not None:
-        yield f"draws explain the images better if the spread is taken as {trip.better_spread}: check --posterior"
+    if comparison.better_spread is not None:
+        yield f"draws explain the images better if the spread is taken as {comparison.better_spread}: check --posterior"
     if answers.prior == "standard-normal" and not trip.follows_prior and trip.samples.are_real:
         yield "the latents are not distributed like N(0, I), so samples of that prior mean little: pass --prior none"

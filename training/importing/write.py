@@ -37,10 +37,13 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
         read = bundle.read_bundle(directory)
         sessions = Session(read.encoder, name="encoder.onnx"), Session(read.decoder, name="decoder.onnx")
         sizes = check_parity(*sessions, reference, trip.samples.images, latents)
-        if trip.better_options is not None and trip.samples.are_real and not force:
+        comparison = trip.comparison
+        better = comparison.better_options
+        if better is not None and trip.samples.are_real and not force:
             raise ImportRefused(
-                f"the reconstructions have an error of {trip.error:.5f}, and with {trip.better_options} it would be "
-                f"{trip.alternatives[trip.better_options]:.5f}: pass that, or --force to write the bundle anyway"
+                f"the reconstructions of {comparison.images} images have an error of {comparison.error:.5f}, and with "
+                f"{better} it would be {comparison.alternatives[better]:.5f}: pass that, or --force to write the bundle"
+                " anyway"
             )
         if latents.stride is None and trip.samples.are_real:
             _add_arrays(directory, read, trip)

@@ -122,6 +122,17 @@ class Linear:
         return replace(self, **habits)
 
 
+def halving() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """An autoencoder of colour images of 32 x 32 pixels whose latents are the same images at half the resolution."""
+    x, z, y = (helper.make_tensor_value_info(n, FLOAT, ["N", 3, s, s]) for n, s in (("x", 32), ("z", 16), ("y", 32)))
+    pool = helper.make_node("AveragePool", ["x"], ["z"], kernel_shape=[2, 2], strides=[2, 2])
+    double = helper.make_node("Resize", ["z", "", "scales"], ["y"], mode="nearest")
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    graphs = helper.make_graph([pool], "half", [x], [z]), helper.make_graph([double], "double", [z], [y], [scales])
+    encoder, decoder = (helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]) for graph in graphs)
+    return encoder, decoder
+
+
 def never(option: str, words: str, answers: Any) -> str:
     """Nobody to ask."""
     raise ImportRefused(f"asked for {option}")

@@ -9,9 +9,10 @@ from PIL import Image
 
 from app.bundle.files import read_manifest
 from tests.conftest import DATA, Pixels
-from tests.training.importing.foreign import LATENT, Linear, bring, read, save
+from tests.training.importing.foreign import LATENT, Linear, bring, halving, read, save
 from training.errors import ImportRefused
 from training.importing.checks.latents import PATIENCE_SECONDS, LatentInfo
+from training.importing.checks.samples import read_sample_file
 from training.importing.options import RANGES, PixelRange
 from training.importing.report import figures, warnings
 
@@ -24,7 +25,10 @@ def test_a_wrong_range_is_refused_with_the_right_one(
     foreign = linear.with_habits(low=true.low, high=true.high)
     source = save(tmp_path, foreign.encoder(), foreign.decoder())
     if true == told:
-        assert bring(source, tmp_path, sample_file, range=told, output="image").round_trip.better_options is None
+        assert (
+            bring(source, tmp_path, sample_file, range=told, output="image").round_trip.comparison.better_options
+            is None
+        )
         return
     with pytest.raises(ImportRefused, match=r"pass that, or --force") as caught:
         bring(source, tmp_path, sample_file, range=told, output="image")
@@ -42,7 +46,9 @@ def test_logits_are_told_from_images(linear: Linear, sample_file: Path, tmp_path
                 values = np.frombuffer(weight.raw_data, np.float32) * 12 - (6 if weight.name == "b" else 0)
                 weight.raw_data = values.astype(np.float32).tobytes()
     source = save(tmp_path, linear.encoder(), decoder)
-    assert bring(source, tmp_path, sample_file, range=RANGES[0], output=true).round_trip.better_options is None
+    assert (
+        bring(source, tmp_path, sample_file, range=RANGES[0], output=true).round_trip.comparison.better_options is None
+    )
     with pytest.raises(ImportRefused, match=f"with --output {true}"):
         bring(source, tmp_path, sample_file, range=RANGES[0], output=told)
 
@@ -57,6 +63,41 @@ def test_the_order_of_channels_is_told_where_only_one_half_has_it(
         bring(source, tmp_path, colour_file, layout="flat", bgr=True, **options)
     with pytest.raises(ImportRefused, match="--bgr"):
         bring(source, tmp_path, colour_file, layout="flat-nhwc", **options)
+
+
+@pytest.mark.parametrize("order", ["smooth first", "smooth last", "every fourth"])
+@pytest.mark.parametrize("bgr", [False, True])
+def test_every_answer_is_tried_on_the_same_images_of_the_whole_set(tmp_path: Path, order: str, bgr: bool) -> None:
+    """A model that halves the resolution takes any range and order of channels: no answer is better than another."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (160, 32, 32, 3), np.uint8)
+    images[:40] = rng.integers(0, 256, (40, 1, 1, 3))
+    turned = {"smooth first": images, "smooth last": images[::-1], "every fourth": images.reshape(4, 40, 32, 32, 3)}
+    np.savez(
+        tmp_path / "images.npz", images=turned[order].swapaxes(0, int(order == "every fourth")).reshape(images.shape)
+    )
+    source = save(tmp_path, *halving())
+    done = bring(source, tmp_path, tmp_path / "images.npz", range=RANGES[0], output="image", bgr=bgr)
+    comparison = done.round_trip.comparison
+    assert comparison.images == 64
+    assert comparison.error == pytest.approx(done.round_trip.error, rel=0.2)
+    assert comparison.alternatives["--no-bgr" if bgr else "--bgr"] == pytest.approx(comparison.error)
+
+
+def test_a_few_images_are_all_tried(linear: Linear, digits: Pixels, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", images=digits[:12])
+    source = save(tmp_path, linear.encoder(), linear.decoder())
+    trip = bring(source, tmp_path, tmp_path / "few.npz", range=RANGES[0], output="image").round_trip
+    assert (trip.comparison.images, trip.comparison.error) == (12, trip.error)
+    assert trip.comparison.mean_image_error == trip.mean_image_error
+
+
+def test_files_are_sampled_from_end_to_end(tmp_path: Path) -> None:
+    values = np.repeat(np.arange(250, dtype=np.uint8), 2)[:, None, None]  # 500 images, sorted
+    np.savez(tmp_path / "sorted.npz", images=np.tile(values, (1, 4, 4)))
+    chosen = read_sample_file(tmp_path / "sorted.npz", (1, 4, 4), 256)[:, 0, 0, 0]
+    assert (len(chosen), list(chosen)) == (256, sorted(chosen))
+    assert np.histogram(chosen, 5)[0].min() > 40
 
 
 def test_made_pictures_are_warned_of_and_refuse_nothing(linear: Linear, tmp_path: Path) -> None:

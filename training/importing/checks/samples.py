@@ -67,8 +67,14 @@ def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) ->
     if array.ndim != 4 or not len(array) or array.shape[1:] != (*shape[1:], shape[0]):
         expected = f"[N, {shape[1]}, {shape[2]}{', 3' if shape[0] == 3 else ''}]"
         raise ImportRefused(f"{path.name} holds {list(array.shape)}; the model's images are {expected}")
-    some = array[:: max(1, len(array) // max_count)][:max_count]  # evenly spread: the file may be sorted
-    return np.ascontiguousarray(to_levels(some, path.name).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(to_levels(choose(array, max_count), path.name).transpose(0, 3, 1, 2))
+
+
+def choose(images: NDArray[Any], max_count: int) -> NDArray[Any]:
+    """At most `max_count` of the images, in their order, chosen at random: files may be sorted, or have a period."""
+    if len(images) <= max_count:
+        return images
+    return images[np.sort(np.random.default_rng(0).permutation(len(images))[:max_count])]
 
 
 def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
@@ -76,7 +82,7 @@ def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> P
     channels, height, width = shape
     reading = crop_to(height, width, "L" if channels == 1 else "RGB")
     images = []
-    for name in list_images(folder):
+    for name in list_images(folder):  # in the order of their hashes
         try:
             images.append(read_images([(folder / name).read_bytes()], reading)[0])
         except (OSError, InvalidInput):
