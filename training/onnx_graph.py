@@ -102,3 +102,12 @@ def replace_field(field: Any, messages: Iterable[Any]) -> None:
     copies = [type(message).FromString(message.SerializeToString()) for message in messages]
     del field[:]
     field.extend(copies)
+
+
+def constants_of(graph: GraphProto) -> dict[str, TensorProto]:
+    """The constant tensors, by the names under which nodes read them."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants |= {name: part.t for name in node.output for part in node.attribute if part.name == "value"}
+    return constants

@@ -5,9 +5,18 @@ from dataclasses import replace
 from typing import get_args
 
 from training.errors import ImportRefused
-from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, choose_image_output, producer_of
+from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, choose_image_output, find_end
 from training.importing.onnx_edits.encoder_outputs import choose_posterior_outputs
-from training.importing.options import RANGES, Answers, ImageShape, ImportOptions, Layout, Output, parse_range
+from training.importing.options import (
+    RANGES,
+    Answers,
+    ImageShape,
+    ImportOptions,
+    Layout,
+    Output,
+    PixelRange,
+    parse_range,
+)
 from training.importing.prompt import Ask, ask_image
 from training.importing.source import Shape, Source, SourceGraph, shape_text
 
@@ -29,8 +38,7 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
     if options.bgr and channels != 3:
         raise ImportRefused("--bgr is for color images, and these have 1 channel")
     image_output = choose_image_output(source.decoder, options.picture)
-    last = producer_of(source.decoder, image_output, (*SHAPE_OPERATORS, "Transpose"))
-    activation = ACTIVATION_RANGES.get(last.op_type) if last is not None else None
+    activation = _find_range(source.decoder, image_output)
     output = options.output or ("image" if activation else ask("output", "The decoder's output", get_args(Output)))
     pixel_range = (
         options.range
@@ -62,6 +70,13 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
         scaling_factor=1.0 if options.scaling_factor is None else options.scaling_factor,
         shift_factor=0.0 if options.shift_factor is None else options.shift_factor,
     )
+
+
+def _find_range(decoder: SourceGraph, image_output: int) -> PixelRange | None:
+    """Find the range of the decoder's images from a sigmoid, a tanh or a clamp at its end."""
+    end, low, high = find_end(decoder, image_output, (*SHAPE_OPERATORS, "Transpose"))
+    clamp = next((known for known in RANGES if (known.low, known.high) == (low, high)), None)
+    return clamp or (ACTIVATION_RANGES.get(end.op_type) if end is not None else None)
 
 
 def _find_layout(encoder: SourceGraph, image: ImageShape | None) -> Layout:

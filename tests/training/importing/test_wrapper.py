@@ -1,6 +1,7 @@
 """What an imported bundle computes, for every habit that a foreign model may have, against the truth about it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ from onnx import helper
 from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
+from training.errors import ImportRefused
 from training.importing.options import RANGES, PixelRange
 from training.offline import OfflineGraphs
 
@@ -163,6 +165,84 @@ def test_a_bernoulli_decoder_has_logits_if_it_is_told_to_be_one(
     assert set(outputs) == {"image", "logits"}
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
     assert bundle.manifest.likelihood == "bernoulli"
+
+
+def clamped(decoder: onnx.ModelProto, *nodes: tuple[str, list[str], dict[str, Any]]) -> onnx.ModelProto:
+    """Put operators behind the sigmoid at the end of a decoder: each takes the last values and constants."""
+    last = "y"
+    for place, (operator, constants, attributes) in enumerate(nodes):
+        decoder.graph.node.append(helper.make_node(operator, [last, *constants], [f"y{place}"], **attributes))
+        last = f"y{place}"
+    for name, value in (("low", 0.01), ("high", 0.98), ("one", 1.0)):
+        decoder.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    decoder.graph.output[0].name = last
+    return decoder
+
+
+CLAMPS = {
+    "clip": [("Clip", ["low", "high"], {})],
+    "clip below": [("Clip", ["low"], {})],
+    "clip above": [("Clip", ["", "high"], {})],
+    "max and min": [("Max", ["low"], {}), ("Min", ["high"], {})],
+    "twice": [("Clip", ["low", "one"], {}), ("Identity", [], {}), ("Clip", ["", "high"], {})],
+    "turned over": [("Sub", ["one"], {}), ("Neg", [], {})],  # 1 - p
+}
+
+
+@pytest.mark.parametrize("kind", CLAMPS)
+def test_probabilities_behind_a_clamp_have_logits(linear: Linear, tmp_path: Path, kind: str) -> None:
+    source = save(tmp_path, linear.encoder(), clamped(linear.decoder("Sigmoid"), *CLAMPS[kind]))
+    bundle = read(bring(source, tmp_path, range=RANGES[0], output="probabilities"))
+    latents = 8 * np.random.default_rng(0).normal(size=(7, LATENT)).astype(np.float32)
+    probabilities = 1 / (1 + np.exp(-linear.decoded(latents).astype(np.float64)))
+    if kind == "turned over":
+        probabilities = 1 - probabilities
+    bounded = np.clip(
+        probabilities,
+        0 if kind in ("clip above", "turned over") else np.float32(0.01),
+        1 if kind in ("clip below", "turned over") else np.float32(0.98),
+    )
+    given = Session(bundle.decoder, name="decoder").run({"latent": latents})["logits"]
+    np.testing.assert_allclose(given, np.log(bounded) - np.log1p(-bounded), atol=2e-3)
+    assert bundle.manifest.likelihood == "bernoulli"
+
+
+def test_probabilities_of_transposed_images_have_logits(
+    linear: Linear, planes: Pixels, sample_file: Path, tmp_path: Path
+) -> None:
+    turned = [("Transpose", [], {"perm": [0, 1, 3, 2]})]
+    decoder = clamped(linear.decoder("Sigmoid"), *turned, *turned)
+    bundle = read(bring(save(tmp_path, linear.encoder(), decoder), tmp_path, range=RANGES[0], output="probabilities"))
+    latents = linear.mean(planes[:7])
+    given = Session(bundle.decoder, name="decoder").run({"latent": latents})["logits"]
+    np.testing.assert_allclose(given, linear.decoded(latents), atol=1e-4)
+
+
+def test_logits_of_certain_pixels_are_finite(linear: Linear, tmp_path: Path) -> None:
+    certain = [("Clip", ["one", "one"], {})]
+    source = save(tmp_path, linear.encoder(), clamped(linear.decoder("Sigmoid"), *certain))
+    bundle = read(bring(source, tmp_path, range=RANGES[0], output="probabilities"))
+    given = Session(bundle.decoder, name="decoder").run({"latent": np.zeros((2, LATENT), np.float32)})["logits"]
+    np.testing.assert_allclose(given, np.full_like(given, np.log(2**24 - 1)), rtol=1e-6)
+
+
+def test_values_that_are_no_probabilities_are_refused(linear: Linear, tmp_path: Path) -> None:
+    source = save(tmp_path, linear.encoder(), linear.with_habits(low=-1.0).decoder())
+    with pytest.raises(ImportRefused, match=r"from -[0-9.]+ to [0-9.]+, which are not probabilities"):
+        bring(source, tmp_path, range=RANGES[0], output="probabilities")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1)])
+def test_a_clamp_shows_the_range(linear: Linear, planes: Pixels, tmp_path: Path, low: int, high: int) -> None:
+    foreign = linear.with_habits(low=low)
+    decoder = foreign.decoder()
+    decoder.graph.node.append(helper.make_node("Clip", ["y", "low", "high"], ["clamped"]))
+    decoder.graph.output[0].name = "clamped"
+    for name, value in (("low", low), ("high", high)):
+        decoder.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    imported = bring(save(tmp_path, foreign.encoder(), decoder), tmp_path)
+    assert (imported.answers.output, imported.answers.range) == ("image", PixelRange(low, high))
+    check(OfflineGraphs(read(imported)), linear, planes[:7])
 
 
 def test_weights_beside_the_file_are_merged_into_one(

@@ -45,6 +45,12 @@ def check_parity(
         if not np.isfinite(values).all():
             raise ImportRefused(f"the source's `{name}` is not finite: is it trained, and is --posterior right?")
 
+    if answers.output == "probabilities" and not (decoded.min() >= 0 and decoded.max() <= 1):
+        raise ImportRefused(
+            f"the decoder's values are from {decoded.min():g} to {decoded.max():g}, which are not probabilities: pass "
+            "--output logits or image"
+        )
+
     def run_decoder(batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         outputs = run_session(decoder, batch)
         if "logits" in outputs and answers.output == "probabilities":

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from training.importing.source import RunGraph, shape_of
-from training.onnx_graph import all_graphs
+from training.onnx_graph import all_graphs, constants_of
 
 
 def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
@@ -27,7 +27,7 @@ def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
     for output in model.graph.output:
         if shape_of(output)[:1] == (rows,):
             output.type.tensor_type.shape.dim[0].dim_param = "N"
-    constants = _constants(model.graph)
+    constants = constants_of(model.graph)
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"} & set(constants)
     for name in shapes:
         shape = numpy_helper.to_array(constants[name]).copy()
@@ -35,15 +35,6 @@ def make_batch_dynamic(model: onnx.ModelProto) -> int | None:
             shape[0] = 0 if (shape[1:] == -1).any() else -1  # 0 copies the input's size
             constants[name].CopyFrom(numpy_helper.from_array(shape, constants[name].name))
     return rows
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """The constant tensors, by the names under which nodes read them."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            constants |= {name: part.t for name in node.output for part in node.attribute if part.name == "value"}
-    return constants
 
 
 def run_in_portions(run: RunGraph, rows: int | None) -> RunGraph:

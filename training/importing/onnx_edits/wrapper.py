@@ -4,49 +4,22 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper
 
 from app.bundle.manifest import Tensor
 from training.importing.checks.reference import TINY
-from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, producer_of
+from training.importing.onnx_edits.chain import PREFIX, Chain
+from training.importing.onnx_edits.logits import find_logits
 from training.importing.options import Answers
 from training.importing.source import Shape, SourceGraph
 from training.onnx_graph import replace_field
 
-PREFIX = "source."
-"""Prefix of every name from the foreign graph."""
 ELEMENT_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
 WrappedGraph = tuple[onnx.ModelProto, dict[str, Tensor], dict[str, Tensor]]
 """A model, its inputs, and its outputs."""
-
-
-class Chain:
-    """A chain of nodes that starts at one tensor. Every name in it begins with `name`."""
-
-    def __init__(self, tensor: str, name: str) -> None:
-        self.tensor, self._name = tensor, name
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def then(self, operator: str, *constants: object, **attributes: Any) -> "Chain":
-        """Append a node that takes the chain's last tensor, and constants as its further inputs."""
-        output = f"{self._name}.{len(self.nodes)}"
-        names = [f"{output}.{index}" for index in range(len(constants))]
-        for name, constant in zip(names, constants, strict=True):
-            self.constants.append(numpy_helper.from_array(np.asarray(constant), name))
-        self.nodes.append(helper.make_node(operator, [self.tensor, *names], [output], **attributes))
-        self.tensor = output
-        return self
-
-    def renamed(self, name: str) -> "Chain":
-        """Give the chain's last tensor a name."""
-        self.nodes.append(helper.make_node("Identity", [self.tensor], [name]))
-        self.tensor = name
-        return self
 
 
 def wrap_encoder(encoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
@@ -67,7 +40,7 @@ def wrap_encoder(encoder: SourceGraph, answers: Answers, latent: Shape) -> Wrapp
 def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> WrappedGraph:
     """Make the decoder of a bundle: `image`, and the unrounded `logits` if the foreign graph has them, else `mean`."""
     before = _to_source_latent(Chain("latent", "latent"), decoder, answers, latent)
-    logits = _find_logits(decoder, answers)
+    logits = find_logits(decoder, answers)
     output = PREFIX + decoder.outputs[answers.image_output]
     mean = _to_unit(_to_planes(Chain(output, "mean").then("Cast", to=TensorProto.FLOAT), answers), answers)
     if logits is None:
@@ -76,20 +49,9 @@ def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> Wrapp
     shape = (None, answers.channels, answers.height, answers.width)
     outputs = {"image": Tensor(dtype="uint8", shape=shape)}
     if logits is not None:
-        values = _to_output_shape(Chain(PREFIX + logits, "logits").then("Cast", to=TensorProto.FLOAT), answers)
-        chains.append(_to_planes(values, answers).renamed("logits"))
+        chains.append(_to_planes(_to_output_shape(logits, answers), answers).renamed("logits"))
     outputs["mean" if logits is None else "logits"] = Tensor(dtype="float32", shape=shape)
     return _join(decoder, before, chains, {"latent": Tensor(dtype="float32", shape=(None, *latent))}, outputs)
-
-
-def _find_logits(decoder: SourceGraph, answers: Answers) -> str | None:
-    """Name of the decoder's tensor of logits: its output, or the input of its last sigmoid; None if there is none."""
-    if answers.output == "logits":
-        return decoder.outputs[answers.image_output]
-    # A Reshape after the sigmoid can be repeated for the logits if sizes are fixed. A Transpose cannot.
-    skipped = SHAPE_OPERATORS if answers.height is not None else ("Identity", "Cast")
-    node = producer_of(decoder, answers.image_output, skipped) if answers.output == "probabilities" else None
-    return node.input[0] if node is not None and node.op_type == "Sigmoid" else None
 
 
 def _to_source_image(chain: Chain, encoder: SourceGraph, answers: Answers) -> Chain:
