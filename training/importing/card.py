@@ -12,6 +12,7 @@ from app.maths.likelihood import Pixels
 from training.importing.checks.round_trip import RoundTrip
 from training.importing.options import Answers
 from training.importing.report import figures, warnings
+from training.importing.source import Source
 
 FIGURE = "reconstructions.png"
 COLUMNS, MAX_ROWS = 8, 4
@@ -21,13 +22,13 @@ MAX_SIDE = 256
 """Pixels per side of an image in the figure. Larger images are subsampled."""
 
 
-def write_card(directory: Path, kind: str, answers: Answers, trip: RoundTrip, sizes: Iterable[int]) -> None:
+def write_card(directory: Path, source: Source, answers: Answers, trip: RoundTrip, sizes: Iterable[int]) -> None:
     """Write `README.md` and its figure beside the manifest in `directory`.
 
-    `kind` describes the source. `sizes` are the batch sizes of the comparison with the source.
+    `sizes` are the batch sizes of the comparison with the source.
     """
     (directory / FIGURE).write_bytes(write_image(draw_figure(trip)))
-    sections = _sections(read_manifest(directory), kind, answers, trip, sizes)
+    sections = _sections(read_manifest(directory), source, answers, trip, sizes)
     (directory / "README.md").write_text("\n\n".join(sections) + "\n")
 
 
@@ -50,10 +51,12 @@ def _with_gap(images: Pixels) -> Pixels:
     return np.pad(small, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
 
 
-def _sections(manifest: Manifest, kind: str, answers: Answers, trip: RoundTrip, sizes: Iterable[int]) -> Iterator[str]:
+def _sections(
+    manifest: Manifest, source: Source, answers: Answers, trip: RoundTrip, sizes: Iterable[int]
+) -> Iterator[str]:
     yield f"# {manifest.name}, version {manifest.version}"
     yield manifest.description
-    yield f"Imported from {kind}. The weights are under {manifest.license}."
+    yield f"Imported from {source.kind}. The weights are under {manifest.license}."
     yield "## Options"
     yield _table("option", _answer_rows(answers))
     yield "## Round trip"
@@ -62,7 +65,7 @@ def _sections(manifest: Manifest, kind: str, answers: Answers, trip: RoundTrip, 
         f"{', '.join(map(str, sizes))}."
     )
     yield _table("figure", figures(trip))
-    yield from (f"Warning: {warning}." for warning in warnings(trip, answers))
+    yield from (f"Warning: {warning}." for warning in warnings(trip, source, answers))
     yield f"![Reconstructions]({FIGURE})"
     yield f"{'Images' if trip.samples.are_real else 'Synthetic images'}, and below each its reconstruction."
 

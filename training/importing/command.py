@@ -139,6 +139,6 @@ def import_(
     answers, round_trip = import_model(read, options, info, images=images, ask=ask, force=force)
     for figure, value in figures(round_trip):
         print(f"{figure:<44} {value}")
-    for warning in warnings(round_trip, answers):
+    for warning in warnings(round_trip, read, answers):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"Imported: {directory}. Next: see its README.md, then VAE_MODELS_DIR={models} python -m app")

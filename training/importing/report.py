@@ -7,6 +7,7 @@ import numpy as np
 
 from training.importing.checks.round_trip import RoundTrip
 from training.importing.options import Answers
+from training.importing.source import Source
 
 
 def figures(trip: RoundTrip) -> Iterator[tuple[str, str]]:
@@ -17,6 +18,8 @@ def figures(trip: RoundTrip) -> Iterator[tuple[str, str]]:
     comparison = trip.comparison
     for options, error in list(comparison.alternatives.items())[:2]:
         yield f"error with {options}", f"{error:.5f}, and without {comparison.error:.5f}, of {comparison.images} images"
+    if trip.forward is not None:
+        yield "the model's own forward pass", str(trip.forward)
     yield "offset of the latents", f"{trip.offset:.2f} (N(0, I) has 0)"
     yield "standard deviation of the latents", f"{trip.std:.2f} (N(0, I) has 1)"
     kl = trip.kl
@@ -32,8 +35,13 @@ def psnr(error: float) -> float:
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
-def warnings(trip: RoundTrip, answers: Answers) -> Iterator[str]:
+def warnings(trip: RoundTrip, source: Source, answers: Answers) -> Iterator[str]:
     """Problems to check before the bundle is served."""
+    yield from source.notes
+    forward = trip.forward
+    if forward is not None and (forward.differs or forward.levels is None):
+        family = "" if forward.family is None else f"; its parts are those of {forward.family}"
+        yield f"the model's own forward pass, compared with decoder(encoder(x)): {forward}{family}"
     if not trip.samples.are_real:
         yield "no images were given, so the model was tried with synthetic ones: pass --images to see whether it works"
     comparison = trip.comparison

@@ -53,6 +53,19 @@ class SourceGraph:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """The forward pass of a whole model."""
+
+    run: RunGraph | None
+    """Returns every tensor that the forward pass gives for images as the encoder takes them, with normal draws replaced
+    by their means. None if it cannot be compared."""
+    reason: str
+    """Why it cannot be compared."""
+    family: str | None
+    """The kind of model that the names of its parts show, if a bundle cannot represent it."""
+
+
+@dataclass(frozen=True)
 class Source:
     """Both graphs of a foreign model."""
 
@@ -62,6 +75,10 @@ class Source:
     """Description of the source on the card."""
     known: ImportOptions = field(default_factory=ImportOptions)
     """Options given by the source's own files. Options that are passed take precedence."""
+    forward: Forward | None = None
+    """The model's own forward pass, if it has one."""
+    notes: tuple[str, ...] = ()
+    """What a bundle leaves out of this model: warnings."""
 
 
 def shape_of(value: onnx.ValueInfoProto) -> Shape:

@@ -24,10 +24,13 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
 
     Raises:
         BundleError: ONNX Runtime cannot load a graph.
-        ImportRefused: other answers give much better reconstructions, and `force` is false.
+        ImportRefused: the source's forward pass gives other images, or other answers give much better reconstructions;
+            and `force` is false.
         ParityError: the bundle's graphs do not compute what the source computes.
     """
     source, answers = reference.source, reference.answers
+    if not force:
+        _check_round_trip(trip)
     with whole(info.directory) as directory:
         graphs = {
             "encoder": _write_graph(directory / "encoder.onnx", wrap_encoder(source.encoder, answers, latents.shape)),
@@ -37,18 +40,27 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
         read = bundle.read_bundle(directory)
         sessions = Session(read.encoder, name="encoder.onnx"), Session(read.decoder, name="decoder.onnx")
         sizes = check_parity(*sessions, reference, trip.samples.images, latents)
-        comparison = trip.comparison
-        better = comparison.better_options
-        if better is not None and trip.samples.are_real and not force:
-            raise ImportRefused(
-                f"the reconstructions of {comparison.images} images have an error of {comparison.error:.5f}, and with "
-                f"{better} it would be {comparison.alternatives[better]:.5f}: pass that, or --force to write the bundle"
-                " anyway"
-            )
         if latents.stride is None and trip.samples.are_real:
             _add_arrays(directory, read, trip)
-        write_card(directory, source.kind, answers, trip, sizes)
+        write_card(directory, source, answers, trip, sizes)
         bundle.read_bundle(directory)
+
+
+def _check_round_trip(trip: RoundTrip) -> None:
+    forward, comparison, better = trip.forward, trip.comparison, trip.comparison.better_options
+    if forward is not None and forward.differs:
+        family = "" if forward.family is None else f", as in {forward.family}, which a bundle cannot represent"
+        raise ImportRefused(
+            f"the model's own forward pass differs from decoder(encoder(x)) by up to {forward.levels:.1f} gray levels: "
+            f"it computes something between the two{family}. If a method of the model includes that, name it with "
+            "--encoder or --decoder; --force writes the bundle without it"
+        )
+    if better is not None and trip.samples.are_real:
+        raise ImportRefused(
+            f"the reconstructions of {comparison.images} images have an error of {comparison.error:.5f}, and with "
+            f"{better} it would be {comparison.alternatives[better]:.5f}: pass that, or --force to write the bundle "
+            "anyway"
+        )
 
 
 def _write_graph(path: Path, wrapped: WrappedGraph) -> GraphFile:

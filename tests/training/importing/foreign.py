@@ -13,8 +13,9 @@ from app.bundle.files import Bundle, read_bundle
 from tests.conftest import Pixels
 from training.errors import ImportRefused
 from training.importing.checks.round_trip import RoundTrip
-from training.importing.options import Answers, BundleInfo, ImportOptions
+from training.importing.options import Answers, BundleInfo, ImportOptions, TorchClass
 from training.importing.pipeline import import_model
+from training.importing.source import Source
 from training.importing.sources.formats import read_source
 
 LATENT = 32
@@ -150,12 +151,13 @@ class Imported(NamedTuple):
     """A written bundle, and what was found on the way to it."""
 
     directory: Path
-    answers: Answers
     round_trip: RoundTrip
+    source: Source
+    answers: Answers
 
 
 def bring(
-    source: list[Path],
+    source: list[Path] | TorchClass,
     folder: Path,
     images: Path | None = None,
     *,
@@ -163,11 +165,12 @@ def bring(
     name: str = "mine",
     **options: Any,
 ) -> Imported:
-    """Import two files, or a directory, into `folder/models`."""
+    """Import two files, a directory or a class into `folder/models`."""
     info = BundleInfo(folder / "models" / name / "1", name, 1, "A test.", "CC0-1.0", "unknown", "none")
     passed = ImportOptions(**options)
     foreign = read_source(source, passed, never)
-    return Imported(info.directory, *import_model(foreign, passed, info, images=images, ask=never, force=force))
+    answers, trip = import_model(foreign, passed, info, images=images, ask=never, force=force)
+    return Imported(info.directory, trip, foreign, answers)
 
 
 def read(imported: Imported) -> Bundle:

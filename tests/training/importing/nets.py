@@ -68,6 +68,120 @@ class Parts(nn.Module):
         self.up = nn.Sequential(nn.ConvTranspose2d(2, 4, 4, 2, 1), nn.Tanh(), nn.ConvTranspose2d(4, 1, 4, 2, 1))
 
 
+class Whole(Vae):
+    """A forward pass, which draws the latent in one of the usual ways."""
+
+    def __init__(self, draw: str = "randn_like", latent: int = 3) -> None:
+        super().__init__(latent)
+        self.draw = draw
+
+    def forward(self, x: Tensor) -> Any:
+        mean, log_variance = self.encode(x)
+        std = torch.exp(0.5 * log_variance)
+        z = {
+            "randn_like": lambda: mean + std * torch.randn_like(std),
+            "randn": lambda: mean + std * torch.randn(len(x), mean.shape[1]),
+            "normal_": lambda: mean + std * torch.empty_like(std).normal_(),
+            "normal": lambda: torch.normal(mean, std),
+            "normal of one mean": lambda: mean + torch.normal(0.0, std),
+            "normal of a size": lambda: mean + std * torch.normal(0.0, 1.0, mean.shape),
+            "rsample": lambda: Normal(mean, std).rsample(),
+            "uniform": lambda: mean + std * torch.rand_like(std),
+            "none": lambda: mean,
+        }[self.draw]()
+        return self.finished(z, x), x, mean, log_variance
+
+    def finished(self, z: Tensor, x: Tensor) -> Tensor:
+        return self.decode(z)
+
+
+class Quantized(Whole):
+    """The nearest of a few vectors is decoded."""
+
+    def __init__(self) -> None:
+        super().__init__("none")
+        self.codebook = nn.Parameter(torch.linspace(-4, 4, 8)[:, None].repeat(1, 3))
+
+    def finished(self, z: Tensor, x: Tensor) -> Tensor:
+        return self.decode(self.codebook[torch.cdist(z, self.codebook).argmin(dim=1)])
+
+
+class Flowing(Whole):
+    """A step of a flow between both halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flow = nn.Linear(3, 3)
+
+    def finished(self, z: Tensor, x: Tensor) -> Tensor:
+        return self.decode(z + torch.tanh(self.flow(z)))
+
+
+class Scaled(Whole):
+    """Latents are normalized between both halves; no name says so."""
+
+    def finished(self, z: Tensor, x: Tensor) -> Tensor:
+        return self.decode(z / 3)
+
+
+class Raw(Whole):
+    """Its forward pass gives logits, its decode method probabilities."""
+
+    def finished(self, z: Tensor, x: Tensor) -> Tensor:
+        return self.back[:-1](z).unflatten(1, (1, 8, 8))
+
+
+class Encoding(Vae):
+    """Its forward pass gives a latent only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encode(x)[0]
+
+
+class Failing(Vae):
+    """Its forward pass wants something else."""
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        return self.decode(self.encode(x)[0] + noise)
+
+
+class Mixture(Whole):
+    """Its prior was learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior_means = nn.Parameter(torch.zeros(10, 3))
+
+
+class Conditional(Vae):
+    """Both halves take a class."""
+
+    def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().encode(x)
+
+
+class Hierarchical(Vae):
+    """Two latents, of which the decoder takes both."""
+
+    def decode(self, z: Tensor, coarse: Tensor) -> Tensor:  # type: ignore[override]
+        return super().decode(z)
+
+
+class Pyramid(nn.Module):
+    """Maps of two sizes, in one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(1, 2, 2, 2), nn.ConvTranspose2d(2, 1, 2, 2)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return [self.down(x), self.down(self.up(self.down(x))[:, :, ::2, ::2])]
+
+    def decode(self, latents: list[Tensor]) -> Tensor:
+        fine, coarse = latents
+        return self.up(fine + nn.functional.interpolate(coarse, scale_factor=2))
+
+
 class Encoder(nn.Module):
     """One half by itself."""
 

@@ -17,12 +17,11 @@ from app.bundle.files import Bundle, read_bundle
 from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing import nets
-from tests.training.importing.foreign import bring, never
+from tests.training.importing.foreign import bring
 from training.errors import ImportRefused
-from training.importing.options import RANGES, BundleInfo, ImportOptions, TorchClass
-from training.importing.pipeline import import_model
+from training.importing.options import RANGES, TorchClass
 from training.importing.sources import onnx_files
-from training.importing.sources.torch_class import build, load_weights, read_class, read_weights
+from training.importing.sources.torch_class import build, load_weights, read_weights
 from training.offline import OfflineGraphs
 
 PATH = "tests.training.importing.nets"
@@ -36,11 +35,7 @@ def small(digits: Pixels) -> Pixels:
 
 
 def bring_class(recipe: TorchClass, folder: Path, **options: Any) -> Bundle:
-    passed = ImportOptions(**({"image": SIZE} | options))
-    info = BundleInfo(folder / "mine" / "1", "mine", 1, "A test.", "CC0-1.0", "unknown", "none")
-    source = read_class(recipe, passed, never)
-    import_model(source, passed, info, images=None, ask=never, force=False)
-    return read_bundle(info.directory)
+    return read_bundle(bring(recipe, folder, **({"image": SIZE} | options)).directory)
 
 
 def check(bundle: Bundle, model: nets.Vae, images: Pixels) -> None:

@@ -37,7 +37,7 @@ class Reference:
         Raises:
             ImportRefused: the encoder's output cannot be split into mean and spread.
         """
-        parts = [self._posterior(self.source.encoder.run(self._to_source(rows))) for rows in self._portions(images)]
+        parts = [self._posterior(self.source.encoder.run(self.to_source(rows))) for rows in self._portions(images)]
         log_std = [part.log_std for part in parts if part.log_std is not None]
         return Posterior(np.concatenate([part.mean for part in parts]), np.concatenate(log_std) if log_std else None)
 
@@ -55,7 +55,7 @@ class Reference:
         outputs = (
             decoder.run(rows.astype(decoder.dtype))[self.answers.image_output] for rows in self._portions(latents)
         )
-        return np.concatenate([self._to_planes(output) for output in outputs])
+        return np.concatenate([self.to_planes(output) for output in outputs])
 
     def _portions(self, rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
         answers = self.answers
@@ -63,7 +63,7 @@ class Reference:
         count = max(1, MAX_VALUES_PER_RUN // size)
         yield from (rows[start : start + count] for start in range(0, len(rows), count))
 
-    def _to_source(self, images: Pixels) -> NDArray[Any]:
+    def to_source(self, images: Pixels) -> NDArray[Any]:
         """Images in the encoder's range, channel order and layout."""
         answers, dtype = self.answers, self.source.encoder.dtype
         low, high = np.float32(answers.range.low), np.float32(answers.range.high)
@@ -79,8 +79,12 @@ class Reference:
             values = np.rint(values)
         return np.ascontiguousarray(values.astype(dtype))
 
-    def _to_planes(self, output: NDArray[Any]) -> Floats:
-        """The decoder's output as planes `[N, C, H, W]`."""
+    def to_planes(self, output: NDArray[Any]) -> Floats:
+        """The decoder's output as planes `[N, C, H, W]`.
+
+        Raises:
+            ImportRefused: it is not an image of the expected layout.
+        """
         answers, values = self.answers, output.astype(np.float32)
         channels, height, width = answers.channels, answers.height, answers.width
         try:

@@ -8,6 +8,7 @@ from app.maths import gaussian
 from app.maths.gaussian import Floats
 from app.maths.likelihood import Pixels
 from training.importing.checks.comparison import Comparison, compare_answers, squared_error, unit
+from training.importing.checks.forward import ForwardCheck, check_forward
 from training.importing.checks.latents import LatentInfo
 from training.importing.checks.reference import Reference, to_pixels
 from training.importing.checks.samples import MIN_IMAGES, SampleImages
@@ -31,6 +32,8 @@ class RoundTrip:
     """Error of the mean of all images in place of each reconstruction."""
     comparison: Comparison
     """The given answers and others, on the same images."""
+    forward: ForwardCheck | None
+    """The source's own forward pass, compared with encoder and decoder; None if it has none."""
 
     @property
     def std(self) -> float:
@@ -70,4 +73,5 @@ def measure_round_trip(reference: Reference, samples: SampleImages, latents: Lat
         error=squared_error(decoded, answers, expected),
         mean_image_error=float(np.square(expected - mean_image).mean(dtype=np.float64)),
         comparison=compare_answers(reference, images, mean_image, max_trial_images),
+        forward=check_forward(reference, images),
     )

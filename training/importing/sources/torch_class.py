@@ -1,8 +1,10 @@
 """Read a model given as a torch class and a file of weights. The class is code and is run; the weights are not."""
 
 import importlib
+import inspect
 import json
 import pickle
+import re
 import warnings
 from operator import attrgetter
 from pathlib import Path
@@ -17,10 +19,13 @@ from training.errors import ImportRefused
 from training.importing.options import ImportOptions, TorchClass
 from training.importing.prompt import Ask, ask_image
 from training.importing.source import Source
+from training.importing.sources.torch_forward import find_forward, find_prior
 from training.importing.sources.torch_modules import Submodule, export_submodule, find_examples, first_line
 
 PARTS = {"encoder": ("encode", "encoder"), "decoder": ("decode", "decoder")}
 """Names of methods and submodules to search for, in this order."""
+CONDITIONS = re.compile(r"^(y|c|t|ys)$|label|cond|class|context|attr", re.IGNORECASE)
+"""Names of parameters that are conditions."""
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state")
 """Keys under which checkpoints store the weights; the first that exists counts."""
 
@@ -46,13 +51,39 @@ def read_module(model: nn.Module, torch_class: TorchClass, options: ImportOption
     image = options.image or ask_image(ask)
     encoder = Submodule(model, torch_class.encoder or _find_part(model, "encoder"))
     decoder = Submodule(model, torch_class.decoder or _find_part(model, "decoder"))
+    for part in (encoder, decoder):
+        _check_signature(model, part.path)
     (layout, images, latents), any_size = find_examples(encoder, decoder, image, options.layout), image[1] is None
+    prior = find_prior(model)
     return Source(
         export_submodule("the encoder", encoder, images, any_size=any_size, is_encoder=True),
         export_submodule("the decoder", decoder, latents, any_size=any_size, is_encoder=False),
         kind=kind,
-        known=ImportOptions(image=image, layout=layout),
+        known=ImportOptions(image=image, layout=layout, prior=None if prior is None else "none"),
+        forward=find_forward(model, images),
+        notes=() if prior is None else (f"the model has a learned prior (`{prior}`), which a bundle cannot hold",),
     )
+
+
+def _check_signature(model: nn.Module, path: str) -> None:
+    """Refuse a method or submodule that takes more than one tensor.
+
+    Raises:
+        ImportRefused: it does; the message says what kind of model does.
+    """
+    part = attrgetter(path)(model)
+    try:
+        parameters = inspect.signature(part.forward if isinstance(part, nn.Module) else part).parameters.values()
+    except ValueError:  # a builtin, or a function of TorchScript
+        return
+    positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    taken = [one.name for one in parameters if one.kind in positional and one.default is inspect.Parameter.empty]
+    if len(taken) > 1:
+        kind = "conditional" if any(map(CONDITIONS.search, taken)) else "conditional or hierarchical"
+        raise ImportRefused(
+            f"`{path}` takes {', '.join(f'`{name}`' for name in taken)}, as in a {kind} model, which a bundle cannot "
+            "represent: it has one latent and no condition"
+        )
 
 
 def _find_part(model: nn.Module, role: str) -> str:

@@ -46,7 +46,7 @@ class Submodule(nn.Module):
 
     def __init__(self, module: nn.Module, path: str) -> None:
         super().__init__()
-        self.module, self._path = module, path
+        self.module, self.path = module, path
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensor for _, tensor in flatten_output(self._call(batch)))
@@ -57,7 +57,7 @@ class Submodule(nn.Module):
             return [name for name, _ in flatten_output(self._call(batch))]
 
     def _call(self, batch: Tensor) -> Any:
-        return attrgetter(self._path)(self.module)(batch)
+        return attrgetter(self.path)(self.module)(batch)
 
 
 def _run_with_numpy(module: Callable[[Tensor], Any]) -> RunGraph:
@@ -157,4 +157,6 @@ def _example_latent(decoder: Callable[[Tensor], Any], outputs: list[Tensor]) -> 
         else:
             return candidate.clone()
     shapes = ", ".join(str(list(output.shape)) for output in outputs)
-    raise ImportRefused(f"the decoder takes none of the encoder's outputs, {shapes}: {reason}")
+    is_hierarchical = len({output.shape[2:] for output in outputs if output.ndim == 4}) > 1
+    kind = "; a bundle cannot represent a hierarchical model, which has latents of several sizes" * is_hierarchical
+    raise ImportRefused(f"the decoder takes none of the encoder's outputs, {shapes}: {reason}{kind}")
