@@ -54,10 +54,11 @@ class Latent(_Part):
     """Image pixels per cell of a map, along each side; null for a vector."""
     prior: Literal["standard_normal"] | None = "standard_normal"
     """Distribution that training fitted the latents to; null if none: draws from N(0, I) are then meaningless."""
-    scaling_factor: float = 1.0
-    """Scale for protocols that send latents as (z - shift_factor) * scaling_factor. The graphs use z itself."""
-    shift_factor: float = 0.0
-    """Shift for the same protocols as `scaling_factor`."""
+    scaling_factor: float | tuple[float, ...] = 1.0
+    """Scale for protocols that send latents as (z - shift_factor) * scaling_factor: a number, or one per channel (per
+    dimension of a vector). The graphs use z itself."""
+    shift_factor: float | tuple[float, ...] = 0.0
+    """Shift for the same protocols as `scaling_factor`, in the same form."""
 
     @model_validator(mode="after")
     def _maps_have_a_stride(self) -> "Latent":
@@ -65,6 +66,13 @@ class Latent(_Part):
             raise ValueError("a latent has a stride if it has three axes, and only then")
         if len(self.shape) == 2 or self.shape[0] is None or (None in self.shape and self.shape[1:] != (None, None)):
             raise ValueError("a latent is [d], [c, h, w] or [c, null, null]")
+        return self
+
+    @model_validator(mode="after")
+    def _factors_fit_the_channels(self) -> "Latent":
+        for factor in (self.scaling_factor, self.shift_factor):
+            if isinstance(factor, tuple) and len(factor) != self.shape[0]:
+                raise ValueError("scaling_factor and shift_factor are one number, or one per channel of the latent")
         return self
 
 

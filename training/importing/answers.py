@@ -15,6 +15,7 @@ from training.importing.options import (
     Layout,
     Output,
     PixelRange,
+    each,
     parse_range,
 )
 from training.importing.prompt import Ask, ask_image
@@ -51,6 +52,9 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
             )
         )
     )
+    for used in (pixel_range, options.output_range):
+        if used is not None and len(each(used.low)) not in (1, channels):
+            raise ImportRefused(f"the images have {channels} channels, and the range is one of {len(each(used.low))}")
     mean, spread, posterior = choose_posterior_outputs(source, options, layout, ask)
     return Answers(
         channels=channels,

@@ -10,7 +10,7 @@ from app.bundle.manifest import Manifest
 from app.codecs.images import tile, write_image
 from app.maths.likelihood import Pixels
 from training.importing.checks.round_trip import RoundTrip
-from training.importing.options import Answers
+from training.importing.options import Answers, PerChannel, each
 from training.importing.report import figures, warnings
 from training.importing.source import Source
 
@@ -79,7 +79,13 @@ def _answer_rows(answers: Answers) -> Iterator[tuple[str, str]]:
     yield "posterior", answers.posterior + (", mean and spread in one tensor" if answers.is_split else "")
     yield "prior", answers.prior
     if (answers.scaling_factor, answers.shift_factor) != (1, 0):
-        yield "latents of other protocols", f"(z - {answers.shift_factor:g}) * {answers.scaling_factor:g}"
+        shift, scaling = (_numbers(factor) for factor in (answers.shift_factor, answers.scaling_factor))
+        yield "latents of other protocols", f"(z - {shift}) * {scaling}"
+
+
+def _numbers(value: PerChannel) -> str:
+    text = ", ".join(f"{number:g}" for number in each(value))
+    return f"[{text}]" if isinstance(value, tuple) else text
 
 
 def _table(name: str, rows: Iterable[tuple[str, str]]) -> str:

@@ -19,7 +19,9 @@ from training.importing.options import (
     TorchClass,
     parse_heads,
     parse_image,
+    parse_numbers,
     parse_range,
+    range_of,
 )
 from training.importing.prompt import ask
 from training.versions import choose_version
@@ -78,7 +80,12 @@ def import_(
     bgr: Annotated[bool | None, option(GRAPHS, "Whether channels are in the order BGR.", "--bgr/--no-bgr")] = None,
     range: Annotated[
         Any,
-        option(GRAPHS, "Values of black and white: 0,1 or -1,1 or 0,255.", parser=parse_range, metavar="<low,high>"),
+        option(
+            GRAPHS,
+            "Values of black and white: 0,1 or -1,1 or 0,255; or one pair per channel.",
+            parser=parse_range,
+            metavar="<low,high>",
+        ),
     ] = None,
     output: Annotated[
         Output | None, option(GRAPHS, "What the decoder returns; logits and probabilities are a Bernoulli's.")
@@ -101,10 +108,28 @@ def import_(
         PosteriorKind | None, option(GRAPHS, "Kind of spread that the encoder returns; none if there is no posterior.")
     ] = None,
     prior: Annotated[Prior | None, option(GRAPHS, "Distribution that the latents were trained to follow.")] = None,
-    scaling_factor: Annotated[
-        float | None, option(GRAPHS, "Scaling of latents in other protocols: (z - shift) * scaling.")
+    mean: Annotated[
+        Any,
+        option(
+            GRAPHS,
+            "With --std instead of --range: images are (x - mean) / std, x from 0 to 1. A number, or one per channel.",
+            parser=parse_numbers,
+            metavar="<numbers>",
+        ),
     ] = None,
-    shift_factor: Annotated[float | None, option(GRAPHS, "Shift of latents: see --scaling-factor.")] = None,
+    std: Annotated[Any, option(GRAPHS, "See --mean.", parser=parse_numbers, metavar="<numbers>")] = None,
+    scaling_factor: Annotated[
+        Any,
+        option(
+            GRAPHS,
+            "Scaling of latents in other protocols, (z - shift) * scaling. A number, or one per channel.",
+            parser=parse_numbers,
+            metavar="<numbers>",
+        ),
+    ] = None,
+    shift_factor: Annotated[
+        Any, option(GRAPHS, "Shift of latents: see --scaling-factor.", parser=parse_numbers, metavar="<numbers>")
+    ] = None,
 ) -> None:
     """Make a bundle of a VAE or autoencoder that was trained elsewhere, and check that it computes the same."""
     if not NAME.fullmatch(name):
@@ -113,6 +138,8 @@ def import_(
         raise ImportRefused("--weights and --arg go with --class")
     if class_ is not None and source:
         raise ImportRefused("--class goes without a SOURCE: its weights are passed with --weights")
+    if (mean is None) != (std is None) or (mean is not None and range is not None):
+        raise ImportRefused("--mean and --std go together, and without --range")
     version = choose_version(models / name, version, replace=replace)
     description, directory = description or f"{name}, imported.", models / name / str(version)
     info = BundleInfo(directory, name, version, description, license, dataset, binarization)
@@ -120,7 +147,7 @@ def import_(
         image=image,
         layout=layout,
         bgr=bgr,
-        range=range,
+        range=range if mean is None else range_of(mean, std),
         picture=picture,
         output=output,
         output_range=output_range,

@@ -1,10 +1,14 @@
 """Facts that the graphs of a foreign model do not state: as options, which may be missing, and as complete answers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from app.maths.gaussian import Floats
 from training.errors import ImportRefused
 
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]
@@ -16,19 +20,38 @@ ImageShape = tuple[int, int | None, int | None]
 """Channels, height and width. Height and width are None if the model takes images of any size."""
 
 
+PerChannel = float | tuple[float, ...]
+"""A number, or one per channel."""
+
+
 @dataclass(frozen=True)
 class PixelRange:
-    """The values of black and white in the foreign model."""
+    """The values of black and white in the foreign model: numbers, or one per channel in the model's order."""
 
-    low: float
-    high: float
+    low: PerChannel
+    high: PerChannel
 
     def __str__(self) -> str:
-        return f"{self.low:g},{self.high:g}"
+        return "/".join(f"{low:g},{high:g}" for low, high in zip(*map(each, (self.low, self.high)), strict=True))
+
+    def bounds(self, *, reverse: bool = False) -> tuple[Floats, Floats]:
+        """Values of black and white to compute with planes `[N, C, H, W]`: float32 `[1, 1, 1]` or `[C, 1, 1]`.
+
+        `reverse` reverses the order of the channels.
+        """
+        low, high = (np.array(each(bound), np.float32).reshape(-1, 1, 1) for bound in (self.low, self.high))
+        return (low[::-1], high[::-1]) if reverse else (low, high)
+
+
+def each(value: PerChannel) -> tuple[float, ...]:
+    """The numbers of all channels, or the only one."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 RANGES = (PixelRange(0, 1), PixelRange(-1, 1), PixelRange(0, 255))
 """The usual ranges."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's channels, which many models normalize color images with."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +100,8 @@ class ImportOptions:
     clip: tuple[float, float] | None = None
     """Bounds that the source clips its log-variance to. diffusers' files imply them; no option sets them."""
     prior: Prior | None = None
-    scaling_factor: float | None = None
-    shift_factor: float | None = None
+    scaling_factor: PerChannel | None = None
+    shift_factor: PerChannel | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +126,8 @@ class Answers:
     """Index of the output that is the spread; equal to `mean` if one tensor holds both, None without a posterior."""
     clip: tuple[float, float] | None
     prior: Prior
-    scaling_factor: float
-    shift_factor: float
+    scaling_factor: PerChannel
+    shift_factor: PerChannel
 
     @property
     def is_split(self) -> bool:
@@ -113,18 +136,50 @@ class Answers:
 
 
 def parse_range(text: str) -> PixelRange:
-    """Parse `-1,1`.
+    """Parse `-1,1`, or one such pair per channel, separated by `/`.
 
     Raises:
         ImportRefused: not two numbers of which the second is larger.
     """
     try:
-        low, high = map(float, text.strip("[]()").split(","))
+        pairs = [(float(low), float(high)) for low, high in (pair.strip("[]()").split(",") for pair in text.split("/"))]
     except ValueError:
         raise ImportRefused("a range is written as two numbers: 0,1 or -1,1 or 0,255") from None
-    if not -1e6 < low < high < 1e6:
+    if not all(-1e6 < low < high < 1e6 for low, high in pairs):
         raise ImportRefused("a range goes from black to a larger white, such as 0,1 or -1,1 or 0,255")
-    return PixelRange(low, high)
+    return PixelRange(*pairs[0]) if len(pairs) == 1 else PixelRange(*zip(*pairs, strict=True))
+
+
+def parse_numbers(text: str) -> PerChannel:
+    """Parse a number, or numbers with commas between them.
+
+    Raises:
+        ImportRefused: another text, or a number that is not finite.
+    """
+    try:
+        numbers = tuple(float(part) for part in text.strip("[]()").split(","))
+    except ValueError:
+        raise ImportRefused("one number is expected, or one per channel with commas between them") from None
+    if not all(map(math.isfinite, numbers)):
+        raise ImportRefused("numbers must be finite")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def range_of(mean: PerChannel, std: PerChannel) -> PixelRange:
+    """The range of images that are normalized as (x - mean) / std, where x is from 0 to 1.
+
+    Raises:
+        ImportRefused: a mean is not from 0 to 1, a standard deviation is not positive, or their numbers differ.
+    """
+    means, stds = each(mean), each(std)
+    if not all(0 <= value <= 1 for value in means) or not all(1e-6 < value < 1e6 for value in stds):
+        raise ImportRefused("--mean and --std are those of pixels from 0 to 1: divide those of 0 to 255 by 255")
+    if 1 not in (len(means), len(stds)) and len(means) != len(stds):
+        raise ImportRefused("--mean and --std have different numbers of channels")
+    count = max(len(means), len(stds))
+    pairs = zip(means * (count // len(means)), stds * (count // len(stds)), strict=True)
+    low, high = zip(*(((0 - m) / s, (1 - m) / s) for m, s in pairs), strict=True)
+    return PixelRange(low[0], high[0]) if count == 1 else PixelRange(low, high)
 
 
 def parse_image(text: str) -> ImageShape:

@@ -29,6 +29,9 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
         ParityError: the bundle's graphs do not compute what the source computes.
     """
     source, answers = reference.source, reference.answers
+    for factor in (answers.scaling_factor, answers.shift_factor):
+        if isinstance(factor, tuple) and len(factor) != latents.shape[0]:
+            raise ImportRefused(f"the latents have {latents.shape[0]} channels, and a factor is one of {len(factor)}")
     if not force:
         _check_round_trip(trip)
     with whole(info.directory) as directory:

@@ -26,6 +26,7 @@ from app.api.routing.state import State
 from app.codecs.images import WRITERS, Pixels
 from app.codecs.tensors import of_bytes, to_bytes
 from app.errors import InvalidInput
+from app.maths.gaussian import Floats
 from app.vae.vae import Vae
 
 TENSOR = "tensor/binary"
@@ -56,14 +57,18 @@ class WireQuery(ModelQuery):
     input_tensor_type: TensorForm = Field("binary", description="Form of the request's tensor.")
     output_tensor_type: TensorForm = Field("binary", description="Form of the response's tensor.")
 
-    def factors(self, vae: Vae) -> tuple[float, float]:
-        """Scale and shift."""
+    def factors(self, vae: Vae) -> tuple[Floats, Floats]:
+        """Scale and shift, float32: `[1]` or `[d]` for vectors, `[1, 1, 1]` or `[c, 1, 1]` for maps."""
         own = vae.manifest.latent
         scale, shift = (own.scaling_factor, own.shift_factor) if self.do_scaling else (1.0, 0.0)
-        return (
+        factors = (
             scale if self.scaling_factor is None else self.scaling_factor,
             shift if self.shift_factor is None else self.shift_factor,
         )
+        axes = (-1, *[1] * (len(own.shape) - 1))
+        with np.errstate(over="ignore"):  # latents that are not finite are refused later
+            scales, shifts = (np.asarray(factor, np.float32).reshape(axes) for factor in factors)
+        return scales, shifts
 
 
 class RemoteDecodeQuery(WireQuery):
@@ -106,9 +111,11 @@ async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: tuple
     """As diffusers' `remote_decode` expects: the image of the latents, a grid if there are several, or a tensor."""
     content, wants_tensor = body
     scale, shift = query.factors(vae)
+    wire = _unpacked(vae, query, of_bytes(content, query.dtype, query.shape))
+    vae.geometry.check_latents(wire.shape)  # factors of each channel would not fit another shape
     with np.errstate(all="ignore"):  # values that are not finite are refused below, with their pointer
-        latents = of_bytes(content, query.dtype, query.shape).astype(np.float32) / np.float32(scale) + np.float32(shift)
-    latents = await latents_of_array(server, vae, query, _unpacked(vae, query, latents))
+        latents = wire.astype(np.float32) / scale + shift
+    latents = await latents_of_array(server, vae, query, latents)
     if query.output_type == "pt" and not query.partial_postprocess:
         return _tensor(vae, await vae.decode_floats(latents) * 2 - 1, query.dtype)
     images = await vae.decode(latents)
@@ -134,7 +141,7 @@ async def _encode(server: State, vae: Vae, query: RemoteEncodeQuery, body: bytes
     scale, shift = query.factors(vae)
     dtype = "float32" if query.dtype in (None, "uint8") else query.dtype
     with np.errstate(all="ignore"):
-        latents = (posterior.mean - np.float32(shift)) * np.float32(scale)
+        latents = (posterior.mean - shift) * scale
     if not (np.abs(latents) <= _MAX_VALUES[dtype]).all():  # true for NaN, too
         raise InvalidInput(f"with this scale and shift, latents are not finite as {dtype}", "/query/scaling_factor")
     return _tensor(vae, latents, dtype)

@@ -118,6 +118,8 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "file outside": (lambda m: m["graphs"]["encoder"].update(file="../encoder.onnx"), "file"),
     "no mean": (lambda m: m["graphs"]["encoder"]["outputs"].pop("mean"), "encoder must map"),
     "no image": (lambda m: m["graphs"]["decoder"]["outputs"].pop("image"), "decoder must map"),
+    "factors of other channels": (lambda m: m["latent"].update(scaling_factor=[1, 2, 3]), "one per channel"),
+    "shifts of other channels": (lambda m: m["latent"].update(shift_factor=[1]), "one per channel"),
     "mode of other channels": (lambda m: m["image"].update(mode="RGB"), "mode RGB"),
 }
 

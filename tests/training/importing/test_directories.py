@@ -196,6 +196,32 @@ def test_a_directory_that_is_wrong(
         bring([folder], tmp_path)
 
 
-def test_a_factor_that_is_no_number() -> None:
-    with pytest.raises(ImportRefused, match="a scaling_factor that is not a number"):
-        known_options({"scaling_factor": "much"})
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"scaling_factor": "much"}, "a scaling_factor that is neither a number nor a list of numbers"),
+        ({"scaling_factor": True}, "a scaling_factor that is neither"),
+        ({"latents_mean": [0, "1"]}, "a latents_mean that is neither"),
+        ({"latents_std": []}, "a latents_std that is neither"),
+        ({"latents_std": [1, 0]}, "a latents_std of zero"),
+        ({"latents_std": [1, 2], "scaling_factor": [1, 2, 3]}, "of different lengths"),
+    ],
+)
+def test_a_factor_that_is_no_number(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImportRefused, match=message):
+        known_options(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "scaling", "shift"),
+    [
+        ({}, None, None),
+        ({"scaling_factor": 0.3, "shift_factor": 0.1, "latents_mean": None}, 0.3, 0.1),
+        ({"latents_mean": [1, -1], "latents_std": [2, 4]}, (0.5, 0.25), (1, -1)),
+        ({"latents_mean": [1, -1], "latents_std": [2, 4], "scaling_factor": 0.5}, (0.25, 0.125), (1, -1)),
+        ({"latents_std": 4, "scaling_factor": [2, 4]}, (0.5, 1), None),
+    ],
+)
+def test_factors_of_a_configuration(config: dict[str, Any], scaling: Any, shift: Any) -> None:
+    options = known_options(config)
+    assert (options.scaling_factor, options.shift_factor) == (scaling, shift)

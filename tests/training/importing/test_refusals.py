@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from tests.training.importing.foreign import LATENT, Linear, bring, save
 from training.errors import ImportRefused, ParityError
-from training.importing.options import RANGES, parse_image, parse_range
+from training.importing.options import RANGES, PixelRange, parse_image, parse_numbers, parse_range, range_of
 from training.importing.sources import onnx_files
 
 TOLD = {"range": RANGES[0], "output": "image"}
@@ -202,6 +202,37 @@ def test_a_frozen_batch_that_cannot_be_freed(linear: Linear, tmp_path: Path) -> 
 def test_a_range_that_is_none(text: str) -> None:
     with pytest.raises(ImportRefused, match="a range"):
         parse_range(text)
+
+
+@pytest.mark.parametrize("text", ["0,1/1,0", "0,1/", "0/1"])
+def test_a_range_of_channels_that_is_none(text: str) -> None:
+    with pytest.raises(ImportRefused, match="a range"):
+        parse_range(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "1,nan", "inf"])
+def test_numbers_that_are_none(text: str) -> None:
+    with pytest.raises(ImportRefused, match="number"):
+        parse_numbers(text)
+
+
+def test_numbers_of_channels() -> None:
+    assert (parse_numbers("0.5"), parse_numbers("[1, 2,3]")) == (0.5, (1, 2, 3))
+    assert range_of(0.5, 0.5) == PixelRange(-1, 1)
+    assert range_of((0.5, 0.25), 0.5) == PixelRange((-1, -0.5), (1, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (123.7, 58.4, "divide those of 0 to 255 by 255"),
+        (0.5, 0.0, "those of pixels"),
+        ((0.5, 0.5), (0.5, 0.5, 0.5), "different numbers of channels"),
+    ],
+)
+def test_a_normalization_that_is_none(mean: Any, std: Any, message: str) -> None:
+    with pytest.raises(ImportRefused, match=message):
+        range_of(mean, std)
 
 
 @pytest.mark.parametrize("text", ["", "28x28", "2x28x28", "1x0x28", "1xanyx28", "axbxc", "1x28x28x1"])

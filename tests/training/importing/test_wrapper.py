@@ -12,7 +12,7 @@ from app.inference.session import Session
 from tests.conftest import Pixels
 from tests.training.importing.foreign import LATENT, LOG_VARIANCES, Linear, bring, read, save
 from training.errors import ImportRefused
-from training.importing.options import RANGES, PixelRange
+from training.importing.options import RANGES, PixelRange, parse_range, range_of
 from training.offline import OfflineGraphs
 
 
@@ -50,6 +50,73 @@ def test_colour_images_of_every_layout_and_order(
     options = {"image": (3, 28, 28), "layout": layout} if "flat" in layout else {}
     imported = bring(source, tmp_path, colour_file, range=RANGES[1], output="image", bgr=bgr, **options)
     check(OfflineGraphs(read(imported)), linear, colours[:10])
+
+
+MEANS, STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalized(linear: Linear) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Halves whose images are normalized by the mean and standard deviation of each of their channels."""
+    shape = {"nchw": (3, 1, 1), "nhwc": (3,), "flat-nhwc": (3,)}.get(linear.layout, (3, 1, 1))
+    mean, std = (np.array(values, np.float32).reshape(shape) for values in (MEANS, STDS))
+    if "flat" in linear.layout:
+        planes = (3, 28, 28) if linear.layout == "flat" else (28, 28, 3)
+        mean, std = (np.broadcast_to(values, planes).reshape(-1) for values in (mean, std))
+    encoder, decoder = linear.encoder(), linear.decoder()
+    for node in encoder.graph.node:
+        node.input[:] = ["plain" if name == "x" else name for name in node.input]
+    before = [helper.make_node("Mul", ["x", "std"], ["scaled"]), helper.make_node("Add", ["scaled", "mean"], ["plain"])]
+    for place, node in enumerate(before):
+        encoder.graph.node.insert(place, node)
+    decoder.graph.node.append(helper.make_node("Sub", ["y", "mean"], ["centered"]))
+    decoder.graph.node.append(helper.make_node("Div", ["centered", "std"], ["normal"]))
+    decoder.graph.output[0].name = "normal"
+    for model in (encoder, decoder):
+        model.graph.initializer.extend(
+            onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)
+            for name, values in (("mean", mean), ("std", std))
+        )
+    return encoder, decoder
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "flat", "flat-nhwc"])
+def test_channels_that_are_normalized_apart(
+    colours: Pixels, colour_file: Path, tmp_path: Path, layout: str, bgr: bool
+) -> None:
+    linear = Linear.fitted(colours)
+    source = save(tmp_path, *normalized(linear.with_habits(layout=layout, bgr=bgr)))
+    options = {"image": (3, 28, 28), "layout": layout} if "flat" in layout else {}
+    told = range_of(MEANS, STDS)
+    imported = bring(source, tmp_path, colour_file, range=told, output="image", bgr=bgr, **options)
+    check(OfflineGraphs(read(imported)), linear, colours[:10])
+    assert f"| range of images | {told} |" in (imported.directory / "README.md").read_text()
+    assert parse_range(str(told)).low == pytest.approx(told.low, rel=1e-5)
+
+
+def test_imagenets_normalization_is_recommended(colours: Pixels, colour_file: Path, tmp_path: Path) -> None:
+    foreign = normalized(Linear.fitted(colours))
+    foreign[1].graph.output[0].name = "y"  # of images in [0, 1]
+    source = save(tmp_path, *foreign)
+    with pytest.raises(ImportRefused, match=r"with --range -2\.1179,2\.24891/.* it would be"):
+        bring(source, tmp_path, colour_file, range=RANGES[0], output="image")
+
+
+def test_a_range_of_other_channels_is_refused(linear: Linear, tmp_path: Path) -> None:
+    source = save(tmp_path, linear.encoder(), linear.decoder())
+    with pytest.raises(ImportRefused, match="have 1 channels, and the range is one of 3"):
+        bring(source, tmp_path, range=range_of(MEANS, STDS), output="image")
+
+
+def test_factors_of_each_channel_are_the_manifests(linear: Linear, tmp_path: Path) -> None:
+    source, factors = save(tmp_path, linear.encoder(), linear.decoder()), tuple(map(float, range(1, LATENT + 1)))
+    options = {"range": RANGES[0], "output": "image", "shift_factor": -1.0}
+    imported = bring(source, tmp_path, scaling_factor=factors, **options)
+    latent = read(imported).manifest.latent
+    assert (latent.scaling_factor, latent.shift_factor) == (factors, -1)
+    assert "| (z - -1) * [1, 2, 3, " in (imported.directory / "README.md").read_text()
+    with pytest.raises(ImportRefused, match="the latents have 32 channels, and a factor is one of 2"):
+        bring(source, tmp_path, scaling_factor=(1.0, 2.0), **options)
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 20, 21])

@@ -9,7 +9,7 @@ from app.maths.gaussian import Floats
 from app.maths.likelihood import Pixels, cross_entropy
 from training.importing.checks.reference import Reference, to_levels
 from training.importing.checks.samples import choose
-from training.importing.options import RANGES, Answers, PosteriorKind
+from training.importing.options import MEAN, RANGES, STD, Answers, PosteriorKind, range_of
 
 MAX_IMAGES = 64
 """Maximum number of images that other answers are tried with."""
@@ -116,7 +116,7 @@ def _try_alternatives(reference: Reference, images: Pixels) -> dict[str, float]:
 def _other_inputs(answers: Answers) -> list[Answers]:
     """The answers with every range and channel order, and with both flat layouts of color images."""
     is_color = answers.channels == 3
-    ranges = dict.fromkeys((answers.range, *RANGES))
+    ranges = dict.fromkeys((answers.range, *RANGES, *([range_of(MEAN, STD)] if is_color else [])))
     orders = (answers.bgr, not answers.bgr) if is_color else (answers.bgr,)
     layouts = ("flat", "flat-nhwc") if is_color and answers.layout.startswith("flat") else (answers.layout,)
     return [
@@ -127,7 +127,7 @@ def _other_inputs(answers: Answers) -> list[Answers]:
 
 def _other_outputs(answers: Answers) -> list[Answers]:
     """The answers with every kind of output. Probabilities are left out: they look like an image of range 0,1."""
-    ranges = dict.fromkeys((answers.output_range, *RANGES))
+    ranges = dict.fromkeys((answers.output_range, answers.range, *RANGES))
     return [replace(answers, output="logits"), *(replace(answers, output="image", output_range=r) for r in ranges)]
 
 

@@ -66,9 +66,9 @@ class Reference:
     def to_source(self, images: Pixels) -> NDArray[Any]:
         """Images in the encoder's range, channel order and layout."""
         answers, dtype = self.answers, self.source.encoder.dtype
-        low, high = np.float32(answers.range.low), np.float32(answers.range.high)
-        values = images.astype(np.float32) * ((high - low) / np.float32(255)) + low
-        values = values[:, ::-1] if answers.bgr else values
+        low, high = answers.range.bounds()
+        planes = images[:, ::-1] if answers.bgr else images
+        values = planes.astype(np.float32) * ((high - low) / np.float32(255)) + low
         if answers.layout in ("nhwc", "flat-nhwc"):
             values = values.transpose(0, 2, 3, 1)
         if answers.layout.startswith("flat"):
@@ -149,5 +149,5 @@ def to_levels(planes: Floats, answers: Answers) -> Floats:
             return np.float32(255) / (np.float32(1) + np.exp(-planes))
     if answers.output == "probabilities":
         return np.float32(255) * planes
-    low, high = np.float32(answers.output_range.low), np.float32(answers.output_range.high)
+    low, high = answers.output_range.bounds(reverse=answers.bgr)
     return (planes - low) * (np.float32(255) / (high - low))

@@ -56,7 +56,7 @@ def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> Wrapp
 
 def _to_source_image(chain: Chain, encoder: SourceGraph, answers: Answers) -> Chain:
     """From uint8 `[N, C, H, W]` to the foreign encoder's input."""
-    low, high = np.float32(answers.range.low), np.float32(answers.range.high)
+    low, high = answers.range.bounds()
     chain.then("Cast", to=TensorProto.FLOAT)
     if answers.bgr:
         chain.then("Gather", np.array([2, 1, 0]), axis=1)
@@ -140,7 +140,7 @@ def _to_unit(chain: Chain, answers: Answers) -> Chain:
     if answers.output == "logits":
         return chain.then("Sigmoid")
     if answers.output == "image":
-        low, high = np.float32(answers.output_range.low), np.float32(answers.output_range.high)
+        low, high = answers.output_range.bounds(reverse=answers.bgr)
         chain.then("Sub", low).then("Div", high - low)
     return chain
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training.errors import ImportRefused
-from training.importing.options import RANGES, ImportOptions
+from training.importing.options import RANGES, ImportOptions, PerChannel, each
 from training.importing.source import Source
 from training.importing.sources.onnx_files import read_graph
 
@@ -50,17 +52,36 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _numbers(config: dict[str, Any], name: str) -> PerChannel | None:
+    value = config.get(name)
+    if value is None:
+        return None
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or any(isinstance(one, bool) or not isinstance(one, int | float) for one in numbers):
+        raise ImportRefused(f"config.json has a {name} that is neither a number nor a list of numbers")
+    if name == "latents_std" and not all(numbers):
+        raise ImportRefused(f"config.json has a {name} of zero")
+    return float(numbers[0]) if len(numbers) == 1 else tuple(map(float, numbers))
+
+
 def known_options(config: dict[str, Any]) -> ImportOptions:
     """Options that a diffusers configuration implies: images in [-1, 1], a log-variance, latents without a prior.
 
+    Pipelines send latents as (z - shift_factor) * scaling_factor, or as (z - latents_mean) * scaling_factor /
+    latents_std, if the configuration has these.
+
     Raises:
-        ImportRefused: the scaling or the shift factor is not a number.
+        ImportRefused: one of the four is neither a number nor a list of numbers.
     """
-    factors = {name: config.get(name) for name in ("scaling_factor", "shift_factor")}
-    for name, value in factors.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ImportRefused(f"config.json has a {name} that is not a number")
-    scaling, shift = (None if value is None else float(value) for value in factors.values())
+    names = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    scaling, shift, mean, std = (_numbers(config, name) for name in names)
+    if std is not None:
+        scales, stds = each(1.0 if scaling is None else scaling), each(std)
+        if 1 not in (len(scales), len(stds)) and len(scales) != len(stds):
+            raise ImportRefused("config.json has a scaling_factor and latents_std of different lengths")
+        quotients = np.divide(scales, stds).tolist()
+        scaling = quotients[0] if len(quotients) == 1 else tuple(quotients)
+    shift = shift if mean is None else mean
     return ImportOptions(
         range=RANGES[1], output="image", clip=CLIP, prior="none", scaling_factor=scaling, shift_factor=shift
     )

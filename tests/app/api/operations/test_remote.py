@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from app.bundle.files import read_manifest, write_manifest
 from tests.conftest import DIGITS, Pixels, load_npy, load_npz, npy, png, pointers
+from tests.maps import CELLS, client_of, write_maps
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what it imports
@@ -170,6 +171,38 @@ def test_a_models_own_factors_count_only_with_do_scaling(
     assert picture((latents - 1) / 2, do_scaling=True) == plain
     assert picture((latents - 1) / 4, do_scaling="True", scaling_factor=0.25) == plain
     assert picture(latents / 2, scaling_factor=0.5) == plain
+
+
+def test_factors_of_each_dimension(make_client: Callable[..., TestClient], models_copy: Path, digits: Pixels) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    manifest = read_manifest(directory)
+    scaled = manifest.latent.model_copy(update={"scaling_factor": (0.5, 4.0), "shift_factor": (1.0, -1.0)})
+    write_manifest(directory, manifest.model_copy(update={"latent": scaled}))
+    client, given = make_client(), {"shape": [1, 2], "dtype": "float32", "image_format": "png"}
+    mean = np.frombuffer(client.post("/remote/encode", content=png(digits[0])).content, "<f4")
+    answer = client.post("/remote/encode", params={"do_scaling": True}, content=png(digits[0]))
+    wire = np.frombuffer(answer.content, "<f4")
+    assert np.array_equal(wire, (mean - np.float32([1, -1])) * np.float32([0.5, 4]))
+    shown = client.post("/remote/decode", params=given | {"do_scaling": True}, content=wire.tobytes(), headers=RAW)
+    plain = client.post("/remote/decode", params=given, content=mean.tobytes(), headers=RAW)
+    assert shown.content == plain.content
+    wrong = given | {"do_scaling": True, "shape": [1, 3]}
+    assert pointers(client.post("/remote/decode", params=wrong, content=bytes(12), headers=RAW)) == [""]
+    assert client.get("/models/mnist-2d").json()["manifest"]["latent"]["scaling_factor"] == [0.5, 4]
+
+
+def test_factors_of_each_channel_of_a_map(tmp_path: Path) -> None:
+    factors = {"scaling_factor": tuple(range(1, CELLS + 1)), "shift_factor": tuple(range(CELLS))}
+    write_maps(tmp_path, told=factors)
+    image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    with client_of(tmp_path, default_model="maps") as client:
+        plain, scaled = (
+            np.frombuffer(client.post("/remote/encode", params=query, content=png(image)).content, "<f4")
+            for query in ({}, {"do_scaling": True})
+        )
+        mean = plain.reshape(1, CELLS, -1)
+        shift, scale = (np.arange(first, first + CELLS, dtype=np.float32)[:, None] for first in (0, 1))
+        assert np.array_equal(scaled.reshape(mean.shape), (mean - shift) * scale)
 
 
 def test_pictures_are_read_as_encode_reads_them(client: TestClient, digits: Pixels) -> None:
