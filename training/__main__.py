@@ -182,7 +182,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("app", "training"):
             raise
-        raise SystemExit(f"error: {error.name} is absent: install the extras, pip install -e '.[cpu,train]'") from None
+        extras = "cpu,train,diffusers" if error.name.partition(".")[0] == "diffusers" else "cpu,train"
+        raise SystemExit(f"error: {error.name} is absent: install the extras, pip install -e '.[{extras}]'") from None
     except VaeError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -19,5 +19,14 @@ class ImportRefused(CommandError):
     """A foreign model that cannot be imported; the message says what is wrong and where. No bundle was written."""
 
 
+class OpenQuestion(ImportRefused):
+    """An option of an import that must be passed, because there is no terminal to ask at."""
+
+    def __init__(self, question: str) -> None:
+        super().__init__(f"pass {question}")
+        self.question = question
+        """The option's name, and what it means."""
+
+
 class ReductionRefused(CommandError):
     """A bundle whose weights cannot be reduced; the message says why. No bundle was written."""

@@ -134,7 +134,6 @@ TESTED_ELSEWHERE = {
     "training/reducing/options.py": "training/reducing/test_reduce.py",
     "training/reducing/quality_gate.py": "training/reducing/test_reduce.py",
     "training/reducing/samples.py": "training/reducing/test_reduce.py",
-    "training/versions.py": "training/importing/test_command.py training/test_cli.py",
 }
 """Which modules of `tests/` test a module that has none at its mirrored path."""
 

@@ -31,7 +31,18 @@ OPTIONS = {
     "import": [
         *("--name", "--version", "--description", "--license", "--dataset", "--binarization", "--models", "--replace"),
         *("--images", "--force", "--class", "--arg", "--weights", "--encoder", "--decoder", "--image", "--layout"),
-        *("--bgr", "--range", "--output", "--output-range", "--picture", "--heads", "--posterior", "--prior"),
+        *(
+            "--bgr",
+            "--range",
+            "--mean",
+            "--std",
+            "--output",
+            "--output-range",
+            "--picture",
+            "--heads",
+            "--posterior",
+            "--prior",
+        ),
         *("--scaling-factor", "--shift-factor"),
     ],
 }

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import get_args
 
 from training.errors import ImportRefused
 from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, choose_image_output, find_end
@@ -13,12 +12,12 @@ from training.importing.options import (
     ImageShape,
     ImportOptions,
     Layout,
-    Output,
     PixelRange,
     each,
+    parse_image,
     parse_range,
 )
-from training.importing.prompt import Ask, ask_image
+from training.importing.prompt import IMAGE, OUTPUT, RANGE, Ask, Collector
 from training.importing.source import Shape, Source, SourceGraph, shape_text
 
 ACTIVATION_RANGES = {"Sigmoid": RANGES[0], "Tanh": RANGES[1]}
@@ -32,30 +31,24 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
     Raises:
         ImportRefused: an answer is missing and there is no terminal to ask at, or an answer does not fit the graphs.
     """
+    asking = Collector(ask)
     options = replace(source.known, **{name: value for name, value in vars(passed).items() if value is not None})
     layout = options.layout or _find_layout(source.encoder, options.image)
-    channels, height, width = options.image or _find_image(source.encoder, layout, ask)
-    _check_image(source.encoder, layout, (channels, height, width))
+    image = options.image or _find_image(source.encoder, layout) or asking.parsed(parse_image, IMAGE)
+    image_output = asking.attempt(choose_image_output, source.decoder, options.picture)
+    activation = None if image_output is None else _find_range(source.decoder, image_output)
+    output = options.output or ("image" if activation else asking(*OUTPUT))
+    pixel_range = options.range or activation or asking.parsed(parse_range, RANGE)
+    posterior_outputs = asking.attempt(choose_posterior_outputs, source, options, layout, ask)
+    asking.check()
+    mean, spread, posterior = posterior_outputs
+    channels, height, width = image
+    _check_image(source.encoder, layout, image)
     if options.bgr and channels != 3:
         raise ImportRefused("--bgr is for color images, and these have 1 channel")
-    image_output = choose_image_output(source.decoder, options.picture)
-    activation = _find_range(source.decoder, image_output)
-    output = options.output or ("image" if activation else ask("output", "The decoder's output", get_args(Output)))
-    pixel_range = (
-        options.range
-        or activation
-        or parse_range(
-            ask(
-                "range",
-                "The values of black and white that the encoder was trained with",
-                [str(r) for r in RANGES],
-            )
-        )
-    )
     for used in (pixel_range, options.output_range):
         if used is not None and len(each(used.low)) not in (1, channels):
             raise ImportRefused(f"the images have {channels} channels, and the range is one of {len(each(used.low))}")
-    mean, spread, posterior = choose_posterior_outputs(source, options, layout, ask)
     return Answers(
         channels=channels,
         height=height,
@@ -105,8 +98,8 @@ def _find_layout(encoder: SourceGraph, image: ImageShape | None) -> Layout:
     raise ImportRefused(f"{encoder.name} takes images of neither 1 nor 3 channels: its input is {shape_text(shape)}")
 
 
-def _find_image(encoder: SourceGraph, layout: Layout, ask: Ask) -> ImageShape:
-    """Find channels, height and width from the shape of the encoder's input; ask if the shape is ambiguous."""
+def _find_image(encoder: SourceGraph, layout: Layout) -> ImageShape | None:
+    """Find channels, height and width from the shape of the encoder's input; None if the shape is ambiguous."""
     shape = encoder.input
     if layout == "flat" and shape[1] is not None and math.isqrt(shape[1]) ** 2 == shape[1]:
         return 1, math.isqrt(shape[1]), math.isqrt(shape[1])
@@ -117,7 +110,7 @@ def _find_image(encoder: SourceGraph, layout: Layout, ask: Ask) -> ImageShape:
             return channels, height, width
     if layout == "nhw" and shape[1] is not None and shape[2] is not None:
         return 1, shape[1], shape[2]
-    return ask_image(ask)
+    return None
 
 
 def _check_image(encoder: SourceGraph, layout: Layout, image: ImageShape) -> None:

@@ -24,7 +24,6 @@ from training.importing.options import (
     range_of,
 )
 from training.importing.prompt import ask
-from training.versions import choose_version
 
 BUNDLE, CLASS, GRAPHS = "The bundle", "A class of your own", "What the graphs do not say"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -140,9 +139,6 @@ def import_(
         raise ImportRefused("--class goes without a SOURCE: its weights are passed with --weights")
     if (mean is None) != (std is None) or (mean is not None and range is not None):
         raise ImportRefused("--mean and --std go together, and without --range")
-    version = choose_version(models / name, version, replace=replace)
-    description, directory = description or f"{name}, imported.", models / name / str(version)
-    info = BundleInfo(directory, name, version, description, license, dataset, binarization)
     options = ImportOptions(
         image=image,
         layout=layout,
@@ -161,9 +157,13 @@ def import_(
     from training.importing.pipeline import import_model
     from training.importing.report import figures, warnings
     from training.importing.sources.formats import read_source
+    from training.versions import reserve_version
 
-    read = read_source(torch_class or source or [], options, ask)
-    answers, round_trip = import_model(read, options, info, images=images, ask=ask, force=force)
+    with reserve_version(models / name, version, replace=replace) as chosen:
+        directory = models / name / str(chosen)
+        info = BundleInfo(directory, name, chosen, description or f"{name}, imported.", license, dataset, binarization)
+        read = read_source(torch_class or source or [], options, ask)
+        answers, round_trip = import_model(read, options, info, images=images, ask=ask, force=force)
     for figure, value in figures(round_trip):
         print(f"{figure:<44} {value}")
     for warning in warnings(round_trip, read, answers):

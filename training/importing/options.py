@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from app.maths.gaussian import Floats
 from training.errors import ImportRefused
 
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]
@@ -33,14 +30,6 @@ class PixelRange:
 
     def __str__(self) -> str:
         return "/".join(f"{low:g},{high:g}" for low, high in zip(*map(each, (self.low, self.high)), strict=True))
-
-    def bounds(self, *, reverse: bool = False) -> tuple[Floats, Floats]:
-        """Values of black and white to compute with planes `[N, C, H, W]`: float32 `[1, 1, 1]` or `[C, 1, 1]`.
-
-        `reverse` reverses the order of the channels.
-        """
-        low, high = (np.array(each(bound), np.float32).reshape(-1, 1, 1) for bound in (self.low, self.high))
-        return (low[::-1], high[::-1]) if reverse else (low, high)
 
 
 def each(value: PerChannel) -> tuple[float, ...]:

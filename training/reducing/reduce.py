@@ -27,7 +27,7 @@ from training.reducing.int8 import quantize_products
 from training.reducing.options import PROVIDERS, ReduceOptions
 from training.reducing.quality_gate import measure_reduction, reason_to_refuse
 from training.reducing.samples import ReductionImages, read_images
-from training.versions import choose_version
+from training.versions import reserve_version
 
 
 def reduce(directory: Path, options: ReduceOptions, *, data_dir: Path) -> tuple[Path, Reduced]:
@@ -44,19 +44,19 @@ def reduce(directory: Path, options: ReduceOptions, *, data_dir: Path) -> tuple[
         raise ReductionRefused(
             f"{directory} has {existing.precision} weights already, made of version {existing.source}"
         )
-    version = choose_version(directory.parent, options.version, replace=options.replace)
-    images = read_images(
-        directory, read.manifest, data_dir=data_dir, images=options.images, count=options.count, seed=options.seed
-    )
-    models = _reduce_graphs(directory, read, options, images)
-    reduced = measure_reduction(read, models, options, images)
-    reason = reason_to_refuse(reduced, options.faster)
-    if reason is not None:
-        raise ReductionRefused(f"{directory}: {reason}: nothing is written")
-    target = directory.parent / str(version)
-    with whole(target, copy=directory) as partial:
-        _write(partial, version, read.manifest, models, reduced)
-        _run_once(partial, reduced, images)
+    with reserve_version(directory.parent, options.version, replace=options.replace) as version:
+        images = read_images(
+            directory, read.manifest, data_dir=data_dir, images=options.images, count=options.count, seed=options.seed
+        )
+        models = _reduce_graphs(directory, read, options, images)
+        reduced = measure_reduction(read, models, options, images)
+        reason = reason_to_refuse(reduced, options.faster)
+        if reason is not None:
+            raise ReductionRefused(f"{directory}: {reason}: nothing is written")
+        target = directory.parent / str(version)
+        with whole(target, copy=directory) as partial:
+            _write(partial, version, read.manifest, models, reduced)
+            _run_once(partial, reduced, images)
     return target, reduced
 
 

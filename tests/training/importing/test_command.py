@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from onnx import helper
 
 from app.bundle.files import read_manifest
 from tests.conftest import ROOT
@@ -94,6 +95,31 @@ def test_a_refusal_is_one_sentence(
     code, printed, reported = run(*source, *name, *arguments, "--models", tmp_path / "models")
     assert (code, printed) == (1, "")
     assert re.fullmatch(f"error: .*{message}.*\n", reported)
+    assert not (tmp_path / "models").exists()
+
+
+def test_all_open_questions_are_in_one_refusal(run: Run, linear: Linear, tmp_path: Path) -> None:
+    encoder = linear.with_habits(layout="flat").encoder()
+    encoder.graph.node.append(helper.make_node("Identity", ["log_var"], ["second"]))
+    encoder.graph.output[1].name = "second"
+    encoder.graph.input[0].type.tensor_type.shape.dim[1].ClearField("dim_value")
+    source = save(tmp_path, encoder, linear.with_habits(layout="flat").decoder())
+    code, _, reported = run(*source, "--name", "lines", "--models", tmp_path / "models")
+    assert code == 1
+    assert re.fullmatch(
+        "error: pass --image: .*, and --output: .*, and --range: .*, and --posterior: .*: one of log-variance; .*\n",
+        reported,
+    )
+    code, _, reported = run(*source, "--name", "lines", "--output", "image", "--image", "1x28x28", "--range", "0,1")
+    assert re.fullmatch("error: pass --posterior: .*\n", reported)
+
+
+def test_a_class_tells_all_that_may_be_open_before_it_is_exported(run: Run, tmp_path: Path) -> None:
+    options = ("--name", "lines", "--models", tmp_path / "models", "--posterior", "none")
+    code, _, reported = run("--class", "tests.training.importing.nets:Vae", *options)
+    assert code == 1
+    message = "error: pass --image: .*; and unless the exported model shows them, --output: .*, and --range: .*\n"
+    assert re.fullmatch(message, reported)
     assert not (tmp_path / "models").exists()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.maths.gaussian import Floats, Posterior
 from app.maths.likelihood import Pixels
 from training.errors import ImportRefused
-from training.importing.options import Answers
+from training.importing.options import Answers, PixelRange, each
 from training.importing.source import Arrays, Source, shape_text
 
 MAX_VALUES_PER_RUN = 2**20
@@ -66,7 +66,7 @@ class Reference:
     def to_source(self, images: Pixels) -> NDArray[Any]:
         """Images in the encoder's range, channel order and layout."""
         answers, dtype = self.answers, self.source.encoder.dtype
-        low, high = answers.range.bounds()
+        low, high = bounds(answers.range)
         planes = images[:, ::-1] if answers.bgr else images
         values = planes.astype(np.float32) * ((high - low) / np.float32(255)) + low
         if answers.layout in ("nhwc", "flat-nhwc"):
@@ -137,6 +137,15 @@ class Reference:
         return np.ascontiguousarray(latents)
 
 
+def bounds(pixel_range: PixelRange, *, reverse: bool = False) -> tuple[Floats, Floats]:
+    """Values of black and white to compute with planes `[N, C, H, W]`: float32 `[1, 1, 1]` or `[C, 1, 1]`.
+
+    `reverse` reverses the order of the channels.
+    """
+    low, high = (np.array(each(bound), np.float32).reshape(-1, 1, 1) for bound in (pixel_range.low, pixel_range.high))
+    return (low[::-1], high[::-1]) if reverse else (low, high)
+
+
 def to_pixels(planes: Floats, answers: Answers) -> Pixels:
     """Gray levels of the decoder's planes, rounded and clipped to uint8."""
     return np.clip(np.rint(to_levels(planes, answers)), 0, 255).astype(np.uint8)
@@ -149,5 +158,5 @@ def to_levels(planes: Floats, answers: Answers) -> Floats:
             return np.float32(255) / (np.float32(1) + np.exp(-planes))
     if answers.output == "probabilities":
         return np.float32(255) * planes
-    low, high = answers.output_range.bounds(reverse=answers.bgr)
+    low, high = bounds(answers.output_range, reverse=answers.bgr)
     return (planes - low) * (np.float32(255) / (high - low))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import onnx
 from onnx import numpy_helper
 
-from training.errors import ImportRefused
+from training.errors import OpenQuestion
 from training.importing.source import SourceGraph
 from training.onnx_graph import constants_of
 
@@ -51,7 +51,7 @@ def choose_image_output(decoder: SourceGraph, name: str | None) -> int:
     """Index of the decoder's output that is the image.
 
     Raises:
-        ImportRefused: there are several and `name` is None, or none is called `name`.
+        OpenQuestion: there are several and `name` is None, or none is called `name`.
     """
     names = decoder.outputs
     if name in names:
@@ -59,4 +59,4 @@ def choose_image_output(decoder: SourceGraph, name: str | None) -> int:
     if name is None and len(names) == 1:
         return 0
     listed = ", ".join(f"`{output}`" for output in names)
-    raise ImportRefused(f"{decoder.name} has the outputs {listed}: say which is the image with --picture")
+    raise OpenQuestion(f"--picture: the image among the outputs of {decoder.name}, {listed}")

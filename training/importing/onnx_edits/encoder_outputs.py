@@ -1,12 +1,11 @@
 """The encoder's outputs: which ones are the posterior's mean and spread, and the kind of spread."""
 
 import re
-from typing import get_args
 
-from training.errors import ImportRefused
+from training.errors import ImportRefused, OpenQuestion
 from training.importing.onnx_edits.random_operators import PARAMETERS
 from training.importing.options import ImportOptions, Layout, PosteriorKind
-from training.importing.prompt import Ask
+from training.importing.prompt import POSTERIOR, Ask
 from training.importing.source import Source, SourceGraph, shape_of
 
 SPREAD_NAMES: tuple[tuple[str, PosteriorKind], ...] = (
@@ -28,7 +27,8 @@ def choose_posterior_outputs(source: Source, options: ImportOptions, layout: Lay
     """Choose by --heads and --posterior, else by the names and shapes of the outputs.
 
     Raises:
-        ImportRefused: the outputs cannot be told apart, or no output has a name in --heads.
+        ImportRefused: no output has a name in --heads.
+        OpenQuestion: the outputs cannot be told apart.
     """
     encoder = source.encoder
     chosen = [_index(encoder, name) for name in options.heads or _default(encoder)]
@@ -69,9 +69,7 @@ def _default(encoder: SourceGraph) -> list[str]:
     if len(names) == 2 and not spreads:
         return names
     listed = ", ".join(f"`{name}`" for name in names)
-    raise ImportRefused(
-        f"{encoder.name} has the outputs {listed}: say which are mean and spread with --heads mean,spread"
-    )
+    raise OpenQuestion(f"--heads mean,spread: two of {listed}, the outputs of {encoder.name}; or one that is both")
 
 
 def _index(encoder: SourceGraph, name: str) -> int:
@@ -86,5 +84,5 @@ def _spread_kind(name: str) -> PosteriorKind | None:
 
 
 def _ask_kind(ask: Ask) -> PosteriorKind:
-    kind: PosteriorKind = ask("posterior", "What the encoder returns as the spread", get_args(PosteriorKind))
+    kind: PosteriorKind = ask(*POSTERIOR)
     return kind

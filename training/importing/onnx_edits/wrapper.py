@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, compose, helper
 
 from app.bundle.manifest import Tensor
-from training.importing.checks.reference import TINY
+from training.importing.checks.reference import TINY, bounds
 from training.importing.onnx_edits.chain import PREFIX, Chain
 from training.importing.onnx_edits.logits import find_logits
 from training.importing.options import Answers
@@ -56,7 +56,7 @@ def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> Wrapp
 
 def _to_source_image(chain: Chain, encoder: SourceGraph, answers: Answers) -> Chain:
     """From uint8 `[N, C, H, W]` to the foreign encoder's input."""
-    low, high = answers.range.bounds()
+    low, high = bounds(answers.range)
     chain.then("Cast", to=TensorProto.FLOAT)
     if answers.bgr:
         chain.then("Gather", np.array([2, 1, 0]), axis=1)
@@ -140,7 +140,7 @@ def _to_unit(chain: Chain, answers: Answers) -> Chain:
     if answers.output == "logits":
         return chain.then("Sigmoid")
     if answers.output == "image":
-        low, high = answers.output_range.bounds(reverse=answers.bgr)
+        low, high = bounds(answers.output_range, reverse=answers.bgr)
         chain.then("Sub", low).then("Div", high - low)
     return chain
 

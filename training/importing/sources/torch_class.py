@@ -48,7 +48,7 @@ def read_module(model: nn.Module, torch_class: TorchClass, options: ImportOption
     Raises:
         ImportRefused: they are not found, do not take the images, or cannot be exported.
     """
-    image = options.image or ask_image(ask)
+    image = options.image or ask_image(ask, options)
     encoder = Submodule(model, torch_class.encoder or _find_part(model, "encoder"))
     decoder = Submodule(model, torch_class.decoder or _find_part(model, "decoder"))
     for part in (encoder, decoder):

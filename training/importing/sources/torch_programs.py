@@ -47,7 +47,7 @@ def read_scripts(encoder: Path, decoder: Path, options: ImportOptions, ask: Ask)
     Raises:
         ImportRefused: a file is damaged, does not take the images, or cannot be served.
     """
-    image = options.image or ask_image(ask)
+    image = options.image or ask_image(ask, options)
     modules = _load_script(encoder), _load_script(decoder)
     (layout, images, latents), any_size = find_examples(*modules, image, options.layout), image[1] is None
     return Source(
