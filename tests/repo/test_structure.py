@@ -127,6 +127,7 @@ TESTED_ELSEWHERE = {
     "training/importing/sources/torch_class.py": "training/importing/test_torch.py",
     "training/importing/sources/torch_forward.py": "training/importing/test_families.py",
     "training/importing/sources/torch_modules.py": "training/importing/test_torch.py",
+    "training/importing/sources/torch_weights.py": "training/importing/test_torch.py",
     "training/importing/sources/torch_programs.py": "training/importing/test_torch.py",
     "training/importing/write.py": "training/importing/test_round_trip.py",
     "training/onnx_graph.py": "training/reducing/test_half_precision.py",

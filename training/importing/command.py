@@ -65,7 +65,10 @@ def import_(
     arguments: Annotated[
         list[str] | None, option(CLASS, "name=value for the class, the value as JSON; may be repeated.", "--arg")
     ] = None,
-    weights: Annotated[Path | None, option(CLASS, "The state dict: safetensors, or torch's format.")] = None,
+    weights: Annotated[
+        list[Path] | None,
+        option(CLASS, "The state dict: safetensors, or torch's format; may be repeated for files of single parts."),
+    ] = None,
     encoder: Annotated[
         str | None, option(CLASS, "Method or submodule that encodes. Default: encode or encoder.")
     ] = None,
@@ -133,7 +136,7 @@ def import_(
     """Make a bundle of a VAE or autoencoder that was trained elsewhere, and check that it computes the same."""
     if not NAME.fullmatch(name):
         raise ImportRefused("--name consists of a-z, 0-9, `.`, `_` and `-`, and begins with a letter or digit")
-    if class_ is None and (weights is not None or arguments):
+    if class_ is None and (weights or arguments):
         raise ImportRefused("--weights and --arg go with --class")
     if class_ is not None and source:
         raise ImportRefused("--class goes without a SOURCE: its weights are passed with --weights")
@@ -153,7 +156,7 @@ def import_(
         scaling_factor=scaling_factor,
         shift_factor=shift_factor,
     )
-    torch_class = None if class_ is None else TorchClass(class_, arguments or (), weights, encoder, decoder)
+    torch_class = None if class_ is None else TorchClass(class_, arguments or (), weights or (), encoder, decoder)
     from training.importing.pipeline import import_model
     from training.importing.report import figures, warnings
     from training.importing.sources.formats import read_source

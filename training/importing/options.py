@@ -58,13 +58,14 @@ class BundleInfo:
 
 @dataclass(frozen=True)
 class TorchClass:
-    """A torch model given as a class and a file of weights."""
+    """A torch model given as a class and its weights."""
 
     path: str
     """`package.module:Class`, or any callable there that returns a module."""
     arguments: Sequence[str] = ()
     """Each is `name=value`. The value is parsed as JSON; if that fails, it is a string."""
-    weights: Path | None = None
+    weights: Sequence[Path] = ()
+    """One file, or one for each part of the model."""
     encoder: str | None = None
     """Method or submodule that encodes; `encode` or `encoder` if None."""
     decoder: str | None = None

@@ -23,6 +23,8 @@ DTYPES: dict[int, np.dtype[Any]] = {
     onnx.TensorProto.UINT8: np.dtype(np.uint8),
 }
 """Element types that images and latents may have."""
+SAVE_WEIGHTS = "torch.save(torch.load('{}', weights_only=False).state_dict(), 'weights.pt')"
+"""Python that saves the weights of a pickled module alone, for messages."""
 
 
 @dataclass(frozen=True)

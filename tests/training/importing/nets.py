@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
@@ -180,6 +181,39 @@ class Pyramid(nn.Module):
     def decode(self, latents: list[Tensor]) -> Tensor:
         fine, coarse = latents
         return self.up(fine + nn.functional.interpolate(coarse, scale_factor=2))
+
+
+class Example(nn.Module):
+    """PyTorch's own example, examples/vae, with its probabilities clamped as many copies of it do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc3 = nn.Linear(784, 40), nn.Linear(2, 40)
+        self.fc21, self.fc22, self.fc4 = nn.Linear(40, 2), nn.Linear(40, 2), nn.Linear(40, 784)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h1 = torch.relu(self.fc1(x))
+        return self.fc21(h1), self.fc22(h1)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        std = torch.exp(0.5 * logvar)
+        return mu + torch.randn_like(std) * std
+
+    def decode(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.fc4(torch.relu(self.fc3(z)))).clamp(1e-4, 1 - 1e-4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mu, logvar = self.encode(x.view(-1, 784))
+        return self.decode(self.reparameterize(mu, logvar)), mu, logvar
+
+
+class Trained(LightningModule):
+    """A model in a module of Lightning."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = Vae(latent)
 
 
 class Encoder(nn.Module):

@@ -18,6 +18,7 @@ from tests.conftest import Pixels
 from tests.training.importing.foreign import bring
 from training.bundling.conversion import to_model
 from training.errors import ImportRefused
+from training.importing.report import figures, warnings
 from training.importing.sources.optimum import known_options
 
 pytestmark = pytest.mark.slow(reason="exports the nets of diffusers")
@@ -129,6 +130,57 @@ def test_an_autoencoder_tiny_is_deterministic(tmp_path: Path, orange: Pixels) ->
     assert np.abs(image - np.clip((decoded + 1) * 127.5, 0, 255)).max() <= 1
 
 
+ASYMMETRIC = {
+    "down_block_out_channels": (4, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "layers_per_down_block": 1,
+    "up_block_out_channels": (4, 8),
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "layers_per_up_block": 1,
+    "norm_num_groups": 2,
+}
+DC = {
+    "latent_channels": 4,
+    "attention_head_dim": 4,
+    "encoder_block_types": ("ResBlock",) * 2,
+    "decoder_block_types": ("ResBlock",) * 2,
+    "encoder_block_out_channels": (8, 8),
+    "decoder_block_out_channels": (8, 8),
+    "encoder_layers_per_block": (1, 1),
+    "decoder_layers_per_block": (1, 1),
+    "encoder_qkv_multiscales": ((), ()),
+    "decoder_qkv_multiscales": ((), ()),
+}
+STATISTICS = {"latents_mean": [0.5, *[0.0] * 15], "latents_std": [2.0, *[4.0] * 15], "scaling_factor": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "latent"),
+    [
+        ("AutoencoderKL", KL | {"latent_channels": 16} | STATISTICS, 16),
+        ("AsymmetricAutoencoderKL", ASYMMETRIC, 4),
+        ("AutoencoderKLFlux2", {k: KL[k] for k in KL if "factor" not in k} | {"latent_channels": 16}, 16),
+        ("AutoencoderDC", DC, 4),
+    ],
+)
+def test_other_classes_of_diffusers(
+    tmp_path: Path, orange: Pixels, kind: str, options: dict[str, Any], latent: int
+) -> None:
+    torch.manual_seed(8)
+    model = getattr(diffusers, kind)(**options).eval()
+    model.save_pretrained(tmp_path / "foreign", variant="fp16")
+    done = bring([tmp_path / "foreign"], tmp_path, image=(3, 24, 28))
+    bundle = read_bundle(done.directory)
+    assert bundle.manifest.latent.shape == (latent, 12, 14)
+    assert dict(figures(done.round_trip))["the model's own forward pass"] == "the same images"
+    assert any("cells of 2 x 2" in words for words in warnings(*done[1:])) == (kind == "AutoencoderKLFlux2")
+    if kind != "AutoencoderDC":
+        check(bundle, model, orange)
+    if "latents_std" in options:
+        assert bundle.manifest.latent.scaling_factor == (0.25, *[0.125] * 15)
+        assert bundle.manifest.latent.shift_factor == (0.5, *[0.0] * 15)
+
+
 class Encoder(nn.Module):
     """As Optimum exports it: the moments themselves."""
 
@@ -176,7 +228,7 @@ def test_optimums_directory(kl: tuple[Path, Any], tmp_path: Path, orange: Pixels
     [
         ({"config.json": b"{"}, r"config\.json cannot be read as JSON"),
         ({"config.json": b"[]"}, r"config\.json does not hold a JSON object"),
-        ({"config.json": b'{"_class_name": "UNet2DModel"}'}, "none of the classes AutoencoderKL, AutoencoderTiny"),
+        ({"config.json": b'{"_class_name": "UNet2DModel"}'}, "none of the classes AutoencoderKL, Asymmetric"),
         ({"config.json": b'{"_class_name": "AutoencoderKL", "in_channels": 4}'}, "in_channels of neither 1 nor 3"),
         ({"diffusion_pytorch_model.safetensors": b"none"}, "vae cannot be loaded by diffusers"),
         ({"diffusion_pytorch_model.safetensors": None}, r"vae has no safetensors: weights in a pickle \(\.bin\)"),

@@ -21,7 +21,8 @@ from tests.training.importing.foreign import bring
 from training.errors import ImportRefused
 from training.importing.options import RANGES, TorchClass
 from training.importing.sources import onnx_files
-from training.importing.sources.torch_class import build, load_weights, read_weights
+from training.importing.sources.torch_class import build
+from training.importing.sources.torch_weights import load_weights, read_weights
 from training.offline import OfflineGraphs
 
 PATH = "tests.training.importing.nets"
@@ -56,7 +57,7 @@ def test_a_class_is_brought_whatever_its_encoder_gives(small: Pixels, tmp_path: 
     torch.manual_seed(1)
     model = getattr(nets, name)(latent=4)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
-    recipe = TorchClass(f"{PATH}:{name}", ["latent=4"], tmp_path / "weights.pt")
+    recipe = TorchClass(f"{PATH}:{name}", ["latent=4"], [tmp_path / "weights.pt"])
     options = {"posterior": "log-variance"} if name in ("Vae", "Flat") else {}
     bundle = bring_class(recipe, tmp_path / "models", **options)
     assert (bundle.manifest.latent.shape, bundle.manifest.image.height) == ((4,), 8)
@@ -172,7 +173,7 @@ def rewrite(path: Path, change: dict[str, bytes]) -> None:
             archive.writestr(name, content)
 
 
-@pytest.mark.parametrize("form", ["torch", "safetensors", "checkpoint", "prefixed"])
+@pytest.mark.parametrize("form", ["torch", "safetensors", "checkpoint", "prefixed", "prefixed twice"])
 def test_weights_of_every_form(tmp_path: Path, form: str) -> None:
     state = nets.Vae().state_dict()
     path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pt")
@@ -180,19 +181,74 @@ def test_weights_of_every_form(tmp_path: Path, form: str) -> None:
         save_file(state, path)
     else:
         prefixed = {f"model.{name}": tensor for name, tensor in state.items()}
-        content = {"torch": state, "checkpoint": {"epoch": 3, "state_dict": state}, "prefixed": prefixed}[form]
+        twice = {f"model.module.{name}": tensor for name, tensor in state.items()}
+        content = {
+            "torch": state,
+            "checkpoint": {"epoch": 3, "state_dict": state},
+            "prefixed": prefixed,
+            "prefixed twice": {"model": twice},
+        }[form]
         torch.save(content, path)
     model = nets.Vae()
-    load_weights(model, read_weights(path), path.name)
+    load_weights(model, [(path.name, read_weights(path))])
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("order", [("down", "up"), ("up", "down")])
+def test_weights_of_each_part_in_a_file(tmp_path: Path, prefix: str, order: tuple[str, str]) -> None:
+    trained = nets.Parts()
+    for part in order:
+        state = getattr(trained, part).state_dict()
+        torch.save({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / f"{part}.pt")
+    model = nets.Parts()
+    load_weights(model, [(part, read_weights(tmp_path / f"{part}.pt")) for part in order])
+    assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ImportRefused, match=r"down and down does not have `0\.bias` as the class has it"):
+        load_weights(model, [("down", read_weights(tmp_path / "down.pt"))] * 2)
+
+
+def test_a_whole_module_is_answered_with_the_line_that_saves_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(nets.Vae(), path)
+    with pytest.raises(ImportRefused, match="or a whole module in a pickle: pass --class") as caught:
+        bring([path], tmp_path)
+    line = str(caught.value).rpartition("save its weights first: ")[2]
+    assert line == f"torch.save(torch.load('{path}', weights_only=False).state_dict(), 'weights.pt')"
+    with pytest.raises(ImportRefused, match=r"more than weights, .* save its weights alone: torch\.save"):
+        read_weights(path)
+
+
+def test_a_folder_of_pythae_is_answered_with_the_line_that_imports_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "final_model"
+    folder.mkdir(parents=True)
+    (folder / "model_config.json").write_text('{"name": "VAEConfig"}')
+    message = rf"pass --class pythae\.models:AutoModel\.load_from_folder --arg dir_path={folder} --image CxHxW"
+    for given in (tmp_path / "run", folder):
+        with pytest.raises(ImportRefused, match=message):
+            bring([given], tmp_path)
+
+
+def test_a_model_in_a_folder_of_its_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "final_model"
+    folder.mkdir(parents=True)
+    scripts(folder, nets.Vae())
+    done = bring([tmp_path / "run"], tmp_path, image=SIZE, posterior="log-variance")
+    assert done.source.kind == "TorchScript files"
+
+
+def test_one_file_is_answered_with_what_to_pass(tmp_path: Path) -> None:
+    (script, _) = scripts(tmp_path, nets.Vae())
+    with pytest.raises(ImportRefused, match="export its encoder and its decoder to a file each"):
+        bring([script], tmp_path)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     state = nets.Vae().state_dict()
     with pytest.raises(ImportRefused, match=r"w\.pt does not have `back\.0\.bias` as the class has it; 1 in all"):
-        load_weights(nets.Vae(), {name: tensor for name, tensor in state.items() if name != "back.0.bias"}, "w.pt")
+        load_weights(nets.Vae(), [("w.pt", {name: tensor for name, tensor in state.items() if name != "back.0.bias"})])
     with pytest.raises(ImportRefused, match=r"w\.pt does not have `mean\.weight` as the class has it"):
-        load_weights(nets.Vae(latent=5), dict(state), "w.pt")
+        load_weights(nets.Vae(latent=5), [("w.pt", dict(state))])
     (tmp_path / "w.safetensors").write_bytes(b"none")
     (tmp_path / "w.pt").write_bytes(b"none")
     for name in ("w.safetensors", "w.pt"):
@@ -239,7 +295,7 @@ def test_nan_among_the_weights(tmp_path: Path) -> None:
     state = nets.Vae().state_dict()
     state["mean.bias"][0] = torch.nan
     torch.save(state, tmp_path / "weights.pt")
-    recipe = TorchClass(f"{PATH}:Vae", weights=tmp_path / "weights.pt")
+    recipe = TorchClass(f"{PATH}:Vae", weights=[tmp_path / "weights.pt"])
     with pytest.raises(ImportRefused, match=r"the encoder has NaN among its weights: `module\.mean\.bias`"):
         bring_class(recipe, tmp_path, posterior="log-variance")
 

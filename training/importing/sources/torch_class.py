@@ -3,17 +3,11 @@
 import importlib
 import inspect
 import json
-import pickle
 import re
-import warnings
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from training.errors import ImportRefused
 from training.importing.options import ImportOptions, TorchClass
@@ -21,13 +15,12 @@ from training.importing.prompt import Ask, ask_image
 from training.importing.source import Source
 from training.importing.sources.torch_forward import find_forward, find_prior
 from training.importing.sources.torch_modules import Submodule, export_submodule, find_examples, first_line
+from training.importing.sources.torch_weights import load_weights, read_weights
 
 PARTS = {"encoder": ("encode", "encoder"), "decoder": ("decode", "decoder")}
 """Names of methods and submodules to search for, in this order."""
 CONDITIONS = re.compile(r"^(y|c|t|ys)$|label|cond|class|context|attr", re.IGNORECASE)
 """Names of parameters that are conditions."""
-STATE_KEYS = ("state_dict", "model_state_dict", "model", "model_state")
-"""Keys under which checkpoints store the weights; the first that exists counts."""
 
 
 def read_class(torch_class: TorchClass, options: ImportOptions, ask: Ask) -> Source:
@@ -37,8 +30,8 @@ def read_class(torch_class: TorchClass, options: ImportOptions, ask: Ask) -> Sou
         ImportRefused: there is no instance, the weights do not fit, or the export fails.
     """
     model = build(torch_class)
-    if torch_class.weights is not None:
-        load_weights(model, read_weights(torch_class.weights), torch_class.weights.name)
+    if torch_class.weights:
+        load_weights(model, [(path.name, read_weights(path)) for path in torch_class.weights])
     return read_module(model.eval(), torch_class, options, ask, kind=f"the class `{torch_class.path}`")
 
 
@@ -122,60 +115,3 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file, or of a torch file that holds nothing else.
-
-    Raises:
-        ImportRefused: the file is absent, holds no weights, or is a pickle that holds more than tensors.
-    """
-    if not path.is_file():
-        raise ImportRefused(f"{path} is absent, or is not a file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # unusual pickle protocols
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ImportRefused(
-            f"{path.name} is a pickle that holds more than weights, which is not opened: save its state_dict() "
-            "alone, or as safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ImportRefused(f"{path.name} is not a file of weights") from error
-    return _state(content, path.name)
-
-
-def _state(content: Any, name: str) -> dict[str, Tensor]:
-    """The state dict itself, or the one inside a checkpoint."""
-    if _is_state(content):
-        return dict(content)
-    states = {key: part for key, part in content.items() if _is_state(part)} if isinstance(content, dict) else {}
-    key = next((key for key in (*STATE_KEYS, *states) if key in states), None)
-    if key is None:
-        raise ImportRefused(f"{name} holds no weights by name")
-    return dict(states[key])
-
-
-def _is_state(content: Any) -> bool:
-    return isinstance(content, dict) and bool(content) and all(isinstance(part, Tensor) for part in content.values())
-
-
-def load_weights(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Load weights into a model. A prefix that all their names share and the model's names lack is removed.
-
-    Raises:
-        ImportRefused: the weights do not fit; the message names one of them.
-    """
-    expected = model.state_dict()
-    prefixes = {key.partition(".")[0] for key in state}
-    if len(prefixes) == 1 and not set(state) & set(expected):
-        prefix = f"{prefixes.pop()}."
-        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    wrong = sorted(set(expected) ^ set(state)) or [
-        key for key, tensor in state.items() if tensor.shape != expected[key].shape
-    ]
-    if wrong:
-        raise ImportRefused(f"{name} does not have `{wrong[0]}` as the class has it; {len(wrong)} in all do not fit")
-    model.load_state_dict(state)
