@@ -59,6 +59,9 @@ class Latent(_Part):
     dimension of a vector). The graphs use z itself."""
     shift_factor: float | tuple[float, ...] = 0.0
     """Shift for the same protocols as `scaling_factor`, in the same form."""
+    margin: Annotated[int, Field(ge=0)] = 0
+    """Cells at an edge of a tile in which the graphs' outputs are not those of the whole image. Tiles of images of any
+    size overlap by twice as many and the fade, at least by a quarter and at most by half of a tile."""
 
     @model_validator(mode="after")
     def _maps_have_a_stride(self) -> "Latent":

@@ -167,7 +167,7 @@ class Graphs:
         ):
             return None
         down, across, max_side = (side * elements // stride for side in (height, width, self._options.tile_side))
-        return tiling.Plan.of(down, across, elements, max_side)
+        return tiling.Plan.of(down, across, elements, max_side, self.manifest.latent.margin)
 
     def _tile_size(self, plan: tiling.Plan) -> tuple[int, int]:
         """Height and width of the tiles' images, in pixels."""

@@ -2,8 +2,9 @@
 
 Sides are counted in cells: the elements of a latent map. Each cell corresponds to a fixed number of elements along each
 side of the input and of the output. Tiles are spread evenly, flush with the edges; each overlaps the next by at least a
-quarter. In the middle of an overlap one tile fades into the other over an eighth of a tile; the rest of the overlap is
-discarded, because there the graph has seen an edge where the image has none.
+quarter, and by up to a half if the graph looks further. In the middle of an overlap one tile fades into the other over
+an eighth of a tile; the rest of the overlap is discarded, because there the graph has seen an edge where the image has
+none.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +28,8 @@ class Axis:
 
     length: int
     max_tile: int
+    margin: int = 0
+    """Cells to discard at each edge of a tile, if half of the tile is enough for the overlap."""
 
     @property
     def tile(self) -> int:
@@ -38,13 +41,18 @@ class Axis:
         """Cells over which one tile fades into the next."""
         return max(1, self.tile // 8)
 
+    @property
+    def overlap(self) -> int:
+        """Minimum overlap of two tiles, in cells: what both discard, and the fade between."""
+        return max(self.tile // 4, min(2 * self.margin + self.fade, self.tile // 2))
+
     @cached_property
     def starts(self) -> list[int]:
         """First cell of each tile."""
         span = self.length - self.tile
         if not span:
             return [0]
-        gaps = -(-span // (self.tile - self.tile // 4))
+        gaps = -(-span // (self.tile - self.overlap))
         return [round(index * span / gaps) for index in range(gaps + 1)]
 
     @cached_property
@@ -80,10 +88,13 @@ class Plan:
     """Elements of the input per cell, along each side: 1 for a map, the stride for an image."""
 
     @classmethod
-    def of(cls, height: int, width: int, elements: int, max_side: int) -> "Plan":
-        """The tiles of `height` x `width` elements, each with sides of at most `max_side`, but at least 4 cells."""
+    def of(cls, height: int, width: int, elements: int, max_side: int, margin: int = 0) -> "Plan":
+        """The tiles of `height` x `width` elements, each with sides of at most `max_side`, but at least 4 cells.
+
+        `margin` is the number of cells to discard at each edge of a tile.
+        """
         cells = max(MIN_CELLS, max_side // elements)
-        return cls(Axis(height // elements, cells), Axis(width // elements, cells), elements)
+        return cls(Axis(height // elements, cells, margin), Axis(width // elements, cells, margin), elements)
 
     def cut(self, row: NDArray[Any], index: int) -> Iterator[NDArray[Any]]:
         """The tiles `[C, h, w]` of one row of tiles of an array `[C, H, W]`, from left to right."""

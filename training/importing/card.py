@@ -10,6 +10,7 @@ from app.bundle.manifest import Manifest
 from app.codecs.images import tile, write_image
 from app.maths.likelihood import Pixels
 from training.importing.checks.round_trip import RoundTrip
+from training.importing.checks.tiles import TileCheck
 from training.importing.options import Answers, PerChannel, each
 from training.importing.report import figures, warnings
 from training.importing.source import Source
@@ -22,13 +23,20 @@ MAX_SIDE = 256
 """Pixels per side of an image in the figure. Larger images are subsampled."""
 
 
-def write_card(directory: Path, source: Source, answers: Answers, trip: RoundTrip, sizes: Iterable[int]) -> None:
+def write_card(
+    directory: Path,
+    source: Source,
+    answers: Answers,
+    trip: RoundTrip,
+    sizes: Iterable[int],
+    tiles: TileCheck | None,
+) -> None:
     """Write `README.md` and its figure beside the manifest in `directory`.
 
-    `sizes` are the batch sizes of the comparison with the source.
+    `sizes` are the batch sizes of the comparison with the source. `tiles` is None if images have one size.
     """
     (directory / FIGURE).write_bytes(write_image(draw_figure(trip)))
-    sections = _sections(read_manifest(directory), source, answers, trip, sizes)
+    sections = _sections(read_manifest(directory), source, answers, trip, sizes, tiles)
     (directory / "README.md").write_text("\n\n".join(sections) + "\n")
 
 
@@ -52,7 +60,7 @@ def _with_gap(images: Pixels) -> Pixels:
 
 
 def _sections(
-    manifest: Manifest, source: Source, answers: Answers, trip: RoundTrip, sizes: Iterable[int]
+    manifest: Manifest, source: Source, answers: Answers, trip: RoundTrip, sizes: Iterable[int], tiles: TileCheck | None
 ) -> Iterator[str]:
     yield f"# {manifest.name}, version {manifest.version}"
     yield manifest.description
@@ -64,7 +72,8 @@ def _sections(
         "Measured at the import, by running the source itself; the graphs of this bundle gave the same in batches of "
         f"{', '.join(map(str, sizes))}."
     )
-    yield _table("figure", figures(trip))
+    in_tiles = [] if tiles is None else [("large images, in tiles", str(tiles))]
+    yield _table("figure", [*figures(trip), *in_tiles])
     yield from (f"Warning: {warning}." for warning in warnings(trip, source, answers))
     yield f"![Reconstructions]({FIGURE})"
     yield f"{'Images' if trip.samples.are_real else 'Synthetic images'}, and below each its reconstruction."

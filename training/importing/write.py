@@ -14,6 +14,7 @@ from training.importing.checks.latents import LatentInfo
 from training.importing.checks.parity import check_parity
 from training.importing.checks.reference import Reference
 from training.importing.checks.round_trip import RoundTrip
+from training.importing.checks.tiles import check_tiles
 from training.importing.onnx_edits.wrapper import WrappedGraph, wrap_decoder, wrap_encoder
 from training.importing.options import Answers, BundleInfo
 from training.offline import OfflineGraphs
@@ -45,7 +46,11 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
         sizes = check_parity(*sessions, reference, trip.samples.images, latents)
         if latents.stride is None and trip.samples.are_real:
             _add_arrays(directory, read, trip)
-        write_card(directory, source, answers, trip, sizes)
+        tiles = check_tiles(*sessions, latents, trip.samples.images)
+        if tiles is not None:
+            latent = read.manifest.latent.model_copy(update={"margin": tiles.margin})
+            bundle.write_manifest(directory, read.manifest.model_copy(update={"latent": latent}))
+        write_card(directory, source, answers, trip, sizes, tiles)
         bundle.read_bundle(directory)
 
 

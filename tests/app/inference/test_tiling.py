@@ -13,22 +13,25 @@ from app.inference.tiling import Arrays, Axis, Plan, tiled
 STRIDE = 8
 
 
+@pytest.mark.parametrize("margin", [0, 1, 3, 1000])
 @pytest.mark.parametrize("longest", [4, 5, 6, 7, 8, 13, 64])
-def test_tiles_cover_a_side_evenly(longest: int) -> None:
+def test_tiles_cover_a_side_evenly(longest: int, margin: int) -> None:
     for length in [*range(1, 5 * longest), 10 * longest + 1]:
-        axis = Axis(length, longest)
+        axis = Axis(length, longest, margin)
         starts, ends = axis.starts, [start + axis.tile for start in axis.starts]
         assert (starts[0], ends[-1]) == (0, length)
         assert len(starts) == 1 or longest == axis.tile
         overlaps = [end - start for end, start in zip(ends, starts[1:], strict=False)]
         assert all(overlap >= longest // 4 for overlap in overlaps)
+        assert all(overlap >= min(2 * margin + axis.fade, longest // 2) for overlap in overlaps)
         assert all(start < after for start, after in pairwise(starts))
 
 
+@pytest.mark.parametrize("margin", [0, 1, 3, 1000])
 @pytest.mark.parametrize("longest", [4, 5, 6, 7, 8, 13, 64])
-def test_shares_add_up_to_one(longest: int) -> None:
+def test_shares_add_up_to_one(longest: int, margin: int) -> None:
     for length in [*range(1, 5 * longest), 10 * longest + 1]:
-        axis, sums = Axis(length, longest), np.zeros(3 * length)
+        axis, sums = Axis(length, longest, margin), np.zeros(3 * length)
         for index, start in enumerate(axis.starts):
             first, last = axis.part(index)
             assert start <= first < last <= start + axis.tile
@@ -71,6 +74,20 @@ def test_a_net_that_looks_at_single_cells_gives_the_same(height: int, width: int
     assert outputs["image"].dtype == np.uint8
     assert np.abs(outputs["image"].astype(int) - whole["image"]).max() <= 1
     np.testing.assert_allclose(outputs["logits"], whole["logits"], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(("margin", "is_exact"), [(0, False), (5, False), (6, True)])
+def test_a_net_that_looks_further_needs_its_margin(margin: int, is_exact: bool) -> None:
+    """Of a mean of 13 columns around each, in tiles of 32: without a margin the overlap is 8, of which 4 fade."""
+
+    async def blurred(tiles: NDArray[Any]) -> Arrays:
+        padded = np.pad(tiles, ((0, 0), (0, 0), (0, 0), (6, 6)))
+        return {"mean": np.lib.stride_tricks.sliding_window_view(padded, 13, axis=3).mean(axis=4)}
+
+    rows = np.random.default_rng(0).random((1, 1, 8, 150), np.float32)
+    whole = asyncio.run(blurred(rows))["mean"]
+    output = asyncio.run(tiled(rows, Plan.of(8, 150, 1, 32, margin), 3, blurred))["mean"]
+    assert (np.abs(output - whole).max() < 1e-5) == is_exact
 
 
 def test_a_tile_fades_into_the_next() -> None:
