@@ -20,6 +20,8 @@ HEIGHT, WIDTH = 0.5, 1.75
 """Sides of the measured image, in tiles: two tiles that overlap by a quarter, or three that overlap by more."""
 PASSES = 5
 """The measurement takes about as long as so many passes of the measured image."""
+MAX_CELLS = 4096
+"""Maximum cells of the measured image: attention takes memory for the square of them."""
 MAX_LEVELS, MAX_SHARE = 1.0, 0.02
 """Outputs of a cell are those of the whole image up to this many gray levels, or this share of a latent's deviation."""
 
@@ -100,11 +102,14 @@ def check_tiles(encoder: Session, decoder: Session, latents: LatentInfo, images:
 
 
 def _affordable_tile(latents: LatentInfo) -> int:
-    """Side of the largest tiles for which the measurement takes a minute, else of the smallest."""
-    for tile in TILE_SIDES:
-        if PASSES * latents.seconds * HEIGHT * WIDTH * (tile / SIDES[0]) ** 2 <= PATIENCE_SECONDS:
-            return max(tile, MIN_CELLS * (latents.stride or 1))
-    return max(TILE_SIDES[-1], MIN_CELLS * (latents.stride or 1))
+    """Side of the largest tiles for which the measurement takes a minute and little memory, else of the smallest."""
+    stride = latents.stride or 1
+
+    def is_affordable(tile: int) -> bool:
+        seconds = PASSES * latents.seconds * HEIGHT * WIDTH * (tile / SIDES[0]) ** 2
+        return seconds <= PATIENCE_SECONDS and HEIGHT * WIDTH * (tile / stride) ** 2 <= MAX_CELLS
+
+    return max(next(filter(is_affordable, TILE_SIDES), TILE_SIDES[-1]), MIN_CELLS * stride)
 
 
 def _mosaic(images: Pixels, height: int, width: int) -> Pixels:
