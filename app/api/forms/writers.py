@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -136,15 +136,23 @@ async def _json(vae: Vae, query: None, result: Result, answer: type[ModelRespons
     arrays = {name: array for name, array in result.arrays.items() if array is not None}
     if sum([array.size for array in arrays.values()]) > MAX_JSON_NUMBERS:
         raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
-    facts: dict[str, Any] = {"model": vae.manifest.name, "version": vae.manifest.version, **result.facts}
+    facts = {**result.facts}
     for name, pixels in result.images.items():
         facts[name] = await _base64_images(vae, pixels)
-    for array in arrays.values():
+    members = [_json_of_names(vae.manifest.name, vae.manifest.version)]
+    for name, array in arrays.items():
+        members.append(b'"%b":%b' % (name.encode(), json_of(array)))
         if array.ndim > 2:
             facts["latent_shape"] = array.shape[1:]
-    pairs = [b'"%b":%b' % (name.encode(), json_of(array)) for name, array in arrays.items()]
-    head = to_json({name: facts[name] for name in answer.model_fields if facts.get(name) is not None})
-    return RawResponse.of(b",".join([head[:-1], *pairs]) + b"}", b"application/json")
+    for name, fact in facts.items():
+        if fact is not None and name in answer.model_fields:
+            members.append(b'"%b":%b' % (name.encode(), to_json(fact)))
+    return RawResponse.of(b"{%b}" % b",".join(members), b"application/json")
+
+
+@lru_cache(256)
+def _json_of_names(model: str, version: int) -> bytes:
+    return to_json({"model": model, "version": version})[1:-1]
 
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:

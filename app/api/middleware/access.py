@@ -50,7 +50,7 @@ class Access:
             return
         headers = allowance.headers()
 
-        async def mark(start: Message) -> None:
+        def mark(start: Message) -> None:
             start["headers"] += headers
 
         Exchange.of(scope).hooks.append(mark)

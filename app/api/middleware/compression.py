@@ -38,7 +38,7 @@ class Compression(GZipMiddleware):
         await self.app(scope, receive, send)
 
 
-async def _weaken_etag(start: Message) -> None:
+def _weaken_etag(start: Message) -> None:
     """Mark the ETag of a compressed response as weak: the uncompressed response has other bytes."""
     headers = start["headers"]
     if (b"content-encoding", b"gzip") in headers:

@@ -1,7 +1,7 @@
 """A request and its response as ASGI messages; the only place that wraps `receive` and `send`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Overloaded, RequestTimeout
 
-Hook = Callable[[Message], Awaitable[None]]
+Hook = Callable[[Message], None]
 """Called with the `http.response.start` message, to add headers to it."""
 
 
@@ -148,7 +148,7 @@ class Exchange:
             self.status = message["status"]
             message["headers"] = list(message.get("headers", ()))
             for hook in reversed(self.hooks):
-                await hook(message)
+                hook(message)
         elif "body" in message:
             if self.method == "HEAD":
                 message = {**message, "body": b""}

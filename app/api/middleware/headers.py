@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,7 +49,7 @@ class SecurityHeaders:
         Exchange.of(scope).hooks.append(self._mark)
         await self.app(scope, receive, send)
 
-    async def _mark(self, start: Message) -> None:
+    def _mark(self, start: Message) -> None:
         headers = start["headers"]
         names = {name for name, _ in headers}
         if _MARK not in names:
@@ -76,9 +76,12 @@ class CrossOrigin(CORSMiddleware):
 
     async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
         """Add the headers through the exchange: Starlette would wrap `send` once more."""
-        Exchange.of(scope).hooks.append(partial(self.send, send=_mark_only, request_headers=request_headers))
+        if (origin := request_headers.get("origin")) is not None:
+            Exchange.of(scope).hooks.append(partial(self._allow, origin))
         await self.app(scope, receive, send)
 
-
-async def _mark_only(_: Message) -> None:
-    """A `send` that does nothing: `CORSMiddleware.send` has already added its headers to the message."""
+    def _allow(self, origin: str, start: Message) -> None:
+        headers = MutableHeaders(scope=start)
+        headers.update(self.simple_headers)
+        if not self.allow_all_origins and self.is_allowed_origin(origin):
+            headers["Access-Control-Allow-Origin"] = origin  # `SecurityHeaders` has set Vary

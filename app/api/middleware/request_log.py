@@ -97,7 +97,7 @@ def _identify(scope: Scope, timing: Timing, span: "RequestSpan | None") -> None:
         trace = None if parent is None else logs.trace_id_of(parent)
     logs.identify(request_id.decode(), trace)
 
-    async def mark(start: Message) -> None:
+    def mark(start: Message) -> None:
         start["headers"].append((b"x-request-id", request_id))
 
     Exchange.of(scope).hooks.append(mark)

@@ -55,11 +55,11 @@ class DisconnectWatcher:
             task.uncancel()
             raise reason from None
         finally:
-            self._new.pop(task, None)
-            self._older.pop(task, None)
-            self._reasons.pop(task, None)
-            if (watcher := self._watchers.pop(task, None)) is not None:
-                watcher.cancel()
+            if self._new.pop(task, None) is None:
+                self._older.pop(task, None)
+                self._reasons.pop(task, None)
+                if (watcher := self._watchers.pop(task, None)) is not None:
+                    watcher.cancel()
 
     def _tick(self) -> None:
         """Start watching the requests that began before the previous tick."""

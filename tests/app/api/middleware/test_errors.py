@@ -32,7 +32,7 @@ def sent(error: BaseException, *before: Message, method: str = "GET") -> list[Me
             await send(message)
         raise error
 
-    async def mark(start: Message, name: bytes) -> None:
+    def mark(start: Message, name: bytes) -> None:
         start["headers"].append((b"x-by", name))
 
     messages: list[Message] = []
