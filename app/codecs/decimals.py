@@ -15,19 +15,31 @@ _DECADES = np.floor((np.arange(256) - 127) * math.log10(2))
 """Number of the decade in which the float32 numbers of each binary exponent begin: 2 from 100 on."""
 _SCALES = np.where(np.abs(_DECADES + 5) <= 11, 10.0 ** (_DIGITS - 1 - _DECADES), np.nan)
 """Power of ten that leaves 7 or 8 digits before the point, by binary exponent; NaN if it is not exact in float64."""
-_SCALES[0] = 1  # zero, and numbers below 2**-126, which become zero
+_SCALES[0] = 1  # zero, and numbers below 2**-126
 
 _FEW_NUMBERS = 2**9
 """Maximum numbers that Python formats sooner than numpy rounds them."""
+_PIECE = 2**14
+"""Maximum numbers that are written at a time: a few milliseconds, in which no other thread can run."""
 
 
 def json_of(array: NDArray[Any]) -> bytes:
-    """The array in JSON, as in `listed`."""
+    """The array in JSON, as in `listed`; NaN and infinities are null.
+
+    Long arrays are written in pieces, between which other threads run.
+    """
     if array.dtype.kind == "f" and array.size <= _FEW_NUMBERS:
         text = _template(array.shape) % tuple(array.ravel().tolist())
         if "n" not in text:  # as in nan and inf, which JSON does not have
             return text.encode()
-    return to_json(listed(array), inf_nan_mode="null")
+    row = math.prod(array.shape[1:])
+    if row > _PIECE:
+        parts = [json_of(values.ravel()) for values in array]
+    else:
+        step = max(1, _PIECE // max(1, row))
+        pieces = (listed(array[at : at + step]) for at in range(0, len(array), step))
+        parts = [to_json(piece, inf_nan_mode="null")[1:-1] for piece in pieces]
+    return b"[%b]" % b",".join(parts)
 
 
 def listed(array: NDArray[Any]) -> list[Any]:
@@ -43,8 +55,9 @@ def significant(array: NDArray[Any]) -> Doubles:
     scales = _SCALES[array.view(np.int32) >> 23 & 255]
     scaled = array * scales
     rounded: Doubles = np.where(np.abs(scaled) < 10**_DIGITS, np.rint(scaled), 10 * np.rint(scaled / 10)) / scales
-    if (others := np.isnan(rounded)).any():
-        rounded[others] = np.char.mod(f"%.{_DIGITS}g", array[others]).astype(np.float64)
+    others = np.isnan(rounded) | ((rounded == 0) & (array != 0))
+    if others.any():
+        rounded[others] = [float(f"{number:.{_DIGITS}g}") for number in array[others].tolist()]
     return rounded
 
 

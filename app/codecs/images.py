@@ -203,7 +203,7 @@ def _with_gray_key(image: Image.Image, key: int) -> Image.Image:
     """16-bit gray, reduced to 8 bits, of which `key` is transparent."""
     values = np.asarray(image)
     gray = Image.fromarray((values >> 8).astype(np.uint8))
-    gray.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    gray.putalpha(Image.fromarray(np.where(values == key, np.uint8(0), np.uint8(255))))
     return gray
 
 

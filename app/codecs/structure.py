@@ -93,7 +93,7 @@ def _read_png(content: bytes, parts: Parts) -> Structure:
     while at < len(content):
         parts.count()
         kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4])
-        if kind == b"tRNS" and color == 0 and bits <= 8 and end - at == 14:
+        if kind == b"tRNS" and color == 0 and bits in (1, 2, 4, 8) and end - at == 14:
             kept.append(memoryview(_eight_bit_key(content, at + 8, bits)))
         elif kind in _PNG_KEPT:
             kept.append(view[at:end])

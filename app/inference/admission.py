@@ -43,7 +43,7 @@ class _Load:
     """Seconds that the rows occupy one slot."""
 
     def part_before(self, caller: str, cost: int) -> float:
-        """The part of the rows that runs before the last of `cost` more rows of a caller: callers share each batch."""
+        """Fraction of these rows that run before the next `cost` rows of a caller end: callers share each batch."""
         own = self.rows_of.get(caller, 0)
         callers = len(self.rows_of) + (not own)
         return min(1.0, (own + cost) * callers / self.cost)

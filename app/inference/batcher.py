@@ -162,7 +162,7 @@ class Batcher:
         self.offload.close()
 
     def _schedule(self, lane: QueuedLane, job: Job) -> None:
-        """Start a batch at once if every slot is idle and the lane has enough rows, not of the new job alone; else at
+        """Start a batch at once if every slot is idle, and the lane has enough rows and more than this job's; else at
         the next loop iteration."""
         latency, rows = lane.spec.latency, lane.waiting_rows
         if latency and not self.busy_slots and rows > len(job.rows) and rows >= latency.thread_rows:

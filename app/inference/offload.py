@@ -19,6 +19,8 @@ INLINE_ELEMENTS = 16_384
 """Maximum array elements computed on the event loop: a few tenths of a millisecond, less than a thread would cost."""
 _SECONDS_PER_ELEMENT, _BYTES_PER_ELEMENT = 2e-8, 8
 """Estimates for array elements that are drawn, or written as PNG."""
+LONG_SECONDS = 0.5
+"""Predicted seconds above which a task is a long one, such as a film."""
 MAX_MEMORY = 2**28
 """Maximum bytes that the running tasks of an `Offload` take together, unless one alone takes more."""
 
@@ -53,12 +55,16 @@ class Offload:
         """Tasks refused, and tasks dropped because their request ended, since the start."""
 
     def check(self, caller: str) -> None:
-        """Raise if a task of `caller` would wait too long.
+        """Raise if the waiting tasks of `caller` alone take too long: its next request would add to them.
 
         Raises:
-            Overloaded: it would.
+            Overloaded: they do.
         """
-        if self._waiting and self.predicted_wait(caller) > self._wait_seconds:
+        if tasks := self._waiting.get(caller):
+            self._check_wait(self._slowdown * sum(task.seconds for task in tasks) / self._threads)
+
+    def _check_wait(self, seconds: float) -> None:
+        if seconds > self._wait_seconds:
             self.refused += 1
             raise Overloaded("too much waits for a thread")
 
@@ -84,7 +90,7 @@ class Offload:
             Exception: what `function` raised.
         """
         if is_first:
-            self.check(caller)
+            self._check_wait(self.predicted_wait(caller))
         task = _Task(function, seconds, memory, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(caller, deque()).append(task)
         self._fill()
@@ -102,12 +108,14 @@ class Offload:
     def predicted_wait(self, caller: str) -> float:
         """Predicted wait, in seconds, of a task of `caller` that arrives now, from when the running tasks end.
 
-        Its own waiting tasks run first, and for each of these, and for it, one of every other caller.
+        Its own waiting tasks run first, and for each of these, and for it, one of every other caller. Long ones of
+        others leave a thread free.
         """
         turns = len(self._waiting.get(caller, ())) + 1
-        seconds = sum(
-            sum(task.seconds for task in tasks) * min(1.0, turns / len(tasks)) for tasks in self._waiting.values()
-        )
+        seconds = 0.0
+        for other, tasks in self._waiting.items():
+            longest = math.inf if other == caller or self._threads == 1 else LONG_SECONDS
+            seconds += sum(min(task.seconds, longest) for task in tasks) * min(1.0, turns / len(tasks))
         return self._slowdown * seconds / self._threads
 
     def close(self) -> None:
@@ -126,10 +134,18 @@ class Offload:
             self._executor.submit(self._run, asyncio.get_running_loop(), task)
 
     def _next_caller(self) -> str | None:
-        """The first caller whose next task has enough memory beside the running ones; None if there is none."""
-        taken = sum(task.memory for task in self._running)
-        for caller, tasks in self._waiting.items():
-            if not taken or taken + tasks[0].memory <= MAX_MEMORY:
+        """The caller whose next task runs now, if any does.
+
+        A task that finds too little memory beside the running ones waits for it, and so does every later one that takes
+        any. One that takes long waits while all threads but one are taken by such tasks.
+        """
+        taken, is_too_much = sum(task.memory for task in self._running), False
+        long = sum(task.seconds > LONG_SECONDS for task in self._running)
+        for caller, (task, *_) in self._waiting.items():
+            if task.seconds > LONG_SECONDS and long >= max(1, self._threads - 1):
+                continue
+            is_too_much |= bool(taken) and taken + task.memory > MAX_MEMORY
+            if not is_too_much or not task.memory:
                 return caller
         return None
 
@@ -153,4 +169,6 @@ class Offload:
         self._slowdown += LATEST_BATCH_WEIGHT * (slowdown - self._slowdown)
         if not task.future.done():
             task.future.set_exception(error) if error else task.future.set_result(result)
+        elif error is not None:  # of a request that has ended; its frames hold the body, and refer to the error
+            error.__traceback__ = None
         self._fill()

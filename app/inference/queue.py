@@ -180,10 +180,10 @@ class RowQueue:
         demands = [[job.waiting_rows for job in jobs] for jobs in jobs_of.values()]
         shares = fair_shares([sum(demand) for demand in demands], max_rows)
         for (caller, jobs), demand, share in zip(jobs_of.items(), demands, shares, strict=True):
-            for job, rows in zip(jobs, fair_shares(demand, share), strict=True):
-                if rows:
-                    pieces.append(Piece(job, job.taken, job.taken + rows))
-                    job.taken += rows
+            first = fair_shares(demand[:share], share)  # a row or more for each, the oldest jobs
+            for job, rows in zip(jobs, first, strict=False):
+                pieces.append(Piece(job, job.taken, job.taken + rows))
+                job.taken += rows
             lane.waiting_rows -= share
             lane.put_back(caller, jobs)
         self._requeue(lane)

@@ -114,9 +114,12 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client closed its sending side: answer the requests that arrived whole, unless it is gone altogether.
 
-        Returns whether the connection stays open; over TLS it cannot.
+        Returns whether the connection stays open. It cannot over TLS, and a client of HTTP/1.0 knows no interim
+        response, by which it could be told from one that is gone.
         """
         if self._is_idle or self._is_in_body or self.transport.is_closing() or self.scheme == "https":
+            return False
+        if self.cycle.scope["http_version"] == "1.0":
             return False
         self._is_receiving = False
         self._stop_receive_timer()
@@ -266,9 +269,9 @@ class Protocol(HttpToolsProtocol):
     def _probe(self, seconds: float) -> None:
         """Find out whether the client is gone: writing again to a closed connection fails.
 
-        Clients skip this interim response (RFC 9110, section 15.2); those of HTTP/1.0 do not know it.
+        Clients skip this interim response (RFC 9110, section 15.2).
         """
-        if self.cycle.response_started or self.cycle.scope["http_version"] == "1.0":
+        if self.cycle.response_started:
             return
         if not self.pipeline:  # otherwise an earlier response may have begun
             self.transport.write(_PROBE)

@@ -60,6 +60,10 @@ class Reload:
     """Broken versions in the directory. A version that was served is still served, and in `kept`."""
 
 
+_LISTING_SECONDS = 2.0
+"""Maximum seconds that a list of the models waits for the models directory."""
+
+
 class Catalog:
     """The served models, by name, then by version, and the batcher that they share.
 
@@ -91,7 +95,8 @@ class Catalog:
             raise StartupError(f"VAE_DEFAULT_MODEL is {default}, but the models are {', '.join(self._vaes)}")
         self.default = default
         self._changing = asyncio.Lock()
-        self._listing = asyncio.Lock()
+        self._listing: asyncio.Task[dict[ModelKey, Path]] | None = None
+        """The latest reading of the models directory for `known`, which may hang: all requests share it."""
         self._loading: set[ModelKey] = set()
         self._is_bundle = os.path.lexists(models_dir / MANIFEST)
         self._refused: set[ModelKey] = set()
@@ -126,11 +131,14 @@ class Catalog:
     async def known(self) -> list[Known]:
         """Every version of every model that is served or lies in the models directory, ascending; if that cannot be
         read in time, every served one."""
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.create_task(self._loader.run(self._held, self._models_dir))
+            self._listing.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may await it
         try:
-            async with self._listing:  # one thread, however many requests
-                held = await self._loader.run(self._held, self._models_dir)
-        except BundleError as error:
-            logger.error("%s", error)
+            async with asyncio.timeout(_LISTING_SECONDS):
+                held = await asyncio.shield(self._listing)
+        except (BundleError, TimeoutError) as error:
+            logger.error("the models directory cannot be read: %s", error or "it takes too long")
             held = dict.fromkeys(self._served, self._models_dir)
         served = self._served
         return [self._describe(key, key in served, key in held) for key in sorted(served.keys() | held.keys())]

@@ -297,7 +297,6 @@ INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
         (get("/sleep/0.1") * 3 + get("/"), 4),
         (get("/sleep/0.1") + b"GET / HTTP/1.1\r\nHost:", 1),
         (get("/bytes/5000000"), 1),
-        (get("/").replace(b"HTTP/1.1", b"HTTP/1.0"), 1),
     ],
 )
 def test_who_closes_its_sending_side_is_answered(sent: bytes, count: int) -> None:
@@ -305,7 +304,6 @@ def test_who_closes_its_sending_side_is_answered(sent: bytes, count: int) -> Non
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         received = read_all(connection)
-        assert received.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 "))
         assert received.count(b"HTTP/1.1 200 ") == count
         assert INTERIM not in received
         assert until(lambda: server.connections == 0)
@@ -313,20 +311,20 @@ def test_who_closes_its_sending_side_is_answered(sent: bytes, count: int) -> Non
 
 
 def test_while_its_answer_takes_long_it_is_probed() -> None:
-    with serving() as (server, gate), server.connect() as connection, server.connect() as older:
+    with serving() as (server, gate), server.connect() as connection:
         connection.sendall(get("/sleep/1.5"))
         connection.shutdown(socket.SHUT_WR)
-        older.sendall(get("/sleep/1.5").replace(b"HTTP/1.1", b"HTTP/1.0"))
-        older.shutdown(socket.SHUT_WR)
         probes, final = read_all(connection).rsplit(INTERIM, 1)
         assert probes in (b"", INTERIM)
         assert final.startswith(b"HTTP/1.1 200 ")
-        assert INTERIM not in read_all(older)
         assert until(lambda: server.connections == 0)
         assert gate.disconnects == 0
 
 
-@pytest.mark.parametrize("sent", [get("/sleep/5"), get("/") + get("/sleep/5")])
+@pytest.mark.parametrize(
+    "sent",
+    [get("/sleep/5"), get("/") + get("/sleep/5"), get("/sleep/5").replace(b"HTTP/1.1", b"HTTP/1.0")],
+)
 def test_who_closes_both_sides_is_gone(sent: bytes) -> None:
     with serving() as (server, _):
         with server.connect() as connection:

@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -36,7 +36,9 @@ from app.vae.vae import Vae
 _SECONDS_PER_VALUE = {"gif": 6e-7, "webp": 2e-8}
 """Estimates for values of the frames of an animation."""
 MAX_JSON_NUMBERS = 2**20
-"""Maximum numbers in a JSON response: writing more would block the event loop for more than 0.1 s."""
+"""Maximum numbers in a JSON response, which take a fifth of a second."""
+_NUMBER_WORK = 8
+"""How many times as long a number takes to be written as a value of an image."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,23 @@ class ScaleQuery(Strict):
     scale: int = Field(1, ge=1, le=32, description="Pixels along each side that a pixel of the model becomes.")
     smooth: bool = Field(False, description="Whether an enlarged image is interpolated. If not, pixels are squares.")
 
-    async def enlarge(self, vae: Vae, images: Pixels) -> Pixels:
-        """The images `[N, H, W, C]`, enlarged as the query asks.
+    def check(self, vae: Vae, images: Pixels) -> None:
+        """Raise if the images `[N, H, W, C]` would be too large, enlarged as the query asks.
 
         Raises:
             InvalidInput: they would have more pixels than one request may make.
         """
-        if self.scale == 1:
-            return images
         count, height, width, _ = images.shape
-        vae.check_pixels(count, (height * self.scale, width * self.scale), "/query/scale")
-        return await vae.computed(images.size * self.scale**2, lambda: enlarge(images, self.scale, smooth=self.smooth))
+        if self.scale > 1:
+            vae.check_pixels(count, (height * self.scale, width * self.scale), "/query/scale")
+
+    def enlarged(self, images: Pixels) -> Pixels:
+        """The images `[N, H, W, C]`, enlarged as the query asks; to be called in the thread that writes them, so that
+        only what is being written takes memory."""
+        return images if self.scale == 1 else enlarge(images, self.scale, smooth=self.smooth)
+
+
+_UNSCALED = ScaleQuery(scale=1, smooth=False)
 
 
 class FormatQuery(ScaleQuery):
@@ -134,20 +142,25 @@ class AnimationQuery(ScaleQuery):
 
 async def _json(vae: Vae, query: None, result: Result, answer: type[ModelResponse]) -> Response:
     arrays = {name: array for name, array in result.arrays.items() if array is not None}
-    if sum([array.size for array in arrays.values()]) > MAX_JSON_NUMBERS:
+    count = sum([array.size for array in arrays.values()])
+    if count > MAX_JSON_NUMBERS:
         raise InvalidInput(f"more than {MAX_JSON_NUMBERS} numbers for JSON: ask for fewer, or for npy or safetensors")
     facts = {**result.facts}
     for name, pixels in result.images.items():
         facts[name] = await _base64_images(vae, pixels)
-    members = [_json_of_names(vae.manifest.name, vae.manifest.version)]
-    for name, array in arrays.items():
-        members.append(b'"%b":%b' % (name.encode(), json_of(array)))
+    for array in arrays.values():
         if array.ndim > 2:
             facts["latent_shape"] = array.shape[1:]
+    members = [_json_of_names(vae.manifest.name, vae.manifest.version)]
+    members += await vae.computed(_NUMBER_WORK * count, _json_of_arrays, arrays)
     for name, fact in facts.items():
         if fact is not None and name in answer.model_fields:
             members.append(b'"%b":%b' % (name.encode(), to_json(fact)))
     return RawResponse.of(b"{%b}" % b",".join(members), b"application/json")
+
+
+def _json_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> list[bytes]:
+    return [b'"%b":%b' % (name.encode(), json_of(array)) for name, array in arrays.items()]
 
 
 @lru_cache(256)
@@ -157,20 +170,24 @@ def _json_of_names(model: str, version: int) -> bytes:
 
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
     columns = query.columns if isinstance(query, GridQuery) else None
-    images = await query.enlarge(vae, result.images["images"])
-    content = await write_grid(vae, images, query.format, columns or result.columns)
+    images = result.images["images"]
+    query.check(vae, images)
+    content = await write_grid(vae, images, query.format, columns or result.columns, query)
     return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
 
 
-async def write_grid(vae: Vae, images: Pixels, format: str, columns: int | None = None) -> bytes:
+async def write_grid(
+    vae: Vae, images: Pixels, format: str, columns: int | None = None, size: ScaleQuery = _UNSCALED
+) -> bytes:
     """One image file of `[N, H, W, C]`: the image, or a grid of several.
 
     Raises:
         InvalidInput: the grid is larger than the format can hold.
     """
     across, down = grid_shape(len(images), columns)
-    _check_sides(down * images.shape[1], across * images.shape[2], format)
-    return await vae.computed(images.size, lambda: write_image(tile(images, columns), format))
+    _check_sides(down * images.shape[1] * size.scale, across * images.shape[2] * size.scale, format)
+    elements = images.size * size.scale**2
+    return await vae.computed(elements, lambda: write_image(tile(size.enlarged(images), columns), format))
 
 
 def _check_sides(height: int, width: int, format: str) -> None:
@@ -180,13 +197,20 @@ def _check_sides(height: int, width: int, format: str) -> None:
 
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
-    frames, kind = await query.enlarge(vae, result.images["images"]), query.format
+    frames, kind = result.images["images"], query.format
+    query.check(vae, frames)
     if kind == "png":
-        content = await write_grid(vae, frames, kind, len(frames))
+        content = await write_grid(vae, frames, kind, len(frames), query)
     else:
-        _check_sides(frames.shape[1], frames.shape[2], kind)
-        seconds, write = frames.size * _SECONDS_PER_VALUE[kind], partial(write_animation, frames, kind, query.duration)
-        content = await vae.graphs.offload.run(vae.caller, seconds, write, memory=frames.size, is_first=False)
+        _check_sides(frames.shape[1] * query.scale, frames.shape[2] * query.scale, kind)
+        size = frames.size * query.scale**2
+        content = await vae.graphs.offload.run(
+            vae.caller,
+            size * _SECONDS_PER_VALUE[kind],
+            lambda: write_animation(query.enlarged(frames), kind, query.duration),
+            memory=4 * size,
+            is_first=False,
+        )
     return _binary(vae, content, IMAGE_FORMATS[kind].media_type, result)
 
 

@@ -30,6 +30,8 @@ from app.maths.gaussian import Floats
 from app.vae.vae import Vae
 
 TENSOR = "tensor/binary"
+_MAX_SIDE = 2**16
+"""Maximum height and width of the images of packed latents."""
 
 FloatType = TypeAliasType("FloatType", Literal["float16", "float32", "bfloat16"])
 TensorType = TypeAliasType("TensorType", Literal["float16", "float32", "bfloat16", "uint8"])
@@ -86,8 +88,10 @@ class RemoteDecodeQuery(WireQuery):
         False,
         description="The tensor is uint8 [N, H, W, 3], instead of the decoder's floats [N, C, H, W], about -1 to 1.",
     )
-    height: int | None = Field(None, ge=1, description="Height of the images of packed latents, in pixels.")
-    width: int | None = Field(None, ge=1, description="Width of the images of packed latents, in pixels.")
+    height: int | None = Field(
+        None, ge=1, le=_MAX_SIDE, description="Height of the images of packed latents, in pixels."
+    )
+    width: int | None = Field(None, ge=1, le=_MAX_SIDE, description="Width of the images of packed latents, in pixels.")
 
 
 class RemoteEncodeQuery(WireQuery, ReadingQuery):
@@ -117,12 +121,15 @@ async def _decode(server: State, vae: Vae, query: RemoteDecodeQuery, body: tuple
         latents = wire.astype(np.float32) / scale + shift
     latents = await latents_of_array(server, vae, query, latents)
     if query.output_type == "pt" and not query.partial_postprocess:
-        return _tensor(vae, await vae.decode_floats(latents) * 2 - 1, query.dtype)
+        floats = await vae.decode_floats(latents)
+        return await vae.computed(floats.size, lambda: _tensor(vae, floats * 2 - 1, query.dtype))
     images = await vae.decode(latents)
     if query.output_type == "pt":
         return _tensor(vae, _rgb(images), "uint8")
     if wants_tensor:
-        return _tensor(vae, _rgb(images).transpose(0, 3, 1, 2) / np.float32(255), query.dtype)
+        return await vae.computed(
+            images.size, lambda: _tensor(vae, _rgb(images).transpose(0, 3, 1, 2) / np.float32(255), query.dtype)
+        )
     content = await write_grid(vae, images, query.image_format)
     return RawResponse.of(content, WRITERS[query.image_format].media_type.encode(), model_headers(vae))
 

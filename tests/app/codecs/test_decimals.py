@@ -36,24 +36,23 @@ def edges() -> Floats:
 @pytest.mark.parametrize("given", [numbers(-3, 2), numbers(-14, 7), numbers(-36, 36), edges()])
 def test_floats_have_seven_significant_digits(given: Floats) -> None:
     rounded = significant(given)
-    tiny = np.finfo(np.float32).tiny
     for value, number in zip(rounded.tolist(), given.tolist(), strict=True):
-        if 0 < abs(number) < tiny:
-            assert value == 0
-            continue
         assert len(Decimal(repr(value)).normalize().as_tuple().digits) <= 7, number
         assert value == float(f"{number:.7g}") or abs(value - number) <= abs(float(f"{number:.7g}") - number)
-    np.testing.assert_allclose(rounded, given, rtol=5.1e-7, atol=tiny)
+    np.testing.assert_allclose(rounded, given.astype(np.float64), rtol=5.1e-7)
 
 
 def test_what_is_not_finite_stays_so() -> None:
     assert repr(significant(np.float32([np.nan, np.inf, -np.inf, 1])).tolist()) == "[nan, inf, -inf, 1.0]"
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 5), (0,), (0, 4), (1, 2, 3, 4), (2, 4, 8, 8), (300, 2), (1000,)])
+@pytest.mark.parametrize(
+    "shape", [(3,), (2, 5), (0,), (0, 4), (1, 2, 3, 4), (2, 4, 8, 8), (300, 2), (1000,), (40, 1000), (2, 20_000)]
+)
 def test_json_is_the_lists(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     for given in (array, array.astype(np.float64), (1e6 * array).astype(np.int64)):
         assert json.loads(json_of(given)) == listed(given)
+    assert json.loads(json_of(array[:1])) == json.loads(json_of(array))[:1]  # as many rows make no difference
     array[..., :1] = np.nan
     assert json.loads(json_of(array), parse_constant=lambda _: pytest.fail("not JSON")) is not None

@@ -1,8 +1,10 @@
 """What is known of an image file before it is decoded, and what its decoder gets to see."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -128,6 +130,15 @@ def test_pixels_are_those_that_pillow_reads_from_the_whole_file(
     whole, part = Image.open(io.BytesIO(content)), Image.open(io.BytesIO(structure.content))
     assert np.array_equal(np.asarray(whole.convert("RGBA")), np.asarray(part.convert("RGBA")))
     assert whole.has_transparency_data == part.has_transparency_data
+
+
+@pytest.mark.parametrize("color", range(8))
+def test_a_png_of_any_depth_with_a_transparent_value_is_read_or_refused(color: int) -> None:
+    for bits in range(256):
+        header = struct.pack(">IIBBBBB", 1, 1, bits, color, 0, 0, 0)
+        chunks = ((b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b""))
+        with suppress(InvalidInput):
+            shown(b"\x89PNG\r\n\x1a\n" + b"".join(hostile.chunk(*chunk) for chunk in chunks))
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -1,16 +1,20 @@
 """Tasks in threads: turns, refusals, and requests that end before their task begins."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.errors import InvalidInput, Overloaded
 from app.inference.admission import MAX_SLOWDOWN
-from app.inference.offload import INLINE_ELEMENTS, MAX_MEMORY, Offload
+from app.inference.offload import INLINE_ELEMENTS, LONG_SECONDS, MAX_MEMORY, Offload
+from app.maths.arrays import Doubles
 from tests.processes import PATIENCE
 
 
@@ -155,7 +159,7 @@ async def test_tasks_that_take_much_memory_run_one_after_the_other_and_small_one
         return run
 
     memory = {"large": MAX_MEMORY, "larger": 2 * MAX_MEMORY, "small": 0, "half": MAX_MEMORY // 2}
-    tasks = [asyncio.ensure_future(offload.run(name, 1.0, task(name), memory=size)) for name, size in memory.items()]
+    tasks = [asyncio.ensure_future(offload.run(name, 0.1, task(name), memory=size)) for name, size in memory.items()]
     await settle()
     assert [it.memory for it in offload._running] == [MAX_MEMORY, 0]
     holds.set()
@@ -164,11 +168,74 @@ async def test_tasks_that_take_much_memory_run_one_after_the_other_and_small_one
     offload.close()
 
 
+@on_a_loop
+async def test_long_tasks_leave_a_thread_to_the_others() -> None:
+    offload, holds, running = Offload(2, wait_seconds=2), threading.Event(), list[str]()
+    films = [asyncio.ensure_future(offload.run("a", 7.0, lambda: holds.wait(PATIENCE))) for _ in range(1)]
+    await settle()
+    films += [asyncio.ensure_future(offload.run("a", 7.0, lambda: running.append("film"), is_first=False))]
+    await settle()
+    assert offload.predicted_wait("b") == LONG_SECONDS / 2
+    offload.check("b")
+    with pytest.raises(Overloaded):
+        offload.check("a")
+    await offload.run("b", 0.1, lambda: running.append("image"))
+    assert running == ["image"]
+    holds.set()
+    await asyncio.gather(*films)
+    assert running == ["image", "film"]
+    offload.close()
+
+
+@on_a_loop
+async def test_what_takes_much_memory_is_not_passed_by_what_takes_some() -> None:
+    offload, holds, order = Offload(2), threading.Event(), list[str]()
+    first = asyncio.ensure_future(offload.run("a", 0.1, lambda: holds.wait(PATIENCE), memory=1))
+    await settle()
+    tasks = [
+        asyncio.ensure_future(offload.run(caller, 0.1, lambda name=caller: order.append(name), memory=memory))
+        for caller, memory in (("large", MAX_MEMORY), ("b", 1), ("c", 1))
+    ]
+    await settle()
+    holds.set()
+    await asyncio.gather(first, *tasks)
+    assert order[0] == "large"
+    offload.close()
+
+
+@on_a_loop
+async def test_the_error_of_a_request_that_has_ended_keeps_nothing() -> None:
+    offload, begun, holds = Offload(1), threading.Event(), threading.Event()
+    body = np.zeros(1)
+    held = weakref.ref(body)
+
+    def fail(body: Doubles) -> None:
+        begun.set()
+        assert holds.wait(PATIENCE)
+        raise InvalidInput("wrong")
+
+    gc.collect()
+    gc.disable()
+    try:
+        task = asyncio.ensure_future(offload.run("a", 0.1, partial(fail, body)))
+        del body
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        holds.set()
+        await offload.run("a", 0.1, lambda: None)
+        assert held() is None
+    finally:
+        gc.enable()
+    offload.close()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @on_a_loop
 async def test_as_many_run_at_once_as_there_are_threads(threads: int) -> None:
     offload, together = Offload(threads), threading.Barrier(threads)
-    waits = (offload.run(str(number), 1.0, lambda: together.wait(PATIENCE)) for number in range(threads))
+    waits = (offload.run(str(number), 0.1, lambda: together.wait(PATIENCE)) for number in range(threads))
     assert sorted(await asyncio.gather(*waits)) == list(range(threads))
     offload.close()
 
@@ -180,7 +247,8 @@ async def test_what_an_admitted_request_computes_takes_turns_and_is_not_refused(
     tasks = [held.submit("decode", "a", seconds=50.0)]
     await settle()
     with pytest.raises(Overloaded):
-        held.offload.check("b")
+        held.offload.check("a")
+    held.offload.check("b")
     for caller in "aab":
         tasks.append(
             asyncio.ensure_future(held.offload.computed(caller, INLINE_ELEMENTS + 1, held.done.append, caller))

@@ -150,6 +150,18 @@ def test_callers_share_each_batch_however_many_jobs_they_have(loop: asyncio.Abst
     assert (200, 0, 1) in taken
 
 
+def test_the_oldest_jobs_of_a_caller_come_first_while_others_arrive(loop: asyncio.AbstractEventLoop) -> None:
+    queue, spec, taken = RowQueue(), lane("k"), list[int]()
+    queued = queue.add(spec, job(loop, 1000, 10_000, caller="bulk"))
+    for number in range(100):
+        queue.add(spec, job(loop, number, 1, caller="many"))
+        queue.add(spec, job(loop, 100 + number, 1, caller="many"))
+    for _ in range(20):
+        taken += [number for number, _, _ in take(queue, queued, 8) if number < 1000]
+    assert taken == [number for pair in zip(range(100), range(100, 200), strict=True) for number in pair][: len(taken)]
+    assert len(taken) == 80
+
+
 def test_callers_take_turns_where_a_batch_is_for_few_of_them(loop: asyncio.AbstractEventLoop) -> None:
     queue, spec = RowQueue(), lane("k")
     for number, caller in enumerate("aaaabcd"):

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.api.forms import writers
 from app.bundle.files import read_bundle
+from app.codecs import images
 from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy, pointers
 
 
@@ -101,3 +104,32 @@ def test_a_scale_has_bounds(client: TestClient, scale: str) -> None:
 def test_an_enlarged_image_has_no_more_pixels_than_others(client: TestClient) -> None:
     assert client.get("/sample/image", params={"scale": 32}).status_code == 200
     assert pointers(client.get("/sample/image", params={"n": 64, "scale": 32})) == ["/query/scale"]
+
+
+def test_no_more_enlarged_images_exist_than_are_written_at_a_time(
+    make_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive, most = 0, 0
+
+    def enlarge(*arguments: Any, **options: Any) -> Pixels:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        return images.enlarge(*arguments, **options)
+
+    def write(*arguments: Any) -> bytes:
+        nonlocal alive
+        try:
+            return images.write_image(*arguments)
+        finally:
+            alive -= 1
+
+    monkeypatch.setattr(writers, "enlarge", enlarge)
+    monkeypatch.setattr(writers, "write_image", write)
+    client = make_client(slots=1)
+    with ThreadPoolExecutor(16) as pool:
+        sent = [
+            pool.submit(client.get, "/sample/image", params={"n": 4, "scale": 8, "seed": seed}) for seed in range(32)
+        ]
+    assert {answer.result().status_code for answer in sent} == {200}
+    assert most == 1

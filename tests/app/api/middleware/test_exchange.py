@@ -23,6 +23,7 @@ from starlette.types import Message
 
 from app.api.middleware.exchange import STALLED_SECONDS, UNCOUNTED_BYTES, Exchanges
 from app.errors import Overloaded, RequestTimeout
+from app.security.addresses import network
 from app.settings import Settings
 from tests import hostile
 from tests.conftest import ROOT, base64_png, full, npy, png
@@ -187,7 +188,7 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
             post(INFER, {"inputs": [tensor()], "parameters": dict.fromkeys(map(str, range(4097)), 1)}),
         ],
     ),
-    "lists and objects; commas; escapes but of slashes and line breaks; in JSON of more than 256 KiB": (
+    "lists and objects; commas; escapes but of slashes, pluses and line breaks; in JSON of more than 256 KiB": (
         {},
         [
             post("/decode", b'{"latents": [' + b"[1]," * 131_072 + b"[1]]}"),
@@ -337,11 +338,18 @@ def test_who_would_wait_too_long_to_be_answered_is_refused_before_anything_runs(
 ) -> None:
     client = make_client(slots=1, wait_seconds=2)
     offload = client.app_state["server"].offload
-    offload._waiting["testclient"] = deque([SimpleNamespace(seconds=60.0)])
+    offload._waiting[network("testclient")] = deque([SimpleNamespace(seconds=60.0)])
     answers = [client.get("/sample"), client.post("/encode", content=b"no JSON")]
     assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(503, "1")}
     offload._waiting.clear()
     assert client.get("/sample").status_code == 200
+
+
+@pytest.mark.parametrize("escaped", [rb"\/", rb"\u002B", rb"\u002b", rb"\r\n"])
+def test_as_many_escapes_as_encoders_of_base64_make_are_read(client: TestClient, escaped: bytes) -> None:
+    body = b'{"images": ["' + b"AAAA" * 50_000 + escaped * 70_000 + b'"]}'
+    answer = client.post("/encode", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/images/0")  # no image
 
 
 def test_who_would_wait_too_long_is_refused(make_client: Callable[..., TestClient]) -> None:
