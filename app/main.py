@@ -125,7 +125,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing:
         is_local = is_loopback(settings.host)
         app.add_middleware(Origins, hosts=settings.allowed_hosts, is_local=is_local, origins=settings.cors_origins)
     app.add_middleware(ErrorResponses)
-    app.add_middleware(Compression)
+    app.add_middleware(Compression, threads=settings.slot_count)
     app.add_middleware(SecurityHeaders, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(CrossOrigin, origins=settings.cors_origins)

@@ -1,7 +1,29 @@
-"""Content negotiation: what the headers Accept and Accept-Encoding of a request name."""
+"""Content negotiation: what the headers Accept and Accept-Encoding of a request name, and what may be compressed."""
+
+from functools import lru_cache
 
 from starlette.datastructures import Headers
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 from starlette.types import Scope
+
+VARY = "Accept-Encoding"
+"""In the header Vary of responses that are compressed for clients that accept it."""
+BINARY = (
+    *DEFAULT_EXCLUDED_CONTENT_TYPES,
+    "application/octet-stream",
+    "application/x-npy",
+    "application/x-npz",
+    "application/x-safetensors",
+    "tensor/binary",
+)
+"""Media types of images, numbers and pixels, which gzip hardly makes smaller."""
+
+
+@lru_cache(64)
+def is_text(media_type: str) -> bool:
+    """Whether a response of this media type is compressed for clients that accept it; never if there is none."""
+    name = media_type.partition(";")[0].strip().lower()
+    return name != "" and name not in BINARY and f"{name.partition('/')[0]}/*" not in BINARY
 
 
 def accepted(header: str) -> set[str]:

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from app.api.routing.caching import CachePolicy
+from app.api.routing.negotiation import VARY
 from app.api.routing.problems import BODY_ERRORS, MODEL_ERRORS, documented
 from app.api.routing.queries import ModelQuery, ParsedQuery, QueryParser
 from app.api.routing.response import Header
@@ -138,6 +139,7 @@ class OperationRoute(APIRoute):
         queries = (operation.query, reader.query if reader else None, writer.query if writer else None)
         in_path = frozenset(self.param_convertors)
         self._method = "POST" if reader else "GET"
+        self._is_binary = is_binary
         self._parser = QueryParser(*queries, in_path=in_path)
         self.openapi_extra = {
             "parameters": [entry for query in queries if query for entry in _parameters(query, in_path)]
@@ -165,6 +167,8 @@ class OperationRoute(APIRoute):
             response = await server.watcher.watch(self._answer(server, vae, query, content), receive)
             if policy:
                 response = policy.store(response)
+        if response.status_code == 304 and not self._is_binary:
+            response.raw_headers.append((b"vary", VARY.encode()))
         response.raw_headers += _timing_headers(timing, time.perf_counter() - began)
         await response(scope, receive, send)
 

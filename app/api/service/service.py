@@ -53,7 +53,8 @@ async def service(request: Request, response: Response) -> Service | Response:
     """Name, version and links of this service."""
     if wants_page(request.scope):  # not in the OpenAPI document, because generated clients accept JSON
         page = await assets.get_response("explorer/index.html", request.scope)
-        page.headers.update({"Content-Security-Policy": _EXPLORER_POLICY, "Vary": "Accept"})
+        page.headers.add_vary_header("Accept")
+        page.headers["Content-Security-Policy"] = _EXPLORER_POLICY
         return page
     response.headers["Vary"] = "Accept"
     return Service()

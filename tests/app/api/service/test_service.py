@@ -49,13 +49,14 @@ def test_a_browser_gets_the_page(client: TestClient, accept: str) -> None:
     again = client.get("/", headers={"Accept": accept, "If-None-Match": page.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["content-security-policy"] == policy
+    assert (again.headers["etag"], again.headers["vary"]) == (page.headers["etag"], "Accept-Encoding, Accept")
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html;q=0, */*", "text/html; q=0.0,*/*", ""])
 def test_others_get_the_service_document(client: TestClient, accept: str) -> None:
     answer = client.get("/", headers={"Accept": accept})
     assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["vary"] == "Accept"
+    assert answer.headers["vary"] == "Accept, Accept-Encoding"
     assert answer.json()["name"] == "vaeserve"
 
 
