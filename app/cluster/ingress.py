@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.middleware.compression import Compression
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchanges
 from app.api.middleware.headers import SecurityHeaders
@@ -23,7 +24,7 @@ _LIVE = {"/health/live": Health(status="live"), "/v2/health/live": Live()}
 def ingress(models: Models, default: str, *, seconds: float, limits: Settings) -> ASGIApp:
     """Return the application; `default` is the model of requests that name none, `seconds` the limit of each request,
     from its head to the complete response."""
-    app = ErrorResponses(_Ingress(models, default, seconds))
+    app = Compression(ErrorResponses(_Ingress(models, default, seconds)), threads=limits.slot_count)
     return Exchanges(SecurityHeaders(app, origins=""), limits.max_body_bytes, limits.held_bytes)
 
 

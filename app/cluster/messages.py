@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope
 
+from app.api.routing.negotiation import VARY
 from app.api.routing.problems import path_below_root
 from app.api.routing.response import Header
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 _SCOPE_KEYS = ("http_version", "method", "scheme", "path", "raw_path", "root_path", "query_string", "client", "server")
 """Keys of the ASGI scope that are sent to a replica, beside the headers."""
 _LENGTH = b"content-length"
+_VARY = b"vary", VARY.encode()
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class ReplicaResponse:
     """The name of the replica that made the response."""
 
     def with_body(self, body: bytes) -> "ReplicaResponse":
-        """Return the response with another body and its length."""
-        headers = [(name, value) for name, value in self.headers if name != _LENGTH]
+        """Return the response with another body and its length, which the ingress may compress and say so."""
+        headers = [header for header in self.headers if header[0] != _LENGTH and header != _VARY]
         return replace(self, headers=[(_LENGTH, b"%d" % len(body)), *headers], body=body)
 
 

@@ -1,6 +1,7 @@
 """The ingress of the cluster, with models that run in this process."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -145,6 +146,19 @@ def test_all_models_together_answer_as_one_server(cluster: Cluster, method: str,
     answer, plain = cluster.ask(method, target, body), cluster.plain(method, target, body)
     assert (answer.status, answer.body) == (plain.status, plain.body)
     assert sorted(answer.headers) == sorted(header for header in plain.headers if header[0] != b"x-request-id")
+
+
+@pytest.mark.parametrize(
+    "target", ["/models", "/metrics", "/models/mnist-2d", "/sample?model=mnist&seed=1", "/openapi.json"]
+)
+def test_text_is_compressed_once(cluster: Cluster, target: str) -> None:
+    answer, plain = cluster.ask("GET", target, accept_encoding="gzip"), cluster.ask("GET", target)
+    headers = dict(answer.headers)
+    assert (headers[b"content-encoding"], headers[b"vary"]) == (b"gzip", b"Accept-Encoding")
+    assert headers[b"content-length"] == b"%d" % len(answer.body)
+    text = gzip.decompress(answer.body)
+    assert text == plain.body or (target == "/metrics" and text.startswith(b"# HELP"))
+    assert dict(plain.headers)[b"vary"] == b"Accept-Encoding"
 
 
 def test_statistics_are_of_every_graph(cluster: Cluster) -> None:
