@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ LATENT = "latent:"
 
 
 def read_latents(text: str) -> Floats:
-    """Latents `[N, *latent]` of `latent:0.5,-1.2`, of an npy file, or of `latents` or else `mean` in an npz file.
+    """Latents `[N, *latent]` of an npy file, or of `latents` or else `mean` in an npz; `[1, d]` of `latent:0.5,-1.2`.
 
     Raises:
         UsageError: the text is none of these, or the file has no rows of floats.
@@ -48,3 +49,24 @@ def parse_latent(text: str) -> list[float]:
     if not values or not all(map(math.isfinite, values)):
         raise UsageError(f"{text}: a latent is written latent:0.5,-1.2")
     return values
+
+
+def check_size(shape: Sequence[int | None], instead: str) -> None:
+    """Raise if a model's latents have no fixed `shape`: a typed latent does not say which it has.
+
+    Raises:
+        UsageError: they have none; the message says what to give instead.
+    """
+    if None in shape:
+        raise UsageError(f"this model's latents are maps of any size, and {LATENT} gives no size: give {instead}")
+
+
+def typed_map(latent: Floats, shape: Sequence[int | None]) -> Floats:
+    """A typed latent `[1, d]` as `[1, *shape]`, row-major; as it is if it has another number of values.
+
+    Raises:
+        UsageError: the model's latents have no fixed shape.
+    """
+    check_size(shape, "an npy or npz file")
+    sizes = [size for size in shape if size is not None]
+    return latent.reshape(1, *sizes) if latent.size == math.prod(sizes) else latent

@@ -11,7 +11,7 @@ from app.cli import options
 from app.cli.bulk import Batches
 from app.cli.client import ModelCommand
 from app.cli.images import FORMATS, MadeImages, numbered
-from app.cli.latents import read_latents
+from app.cli.latents import LATENT, read_latents, typed_map
 from app.cli.outputs import Output
 from app.codecs.images import Pixels
 from app.errors import UsageError
@@ -22,7 +22,8 @@ from app.maths.gaussian import Floats
 class Decode(ModelCommand, Batches):
     """Decode latents: the decoder's mean image for each latent.
 
-    Reads the files that encode and sample write: the draws, `latents`, or else the posterior means, `mean`.
+    Reads the files that encode and sample write: the draws, `latents`, or else the posterior means, `mean`. A typed
+    map is in row-major order.
     """
 
     EXAMPLES = (
@@ -41,11 +42,16 @@ class Decode(ModelCommand, Batches):
     async def run(self) -> None:
         target = Output.parse(self.output, FORMATS, self.stdout_format)
         arrays = [read_latents(text) for text in self.latents]
-        if len({array.shape[1:] for array in arrays}) > 1:
-            raise UsageError("the latents are not all of one shape")
-        rows = np.concatenate(arrays)
-        target.refuse_overwrite(self.latents, numbered(len(rows)))
+        target.refuse_overwrite(self.latents, numbered(sum(map(len, arrays))))
         async with self.connect() as (server, served):
+            shape = served.manifest["latent"]["shape"]
+            arrays = [
+                typed_map(array, shape) if text.startswith(LATENT) else array
+                for text, array in zip(self.latents, arrays, strict=True)
+            ]
+            if len({array.shape[1:] for array in arrays}) > 1:
+                raise UsageError("the latents are not all of one shape")
+            rows = np.concatenate(arrays)
 
             async def work(_: int, batch: Sequence[Floats]) -> Pixels:
                 images: Pixels = await server.post_array("decode/npy", np.asarray(batch), served.query)

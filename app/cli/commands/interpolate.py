@@ -10,7 +10,7 @@ from app.cli import options
 from app.cli.client import ModelCommand
 from app.cli.files import ReadingOptions, read
 from app.cli.images import FORMATS, FRAME_MILLISECONDS, MadeImages, numbered
-from app.cli.latents import LATENT, parse_latent
+from app.cli.latents import LATENT, check_size, parse_latent
 from app.cli.outputs import Output
 from app.codecs.images import Reading, write_image
 from app.errors import UsageError
@@ -60,6 +60,8 @@ class Interpolate(ModelCommand, ReadingOptions):
         target.refuse_overwrite(self.points, numbered((len(self.points) - 1) * (self.steps - 1) + 1))
         async with self.connect() as (server, served):
             reading = self.reading(served)
+            if any(text.startswith(LATENT) for text in self.points):
+                check_size(served.manifest["latent"]["shape"], "images")
             body = {
                 "points": [_point(text, reading) for text in self.points],
                 "steps": self.steps,

@@ -71,8 +71,29 @@ def test_reconstruct_and_interpolate(call: Call, folder: Path, images: Pixels) -
     path = load_npz((folder / "path.npz").read_bytes())
     np.testing.assert_allclose(path["latents"][::2], means(images[:2]), atol=1e-6)
     status, _, error = call("interpolate", "pictures/0.png", "latent:0.5,1", "-o", "path.npz", *BUNDLE)
-    assert status == 1
-    assert "this model's latents are [4, h, w]" in error
+    assert status == 2
+    assert "maps of any size, and latent: gives no size: give images" in error
+
+
+def test_a_typed_latent_has_the_models_shape(call: Call, folder: Path, images: Pixels) -> None:
+    write_maps(folder / "fixed", size=(16, 24))
+    latents = np.random.default_rng(0).random((3, CELLS, 2, 3), np.float32)
+    np.save(folder / "latents.npy", latents[:2])
+    typed, bundle = "latent:" + ",".join(map(str, latents[2].ravel())), ("--bundle", "fixed/maps/1")
+    assert call("decode", "latents.npy", typed, "-o", "decoded.npz", *bundle)[0] == 0
+    decoded = load_npz((folder / "decoded.npz").read_bytes())
+    np.testing.assert_array_equal(decoded["latents"], latents)
+    assert are_near(decoded["images"], images_of(latents))
+    assert call("interpolate", typed, typed, "--steps", 2, "-o", "path.npz", *bundle)[0] == 0
+    path = load_npz((folder / "path.npz").read_bytes())["latents"]
+    np.testing.assert_allclose(path, latents[[2, 2]], rtol=1e-6)
+    for given, words in (([typed + ",1"], "[N, 4, 2, 3]"), (["latents.npy", typed + ",1"], "not all of one shape")):
+        status, _, error = call("decode", *given, "-o", "wrong.npz", *bundle)
+        assert status in (1, 2)
+        assert words in error
+    status, _, error = call("decode", typed, "-o", "wrong.npz", *BUNDLE)
+    assert status == 2
+    assert "maps of any size, and latent: gives no size: give an npy or npz file" in error
 
 
 def test_sample(call: Call, folder: Path, images: Pixels) -> None:
