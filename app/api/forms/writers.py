@@ -99,7 +99,7 @@ def latent_images(decoded: Decoded, columns: int | None = None, **facts: Any) ->
 class ScaleQuery(Strict):
     """The size of an image."""
 
-    scale: int = Field(1, ge=1, le=32, description="Pixels along each side that a pixel of the model becomes.")
+    scale: int = Field(1, ge=1, le=32, description="Factor of both sides of each image.")
     smooth: bool = Field(False, description="Whether an enlarged image is interpolated. If not, pixels are squares.")
 
     def check(self, vae: Vae, images: Pixels) -> None:

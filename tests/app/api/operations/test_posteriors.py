@@ -10,6 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from app.bundle.files import read_manifest, write_manifest
+from app.codecs.scatter import SIZE
 from tests.conftest import Pixels, base64_png, pointers
 
 
@@ -74,3 +75,15 @@ def test_without_classes_there_are_no_labels(make_client: Callable[..., TestClie
     client = make_client()
     assert "labels" not in client.get("/posteriors?n=2").json()
     assert client.get("/posteriors/image?format=webp").headers["content-type"] == "image/webp"
+
+
+def test_the_plot_is_enlarged_up_to_the_limit_of_pixels(
+    client: TestClient, make_client: Callable[..., TestClient]
+) -> None:
+    answer = client.get("/posteriors/image?n=3&scale=5")
+    assert Image.open(io.BytesIO(answer.content)).size == (5 * SIZE, 5 * SIZE)
+    assert pointers(client.get("/posteriors/image?n=3&scale=6")) == ["/query/scale"]
+    more = make_client(max_pixels=(6 * SIZE) ** 2)
+    answer = more.get("/posteriors/image?n=3&scale=6")
+    assert Image.open(io.BytesIO(answer.content)).size == (6 * SIZE, 6 * SIZE)
+    assert pointers(more.get("/posteriors/image?n=3&scale=7")) == ["/query/scale"]
