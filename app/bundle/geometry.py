@@ -109,7 +109,9 @@ class Geometry:
         return len(shape) == 3 and shape[0] == self.latent[0] and min(shape) > 0
 
     def shape_asked(self, asked: Sequence[int] | None, pointer: str = "/latent_shape") -> tuple[int, ...]:
-        """Shape of the latents in a request, which may name it (`asked`); some clients send an empty list for nothing.
+        """Shape of the latents in a request, which may name it (`asked`).
+
+        An empty list counts as absent: some generated clients send it for a list that is not set.
 
         Raises:
             InvalidInput: not a shape of the model's latents; or missing, for a model of images of any size.

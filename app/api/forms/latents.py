@@ -90,8 +90,12 @@ async def read_points(
     """Points of a request: latents as given, class means, and images that are still to be encoded.
 
     Raises:
-        InvalidInput: a point cannot be read, or its size is not that of the first; the pointer says which.
+        InvalidInput: a point cannot be read, or its size is not that of the first; the pointer says which. Or see
+            `Geometry.shape_asked`.
     """
+    shape: tuple[int, ...] = ()
+    if body.latent_shape or any(point.latent is not None for point in points):
+        shape = vae.geometry.shape_asked(body.latent_shape)
     latents: dict[int, Floats] = {}
     image_rows = [index for index, point in enumerate(points) if point.image is not None]
     if len(image_rows) > server.limits.max_rows:
@@ -100,7 +104,6 @@ async def read_points(
         if point.label is not None:
             latents[index] = vae.tables.label_mean(point.label, f"{pointer}/{index}/label")
         elif point.latent is not None:
-            shape = vae.geometry.shape_asked(body.latent_shape)
             try:
                 latents[index] = check_latents([point.latent], shape, vae, "")[0]
             except InvalidInput as error:
@@ -134,6 +137,10 @@ def check_latents(latents: list[list[float]], shape: tuple[int, ...], vae: Vae, 
     size = math.prod(shape)
     for index, latent in enumerate(latents):
         if len(latent) != size:
-            words = f"this model's latents have {size} values" if vae.geometry.size else "not the size of latent_shape"
+            words = (
+                f"this model's latents have {size} values"
+                if vae.geometry.size
+                else "has another number of values than latent_shape"
+            )
             raise InvalidInput(words, f"{pointer}/{index}")
     return finite_latents(np.array(latents, np.float64), pointer).reshape(-1, *shape)

@@ -141,7 +141,10 @@ def test_arrays_of_latents_must_be_maps(client: TestClient, shape: tuple[int, ..
 def test_the_latents_of_a_request_are_of_one_size(client: TestClient) -> None:
     given = [latents(2, 3)[0].ravel().tolist(), latents(3, 3)[0].ravel().tolist()]
     shape = {"latent_shape": [CELLS, 2, 3]}
-    assert pointers(client.post("/decode", json={"latents": given, **shape})) == ["/latents/1"]
+    answer = client.post("/decode", json={"latents": given, **shape})
+    assert answer.json()["errors"] == [
+        {"pointer": "/latents/1", "detail": "has another number of values than latent_shape"}
+    ]
     points = [{"latent": it} for it in given]
     assert pointers(client.post("/interpolate", json={"points": points, **shape})) == ["/points/1/latent"]
     terms = [{"weight": 1, "image": base64_png(noise(16, 16)[0])}, {"weight": 1, "latent": given[0]}]

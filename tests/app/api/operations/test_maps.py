@@ -163,6 +163,22 @@ def test_what_is_wrong_with_points(client: TestClient) -> None:
     assert pointers(client.post("/interpolate", json=wrong)) == ["/points/1/latent", "/points/2/latent/0"]
 
 
+@pytest.mark.parametrize(
+    "point", [{"image": base64_png(np.zeros((HEIGHT, WIDTH, 3), np.uint8))}, {"latent": [0.5] * 24}]
+)
+def test_a_shape_is_read_whatever_the_points_are(client: TestClient, point: dict[str, Any]) -> None:
+    for path, body in (
+        ("/interpolate", {"points": [point] * 2, "steps": 2}),
+        ("/combine", {"terms": [{"weight": 1, **point}]}),
+    ):
+        for shape, status in ((SHAPE, 200), ([], 200), ([24], 422), ([CELLS, 3, 2], 422)):
+            answer = client.post(path, json=body | {"latent_shape": shape})
+            assert answer.status_code == status
+            assert status == 200 or answer.json()["errors"] == [
+                {"pointer": "/latent_shape", "detail": "this model's latents are [4, 2, 3]"}
+            ]
+
+
 def test_a_vector_model_refuses_maps(make_client: Any) -> None:
     answer = make_client().post("/decode", json={"latents": [[[[0.5, 1.0]]]]})
     assert answer.json()["errors"] == [{"pointer": "/latents/0", "detail": FLAT}]
