@@ -60,7 +60,7 @@ class Forward:
 
     run: RunGraph | None
     """Returns every tensor that the forward pass gives for images as the encoder takes them, with normal draws replaced
-    by their means. None if it cannot be compared."""
+    by their means, or raises ImportRefused if it fails. None if it cannot be compared."""
     reason: str
     """Why it cannot be compared."""
     family: str | None

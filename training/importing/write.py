@@ -60,7 +60,7 @@ def _check_round_trip(trip: RoundTrip) -> None:
         family = "" if forward.family is None else f", as in {forward.family}, which a bundle cannot represent"
         raise ImportRefused(
             f"the model's own forward pass differs from decoder(encoder(x)) by up to {forward.levels:.1f} gray levels: "
-            f"it computes something between the two{family}. If a method of the model includes that, name it with "
+            f"it computes more than these two{family}. If a method of the model includes that, name it with "
             "--encoder or --decoder; --force writes the bundle without it"
         )
     if better is not None and trip.samples.are_real:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Bernoulli, Independent, Normal
 
 
 class Vae(nn.Module):
@@ -85,6 +85,7 @@ class Whole(Vae):
             "normal_": lambda: mean + std * torch.empty_like(std).normal_(),
             "normal": lambda: torch.normal(mean, std),
             "normal of one mean": lambda: mean + torch.normal(0.0, std),
+            "normal of a broadcast mean": lambda: mean + torch.normal(torch.zeros(1), std).view_as(mean),
             "normal of a size": lambda: mean + std * torch.normal(0.0, 1.0, mean.shape),
             "rsample": lambda: Normal(mean, std).rsample(),
             "uniform": lambda: mean + std * torch.rand_like(std),
@@ -130,6 +131,54 @@ class Raw(Whole):
 
     def finished(self, z: Tensor, x: Tensor) -> Tensor:
         return self.back[:-1](z).unflatten(1, (1, 8, 8))
+
+
+class Scoring(Whole):
+    """Its forward pass also gives one loss for each image."""
+
+    def forward(self, x: Tensor) -> Any:
+        decoded, *_ = super().forward(x)
+        return decoded, (decoded - x).square().flatten(1).sum(1), (decoded - x).square().mean()
+
+
+class Likely(Whole):
+    """Its forward pass also gives the likelihood of the images, by a distribution that checks them."""
+
+    def forward(self, x: Tensor) -> Any:
+        decoded, *_ = super().forward(x)
+        return decoded, Bernoulli(decoded).log_prob(x).sum()
+
+
+class Strict(Whole):
+    """Its forward pass fails for all but black images."""
+
+    def forward(self, x: Tensor) -> Any:
+        if x.any():
+            raise ValueError("all black, please")
+        return super().forward(x)
+
+
+class Signed(Whole):
+    """Its forward pass takes and returns pixels in [-1, 1], and encoder and decoder [0, 1]."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.decode(self.encode((x + 1) / 2)[0]) * 2 - 1, x
+
+
+class Differentiating(Whole):
+    """Its forward pass needs gradients."""
+
+    def forward(self, x: Tensor) -> Any:
+        mean, _ = self.encode(x)
+        (slope,) = torch.autograd.grad(self.decode(mean).sum(), mean)
+        return self.decode(mean), slope
+
+
+class Undefined(Whole):
+    """Its forward pass also gives what is not a number."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[0], x.sum() * torch.nan
 
 
 class Encoding(Vae):

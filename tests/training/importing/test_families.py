@@ -12,6 +12,7 @@ from app.bundle.files import read_manifest
 from tests.training.importing import nets
 from tests.training.importing.foreign import Imported, never
 from training.errors import ImportRefused
+from training.importing.checks import forward, reference
 from training.importing.options import BundleInfo, ImportOptions, TorchClass
 from training.importing.pipeline import import_model
 from training.importing.report import figures, warnings
@@ -20,7 +21,8 @@ from training.importing.sources.torch_class import read_class
 from training.importing.sources.torch_forward import find_family, find_forward, find_prior
 
 PATH = "tests.training.importing.nets"
-DRAWS = ["randn_like", "randn", "normal_", "normal", "normal of one mean", "normal of a size", "rsample"]
+DRAWS = ["randn_like", "randn", "normal_", "normal", "normal of one mean", "normal of a broadcast mean"]
+DRAWS += ["normal of a size", "rsample"]
 PASSED = ImportOptions(image=(1, 8, 8), posterior="log-variance")
 
 
@@ -52,13 +54,13 @@ def forward_of(done: Imported) -> str:
 def test_a_forward_pass_decodes_the_mean_of_what_it_draws(draw: str) -> None:
     torch.manual_seed(6)
     model, images = nets.Whole(draw).eval(), torch.rand(5, 1, 8, 8)
-    forward = find_forward(model, images)
-    assert forward is not None
-    assert (forward.reason, forward.family) == ("", None)
-    assert forward.run is not None
+    found = find_forward(model, images)
+    assert found is not None
+    assert (found.reason, found.family) == ("", None)
+    assert found.run is not None
     with torch.no_grad():
         wanted = model.decode(model.encode(images)[0]).numpy()
-    np.testing.assert_allclose(forward.run(images.numpy())[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(found.run(images.numpy())[0], wanted, atol=1e-6)
 
 
 def test_the_noise_comes_back() -> None:
@@ -75,10 +77,10 @@ def test_the_noise_comes_back() -> None:
     ],
 )
 def test_a_forward_pass_that_cannot_be_compared(name: str, arguments: list[str], reason: str) -> None:
-    forward = find_forward(getattr(nets, name)(*arguments).eval(), torch.rand(5, 1, 8, 8))
-    assert forward is not None
-    assert forward.run is None
-    assert re.fullmatch(reason, forward.reason)
+    found = find_forward(getattr(nets, name)(*arguments).eval(), torch.rand(5, 1, 8, 8))
+    assert found is not None
+    assert found.run is None
+    assert re.fullmatch(reason, found.reason)
 
 
 def test_a_model_without_a_forward_pass() -> None:
@@ -104,7 +106,7 @@ def test_a_learned_prior_is_known_by_its_name() -> None:
     assert (find_prior(nets.Mixture()), find_prior(nets.Whole())) == ("prior_means", None)
 
 
-@pytest.mark.parametrize("name", ["Whole", "Raw"])
+@pytest.mark.parametrize("name", ["Whole", "Raw", "Likely", "Signed", "Differentiating", "Undefined"])
 def test_the_same_images_are_said_to_be(whole: Source, tmp_path: Path, name: str) -> None:
     done = bring_with(whole, name, tmp_path)
     assert forward_of(done) == "the same images"
@@ -121,7 +123,7 @@ def test_the_same_images_are_said_to_be(whole: Source, tmp_path: Path, name: str
     ],
 )
 def test_a_step_between_encoder_and_decoder_is_refused(whole: Source, tmp_path: Path, name: str, family: str) -> None:
-    message = rf"by up to [0-9.]+ gray levels: it computes something between the two{family}\. If a method"
+    message = rf"by up to [0-9.]+ gray levels: it computes more than these two{family}\. If a method"
     with pytest.raises(ImportRefused, match=message):
         bring_with(whole, name, tmp_path)
     assert not (tmp_path / "models").exists()
@@ -137,6 +139,33 @@ def test_force_brings_it_with_a_warning(whole: Source, tmp_path: Path) -> None:
 def test_a_forward_pass_without_images_is_warned_of(whole: Source, tmp_path: Path) -> None:
     done = bring_with(whole, "Encoding", tmp_path)
     assert next(warnings(*done[1:])).endswith("not compared: it returns no images")
+
+
+def test_a_loss_for_each_image_is_no_image(whole: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "MAX_IMAGES", 5)  # not as many as an image has columns
+    assert forward_of(bring_with(whole, "Scoring", tmp_path)) == "the same images"
+
+
+def test_a_forward_pass_that_fails_for_some_images_is_warned_of(whole: Source, tmp_path: Path) -> None:
+    done = bring_with(whole, "Strict", tmp_path)
+    assert next(warnings(*done[1:])).endswith("not compared: it fails: all black, please")
+
+
+def test_a_forward_pass_is_run_in_portions_without_gradients(
+    whole: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "MAX_VALUES_PER_RUN", 3 * 64)
+    runs: list[tuple[int, bool]] = []
+
+    class Watched(nets.Whole):
+        def forward(self, x: torch.Tensor) -> object:
+            decoded, *_ = super().forward(x)
+            runs.append((len(x), decoded.requires_grad))
+            return decoded
+
+    monkeypatch.setattr(nets, "Watched", Watched, raising=False)
+    assert forward_of(bring_with(whole, "Watched", tmp_path)) == "the same images"
+    assert runs[-3:] == [(3, False), (3, False), (2, False)]
 
 
 def test_a_learned_prior_is_none_of_a_bundles(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.maths.gaussian import Floats
 from app.maths.likelihood import Pixels
 from training.errors import ImportRefused
 from training.importing.checks.reference import Reference, to_levels
 from training.importing.options import RANGES, Answers
+from training.importing.source import Arrays, Forward
 
 MAX_IMAGES = 8
 MAX_LEVELS = 0.05
@@ -28,9 +31,14 @@ class ForwardCheck:
     """The kind of model that the names of its parts show, if a bundle cannot represent it."""
 
     @property
+    def is_same(self) -> bool:
+        """Whether the forward pass gives the same images."""
+        return self.levels is not None and self.levels <= MAX_LEVELS
+
+    @property
     def differs(self) -> bool:
         """Whether the forward pass gives other images."""
-        return self.levels is not None and self.levels > MAX_LEVELS
+        return self.levels is not None and not self.is_same
 
     def __str__(self) -> str:
         if self.levels is None:
@@ -39,18 +47,37 @@ class ForwardCheck:
 
 
 def check_forward(reference: Reference, images: Pixels) -> ForwardCheck | None:
-    """Run the source's forward pass on some images uint8 `[N, C, H, W]`; None if it has none."""
+    """Run the source's forward pass on some images uint8 `[N, C, H, W]`; None if it has none.
+
+    It may take and return pixels of another usual range than encoder and decoder: it then converts them itself.
+    """
     forward, some = reference.source.forward, images[:MAX_IMAGES]
     if forward is None:
         return None
     if forward.run is None:
         return ForwardCheck(None, forward.reason, forward.family)
-    own = reference.decode(reference.encode(some).mean)
-    given = reference.to_source(some)
-    outputs = [array for array in forward.run(given) if array.dtype.kind == "f" and array.shape[:1] == (len(some),)]
+    own, first = reference.decode(reference.encode(some).mean), None
+    for pixel_range in dict.fromkeys((reference.answers.range, *RANGES)):
+        given = replace(reference, answers=replace(reference.answers, range=pixel_range)).to_source(some)
+        check = _compare(reference, forward, given, own)
+        if check.is_same:
+            return check
+        first = first or check
+    return first
+
+
+def _compare(reference: Reference, forward: Forward, given: NDArray[Any], own: Floats) -> ForwardCheck:
+    """Compare what the forward pass makes of images `given` with the decoder's planes `[N, C, H, W]`."""
+    assert forward.run is not None
+    try:
+        parts = [forward.run(rows) for rows in reference.portions(given)]
+    except ImportRefused as error:
+        return ForwardCheck(None, str(error), forward.family)
+    inputs = reference.to_planes(given)
     differences = [
         _difference(planes, own, answers)
-        for planes in _find_planes(reference, [array for array in outputs if not _are_equal(array, given)])
+        for planes in _find_planes(reference, parts)
+        if planes.shape == own.shape and not np.array_equal(planes, inputs)
         for answers in _shown_as(reference.answers)
     ]
     if not differences:
@@ -58,24 +85,20 @@ def check_forward(reference: Reference, images: Pixels) -> ForwardCheck | None:
     return ForwardCheck(min(differences), "", forward.family)
 
 
-def _are_equal(array: Floats, images: Floats) -> bool:
-    return array.size == images.size and np.array_equal(array.ravel(), images.ravel())
-
-
-def _find_planes(reference: Reference, outputs: list[Floats]) -> Iterator[Floats]:
-    """The outputs that are images, as planes `[N, C, H, W]`."""
-    for output in outputs:
+def _find_planes(reference: Reference, parts: list[Arrays]) -> Iterator[Floats]:
+    """The outputs that are images, as planes `[N, C, H, W]`; `parts` has the outputs for each portion of the images."""
+    for outputs in zip(*parts, strict=False):
         try:
-            yield reference.to_planes(output)
-        except ImportRefused:
+            yield np.concatenate([reference.to_planes(output) for output in outputs if output.dtype.kind == "f"])
+        except (ImportRefused, ValueError):  # sizes differ, or none is of floats
             continue
 
 
 def _shown_as(answers: Answers) -> list[tuple[Answers, Answers]]:
     """How the decoder's and the forward pass's output are shown: only one of them may end in a sigmoid."""
     logits = replace(answers, output="logits")
-    gray = replace(answers, output="image", output_range=RANGES[0])
-    return [(answers, answers), (gray, logits), (logits, gray)]
+    ranges = [replace(answers, output="image", output_range=known) for known in RANGES]
+    return [*((answers, other) for other in (answers, *ranges)), (ranges[0], logits), (logits, ranges[0])]
 
 
 def _difference(planes: Floats, own: Floats, shown_as: tuple[Answers, Answers]) -> float:

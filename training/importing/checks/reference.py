@@ -37,7 +37,7 @@ class Reference:
         Raises:
             ImportRefused: the encoder's output cannot be split into mean and spread.
         """
-        parts = [self._posterior(self.source.encoder.run(self.to_source(rows))) for rows in self._portions(images)]
+        parts = [self._posterior(self.source.encoder.run(self.to_source(rows))) for rows in self.portions(images)]
         log_std = [part.log_std for part in parts if part.log_std is not None]
         return Posterior(np.concatenate([part.mean for part in parts]), np.concatenate(log_std) if log_std else None)
 
@@ -53,11 +53,12 @@ class Reference:
         elif latents.ndim == 4 and self.answers.layout == "nhwc":
             latents = latents.transpose(0, 2, 3, 1)
         outputs = (
-            decoder.run(rows.astype(decoder.dtype))[self.answers.image_output] for rows in self._portions(latents)
+            decoder.run(rows.astype(decoder.dtype))[self.answers.image_output] for rows in self.portions(latents)
         )
         return np.concatenate([self.to_planes(output) for output in outputs])
 
-    def _portions(self, rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def portions(self, rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Images or latents in portions that one run of the source has memory for."""
         answers = self.answers
         size = answers.channels * (answers.height or ASSUMED_SIDE) * (answers.width or ASSUMED_SIDE)
         count = max(1, MAX_VALUES_PER_RUN // size)
@@ -96,10 +97,10 @@ class Reference:
                 values = values.reshape(len(values), 1, *values.shape[1:])
             if answers.layout in ("nhwc", "flat-nhwc"):
                 values = values.transpose(0, 3, 1, 2)
-        except ValueError:
-            values = values[:0]
-        expected = (channels, height or values.shape[-2], width or values.shape[-1]) if values.ndim == 4 else ()
-        if not len(values) or values.shape[1:] != expected:
+        except (TypeError, ValueError):  # a scalar has no rows
+            values = np.empty(0, np.float32)
+        expected = (channels, height or values.shape[-2], width or values.shape[-1]) if values.ndim == 4 else None
+        if not values.size or values.shape[1:] != expected:
             shape = shape_text(output.shape)
             raise ImportRefused(f"{self.source.decoder.name} gives {shape}, which is not an image like the encoder's")
         return values[:, ::-1] if answers.bgr else values

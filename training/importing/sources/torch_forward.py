@@ -4,16 +4,21 @@ Normal draws are replaced by their means, so that a forward pass that draws z = 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.importing.source import Forward
+from training.errors import ImportRefused
+from training.importing.source import Arrays, Forward, RunGraph
 from training.importing.sources.torch_modules import first_line, flatten_output
 
 aten: Any = torch.ops.aten
@@ -21,7 +26,8 @@ CALLS: tuple[Callable[[nn.Module, Tensor], Any], ...] = (
     lambda model, images: model(images),
     lambda model, images: model({"data": images}),  # pythae
 )
-"""Ways to call a forward pass; the first that works is taken."""
+"""Ways to call a forward pass; the first that works is taken. First without gradients, which take much memory; some
+forward passes differentiate."""
 FAMILIES = {
     "a vector-quantized model": re.compile(r"quanti[sz]|codebook|(^|[^a-z])vq", re.IGNORECASE),
     "a model with a flow posterior": re.compile(r"flow|(?<![a-z])(iaf|maf|made|realnvp|glow)(?![a-z])", re.IGNORECASE),
@@ -46,7 +52,8 @@ class WithoutNoise(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return args[0].fill_(args[1] if len(args) > 1 else given.get("mean", 0.0))
         if packet is aten.normal:
             mean, std = args[0], args[1] if len(args) > 1 else given.get("std", 1.0)
-            shape = next((part.shape for part in (mean, std) if isinstance(part, Tensor)), args[2:3] and args[2])
+            shapes = [part.shape for part in (mean, std) if isinstance(part, Tensor)]
+            shape = torch.broadcast_shapes(*shapes) if shapes else args[2]  # type: ignore[no-untyped-call]
             return torch.zeros(shape, **{k: v for k, v in given.items() if k != "std"}) + mean
         return func(*args, **(kwargs or {}))
 
@@ -56,28 +63,44 @@ def find_forward(model: nn.Module, example: Tensor) -> Forward | None:
 
     `example` is a batch of images.
     """
-    reason = ""
-    for call in CALLS:
+    reason, images = "", example.numpy(force=True)
+    for has_gradients, call in product((False, True), CALLS):
+        run = partial(_run, partial(call, model), has_gradients)
         try:
-            first, second = (_run(model, call, example) for _ in range(2))
+            first, second = (run(images) for _ in range(2))
         except NotImplementedError:
             return None
         except Exception as error:  # foreign code raises any kind
             reason = reason or f"it fails: {first_line(error)}"
             continue
-        if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True)):
             return Forward(None, "it draws random numbers that are not normal", find_family(model))
-
-        def run(batch: NDArray[Any], call: Any = call) -> list[NDArray[Any]]:
-            return [tensor.numpy(force=True) for tensor in _run(model, call, torch.from_numpy(np.array(batch)))]
-
-        return Forward(run, "", find_family(model))
+        return Forward(partial(_run_or_refuse, run), "", find_family(model))
     return Forward(None, reason, find_family(model))
 
 
-def _run(model: nn.Module, call: Callable[[nn.Module, Tensor], Any], images: Tensor) -> list[Tensor]:
-    with torch.enable_grad(), WithoutNoise():  # type: ignore[no-untyped-call]  # some forward passes differentiate  # type: ignore[no-untyped-call]
-        return [tensor.detach() for _, tensor in flatten_output(call(model, images.clone()))]
+def _run(call: Callable[[Tensor], Any], has_gradients: bool, images: NDArray[Any]) -> Arrays:
+    with torch.set_grad_enabled(has_gradients), _without_validation(), WithoutNoise():  # type: ignore[no-untyped-call]
+        output = call(torch.from_numpy(np.array(images)))
+        return [tensor.numpy(force=True) for _, tensor in flatten_output(output)]
+
+
+def _run_or_refuse(run: RunGraph, images: NDArray[Any]) -> Arrays:
+    try:
+        return run(images)
+    except Exception as error:  # foreign code raises any kind
+        raise ImportRefused(f"it fails: {first_line(error)}") from error
+
+
+@contextmanager
+def _without_validation() -> Iterator[None]:
+    """Inside, torch's distributions take any value: some forward passes return the likelihood of gray pixels."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def find_family(model: nn.Module) -> str | None:
