@@ -23,8 +23,11 @@ DTYPES: dict[int, np.dtype[Any]] = {
     onnx.TensorProto.UINT8: np.dtype(np.uint8),
 }
 """Element types that images and latents may have."""
-SAVE_WEIGHTS = "torch.save(torch.load('{}', weights_only=False).state_dict(), 'weights.pt')"
-"""Python that saves the weights of a pickled module alone, for messages."""
+SAVE_WEIGHTS = (
+    "torch.save(torch.load({!r}, map_location='cpu', weights_only=False).state_dict(), 'weights.pt'). If it holds a "
+    "checkpoint, which is a dict, take its entry that has the weights, such as ['state_dict'], instead of .state_dict()"
+)
+"""Python that saves the weights of a pickle alone, for messages."""
 
 
 @dataclass(frozen=True)

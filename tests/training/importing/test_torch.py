@@ -204,8 +204,29 @@ def test_weights_of_each_part_in_a_file(tmp_path: Path, prefix: str, order: tupl
     model = nets.Parts()
     load_weights(model, [(part, read_weights(tmp_path / f"{part}.pt")) for part in order])
     assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in model.state_dict().items())
-    with pytest.raises(ImportRefused, match=r"down and down does not have `0\.bias` as the class has it"):
+    with pytest.raises(ImportRefused, match=r"down and down do not have `0\.bias` as the class has it"):
         load_weights(model, [("down", read_weights(tmp_path / "down.pt"))] * 2)
+
+
+@pytest.mark.parametrize("prefix", ["", "up.", "net.up.0."])
+@pytest.mark.parametrize("files", [("up.pt", "down.pt"), ("my_down-3.pt", "my_up-3.pt"), ("a.pt", "b.pt")])
+def test_weights_that_fit_both_parts_go_where_a_name_says(files: tuple[str, str], prefix: str) -> None:
+    trained, model = (
+        nn.ModuleDict({"net": nn.ModuleDict({"down": nn.Linear(4, 4), "up": nn.Linear(4, 4)})}) for _ in "ab"
+    )
+    names = ["up", "down"] if "up" in files[0] else ["down", "up"]
+    parts = []
+    for file, name in zip(files, names, strict=True):
+        state = trained["net"][name].state_dict()  # type: ignore[index]
+        parts.append((file, {f"{prefix.replace('up', name)}{key}": tensor for key, tensor in state.items()}))
+    if files[0] == "a.pt" and not prefix:
+        with pytest.raises(
+            ImportRefused, match=r"the weights in a\.pt fit net\.down and net\.up: rename the file after"
+        ):
+            load_weights(model, parts)
+        return
+    load_weights(model, parts)
+    assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_whole_module_is_answered_with_the_line_that_saves_its_weights(tmp_path: Path) -> None:
@@ -213,10 +234,11 @@ def test_a_whole_module_is_answered_with_the_line_that_saves_its_weights(tmp_pat
     torch.save(nets.Vae(), path)
     with pytest.raises(ImportRefused, match="or a whole module in a pickle: pass --class") as caught:
         bring([path], tmp_path)
-    line = str(caught.value).rpartition("save its weights first: ")[2]
-    assert line == f"torch.save(torch.load('{path}', weights_only=False).state_dict(), 'weights.pt')"
-    with pytest.raises(ImportRefused, match=r"more than weights, .* save its weights alone: torch\.save"):
+    line = f"torch.save(torch.load('{path}', map_location='cpu', weights_only=False).state_dict(), 'weights.pt'). If"
+    assert f"save its weights first: {line} it holds a checkpoint" in str(caught.value)
+    with pytest.raises(ImportRefused, match=r"more than weights, which is not opened") as caught:
         read_weights(path)
+    assert f"save its weights alone: {line} it holds a checkpoint" in str(caught.value)
 
 
 def test_a_folder_of_pythae_is_answered_with_the_line_that_imports_it(tmp_path: Path) -> None:
@@ -277,6 +299,10 @@ def test_a_class_that_cannot_be_made(path: str, arguments: list[str], message: s
 def test_a_class_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ImportRefused, match="Parts has neither encode nor encoder: name its part with --encoder"):
         bring_class(TorchClass(f"{PATH}:Parts"), tmp_path)
+    for path in ("missing", "training", "body.missing"):
+        message = f"Named has no `{path}`: name its part with --encoder. It has body, mean, log_variance, back, decode"
+        with pytest.raises(ImportRefused, match=message):
+            bring_class(TorchClass(f"{PATH}:Named", encoder=path), tmp_path)
     with pytest.raises(ImportRefused, match=r"the encoder does not take images \[2, 3, 9, 9\]"):
         bring_class(TorchClass(f"{PATH}:Vae"), tmp_path, image=(3, 9, 9))
     with pytest.raises(ImportRefused, match="the decoder takes none of the encoder's outputs"):

@@ -80,7 +80,7 @@ def _format_of(path: Path) -> str:
 def _weights_line(path: Path) -> str:
     return (
         f"pass --class package.module:Class --weights {path}. If it holds a whole module and you trust it, save its "
-        f"weights first: {SAVE_WEIGHTS.format(path)}"
+        f"weights first: {SAVE_WEIGHTS.format(str(path))}"
     )
 
 

@@ -12,13 +12,15 @@ from torch import nn
 from training.errors import ImportRefused
 from training.importing.options import ImportOptions, TorchClass
 from training.importing.prompt import Ask, ask_image
-from training.importing.source import Source
+from training.importing.source import Source, file_name
 from training.importing.sources.torch_forward import find_forward, find_prior
 from training.importing.sources.torch_modules import Submodule, export_submodule, find_examples, first_line
 from training.importing.sources.torch_weights import load_weights, read_weights
 
 PARTS = {"encoder": ("encode", "encoder"), "decoder": ("decode", "decoder")}
 """Names of methods and submodules to search for, in this order."""
+LIBRARIES = ("builtins", "torch.", "lightning.", "pytorch_lightning.")
+"""Modules whose classes have methods that are no part of a model."""
 CONDITIONS = re.compile(r"^(y|c|t|ys)$|label|cond|class|context|attr", re.IGNORECASE)
 """Names of parameters that are conditions."""
 
@@ -31,7 +33,7 @@ def read_class(torch_class: TorchClass, options: ImportOptions, ask: Ask) -> Sou
     """
     model = build(torch_class)
     if torch_class.weights:
-        load_weights(model, [(path.name, read_weights(path)) for path in torch_class.weights])
+        load_weights(model, [(file_name(path), read_weights(path)) for path in torch_class.weights])
     return read_module(model.eval(), torch_class, options, ask, kind=f"the class `{torch_class.path}`")
 
 
@@ -42,8 +44,8 @@ def read_module(model: nn.Module, torch_class: TorchClass, options: ImportOption
         ImportRefused: they are not found, do not take the images, or cannot be exported.
     """
     image = options.image or ask_image(ask, options)
-    encoder = Submodule(model, torch_class.encoder or _find_part(model, "encoder"))
-    decoder = Submodule(model, torch_class.decoder or _find_part(model, "decoder"))
+    encoder = Submodule(model, _find_part(model, "encoder", torch_class.encoder))
+    decoder = Submodule(model, _find_part(model, "decoder", torch_class.decoder))
     for part in (encoder, decoder):
         _check_signature(model, part.path)
     (layout, images, latents), any_size = find_examples(encoder, decoder, image, options.layout), image[1] is None
@@ -79,13 +81,31 @@ def _check_signature(model: nn.Module, path: str) -> None:
         )
 
 
-def _find_part(model: nn.Module, role: str) -> str:
-    name = next((name for name in PARTS[role] if callable(getattr(model, name, None))), None)
-    if name is None:
-        raise ImportRefused(
-            f"{type(model).__name__} has neither {' nor '.join(PARTS[role])}: name its part with --{role}"
+def _find_part(model: nn.Module, role: str, path: str | None) -> str:
+    """Path of the method or submodule that encodes or decodes: `path`, or if it is None, one of the usual names.
+
+    Raises:
+        ImportRefused: there is none; the message has the names that exist.
+    """
+    found = next((name for name in ([path] if path else PARTS[role]) if _is_callable(model, name)), None)
+    if found is None:
+        kind, names = type(model), [name for name, _ in model.named_children()]
+        own = [part for part in kind.__mro__ if not part.__module__.startswith(LIBRARIES)]
+        names += sorted(
+            {name for part in own for name in vars(part) if name[0] != "_" and callable(getattr(part, name))}
         )
-    return name
+        wrong = f"no `{path}`" if path else f"neither {' nor '.join(PARTS[role])}"
+        raise ImportRefused(
+            f"{kind.__name__} has {wrong}: name its part with --{role}. It has {', '.join(names) or 'no parts'}"
+        )
+    return found
+
+
+def _is_callable(model: nn.Module, path: str) -> bool:
+    try:
+        return callable(attrgetter(path)(model))
+    except Exception:  # foreign properties raise any kind
+        return False
 
 
 def build(torch_class: TorchClass) -> nn.Module:
