@@ -48,7 +48,7 @@ def blurring(reach: int, *, is_global: bool = False) -> tuple[onnx.ModelProto, o
     return encoder, decoder
 
 
-@pytest.mark.parametrize("reach", [0, 1, 10])
+@pytest.mark.parametrize("reach", [0, 1, 6, 10])
 def test_the_margin_is_how_far_the_graphs_look(tmp_path: Path, reach: int) -> None:
     source = save(tmp_path, *blurring(reach))
     done = bring(source, tmp_path, range=RANGES[0], output="image", image=(3, None, None), posterior="none")
@@ -65,6 +65,24 @@ def test_what_depends_on_the_whole_image_stands_on_the_card(tmp_path: Path) -> N
     row = next(line for line in (done.directory / "README.md").read_text().splitlines() if "in tiles" in line)
     assert "| 0.0% of pixels" not in row
     assert read_manifest(done.directory).latent.margin == 0
+
+
+def test_a_pixel_counts_if_one_channel_differs(tmp_path: Path) -> None:
+    encoder, decoder = blurring(1, is_global=True)
+    shares = []
+    for channels in (1, 3):  # the mean is taken off one channel, or off all
+        weights = np.array([1, 0, 0] if channels == 1 else [1, 1, 1], np.float32)[:, None, None]
+        changed = onnx.ModelProto.FromString(encoder.SerializeToString())
+        changed.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+        difference = changed.graph.node.pop()
+        changed.graph.node.append(helper.make_node("Mul", ["average", "weights"], ["weighted"]))
+        changed.graph.node.append(helper.make_node("Sub", [difference.input[0], "weighted"], ["z"]))
+        source = save(tmp_path, changed, decoder)
+        options = {"range": RANGES[0], "output": "image", "image": (3, None, None), "posterior": "none"}
+        done = bring(source, tmp_path, name=f"of-{channels}", **options)
+        card = (done.directory / "README.md").read_text()
+        shares.append(float(card.partition("| large images, in tiles | ")[2].partition("%")[0]))
+    assert 0.5 * shares[1] < shares[0] <= shares[1]
 
 
 def test_images_of_one_size_are_not_tiled(linear: Linear, tmp_path: Path) -> None:
