@@ -31,18 +31,23 @@ def reserve_version(folder: Path, version: int | None, *, replace: bool) -> Iter
     Raises:
         CommandError: the version exists and `replace` is false, or another process has reserved it.
     """
-    made = [path for path in (folder, folder.parent) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         first = choose_version(folder, version, replace=replace)
         for chosen in count(first) if version is None else [first]:
-            with suppress(Timeout), FileLock(folder / f".{chosen}.lock", blocking=False) as lock:
-                try:
-                    if version is not None or not (folder / str(chosen)).exists():
-                        yield choose_version(folder, chosen, replace=replace)
-                        return
-                finally:
-                    Path(lock.lock_file).unlink(missing_ok=True)
+            lock = FileLock(folder / f".{chosen}.lock", blocking=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            try:
+                if version is not None or not (folder / str(chosen)).exists():
+                    yield choose_version(folder, chosen, replace=replace)
+                    return
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
+                lock.release()
         raise CommandError(f"another process is writing {folder / str(version)}: wait, or pass another --version")
     finally:
         for path in made:

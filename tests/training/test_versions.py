@@ -4,6 +4,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
 from app.errors import CommandError
 from training.versions import choose_version, reserve_version
@@ -48,7 +49,13 @@ def test_a_version_that_another_process_writes_is_not_given_twice(tmp_path: Path
 
 
 def test_nothing_is_left_of_a_version_that_was_not_written(tmp_path: Path) -> None:
-    folder = tmp_path / "models" / "mine"
+    folder = tmp_path / "new" / "models" / "mine"
     with pytest.raises(ValueError, match="refused"), reserve_version(folder, None, replace=False):
         raise ValueError("refused")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_missed_inside_is_no_other_version(tmp_path: Path) -> None:
+    with pytest.raises(Timeout), reserve_version(tmp_path / "mine", None, replace=False):
+        raise Timeout("elsewhere")
     assert list(tmp_path.iterdir()) == []
