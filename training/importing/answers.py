@@ -35,7 +35,7 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
     options = replace(source.known, **{name: value for name, value in vars(passed).items() if value is not None})
     layout = options.layout or _find_layout(source.encoder, options.image)
     image = options.image or _find_image(source.encoder, layout) or asking.parsed(parse_image, IMAGE)
-    image_output = asking.attempt(choose_image_output, source.decoder, options.picture)
+    image_output = asking.attempt(choose_image_output, source.decoder, options.picture, ask)
     activation = None if image_output is None else _find_range(source.decoder, image_output)
     output = options.output or ("image" if activation else asking(*OUTPUT))
     pixel_range = options.range or activation or asking.parsed(parse_range, RANGE)
@@ -46,9 +46,9 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
     _check_image(source.encoder, layout, image)
     if options.bgr and channels != 3:
         raise ImportRefused("--bgr is for color images, and these have 1 channel")
-    for used in (pixel_range, options.output_range):
+    for option, used in {"--range or --mean": pixel_range, "--output-range": options.output_range}.items():
         if used is not None and len(each(used.low)) not in (1, channels):
-            raise ImportRefused(f"the images have {channels} channels, and the range is one of {len(each(used.low))}")
+            raise ImportRefused(f"{option} is for {len(each(used.low))} channels, and the images have {channels}")
     return Answers(
         channels=channels,
         height=height,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from app.bundle.files import read_manifest
 from tests.conftest import ROOT
@@ -114,6 +114,29 @@ def test_all_open_questions_are_in_one_refusal(run: Run, linear: Linear, tmp_pat
     assert re.fullmatch("error: pass --posterior: .*\n", reported)
 
 
+@pytest.fixture
+def of_four_outputs(linear: Linear, tmp_path: Path) -> list[Path]:
+    """Encoder and decoder with four outputs each."""
+    models = linear.encoder(), linear.decoder()
+    for model, name in zip(models, ("mu", "y"), strict=True):
+        for other in ("first", "second", "third")[len(model.graph.output) - 1 :]:
+            model.graph.node.append(helper.make_node("Identity", [name], [other]))
+            model.graph.output.append(helper.make_tensor_value_info(other, TensorProto.FLOAT, None))
+            model.graph.output[-1].type.CopyFrom(model.graph.output[0].type)
+    models[0].graph.node[2].output[0] = "spread"
+    models[0].graph.node[3].input[1] = "spread"
+    models[0].graph.output[1].name = "spread"
+    return save(tmp_path, *models)
+
+
+def test_outputs_are_asked_for(run: Run, of_four_outputs: list[Path]) -> None:
+    code, _, reported = run(*of_four_outputs, "--name", "lines", "--range", "0,1", "--output", "image")
+    assert code == 1
+    picture = r"--picture: the image among the outputs of decoder\.onnx: one of y; first; second; third"
+    heads = r"--heads: mean,spread: two of .*, the outputs of encoder\.onnx; or one that is both"
+    assert re.fullmatch(f"error: pass {picture}, and {heads}\n", reported)
+
+
 def test_a_class_tells_all_that_may_be_open_before_it_is_exported(run: Run, tmp_path: Path) -> None:
     options = ("--name", "lines", "--models", tmp_path / "models", "--posterior", "none")
     code, _, reported = run("--class", "tests.training.importing.nets:Vae", *options)
@@ -143,15 +166,15 @@ def test_an_unknown_choice_is_an_error_of_usage(
     assert not (tmp_path / "models").exists()
 
 
-def test_what_is_open_is_asked_at_a_terminal(source: list[Path], tmp_path: Path) -> None:
+def test_what_is_open_is_asked_at_a_terminal(of_four_outputs: list[Path], tmp_path: Path) -> None:
     outer, inner = pty.openpty()
-    command = [sys.executable, "-m", "training", "import", *map(str, source), "--name", "lines"]
+    command = [sys.executable, "-m", "training", "import", *map(str, of_four_outputs), "--name", "lines"]
     command += ["--models", str(tmp_path / "models")]
     process = subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdin=inner, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     os.close(inner)
-    os.write(outer, b"something\nimage\n0,1\n")  # the first is no answer, and is asked again
+    os.write(outer, b"y\nsomething\nimage\n0,1\nmu,spread\nlog-variance\n")  # `something` is asked again
     printed, asked = process.communicate(timeout=PATIENCE)
     os.close(outer)
     assert process.returncode == 0, asked

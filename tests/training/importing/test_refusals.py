@@ -85,7 +85,7 @@ def of_three_outputs(encoder: onnx.ModelProto) -> None:
         (that_draws_otherwise, r"encoder\.onnx draws random numbers, by `RandomNormalLike`"),
         (
             of_three_outputs,
-            r"pass --heads mean,spread: two of `mu`, `first`, `other`, the outputs of encoder\.onnx; or one",
+            "asked for heads",
         ),
     ],
     ids=lambda part: getattr(part, "__name__", ""),
@@ -168,7 +168,8 @@ def test_a_source_that_is_none(tmp_path: Path) -> None:
         ({"bgr": True}, "--bgr is for color images"),
         ({"image": (1, 32, 32)}, r"takes \[N, 1, 28, 28\], and the options describe images \[N, 1, 32, 32\]"),
         ({"image": (1, None, None)}, r"the options describe images \[N, 1, \?, \?\]"),
-        ({"picture": "image"}, r"pass --picture: the image among the outputs of decoder\.onnx, `y`"),
+        ({"picture": "image"}, r"decoder\.onnx has no output of the name in --picture; it has y"),
+        ({"range": PixelRange((0, 0, 0), (1, 2, 3))}, "--range or --mean is for 3 channels, and the images have 1"),
     ],
     ids=str,
 )

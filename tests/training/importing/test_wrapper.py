@@ -55,10 +55,10 @@ def test_colour_images_of_every_layout_and_order(
 MEANS, STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalized(linear: Linear) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Halves whose images are normalized by the mean and standard deviation of each of their channels."""
+def normalized(linear: Linear, order: int = 1) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Halves whose images are normalized by the mean and standard deviation of each channel; order -1 is BGR."""
     shape = {"nchw": (3, 1, 1), "nhwc": (3,), "flat-nhwc": (3,)}.get(linear.layout, (3, 1, 1))
-    mean, std = (np.array(values, np.float32).reshape(shape) for values in (MEANS, STDS))
+    mean, std = (np.array(values[::order], np.float32).reshape(shape) for values in (MEANS, STDS))
     if "flat" in linear.layout:
         planes = (3, 28, 28) if linear.layout == "flat" else (28, 28, 3)
         mean, std = (np.broadcast_to(values, planes).reshape(-1) for values in (mean, std))
@@ -94,17 +94,20 @@ def test_channels_that_are_normalized_apart(
     assert parse_range(str(told)).low == pytest.approx(told.low, rel=1e-5)
 
 
-def test_imagenets_normalization_is_recommended(colours: Pixels, colour_file: Path, tmp_path: Path) -> None:
-    foreign = normalized(Linear.fitted(colours))
+@pytest.mark.parametrize(("bgr", "options"), [(False, r"-2\.1179,2\.24891/\S+"), (True, r"-1\.80444,2\.64/\S+ --bgr")])
+def test_imagenets_normalization_is_recommended(
+    colours: Pixels, colour_file: Path, tmp_path: Path, bgr: bool, options: str
+) -> None:
+    foreign = normalized(Linear.fitted(colours, bgr=bgr), -1 if bgr else 1)
     foreign[1].graph.output[0].name = "y"  # of images in [0, 1]
     source = save(tmp_path, *foreign)
-    with pytest.raises(ImportRefused, match=r"with --range -2\.1179,2\.24891/.* it would be"):
+    with pytest.raises(ImportRefused, match=f"with --range {options} .*it would be"):
         bring(source, tmp_path, colour_file, range=RANGES[0], output="image")
 
 
 def test_a_range_of_other_channels_is_refused(linear: Linear, tmp_path: Path) -> None:
     source = save(tmp_path, linear.encoder(), linear.decoder())
-    with pytest.raises(ImportRefused, match="have 1 channels, and the range is one of 3"):
+    with pytest.raises(ImportRefused, match="--range or --mean is for 3 channels, and the images have 1"):
         bring(source, tmp_path, range=range_of(MEANS, STDS), output="image")
 
 
@@ -291,6 +294,13 @@ def test_logits_of_certain_pixels_are_finite(linear: Linear, tmp_path: Path) -> 
     bundle = read(bring(source, tmp_path, range=RANGES[0], output="probabilities"))
     given = Session(bundle.decoder, name="decoder").run({"latent": np.zeros((2, LATENT), np.float32)})["logits"]
     np.testing.assert_allclose(given, np.full_like(given, np.log(2**24 - 1)), rtol=1e-6)
+
+
+def test_probabilities_may_be_rounded_to_more_than_one(linear: Linear, tmp_path: Path) -> None:
+    decoder = clamped(linear.with_habits(center=linear.center + 30).decoder("Sigmoid"), ("Mul", ["rounded"], {}))
+    decoder.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1 + 5e-5), "rounded"))
+    bundle = read(bring(save(tmp_path, linear.encoder(), decoder), tmp_path, range=RANGES[0], output="probabilities"))
+    assert bundle.manifest.likelihood == "bernoulli"
 
 
 def test_values_that_are_no_probabilities_are_refused(linear: Linear, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from app.maths.gaussian import Floats
 from app.maths.likelihood import Pixels, cross_entropy
 from training.importing.checks.reference import Reference, to_levels
 from training.importing.checks.samples import choose
-from training.importing.options import MEAN, RANGES, STD, Answers, PosteriorKind, range_of
+from training.importing.options import MEAN, RANGES, STD, Answers, Layout, PixelRange, PosteriorKind, range_of
 
 MAX_IMAGES = 64
 """Maximum number of images that other answers are tried with."""
@@ -116,13 +116,20 @@ def _try_alternatives(reference: Reference, images: Pixels) -> dict[str, float]:
 def _other_inputs(answers: Answers) -> list[Answers]:
     """The answers with every range and channel order, and with both flat layouts of color images."""
     is_color = answers.channels == 3
-    ranges = dict.fromkeys((answers.range, *RANGES, *([range_of(MEAN, STD)] if is_color else [])))
     orders = (answers.bgr, not answers.bgr) if is_color else (answers.bgr,)
-    layouts = ("flat", "flat-nhwc") if is_color and answers.layout.startswith("flat") else (answers.layout,)
+    layouts: tuple[Layout, ...] = (
+        ("flat", "flat-nhwc") if is_color and answers.layout.startswith("flat") else (answers.layout,)
+    )
     return [
         replace(answers, range=pixel_range, bgr=bgr, layout=layout)
-        for pixel_range, bgr, layout in product(ranges, orders, layouts)
+        for bgr, layout in product(orders, layouts)
+        for pixel_range in dict.fromkeys((answers.range, *RANGES, *([_imagenet(bgr)] if is_color else [])))
     ]
+
+
+def _imagenet(bgr: bool) -> PixelRange:
+    """The range of images normalized as ImageNet's, in the model's order of channels."""
+    return range_of(MEAN[::-1], STD[::-1]) if bgr else range_of(MEAN, STD)
 
 
 def _other_outputs(answers: Answers) -> list[Answers]:

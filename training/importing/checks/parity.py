@@ -45,7 +45,9 @@ def check_parity(
         if not np.isfinite(values).all():
             raise ImportRefused(f"the source's `{name}` is not finite: is it trained, and is --posterior right?")
 
-    if answers.output == "probabilities" and not (decoded.min() >= 0 and decoded.max() <= 1):
+    if answers.output == "probabilities" and not (
+        decoded.min() >= -FLOAT32.relative and decoded.max() <= 1 + FLOAT32.relative
+    ):
         raise ImportRefused(
             f"the decoder's values are from {decoded.min():g} to {decoded.max():g}, which are not probabilities: pass "
             "--output logits or image"

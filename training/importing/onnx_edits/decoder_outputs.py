@@ -6,7 +6,8 @@ from collections.abc import Collection
 import onnx
 from onnx import numpy_helper
 
-from training.errors import OpenQuestion
+from training.errors import ImportRefused
+from training.importing.prompt import Ask
 from training.importing.source import SourceGraph
 from training.onnx_graph import constants_of
 
@@ -47,16 +48,16 @@ def _bounds(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> tup
     return -math.inf if low is None else low, math.inf if high is None else high
 
 
-def choose_image_output(decoder: SourceGraph, name: str | None) -> int:
-    """Index of the decoder's output that is the image.
+def choose_image_output(decoder: SourceGraph, name: str | None, ask: Ask) -> int:
+    """Index of the decoder's output that is the image. If there are several and `name` is None, ask.
 
     Raises:
-        OpenQuestion: there are several and `name` is None, or none is called `name`.
+        ImportRefused: none is called `name`.
+        OpenQuestion: there is no terminal to ask at.
     """
     names = decoder.outputs
-    if name in names:
-        return names.index(name)
-    if name is None and len(names) == 1:
-        return 0
-    listed = ", ".join(f"`{output}`" for output in names)
-    raise OpenQuestion(f"--picture: the image among the outputs of {decoder.name}, {listed}")
+    if name is None and len(names) > 1:
+        name = ask("picture", f"The image among the outputs of {decoder.name}", names)
+    if name not in (None, *names):
+        raise ImportRefused(f"{decoder.name} has no output of the name in --picture; it has {', '.join(names)}")
+    return 0 if name is None else names.index(name)

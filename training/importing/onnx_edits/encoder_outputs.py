@@ -1,10 +1,11 @@
 """The encoder's outputs: which ones are the posterior's mean and spread, and the kind of spread."""
 
 import re
+from collections.abc import Sequence
 
-from training.errors import ImportRefused, OpenQuestion
+from training.errors import ImportRefused
 from training.importing.onnx_edits.random_operators import PARAMETERS
-from training.importing.options import ImportOptions, Layout, PosteriorKind
+from training.importing.options import ImportOptions, Layout, PosteriorKind, parse_heads
 from training.importing.prompt import POSTERIOR, Ask
 from training.importing.source import Source, SourceGraph, shape_of
 
@@ -28,10 +29,10 @@ def choose_posterior_outputs(source: Source, options: ImportOptions, layout: Lay
 
     Raises:
         ImportRefused: no output has a name in --heads.
-        OpenQuestion: the outputs cannot be told apart.
+        OpenQuestion: the outputs cannot be told apart, and there is no terminal to ask at.
     """
     encoder = source.encoder
-    chosen = [_index(encoder, name) for name in options.heads or _default(encoder)]
+    chosen = [_index(encoder, name) for name in options.heads or _default(encoder, ask)]
     if len(chosen) == 1:
         return _choose_single(source, chosen[0], options.posterior, layout, ask)
     kind = options.posterior or _spread_kind(encoder.outputs[chosen[1]]) or _ask_kind(ask)
@@ -57,8 +58,8 @@ def _choose_single(
     return (index, None, "none") if kind == "none" else (index, index, kind)
 
 
-def _default(encoder: SourceGraph) -> list[str]:
-    """Names of the outputs to take if --heads was not passed."""
+def _default(encoder: SourceGraph, ask: Ask) -> Sequence[str]:
+    """Names of the outputs to take if --heads was not passed; ask if they cannot be told apart."""
     names = encoder.outputs
     if tuple(names) == PARAMETERS or len(names) == 1:
         return names
@@ -69,7 +70,8 @@ def _default(encoder: SourceGraph) -> list[str]:
     if len(names) == 2 and not spreads:
         return names
     listed = ", ".join(f"`{name}`" for name in names)
-    raise OpenQuestion(f"--heads mean,spread: two of {listed}, the outputs of {encoder.name}; or one that is both")
+    question = f"Mean,spread: two of {listed}, the outputs of {encoder.name}; or one that is both"
+    return parse_heads(ask("heads", question, ()))
 
 
 def _index(encoder: SourceGraph, name: str) -> int:
