@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from training.errors import ImportRefused
-from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, choose_image_output, find_end
+from training.importing.onnx_edits.decoder_outputs import choose_image_output, find_end
 from training.importing.onnx_edits.encoder_outputs import choose_posterior_outputs
 from training.importing.options import (
     RANGES,
@@ -71,9 +71,9 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
 
 def _find_range(decoder: SourceGraph, image_output: int) -> PixelRange | None:
     """Find the range of the decoder's images from a sigmoid, a tanh or a clamp at its end."""
-    end, low, high = find_end(decoder, image_output, (*SHAPE_OPERATORS, "Transpose"))
-    clamp = next((known for known in RANGES if (known.low, known.high) == (low, high)), None)
-    return clamp or (ACTIVATION_RANGES.get(end.op_type) if end is not None else None)
+    end = find_end(decoder, image_output)
+    clamp = next((known for known in RANGES if (known.low, known.high) == (end.low, end.high)), None)
+    return clamp or (ACTIVATION_RANGES.get(end.node.op_type) if end.node is not None else None)
 
 
 def _find_layout(encoder: SourceGraph, image: ImageShape | None) -> Layout:

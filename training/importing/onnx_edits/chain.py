@@ -28,6 +28,15 @@ class Chain:
         self.tensor = output
         return self
 
+    def repeat(self, node: onnx.NodeProto) -> "Chain":
+        """Append a node of the foreign graph that takes the chain's last tensor, and its own further inputs."""
+        output = f"{self._name}.{len(self.nodes)}"
+        repeated = onnx.NodeProto(op_type=node.op_type, domain=node.domain, attribute=node.attribute, output=[output])
+        repeated.input.extend([self.tensor, *(name and PREFIX + name for name in node.input[1:])])
+        self.nodes.append(repeated)
+        self.tensor = output
+        return self
+
     def minus(self, other: "Chain") -> "Chain":
         """Append the nodes of another chain, of another name, and the difference of both last tensors."""
         output = f"{self._name}.difference"

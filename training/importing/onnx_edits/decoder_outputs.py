@@ -1,7 +1,7 @@
 """The decoder's outputs: which one is the image, and where its values come from."""
 
 import math
-from collections.abc import Collection
+from typing import NamedTuple
 
 import onnx
 from onnx import numpy_helper
@@ -15,23 +15,33 @@ SHAPE_OPERATORS = ("Reshape", "Flatten", "Identity", "Cast", "Squeeze", "Unsquee
 """Operators that change neither values nor their order."""
 
 
-def find_end(graph: SourceGraph, output: int, skipped: Collection[str]) -> tuple[onnx.NodeProto | None, float, float]:
-    """The node that produces an output, upstream of clamps and of operators in `skipped`, and the clamps' bounds.
+class End(NamedTuple):
+    """Where the values of an output come from."""
 
-    The node is None if there is none. Without a clamp, the bounds are infinite. An operator is a clamp only if its
-    bounds are constant.
-    """
+    node: onnx.NodeProto | None
+    """The node that computes them, upstream of clamps, casts and `moves`; None if there is none."""
+    low: float
+    high: float
+    """Bounds of the clamps, infinite without one."""
+    moves: list[onnx.NodeProto]
+    """Operators downstream of `node` that reshape or transpose the values, in the order of the graph."""
+
+
+def find_end(graph: SourceGraph, output: int) -> End:
+    """Find the node that computes an output. An operator is a clamp only if its bounds are constant."""
     producers = {name: node for node in graph.model.graph.node for name in node.output}
     constants = constants_of(graph.model.graph)
-    node, low, high = producers.get(graph.outputs[output]), -math.inf, math.inf
+    node, low, high, moves = producers.get(graph.outputs[output]), -math.inf, math.inf, list[onnx.NodeProto]()
     while node is not None:
         bounds = _bounds(node, constants)
         if bounds is not None:  # a clamp further downstream has the last word
             low, high = (min(max(bound, low), high) for bound in bounds)
-        elif node.op_type not in skipped:
+        elif node.op_type not in (*SHAPE_OPERATORS, "Transpose"):
             break
+        elif node.op_type not in ("Identity", "Cast"):
+            moves.insert(0, node)
         node = producers.get(node.input[0])
-    return node, low, high
+    return End(node, low, high, moves)
 
 
 def _bounds(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> tuple[float, float] | None:

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 from training.importing.onnx_edits.chain import PREFIX, Chain
-from training.importing.onnx_edits.decoder_outputs import SHAPE_OPERATORS, find_end
+from training.importing.onnx_edits.decoder_outputs import find_end
 from training.importing.options import Answers
 from training.importing.source import SourceGraph
 
@@ -15,17 +15,15 @@ EPSILON = np.finfo(np.float32).epsneg
 def find_logits(decoder: SourceGraph, answers: Answers) -> Chain | None:
     """Logits float32, in the layout of the decoder's image; None if it is not one of a Bernoulli likelihood.
 
-    They are the input of the decoder's sigmoid, if there is one. If the decoder clamps what the sigmoid returns, the
-    logits are clamped to the same probabilities. Without a sigmoid, they are log(p / (1 - p)).
+    They are the input of the decoder's sigmoid, if there is one. If the decoder clamps, reshapes or transposes what the
+    sigmoid returns, so are the logits. Without a sigmoid, they are log(p / (1 - p)).
     """
     output = decoder.outputs[answers.image_output]
     if answers.output == "image":
         return None
     if answers.output == "logits":
         return Chain(PREFIX + output, "logits").then("Cast", to=TensorProto.FLOAT)
-    # A Reshape after the sigmoid can be repeated for the logits if sizes are fixed. A Transpose cannot.
-    skipped = SHAPE_OPERATORS if answers.height is not None else ("Identity", "Cast")
-    end, low, high = find_end(decoder, answers.image_output, skipped)
+    end, low, high, moves = find_end(decoder, answers.image_output)
     if end is None or end.op_type != "Sigmoid" or low >= 1 or high <= 0:
         probabilities = Chain(PREFIX + output, "logits").then("Cast", to=TensorProto.FLOAT)
         probabilities.then("Clip", np.float32(EPSILON), np.float32(1 - EPSILON))
@@ -36,6 +34,8 @@ def find_logits(decoder: SourceGraph, answers: Answers) -> Chain | None:
         logits.then("Max", np.float32(_logit(low)))
     if high < 1:
         logits.then("Min", np.float32(_logit(high)))
+    for node in moves:
+        logits.repeat(node)
     return logits
 
 

@@ -49,7 +49,7 @@ def wrap_decoder(decoder: SourceGraph, answers: Answers, latent: Shape) -> Wrapp
     shape = (None, answers.channels, answers.height, answers.width)
     outputs = {"image": Tensor(dtype="uint8", shape=shape)}
     if logits is not None:
-        chains.append(_to_planes(_to_output_shape(logits, answers), answers).renamed("logits"))
+        chains.append(_to_planes(logits, answers).renamed("logits"))
     outputs["mean" if logits is None else "logits"] = Tensor(dtype="float32", shape=shape)
     return _join(decoder, before, chains, {"latent": Tensor(dtype="float32", shape=(None, *latent))}, outputs)
 
@@ -126,13 +126,6 @@ def _to_planes(chain: Chain, answers: Answers) -> Chain:
     if answers.layout in ("nhwc", "flat-nhwc"):
         chain.then("Transpose", perm=[0, 3, 1, 2])
     return chain.then("Gather", np.array([2, 1, 0]), axis=1) if answers.bgr else chain
-
-
-def _to_output_shape(chain: Chain, answers: Answers) -> Chain:
-    """Reshape to the shape of the decoder's output, if that is fixed."""
-    size = answers.height, answers.width
-    shape = {"nchw": (answers.channels, *size), "nhwc": (*size, answers.channels)}.get(answers.layout)
-    return chain if None in size or shape is None else chain.then("Reshape", _shape(-1, *shape))
 
 
 def _to_unit(chain: Chain, answers: Answers) -> Chain:
