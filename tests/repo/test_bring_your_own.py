@@ -14,7 +14,6 @@ from app.bundle.manifest import Manifest
 from tests.conftest import ROOT, Pixels, Start, png
 from tests.pages import aimed, blocks, commands
 from tests.training.test_cli import OPTIONS
-from tests.training.test_import_served import is_served
 
 pytestmark = pytest.mark.slow(reason="trains and imports models of three code bases")
 
@@ -67,8 +66,6 @@ def test_the_map_is_of_any_size(workshop: Path) -> None:
 
 def test_they_are_served(workshop: Path, start: Start, digits: Pixels) -> None:
     models = workshop / "models"
-    if not is_served(models, default="my-vae"):  # of a server that takes no maps yet
-        (models / "my-kl").rename(workshop / "my-kl.bundle")
     _, client = start(models_dir=models, default_model="my-vae")
     for command in commands(blocks(PAGE, "bash")[0]):
         subprocess.run(["bash", "-c", aimed(command, client)], cwd=workshop, capture_output=True, check=True)
