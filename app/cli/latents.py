@@ -62,7 +62,7 @@ def check_size(shape: Sequence[int | None], instead: str) -> None:
 
 
 def typed_map(latent: Floats, shape: Sequence[int | None]) -> Floats:
-    """A typed latent `[1, d]` as `[1, *shape]`, row-major; as it is if it has another number of values.
+    """Reshape a typed latent `[1, d]` to `[1, *shape]`, row-major; a latent of another size is returned unchanged.
 
     Raises:
         UsageError: the model's latents have no fixed shape.

@@ -1,7 +1,6 @@
 """Base64 in JSON -> bytes: strict base64 at full speed, and other forms of it that have one meaning only."""
 
 import re
-from base64 import b64decode
 from binascii import a2b_base64
 from contextlib import suppress
 
@@ -24,9 +23,6 @@ def read_base64(text: str) -> bytes:
     Raises:
         InvalidInput: not base64, and why.
     """
-    if len(text) <= _PIECE:
-        with suppress(ValueError):  # of most texts this is all
-            return a2b_base64(text, strict_mode=True)
     start = text.find(",") + 1 if text.startswith("data:") else 0
     if text.find("=", start, len(text) - 2) < 0:  # a piece may end with the padding that ends a text
         with suppress(ValueError):
@@ -36,8 +32,9 @@ def read_base64(text: str) -> bytes:
 
 
 def _decoded(text: str | bytes, start: int) -> bytes:
-    pieces = range(start, len(text), _PIECE) or (start,)
-    return b"".join(b64decode(text[at : at + _PIECE], validate=True) for at in pieces)
+    if len(text) - start <= _PIECE:
+        return a2b_base64(text[start:], strict_mode=True)
+    return b"".join(a2b_base64(text[at : at + _PIECE], strict_mode=True) for at in range(start, len(text), _PIECE))
 
 
 def _standard(text: str, start: int) -> bytes:

@@ -70,18 +70,18 @@ def _run(run: RunRows, pieces: list[Piece]) -> Ran:
 
 
 def _put(job: Job, start: int, outputs: Arrays) -> None:
-    """Put the outputs of some rows to those of the others, and resolve the future when all rows are done."""
+    """Store the outputs of a job's rows from `start` on; resolve its future when all its rows have run."""
     count = len(job.rows)
     try:
         if not job.outputs and job.done == count:  # all rows ran together
-            job.outputs = outputs
-        elif not job.outputs:
+            job.future.set_result(outputs)
+            return
+        if not job.outputs:
             job.outputs = {name: np.empty((count, *part.shape[1:]), part.dtype) for name, part in outputs.items()}
-        if job.outputs is not outputs:
-            for name, part in outputs.items():
-                if part.shape[1:] != job.outputs[name].shape[1:]:
-                    raise RuntimeError("a graph returned rows of different shapes")
-                job.outputs[name][start : start + len(part)] = part
+        for name, part in outputs.items():
+            if part.shape[1:] != job.outputs[name].shape[1:]:
+                raise RuntimeError("a graph returned rows of different shapes")
+            job.outputs[name][start : start + len(part)] = part
         if job.done == count:
             job.future.set_result(job.outputs)
     except Exception as error:  # or no memory

@@ -141,7 +141,8 @@ class Offload:
         """
         taken, is_too_much = sum(task.memory for task in self._running), False
         long = sum(task.seconds > LONG_SECONDS for task in self._running)
-        for caller, (task, *_) in self._waiting.items():
+        for caller, tasks in self._waiting.items():
+            task = tasks[0]
             if task.seconds > LONG_SECONDS and long >= max(1, self._threads - 1):
                 continue
             is_too_much |= bool(taken) and taken + task.memory > MAX_MEMORY

@@ -56,7 +56,7 @@ class Job:
     max_batch_rows: int = 0
     """Rows of the largest batch that some of the job's rows were in; 0 if none ran."""
     outputs: Arrays = field(default_factory=dict)
-    """Outputs `[N, ...]` of all rows, of which those that have run are filled in; empty before the first ran."""
+    """Outputs `[N, ...]`, filled in as the rows run; stays empty if all rows run together."""
 
     @property
     def waiting_rows(self) -> int:

@@ -1,8 +1,6 @@
 """Scores images: binarizes and encodes them, and computes log p(x|z) of each draw. Images are uint8 `[N, H, W, C]`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,8 +12,6 @@ from app.maths.arrays import Doubles, Floats, Pixels
 from app.maths.bounds import Binarize, Scores, score
 from app.maths.gaussian import Posterior
 from app.maths.likelihood import binarize, threshold
-
-Result = TypeVar("Result")
 
 MAX_DRAWN_VALUES = 2**25
 """Maximum values in all latents that one request draws to score images: a few hundred MB with the other arrays."""
@@ -39,7 +35,7 @@ class Scoring:
         Raises:
             InvalidInput: this model has no likelihood of images, or `how` does not fit its likelihood.
         """
-        how = self._how_to_binarize(how)
+        how, caller = self._how_to_binarize(how), self.work.timing.caller
         max_rows = self.graphs.max_queued_rows(*images.shape[1:3])
         lane: Lane = "explain" if explain else "score"
         with self.graphs.reserve(self.work, lane, min(k * len(images), max_rows)) as work:
@@ -53,14 +49,15 @@ class Scoring:
                     f"the draws have more than {MAX_DRAWN_VALUES} values together: ask for fewer draws or images",
                     "/query/k",
                 )
-            eps, latents = await self._computed(elements, posterior.draws, seed, range(len(rows)), k)
+            eps, latents = await self.graphs.offload.computed(
+                caller, elements, posterior.draws, seed, range(len(rows)), k
+            )
             log_p_x, explanation = await self._explained(work, lane, latents, rows.reshape(len(rows), -1))
         calibration = self.tables.calibration.get(k) if how == self._how_to_binarize(None) else None
-        scores = await self._computed(elements, score, log_p_x, posterior, eps, latents, calibration)
+        scores = await self.graphs.offload.computed(
+            caller, elements, score, log_p_x, posterior, eps, latents, calibration
+        )
         return replace(scores, explanation=explanation), how
-
-    async def _computed(self, elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
-        return await self.graphs.offload.computed(self.work.timing.caller, elements, function, *arguments)
 
     def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:
         """Images `[N, C, H, W]`, binarized by `how`."""

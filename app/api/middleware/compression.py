@@ -63,7 +63,7 @@ def _vary(start: Message) -> None:
 def _weaken(start: Message) -> None:
     """Mark the ETag of text as weak, on 304 too: the compressed and the plain response have different bytes.
 
-    A part of a file is never compressed, so its ETag stays as it is, and a compressed response offers no parts.
+    The server never compresses a part of a file (206), and keeps its ETag. A compressed response does not offer parts.
     """
     headers = MutableHeaders(raw=start["headers"])
     etag = headers.get("etag", "")
