@@ -7,15 +7,17 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import cast
 
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.routing.problems import path_below_root, problem
 from app.api.routing.response import OWN_PAGES_ONLY, SECURITY_HEADERS
 from app.api.routing.state import HEALTH_PATHS, State
 from app.errors import BadRequest, BodyTooLarge, HeadersTooLarge, Overloaded, RequestTimeout, VaeError
 from app.server.connections import Connections, Refusal
-from app.server.transport import JoiningTransport, StallDetector
+from app.server.sender import ResponseSender
+from app.server.transport import GentleTransport, StallDetector
 from app.settings import Settings
 
 _HEALTH_SECONDS = 1.0
@@ -46,7 +48,7 @@ class Protocol(HttpToolsProtocol):
     A request that arrives whole, and whose response is read at once, starts no timer.
     """
 
-    transport: JoiningTransport  # type: ignore[assignment]
+    transport: GentleTransport  # type: ignore[assignment]
     server_state: Connections
     _server: State
     _limits: Settings
@@ -76,8 +78,8 @@ class Protocol(HttpToolsProtocol):
         self._server = self.app_state["server"]
         self._limits = self._server.limits
         self._stall = StallDetector(transport, self.loop, self._limits.send_seconds, self._abort_stalled)
-        joining = JoiningTransport(transport, self.loop, self._close)
-        super().connection_made(cast(asyncio.Transport, joining))
+        gentle = GentleTransport(transport, self.loop, self._close)
+        super().connection_made(cast(asyncio.Transport, gentle))
         self._server.connections.add(self)
         self._placeless = self.server_state.admit(self, self._limits)
         if self._placeless is None:
@@ -150,6 +152,9 @@ class Protocol(HttpToolsProtocol):
         if (self._is_draining or self._placeless) and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, cast(ASGI3Application, ResponseSender(cast(ASGIApp, app), cycle)))
+
     def on_body(self, body: bytes) -> None:
         """Take a chunk of a body; close if far too much of the body follows the response."""
         self._pending_bytes = 0
@@ -164,10 +169,6 @@ class Protocol(HttpToolsProtocol):
         self._is_receiving, self._pending_bytes = False, 0
         self._stop_receive_timer()
         super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        self.transport.flush()
-        super().on_response_complete()
 
     def pause_writing(self) -> None:
         """Detect a stall from now on: the write buffer is full."""

@@ -1,54 +1,30 @@
-"""The transport below uvicorn's protocol: joins the head of a response to its body, closes gently, detects stalls."""
+"""The transport below uvicorn's protocol: closes gently, detects stalls."""
 
 import asyncio
 from collections.abc import Callable
 
-_HEAD = b"HTTP/1.1 "
-_INTERIM = b"HTTP/1.1 1"
-"""Start of 100 Continue, which is not held back: the client waits for it."""
-_MAX_COPIED_BYTES = 65_536
-"""Maximum bytes of a body that is copied: for larger ones, writing a list of two buffers is cheaper."""
 _FLUSH_SECONDS = 0.1
 """Seconds to send what is written, when the client may never close its side of TLS."""
 _MIN_READ_BYTES = 65_536
 """Minimum bytes that a client must read in the time limit; otherwise it counts as stalled."""
 
 
-class JoiningTransport:
-    """A transport that holds back the head of a response, and writes it with the first bytes of the body.
-
-    uvicorn writes head and body separately: two system calls, two packets, and a client that is woken twice.
-    """
+class GentleTransport:
+    """A transport whose `close` lets the protocol decide how to close."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_close: Callable[[], None]
     ) -> None:
         """`on_close` is called by `close` and must call `finish` or `linger`."""
-        self._transport, self._loop, self._head, self._on_close = transport, loop, b"", on_close
+        self._transport, self._loop, self._on_close = transport, loop, on_close
         self.is_closing = transport.is_closing
         self.get_extra_info = transport.get_extra_info
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.write, self.writelines = transport.write, transport.writelines
         self.abort = transport.abort
 
-    def write(self, data: bytes) -> None:
-        """Write `data`, or hold it back if it is a head."""
-        head, self._head = self._head, b""
-        if not head and data.startswith(_HEAD) and not data.startswith(_INTERIM):
-            self._head = data
-        elif len(data) <= _MAX_COPIED_BYTES:
-            self._transport.write(head + data)
-        else:
-            self._transport.writelines((head, data))
-
-    def flush(self) -> None:
-        """Write what is held back: a response to HEAD has no body."""
-        head, self._head = self._head, b""
-        if head and not self.is_closing():
-            self._transport.write(head)
-
     def close(self) -> None:
-        """Write what is held back, and close."""
-        self.flush()
+        """Close, unless that has begun."""
         if not self.is_closing():
             self._on_close()
 
@@ -64,7 +40,7 @@ class JoiningTransport:
     @property
     def has_unsent(self) -> bool:
         """Whether a part of a response is not yet sent."""
-        return bool(self._head) or self._transport.get_write_buffer_size() > 0
+        return self._transport.get_write_buffer_size() > 0
 
     def linger(self, seconds: float) -> None:
         """Close the sending side now, and the connection when the client closes it or after `seconds`.
