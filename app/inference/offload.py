@@ -49,6 +49,7 @@ class Offload:
         self._waiting: dict[str, deque[_Task]] = {}
         """The waiting tasks of each caller, in the order of the callers' turns."""
         self._running: list[_Task] = []
+        """Each thread's task, and one more for each, so that no thread waits for the event loop between two tasks."""
         self._slowdown = 1.0
         """Moving average of the seconds that tasks take, divided by the predicted ones; at least 1."""
         self.refused = self.dropped = 0
@@ -124,8 +125,8 @@ class Offload:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _fill(self) -> None:
-        """Give the callers their turns while a thread is free."""
-        while len(self._running) < self._threads and (caller := self._next_caller()) is not None:
+        """Give the callers their turns while a thread has no next task."""
+        while len(self._running) < 2 * self._threads and (caller := self._next_caller()) is not None:
             tasks = self._waiting.pop(caller)
             task = tasks.popleft()
             if tasks:

@@ -15,7 +15,7 @@ from app.errors import InvalidInput, Overloaded
 from app.inference.admission import MAX_SLOWDOWN
 from app.inference.offload import INLINE_ELEMENTS, LONG_SECONDS, MAX_MEMORY, Offload
 from app.maths.arrays import Doubles
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, until
 
 
 def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -48,8 +48,11 @@ class Held:
 
         return asyncio.ensure_future(self.offload.run(caller, seconds, run, **options))
 
-    async def release(self, *tasks: "asyncio.Task[Any]") -> list[Any]:
+    def set_free(self) -> None:
         self._released.set()
+
+    async def release(self, *tasks: "asyncio.Task[Any]") -> list[Any]:
+        self.set_free()
         results = await asyncio.gather(self.first, *tasks, return_exceptions=True)
         self.offload.close()
         return results[1:]
@@ -71,6 +74,19 @@ async def test_callers_take_turns() -> None:
     await settle()
     await held.release(*tasks)
     assert held.done == ["first", "a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+
+
+@on_a_loop
+async def test_a_thread_has_its_next_task_without_the_event_loop() -> None:
+    held = Held()
+    await settle()
+    tasks = [held.submit(name, "a", seconds=0.01) for name in ("next", "later")]
+    await settle()
+    held.set_free()
+    assert until(lambda: held.done == ["first", "next"])  # the event loop is busy here
+    assert held.done == ["first", "next"]
+    await held.release(*tasks)
+    assert held.done == ["first", "next", "later"]
 
 
 @on_a_loop
@@ -256,5 +272,5 @@ async def test_what_an_admitted_request_computes_takes_turns_and_is_not_refused(
         await settle()
     assert await held.offload.computed("b", INLINE_ELEMENTS, lambda: "at once") == "at once"
     assert await held.release(*tasks) == [None] * 4
-    assert held.done == ["first", "decode", "b", "a", "a"]
+    assert held.done == ["first", "b", "decode", "a", "a"]  # one long task at a time, and a short one meanwhile
     held.offload.check("b")
