@@ -7,7 +7,7 @@ from socket import socket
 
 import uvicorn
 
-from app.server.connections import Connections
+from app.server.connections import Connections, client_address
 from app.server.handshakes import Handshakes
 from app.server.sockets import listen
 
@@ -40,7 +40,9 @@ class DrainingServer(uvicorn.Server):
         else:
             await super().startup([])
             listen(sockets)
-            self._handshakes = Handshakes(sockets, self._start_connection)
+            self._handshakes = Handshakes(
+                sockets, self._start_connection, seconds=self.tls_seconds, address=self._address_of
+            )
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Accept the backlog, close the listeners, and drain."""
@@ -55,6 +57,9 @@ class DrainingServer(uvicorn.Server):
         with suppress(TimeoutError):
             await asyncio.wait_for(started, self.handshake_seconds)
         await super().shutdown(sockets)
+
+    def _address_of(self, client: tuple[str, int]) -> str:
+        return client_address(client, self.lifespan.state["server"].limits.trusted_proxies)
 
     async def _start_connection(self, connection: socket) -> None:
         """Attach uvicorn's protocol to an accepted connection."""

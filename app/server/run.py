@@ -52,7 +52,7 @@ def serve() -> None:
         logger.warning("%s is set, but there is no such setting", name)
     ignore_hangups()  # until the models are loaded
     try:
-        raise_file_limit(settings.max_connections)
+        raise_file_limit(settings.max_connections, is_tls=settings.tls_certificate is not None)
         sockets = bind(settings.host, settings.port)
         _check_access(settings)
         _warn_if_open(settings)

@@ -6,6 +6,7 @@ import socket
 from contextlib import ExitStack
 
 from app.errors import StartupError
+from app.server.handshakes import MAX_HANDSHAKES, MAX_SILENT
 
 try:
     import resource
@@ -19,8 +20,8 @@ BACKLOG = 2048
 _UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address that this machine does not have: `localhost` may resolve to IPv6 where there is none."""
 _OTHER_FILES = 256
-"""Files open beside the connections that have a place: models, event loop, libraries, at most 128 connections that have
-none, and at most 64 TLS handshakes."""
+"""Files open beside the connections that have a place and TLS handshakes: models, event loop, libraries, and at most
+128 connections that have none."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -79,14 +80,15 @@ def url_of(host: str, sockets: list[socket.socket], *, is_tls: bool) -> str:
     return f"{'https' if is_tls else 'http'}://{shown}:{sockets[0].getsockname()[1]}"
 
 
-def raise_file_limit(connections: int) -> None:
+def raise_file_limit(connections: int, *, is_tls: bool) -> None:
     """Raise the soft limit of open files of this process and its children to what `connections` need.
 
     Logs a warning if the system does not allow it.
     """
     if resource is None:
         return
-    wanted = connections + _OTHER_FILES
+    others = _OTHER_FILES + (MAX_SILENT + MAX_HANDSHAKES if is_tls else 0)
+    wanted = connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
@@ -97,7 +99,7 @@ def raise_file_limit(connections: int) -> None:
         limit = soft
     if limit < wanted:
         message = "VAE_MAX_CONNECTIONS is %s, but this process may open %s files: set it to %s, or raise `ulimit -n`"
-        logger.warning(message, connections, limit, max(1, limit - _OTHER_FILES))
+        logger.warning(message, connections, limit, max(1, limit - others))
 
 
 def _listen_error(host: str, port: int, error: OSError | UnicodeError) -> StartupError:

@@ -117,16 +117,22 @@ def test_an_endless_header_does_not_grow_memory(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hard", "expected"),
-    [(5000, "(1256, 5000)"), (300, "VAE_MAX_CONNECTIONS is 1000, but this process may open 300 files: set it to 44")],
+    ("hard", "is_tls", "expected"),
+    [
+        (5000, False, "(1256, 5000)"),
+        (5000, True, "(1768, 5000)"),
+        (300, False, "VAE_MAX_CONNECTIONS is 1000, but this process may open 300 files: set it to 44"),
+        (1000, True, "VAE_MAX_CONNECTIONS is 1000, but this process may open 1000 files: set it to 232"),
+    ],
 )
-def test_file_descriptors_are_made_room_for(hard: int, expected: str) -> None:
+def test_file_descriptors_are_made_room_for(hard: int, is_tls: bool, expected: str) -> None:
     if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
         pytest.skip("the hard limit is lower")
     program = (
         f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, {hard}))\n"
         "import logging; logging.basicConfig()\n"
-        "from app.server.sockets import raise_file_limit; raise_file_limit(1000); print(r.getrlimit(r.RLIMIT_NOFILE))"
+        f"from app.server.sockets import raise_file_limit; raise_file_limit(1000, is_tls={is_tls})\n"
+        "print(r.getrlimit(r.RLIMIT_NOFILE))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert expected in done.stdout + done.stderr

@@ -14,7 +14,8 @@ import uvloop
 from app.security.tls import server_context
 from app.server import handshakes
 from app.server.draining import DrainingServer
-from app.server.handshakes import MAX_HANDSHAKES
+from app.server.handshakes import MAX_HANDSHAKES, MAX_SILENT, Handshakes
+from app.server.sockets import listen
 from tests.app.server.test_draining import connected, listening, server
 from tests.connections import answers, get
 from tests.live.test_tls import issue, trusting
@@ -22,7 +23,8 @@ from tests.processes import PATIENCE, until
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
-WARNING = f"{MAX_HANDSHAKES} TLS handshakes at once: other clients wait, and the slowest are closed"
+HALF = b"\x16\x03\x01"
+"""Start of a handshake."""
 
 
 def tls_server(folder: Path) -> DrainingServer:
@@ -57,28 +59,90 @@ def descriptors() -> int:
 
 
 @LOOPS
-def test_silent_clients_are_bounded_and_keep_nobody_out(
-    loop: NewLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("sent", "limit"), [(b"", MAX_SILENT), (HALF, MAX_HANDSHAKES)], ids=("silent", "half"))
+def test_unfinished_handshakes_are_bounded_and_keep_nobody_out(
+    loop: NewLoop, sent: bytes, limit: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Each new one closes the oldest, and none of them is given up in time."""
+
     def clients(listener: socket.socket) -> None:
-        before, count = descriptors(), 3 * MAX_HANDSHAKES
+        before, count = descriptors(), limit + limit // 2
         with ExitStack() as stack:
-            oldest, *_ = [stack.enter_context(connected(listener)) for _ in range(count)]
+            held = [stack.enter_context(connected(listener)) for _ in range(count)]
+            for client in held:
+                client.sendall(sent)
             assert ask(connected(listener)) == [200]
-            assert oldest.recv(1) == b""
-            assert descriptors() <= before + count + MAX_HANDSHAKES + 1  # the last is that of the answered client
+            assert all(is_closed(client) for client in held[: limit // 4])
+            assert descriptors() <= before + count + limit + 1  # the last is that of the answered client
+            assert until(lambda: not any(map(is_closed_now, held[-limit // 4 :])))
         assert ask(connected(listener)) == [200]
 
+    made = tls_server(tmp_path)
+    made.tls_seconds = PATIENCE
     with caplog.at_level(logging.WARNING, handshakes.__name__):
-        serve(loop, tls_server(tmp_path), clients)
-    assert caplog.messages.count(WARNING) == 1
+        serve(loop, made, clients)
+    (warning,) = caplog.messages
+    assert warning == f"{limit} silent or unfinished TLS handshakes at once: the oldest are closed"
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Whether the server closes the connection before a time is over."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def is_closed_now(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return is_closed(client)
+    except BlockingIOError:
+        return False
+
+
+@LOOPS
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_crowd_of_one_address_makes_room_for_itself(loop: NewLoop, is_shared: bool) -> None:
+    """Unless the address is one that many clients share."""
+    started = 0
+
+    async def start(connection: socket.socket) -> None:
+        nonlocal started
+        started += 1
+        connection.close()
+
+    def clients(listener: socket.socket) -> None:
+        with ExitStack() as stack:
+            first = stack.enter_context(connected(listener))
+            address = listener.getsockname()
+            for _ in range(2 * MAX_SILENT):
+                stack.enter_context(socket.create_connection(address, PATIENCE, source_address=("127.0.0.2", 0)))
+            if is_shared:
+                assert is_closed(first)
+            else:
+                assert not is_closed_now(first)
+                first.sendall(HALF)
+                assert until(lambda: started == 1)
+
+    async def run() -> None:
+        with listening() as listener:
+            address = (lambda _: "") if is_shared else (lambda client: client[0])
+            listen([listener])
+            accepting = Handshakes([listener], start, seconds=PATIENCE, address=address)
+            await asyncio.to_thread(clients, listener)
+            accepting.close()
+            await asyncio.gather(*accepting.running)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 @LOOPS
 def test_a_silent_client_is_given_up_in_time(loop: NewLoop, tmp_path: Path) -> None:
     def clients(listener: socket.socket) -> None:
         with connected(listener) as silent, connected(listener) as halting:
-            halting.sendall(b"\x16\x03\x01")
+            halting.sendall(HALF)
             assert silent.recv(1) == b""
             assert halting.recv(1) == b""
 
