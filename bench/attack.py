@@ -4,9 +4,10 @@
 
 Sends over a hundred hostile inputs, one after the other: files and bodies that cost far more than their size, every
 limit of docs/limits.md, requests that break the OpenAPI document, clients that are slow, silent, many or gone, foreign
-pages, and bundles that are damaged on disk. Meanwhile another process asks for `/health/live` and encodes a digit,
-again and again. Prints each input with its answers, the longest wait for `/health/live` and the largest memory of a
-worker; ends with status 1 if a bound is broken. `--write` puts the table into SECURITY.md.
+pages, and bundles that are damaged on disk; then, to a server that speaks TLS, clients that misuse it. Meanwhile
+another process asks for `/health/live` and encodes a digit, again and again. Prints each input with its answers, the
+longest wait for `/health/live` and the largest memory of a worker; ends with status 1 if a bound is broken. `--write`
+puts the table into SECURITY.md.
 """
 
 import json
@@ -15,6 +16,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from itertools import starmap
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -34,14 +37,16 @@ import httpx2
 import typer
 from rich import print as show
 
+from bench import tls
 from bench.serving import ROOT, digits, png, resident, started
 from tests import hostile
 from tests.app.api.middleware import test_exchange as limits
+from tests.live.test_tls import AUTHORITY, issue
 
 PORT = 18095
 KEY = "the-admin-key-of-the-attack"
-MAX_LAG, MAX_MEMORY = 0.1, 600.0
-"""Bounds: seconds for the 99.9th percentile of all waits for `/health/live`, and MB of a worker."""
+MAX_LAG, MAX_MEMORY, MAX_SECONDS = 0.1, 600.0, 180.0
+"""Bounds: seconds for the 99.9th percentile of all waits for `/health/live`, MB of a worker, and seconds of it all."""
 ALLOWED = {503, 504}
 """Statuses of 500 and above that an attacker and a bystander may get."""
 FAILED = "failed"
@@ -295,8 +300,28 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path / "manifest.json")
 
 
-def watch(pipe: Connection, pid: int) -> None:
-    """Ask for `/health/live` and encode a digit until told to stop; then send a list of what was seen."""
+def over_tls() -> Iterator[Attack]:
+    """Clients that misuse TLS, each of which brings its own way to connect."""
+
+    def attack(name: str, send: tls.Send) -> Attack:
+        return Attack(f"TLS: {name}", lambda _: send())
+
+    yield from starmap(attack, tls.inputs(PORT, _trusted()))
+
+
+def _trusted() -> ssl.SSLContext:
+    """The context of a client that trusts the certificate of the attacked server."""
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+def watch(pipe: Connection, pid: int, authority: str | None) -> None:
+    """Ask for `/health/live` and encode a digit until told to stop; then send a list of what was seen.
+
+    `authority` is in PEM, and given if the server speaks TLS. Each request has a connection of its own.
+    """
+    context = None if authority is None else ssl.create_default_context(cadata=authority)
     digit = json.dumps({"images": [b64encode(png(digits(1)[0])).decode()]})
     seen, turn = list[Seen](), 0
     pipe.send("begun")
@@ -304,7 +329,11 @@ def watch(pipe: Connection, pid: int) -> None:
         path = ENCODE if turn % 5 == 0 else "/health/live"
         began = time.monotonic()
         try:
-            connection = HTTPConnection("127.0.0.1", PORT, timeout=60)
+            connection = (
+                HTTPConnection("127.0.0.1", PORT, timeout=60)
+                if context is None
+                else HTTPSConnection("127.0.0.1", PORT, timeout=60, context=context)
+            )
             if path == "/health/live":
                 connection.request("GET", path)
             else:
@@ -326,11 +355,12 @@ def _workers(pid: int) -> list[int]:
     return python or [pid]
 
 
-def run(attacks: list[Attack], pid: int) -> list[Seen]:
+def run(attacks: list[Attack], pid: int, *, is_tls: bool) -> list[Seen]:
     """Send every attack, and return what was seen meanwhile."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    watcher = context.Process(target=watch, args=(theirs, pid))
+    authority = AUTHORITY.cert_pem.bytes().decode() if is_tls else None
+    watcher = context.Process(target=watch, args=(theirs, pid, authority))
     watcher.start()
     ours.recv()  # it has begun
     spans = []
@@ -389,40 +419,66 @@ def rows(attacks: list[Attack]) -> Iterator[tuple[str, str, str, str]]:
         yield attack.name, answers, lag, f"{attack.memory:.0f}"
 
 
+def attacked(workers: int, only: str, *, is_tls: bool) -> tuple[list[Attack], list[Seen]]:
+    """Start a server and attack it; without an input whose name contains `only`, do nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = folder / "models"
+        shutil.copytree(ROOT / "models", models)
+        groups = (over_tls(),) if is_tls else _plain(models)
+        attacks = [attack for group in groups for attack in group if only in attack.name]
+        if not attacks:
+            return [], []
+        settings = {"VAE_PORT": str(PORT), "VAE_WORKERS": str(workers), "VAE_MODELS_DIR": str(models)}
+        settings |= {"VAE_LOG_LEVEL": "critical", "VAE_ADMIN_KEY": KEY}
+        if is_tls:
+            chain, key = issue(folder)
+            settings |= {"VAE_TLS_CERTIFICATE": str(chain), "VAE_TLS_KEY": str(key)}
+        context, command = _trusted() if is_tls else None, [sys.executable, "-m", "app"]
+        with started(command, PORT, "/health/ready", context=context, **settings) as process:
+            return attacks, run(attacks, process.pid, is_tls=is_tls)
+
+
+def _plain(models: Path) -> tuple[Iterator[Attack], ...]:
+    return images(), json_bodies(), clients(), limit_cases(), document(models.parent), bundles(models)
+
+
+def _in_words(seen: list[Seen], how: str) -> str:
+    lags = waits(seen)
+    median, rare, longest = (1e3 * percentile(lags, share) for share in (0.5, 0.999, 1.0))
+    return (
+        f"Of {len(lags)} waits for `/health/live` {how} TLS the median is {median:.1f} ms, the 99.9th percentile"
+        f" {rare:.0f} ms, and the longest {longest:.0f} ms; the largest memory of a worker is"
+        f" {max(it.memory for it in seen):.0f} MB."
+    )
+
+
 def main(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes of the server.")] = 1,
     only: Annotated[str, typer.Option(help="Only inputs whose name contains this.")] = "",
     write: Annotated[bool, typer.Option(help="Put the table into SECURITY.md.")] = False,
 ) -> None:
     """Attack a server, and print what it answered."""
-    with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder) / "models"
-        shutil.copytree(ROOT / "models", models)
-        settings = {"VAE_PORT": str(PORT), "VAE_WORKERS": str(workers), "VAE_MODELS_DIR": str(models)}
-        settings |= {"VAE_LOG_LEVEL": "critical", "VAE_ADMIN_KEY": KEY}
-        with started([sys.executable, "-m", "app"], PORT, "/health/ready", **settings) as process:
-            groups = (images(), json_bodies(), clients(), limit_cases(), document(models.parent), bundles(models))
-            attacks = [attack for group in groups for attack in group if only in attack.name]
-            began = time.monotonic()
-            seen = run(attacks, process.pid)
-            seconds = time.monotonic() - began
+    began = time.monotonic()
+    runs = [attacked(workers, only, is_tls=is_tls) for is_tls in (False, True)]
+    seconds = time.monotonic() - began
+    attacks = [attack for found, _ in runs for attack in found]
     lines = list(rows(attacks))
     for name, answers, lag, memory in lines:
         print(f"{lag:>5} ms {memory:>4} MB  {name}: {answers}")
-    found = broken(attacks, seen)
-    lags = waits(seen)
-    median, rare, longest = (1e3 * percentile(lags, share) for share in (0.5, 0.999, 1.0))
-    summary = (
-        f"{len(attacks)} inputs in {seconds:.0f} s, {workers} worker(s). Of {len(lags)} waits for `/health/live` the"
-        f" median is {median:.1f} ms, the 99.9th percentile {rare:.0f} ms, and the longest {longest:.0f} ms. The"
-        f" largest memory of a worker is {max(it.memory for it in seen):.0f} MB"
-    )
+    faults = [sentence for found, seen in runs if found for sentence in broken(found, seen)]
+    if seconds > MAX_SECONDS:
+        faults.append(f"the inputs took {seconds:.0f} s")
+    summary = f"{len(attacks)} inputs in {seconds:.0f} s, {workers} worker(s)."
+    for (found, seen), how in zip(runs, ("without", "with"), strict=True):
+        if found:
+            summary += f" {_in_words(seen, how)}"
     show(summary)
-    for sentence in found:
+    for sentence in faults:
         show(f"[red]{sentence}")
     if write:
         _write(lines, summary)
-    sys.exit(1 if found else 0)
+    sys.exit(1 if faults else 0)
 
 
 def _write(lines: list[tuple[str, str, str, str]], summary: str) -> None:
@@ -431,7 +487,7 @@ def _write(lines: list[tuple[str, str, str, str]], summary: str) -> None:
     _, _, after = rest.partition("<!-- /attack -->")
     table = ["| input | answers | longest wait, ms | memory, MB |", "|---|---|--:|--:|"]
     table += [f"| {' | '.join(line)} |" for line in lines]
-    path.write_text(f"{before}<!-- attack -->\n{summary}.\n\n" + "\n".join(table) + f"\n<!-- /attack -->{after}")
+    path.write_text(f"{before}<!-- attack -->\n{summary}\n\n" + "\n".join(table) + f"\n<!-- /attack -->{after}")
 
 
 if __name__ == "__main__":

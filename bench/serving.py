@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -74,15 +75,21 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 @contextmanager
 def started(
-    command: list[str], port: int, ready: str, root: Path = ROOT, **environment: str
+    command: list[str],
+    port: int,
+    ready: str,
+    root: Path = ROOT,
+    context: ssl.SSLContext | None = None,
+    **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a server, wait until it is ready, and end it afterwards."""
+    """Start a server, wait until it is ready, and end it afterwards; with `context`, it speaks TLS."""
+    url = f"{'http' if context is None else 'https'}://127.0.0.1:{port}{ready}"
     process = subprocess.Popen(command, cwd=root, env=os.environ | environment)
     try:
         deadline = time.monotonic() + 60
         while True:
             try:
-                urlopen(f"http://127.0.0.1:{port}{ready}").close()
+                urlopen(url, context=context).close()
                 break
             except URLError:
                 if process.poll() is not None or time.monotonic() > deadline:

@@ -11,6 +11,10 @@ from app.server.connections import Connections, client_address
 from app.server.handshakes import Handshakes
 from app.server.sockets import listen
 
+_NO_LIMIT = 86_400.0
+"""Seconds for the end of a TLS connection by the event loop's clock, which counts the time in which the client reads
+its answer. `JoiningTransport` ends the connection."""
+
 
 class DrainingServer(uvicorn.Server):
     """A server of one process; other processes may listen on the same sockets.
@@ -66,8 +70,11 @@ class DrainingServer(uvicorn.Server):
         config, state = self.config, self.lifespan.state
         protocol = config.http_protocol_class(config=config, server_state=self.server_state, app_state=state)  # type: ignore[call-arg]
         connection.setblocking(False)
-        seconds, loop = None if config.ssl is None else self.tls_seconds, asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: protocol, connection, ssl=config.ssl, ssl_handshake_timeout=seconds)
+        limits = {}
+        if config.ssl is not None:
+            limits = {"ssl_handshake_timeout": self.tls_seconds, "ssl_shutdown_timeout": _NO_LIMIT}
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: protocol, connection, ssl=config.ssl, **limits)
 
 
 def _accept_backlog(listener: socket) -> list[socket]:

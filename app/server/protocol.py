@@ -68,6 +68,8 @@ class Protocol(HttpToolsProtocol):
     """Bytes of a body that arrived after the response to its request."""
     _parse_refusal: Refusal = BadRequest, "not an HTTP/1.1 request", BadRequest.slug
     """The refusal to send when the parser stops."""
+    _closed_at: float | None = None
+    """Time of the event loop at which the server closed its side."""
     _receive_timer: asyncio.TimerHandle | None = None
     """Runs while a request is expected or arrives."""
     _probe_timer: asyncio.TimerHandle | None = None
@@ -197,10 +199,13 @@ class Protocol(HttpToolsProtocol):
     def idle_since(self) -> float | None:
         """Time of the event loop at which the connection became idle; None if a request arrives or is answered.
 
-        Read from the timers that run anyway, so that a request costs nothing more.
+        A client of TLS that does not close its side after the server has closed is idle, too. Read from the timers that
+        run anyway, so that a request costs nothing more.
         """
         if not self._is_idle or self._is_receiving or self._is_discarding or self.transport.has_unsent:
             return None
+        if self._closed_at is not None:
+            return self._closed_at
         if self.timeout_keep_alive_task is not None:
             return self.timeout_keep_alive_task.when() - self.timeout_keep_alive
         return None if self._receive_timer is None else self._receive_timer.when() - self._limits.receive_seconds
@@ -234,6 +239,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
             self.transport.linger(_LINGER_SECONDS)
         else:
+            self._closed_at = self.loop.time()
             self.transport.finish()
         self._stall.start()
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 _FLUSH_SECONDS = 0.1
 """Seconds to send what is written, when the client may never close its side of TLS."""
+_CLOSE_SECONDS = 30.0
+"""Seconds that a client of TLS has to close its side when everything is written."""
 _MIN_READ_BYTES = 65_536
 """Minimum bytes that a client must read in the time limit; otherwise it counts as stalled."""
 
@@ -29,8 +31,17 @@ class GentleTransport:
             self._on_close()
 
     def finish(self) -> None:
-        """Close when everything is written."""
+        """Close when everything is written and, over TLS, when the client has closed its side or has had the time."""
         self._transport.close()
+        if self.get_extra_info("sslcontext") is not None:
+            self._loop.call_later(_CLOSE_SECONDS, self._abort_written)
+
+    def _abort_written(self) -> None:
+        """Abort when everything is written; the event loop's own limit would cut off a client that reads slowly."""
+        if self.has_unsent:
+            self._loop.call_later(_CLOSE_SECONDS, self._abort_written)
+        else:
+            self._transport.abort()
 
     def finish_soon(self) -> None:
         """Close when everything is written, without waiting until a client of TLS closes its side."""
@@ -50,7 +61,7 @@ class GentleTransport:
         self.is_closing = lambda: True
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._loop.call_later(seconds, self._transport.close)
+        self._loop.call_later(seconds, self.finish)
 
 
 class StallDetector:

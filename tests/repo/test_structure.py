@@ -82,7 +82,6 @@ TESTED_ELSEWHERE = {
     "app/server/reload.py": "live/test_reload.py",
     "app/server/run.py": "live/test_live.py",
     "app/server/sockets.py": "live/test_live.py live/test_connections.py",
-    "app/server/transport.py": "live/test_connections.py live/test_protocol.py",
     "app/vae/points.py": "app/api/operations/test_interpolate.py app/api/operations/test_combine.py",
     "app/vae/scoring.py": "app/api/operations/test_score.py",
     "training/__main__.py": "training/test_cli.py",

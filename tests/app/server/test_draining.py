@@ -21,9 +21,9 @@ from tests.processes import PATIENCE
 COUNT = 20
 
 
-def server(**options: object) -> DrainingServer:
+def server(limits: Settings | None = None, **options: object) -> DrainingServer:
     """A server that is ready to start, of an application that echoes."""
-    app = application(Gate(Settings()))
+    app = application(Gate(limits or Settings()))
     config = uvicorn.Config(app, http=Protocol, ws="none", log_config=None, timeout_graceful_shutdown=20, **options)  # type: ignore[arg-type]
     config.load()
     made = DrainingServer(config)

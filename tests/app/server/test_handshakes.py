@@ -16,6 +16,7 @@ from app.server import handshakes
 from app.server.draining import DrainingServer
 from app.server.handshakes import MAX_HANDSHAKES, MAX_SILENT, Handshakes
 from app.server.sockets import listen
+from app.settings import Settings
 from tests.app.server.test_draining import connected, listening, server
 from tests.connections import answers, get
 from tests.live.test_tls import issue, trusting
@@ -27,9 +28,9 @@ HALF = b"\x16\x03\x01"
 """Start of a handshake."""
 
 
-def tls_server(folder: Path) -> DrainingServer:
+def tls_server(folder: Path, limits: Settings | None = None) -> DrainingServer:
     chain, key = issue(folder)
-    return server(ssl_context_factory=lambda *_: server_context(chain, key))
+    return server(limits, ssl_context_factory=lambda *_: server_context(chain, key))
 
 
 def serve(loop: NewLoop, made: DrainingServer, clients: Callable[[socket.socket], None]) -> None:
