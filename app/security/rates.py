@@ -26,8 +26,7 @@ _BUSY_SECONDS = 0.05
 """Maximum seconds that the event loop waits while another process counts."""
 _TABLE = "CREATE TABLE IF NOT EXISTS windows (caller TEXT PRIMARY KEY, count INTEGER, expires REAL) WITHOUT ROWID"
 _READ = "SELECT count, expires FROM windows WHERE caller = ? AND expires > ?"
-_COUNT = """INSERT INTO windows VALUES (?1, 1, ?2) ON CONFLICT (caller) DO UPDATE SET
-    count = iif(expires <= ?3, 0, count) + 1, expires = iif(expires <= ?3, ?2, expires) RETURNING count, expires"""
+_WRITE = "REPLACE INTO windows VALUES (?, ?, ?)"
 
 
 def read_rate(text: str) -> Rate:
@@ -94,14 +93,13 @@ class Rates:
         try:
             with self._database as database:  # commits, or rolls back and frees the lock
                 database.execute("BEGIN IMMEDIATE")
-                rows = [database.execute(_READ, (limit.key_for(caller), now)).fetchone() for limit in limits]
+                keys = [limit.key_for(caller) for limit in limits]
+                rows = [database.execute(_READ, (key, now)).fetchone() for key in keys]
                 counts = [row or (0, now + limit.get_expiry()) for limit, row in zip(limits, rows, strict=True)]
                 full = [count >= limit.amount for limit, (count, _) in zip(limits, counts, strict=True)]
                 if not any(full):
-                    counts = [
-                        database.execute(_COUNT, (limit.key_for(caller), now + limit.get_expiry(), now)).fetchone()
-                        for limit in limits
-                    ]
+                    counts = [(count + 1, expires) for count, expires in counts]
+                    database.executemany(_WRITE, [(key, *window) for key, window in zip(keys, counts, strict=True)])
                 self._until_sweep -= 1
                 if self._until_sweep == 0:
                     self._until_sweep = _SWEEP
