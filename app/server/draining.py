@@ -13,7 +13,7 @@ from app.server.sockets import listen
 
 _NO_LIMIT = 86_400.0
 """Seconds for the end of a TLS connection by the event loop's clock, which counts the time in which the client reads
-its answer. `JoiningTransport` ends the connection."""
+its answer. `GentleTransport` ends the connection."""
 
 
 class DrainingServer(uvicorn.Server):
