@@ -19,6 +19,7 @@ VaeError
 ├── Overloaded 503
 ├── DeadlineExceeded 504
 ├── InferenceFailed 500
+│   └── NotFinite
 ├── StartupError (ends the process; never a response)
 │   ├── BundleError
 │   └── ExecutionProviderError
@@ -39,6 +40,8 @@ class VaeError(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
+    failure: ClassVar[str | None] = None
+    """The detail that clients are given of a failure of the server (500), whose message stays in its log."""
 
 
 class BadRequest(VaeError):
@@ -147,6 +150,12 @@ class InferenceFailed(VaeError):
     """ONNX Runtime failed on valid rows."""
 
     slug, title = "inference-failed", "Inference failed"
+
+
+class NotFinite(InferenceFailed):
+    """A graph computed a NaN or an infinity from valid rows."""
+
+    failure = "an output of the model is not finite: it has a NaN or an infinity"
 
 
 class Overloaded(VaeError):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.bundle.files import Bundle
 from app.bundle.geometry import Geometry
-from app.errors import InferenceFailed
+from app.errors import NotFinite
 from app.inference.latency import RunRows
 from app.inference.session import ExecutionProvider, Session, check_finite
 from app.maths.arrays import Arrays, Floats
@@ -74,7 +74,7 @@ class Sessions:
         """`log_p_x` `[N]`, log p(x|z) in nats, of rows `[N, d + pixels]`: a latent, and an image's pixels in [0, 1].
 
         Raises:
-            InferenceFailed: the parameters are finite, but the score is not.
+            NotFinite: the parameters are finite, but the score is not.
         """
         parameters, pixels = self._parameters_and_pixels(rows)
         return self._finite({"log_p_x": log_prob(self.manifest.likelihood, parameters, pixels)})
@@ -83,7 +83,7 @@ class Sessions:
         """`log_p_x` as `score`, and its terms `log_p_pixels` `[N, pixels]`, log p(x_i|z).
 
         Raises:
-            InferenceFailed: as `score`.
+            NotFinite: as `score`.
         """
         parameters, pixels = self._parameters_and_pixels(rows)
         each = {name: values[..., None] for name, values in parameters.items()}
@@ -101,5 +101,5 @@ class Sessions:
         try:
             check_finite(scores)
         except FloatingPointError as error:
-            raise InferenceFailed(f"{self.decoder.name} failed") from error
+            raise NotFinite(f"{self.decoder.name} failed") from error
         return scores

@@ -11,11 +11,14 @@ import numpy as np
 import onnxruntime as ort
 
 from app.bundle.manifest import ExecutionProvider as ExecutionProvider
-from app.errors import BundleError, ExecutionProviderError, InferenceFailed
-from app.inference.cost import follows_from_shapes
+from app.errors import BundleError, ExecutionProviderError, InferenceFailed, NotFinite
+from app.inference.onnx.cost import follows_from_shapes
+from app.inference.onnx.finite import hidden_values, with_outputs
+from app.inference.onnx.graph import read_graph
 from app.maths.arrays import Arrays
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_FLOATS = {"tensor(float)", "tensor(float16)", "tensor(double)"}
 
 VERSION: str = ort.__version__
 """Version of ONNX Runtime."""
@@ -70,6 +73,9 @@ class Session:
         provider = _PROVIDERS[execution_provider]
         if execution_provider == "cuda":
             ort.preload_dlls()  # CUDA and cuDNN of the extra `gpu` are in site-packages, on no search path
+        graph = read_graph(model)
+        hidden = hidden_values(graph)
+        model = with_outputs(model, set(hidden.values()) - set(graph.outputs))
         try:
             self._session = ort.InferenceSession(model, options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
@@ -80,24 +86,33 @@ class Session:
                 f"{', '.join(self._session.get_providers())}: the CUDA or cuDNN libraries are missing"
             )
         self.name = name
-        self.has_known_cost = follows_from_shapes(model)
+        self.has_known_cost = follows_from_shapes(graph)
         """Whether the graph's latency depends on the number of its rows alone, not on their values."""
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
-        self.outputs = [tensor.name for tensor in self._session.get_outputs()]
+        types = {tensor.name: tensor.type for tensor in self._session.get_outputs()}
+        self.outputs = [name for name in types if name in graph.outputs]
+        self._behind = {output: value for output, value in hidden.items() if types[value] in _FLOATS}
+        """For outputs of integers, the float value that shows whether they are made of finite numbers."""
 
     def run(self, inputs: Arrays, outputs: list[str] | None = None) -> Arrays:
-        """Run the graph on named inputs; returns the named outputs, by default all. Their floats are finite.
+        """Run the graph on named inputs; returns the named outputs, by default all. They are finite.
 
         Raises:
-            InferenceFailed: ONNX Runtime fails, or an output is not finite.
+            NotFinite: an output has a NaN or an infinity, or would have if it were not of integers.
+            InferenceFailed: ONNX Runtime fails.
         """
         names = self.outputs if outputs is None else outputs
+        behind = [value for name in names if (value := self._behind.get(name)) is not None and value not in names]
+        fetched = [*names, *behind]
         try:
-            given = dict(zip(names, self._session.run(names, inputs), strict=True))
-            check_finite(given)
+            given = dict(zip(fetched, self._session.run(fetched, inputs), strict=True))
         except Exception as error:
             raise InferenceFailed(f"{self.name} failed") from error
-        return given
+        try:
+            check_finite(given)
+        except FloatingPointError as error:
+            raise NotFinite(f"{self.name} failed") from error
+        return {name: given[name] for name in names}
 
 
 def check_finite(arrays: Arrays) -> None:

@@ -1,5 +1,5 @@
 """Bundles whose graphs load as every other, and fail when they are run on images whose first pixel is not 0; but one
-never ends its first run, whatever the image.
+never ends its first run, whatever the image, and of one only the decoder fails.
 
 Their images are grey, 8 x 8; the mean of an image's posterior is its first two pixels by 255.
 """
@@ -15,7 +15,7 @@ from app.bundle.files import describe, write_manifest
 from app.bundle.manifest import GraphFile, GraphFiles, Image, Latent, Manifest, Tensor, Training
 
 SIZE = 8
-Fault = Literal["raises", "gives NaN", "takes long", "counts far", "never ends"]
+Fault = Literal["raises", "gives NaN", "takes long", "counts far", "never ends", "overflows"]
 PIXELS = Tensor(dtype="uint8", shape=(None, 1, SIZE, SIZE))
 LATENT = Tensor(dtype="float32", shape=(None, 2))
 TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}
@@ -36,7 +36,7 @@ def put_faulty_bundle(models: Path, fault: Fault, name: str = "faulty") -> Path:
     directory.mkdir(parents=True)
     graphs = GraphFiles(
         encoder=_written(directory / "encoder.onnx", _encoder(fault), {"image": PIXELS}, ("mean", "log_std"), LATENT),
-        decoder=_written(directory / "decoder.onnx", _decoder(), {"latent": LATENT}, ("image",), PIXELS),
+        decoder=_written(directory / "decoder.onnx", _decoder(fault), {"latent": LATENT}, ("image",), PIXELS),
     )
     manifest = Manifest(
         name=name,
@@ -97,6 +97,8 @@ def _trouble(fault: Fault) -> list[Any]:
             helper.make_node("Cast", ["first"], ["index"], to=TensorProto.INT64),
             helper.make_node("Gather", ["table", "index"], ["trouble"]),
         ]
+    if fault == "overflows":  # the decoder does
+        return [helper.make_node("Sub", ["first", "first"], ["trouble"])]
     if fault == "gives NaN":  # of the logarithm of what is below 0
         return [
             helper.make_node("Sub", ["half", "first"], ["positive"]),
@@ -138,15 +140,21 @@ def _trouble(fault: Fault) -> list[Any]:
     ]
 
 
-def _decoder() -> ModelProto:
-    """A grey image, whatever the latent."""
+def _decoder(fault: Fault) -> ModelProto:
+    """A grey image, whatever the latent; one that overflows multiplies its first element by a weight that is too large
+    in the left half, and in the right half by one that is too small, and turns both into pixels."""
     nodes = [
-        helper.make_node("MatMul", ["latent", "nothing"], ["rows"]),
+        helper.make_node("MatMul", ["latent", "weights"], ["rows"]),
         helper.make_node("Reshape", ["rows", "shape"], ["levels"]),
-        helper.make_node("Cast", ["levels"], ["image"], to=TensorProto.UINT8),
+        helper.make_node("Round", ["levels"], ["rounded"]),
+        helper.make_node("Clip", ["rounded", "black", "white"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["image"], to=TensorProto.UINT8),
     ]
-    constants = {"nothing": np.zeros((2, SIZE**2), np.float32), "shape": np.array([-1, 1, SIZE, SIZE])}
-    return _model(nodes, constants, {"latent": LATENT}, {"image": PIXELS})
+    weights = np.zeros((2, SIZE**2), np.float32)
+    if fault == "overflows":
+        weights[0] = np.tile(np.repeat(np.float32([3e38, -3e38]), SIZE // 2), SIZE)
+    constants = {"weights": weights, "shape": np.array([-1, 1, SIZE, SIZE]), "black": np.float32(0)}
+    return _model(nodes, constants | {"white": np.float32(255)}, {"latent": LATENT}, {"image": PIXELS})
 
 
 def _model(

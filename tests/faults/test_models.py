@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.errors import InferenceFailed
+from app.errors import InferenceFailed, NotFinite
 from app.main import create_app
 from app.settings import Settings
 from tests.app.metrics.test_metrics import scrape
@@ -37,9 +37,11 @@ def encode(client: Any, *firsts: int, path: str = "/encode", **query: Any) -> An
     return client.post(path, json={"images": [base64_png(image(first)) for first in firsts]}, params=query)
 
 
-@pytest.mark.parametrize("faulty", ["raises", "gives NaN"], indirect=True)
+@pytest.mark.parametrize(
+    ("faulty", "detail"), [("raises", None), ("gives NaN", NotFinite.failure)], indirect=["faulty"]
+)
 def test_a_request_that_a_graph_fails_on_is_told_so_and_its_neighbours_are_answered(
-    faulty: TestClient, caplog: pytest.LogCaptureFixture
+    faulty: TestClient, detail: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         firsts = [255 if number % 4 == 0 else 0 for number in range(64)]
@@ -49,7 +51,8 @@ def test_a_request_that_a_graph_fails_on_is_told_so_and_its_neighbours_are_answe
         if first:
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["type"].endswith(InferenceFailed.slug)
-            assert answer.json().keys() == {"type", "title", "status"}  # nothing of the library's words
+            assert answer.json().get("detail") == detail
+            assert answer.json().keys() <= {"type", "title", "status", "detail"}  # nothing of the library's words
         else:
             assert answer.json()["mean"] == [[0.0, pytest.approx(0.2)]]
     assert faulty.get("/health/ready").status_code == 200
@@ -78,7 +81,56 @@ def test_open_inference_clients_are_told_so_too(faulty: TestClient) -> None:
     inputs = [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "UINT8", "data": pixels}]
     answer = faulty.post("/v2/models/faulty.encoder/infer", json={"inputs": inputs})
     assert answer.status_code == 500
-    assert answer.json()["error"] == InferenceFailed.title
+    assert answer.json()["error"] == f"{NotFinite.title}: {NotFinite.failure}"
+
+
+LATENTS = [[0.0, 1.0], [1e3, 0.0], [-1e3, 0.0]]
+"""One that the decoder makes an image of, and two of which it would make one of infinities."""
+TENSOR = {"name": "latent", "shape": [1, 2], "datatype": "FP32"}
+DECODES: dict[str, Callable[[Any, list[float]], Any]] = {
+    "json": lambda client, latent: client.post("/decode", json={"latents": [latent]}),
+    "one among others": lambda client, latent: client.post("/decode", json={"latents": [LATENTS[0], latent]}),
+    "image": lambda client, latent: client.post("/decode/image", json={"latents": [latent]}),
+    "link": lambda client, latent: client.get("/decode/image", params={"latent": latent}),
+    "npy": lambda client, latent: client.post(
+        "/decode/npy", content=npy(np.float32([latent])), headers={"Content-Type": "application/x-npy"}
+    ),
+    "v2": lambda client, latent: client.post(
+        "/v2/models/faulty.decoder/infer", json={"inputs": [{**TENSOR, "data": latent}]}
+    ),
+    "remote": lambda client, latent: client.post(
+        "/remote/decode",
+        params={"shape": [1, 2], "dtype": "float32"},
+        content=np.float32(latent).tobytes(),
+        headers={"Content-Type": "tensor/binary"},
+    ),
+    "interpolation": lambda client, latent: client.post(
+        "/interpolate", json={"points": [{"latent": LATENTS[0]}, {"latent": latent}]}
+    ),
+}
+
+
+@pytest.mark.parametrize("faulty", ["overflows"], indirect=True)
+@pytest.mark.parametrize("form", DECODES)
+def test_infinities_are_no_image_in_any_form(faulty: TestClient, form: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        latents = [LATENTS[number % 3] for number in range(24)]
+        answers = list(pool.map(lambda latent: DECODES[form](faulty, latent), latents))
+    for latent, answer in zip(latents, answers, strict=True):
+        assert answer.status_code == (200 if latent == LATENTS[0] else 500), answer.text
+        if latent != LATENTS[0]:
+            assert answer.json()["detail"] == NotFinite.failure
+
+
+@pytest.mark.parametrize("faulty", ["gives NaN"], indirect=True)
+def test_nor_are_they_remote_latents(faulty: TestClient) -> None:
+    for first, status in ((0, 200), (255, 500)):
+        pixels = image(first).astype(np.float32) / 127.5 - 1
+        query = {"shape": [1, 1, 8, 8], "dtype": "float32"}
+        headers = {"Content-Type": "tensor/binary"}
+        answer = faulty.post("/remote/encode", params=query, content=pixels.tobytes(), headers=headers)
+        assert answer.status_code == status, answer.text
+        assert first == 0 or answer.json()["detail"] == NotFinite.failure
 
 
 def test_a_graph_that_hangs_takes_one_slot_and_the_server_stops_all_the_same(start: Start, tmp_path: Path) -> None:
@@ -153,4 +205,4 @@ def test_a_graph_that_never_ends_its_warm_up_ends_the_start(tmp_path: Path) -> N
 
 
 def test_each_fault_is_caused_by_some_test() -> None:
-    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long", "counts far", "never ends"}
+    assert set(get_args(Fault)) == {"raises", "gives NaN", "takes long", "counts far", "never ends", "overflows"}

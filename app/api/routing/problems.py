@@ -70,7 +70,7 @@ def problem(error: VaeError, scope: Scope | None = None, errors: list[FieldError
     """
     if isinstance(error, InvalidInput):
         errors = errors or [FieldError(pointer=error.pointer, detail=error.detail)]
-    detail = None if errors or error.status == 500 else str(error) or None
+    detail = error.failure if error.status == 500 else None if errors else str(error) or None
     kind = type(error)
     document = Problem(type=urn(kind), title=kind.title, status=kind.status, detail=detail, errors=errors)
     if scope is not None:

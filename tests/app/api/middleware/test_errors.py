@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware.errors import ErrorResponses
 from app.api.middleware.exchange import Exchange, Exchanges
-from app.errors import InferenceFailed, InvalidInput, RateExceeded, VaeError
+from app.errors import InferenceFailed, InvalidInput, NotFinite, RateExceeded, VaeError
 from tests import hostile
 from tests.conftest import ROOT
 
@@ -62,6 +62,7 @@ def problem(messages: list[Message]) -> dict[str, Any]:
         (HTTPException(404), 404, "openapi.json lists every path"),
         (HTTPException(413, "at most 8 bytes"), 413, "at most 8 bytes"),
         (InferenceFailed("of the server's own affairs"), 500, None),
+        (NotFinite("of the server's own affairs"), 500, NotFinite.failure),
     ],
 )
 def test_an_expected_exception_is_answered(error: Exception, status: int, detail: str | None) -> None:

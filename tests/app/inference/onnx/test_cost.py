@@ -9,7 +9,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.inference.cost import _PLAIN, _SIZES, follows_from_shapes
+from app.inference.onnx.cost import _PLAIN, _SIZES, follows_from_shapes
+from app.inference.onnx.graph import read_graph
 from tests.conftest import MODELS
 from tests.maps import write_maps
 
@@ -48,13 +49,13 @@ def model(nodes: list[Any], **options: Any) -> bytes:
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*/*/*.onnx")), ids=lambda path: "/".join(path.parts[-3:]))
 def test_the_shipped_graphs_may_run_on_the_event_loop(path: Path) -> None:
-    assert follows_from_shapes(path.read_bytes())
+    assert follows_from_shapes(read_graph(path.read_bytes()))
 
 
 @pytest.mark.parametrize("size", [None, (16, 24)])
 def test_graphs_of_maps_too(tmp_path: Path, size: tuple[int, int] | None) -> None:
     for path in write_maps(tmp_path, size=size).glob("*.onnx"):
-        assert follows_from_shapes(path.read_bytes())
+        assert follows_from_shapes(read_graph(path.read_bytes()))
 
 
 BATCH = [node("Shape", ["latent"], ["shape"]), node("Gather", ["shape", "first"], ["rows"])]
@@ -89,7 +90,7 @@ KNOWN = {
 def test_sizes_that_are_computed_from_shapes_are_known(name: str) -> None:
     content = model(KNOWN[name])
     ort.InferenceSession(content, providers=["CPUExecutionProvider"])
-    assert follows_from_shapes(content)
+    assert follows_from_shapes(read_graph(content))
 
 
 def body(inputs: list[str], outputs: list[str]) -> Any:
@@ -132,22 +133,22 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_work_that_depends_on_values_is_not_known(name: str) -> None:
-    assert not follows_from_shapes(model(UNKNOWN[name]))
+    assert not follows_from_shapes(read_graph(model(UNKNOWN[name])))
 
 
 def test_an_input_is_no_constant_even_if_it_has_a_default() -> None:
     content = onnx.ModelProto.FromString(model([node("ConstantOfShape", ["pair"], ["x"])]))
-    assert follows_from_shapes(content.SerializeToString())
+    assert follows_from_shapes(read_graph(content.SerializeToString()))
     content.graph.input.append(helper.make_tensor_value_info("pair", TensorProto.INT64, [1]))
-    assert not follows_from_shapes(content.SerializeToString())
+    assert not follows_from_shapes(read_graph(content.SerializeToString()))
 
 
 def test_functions_of_a_model_are_not_known() -> None:
     imports = [helper.make_opsetid("", 20)]
     function = helper.make_function("", "Relu", ["a"], ["b"], [node("Neg", ["a"], ["b"])], imports)
     nodes = [node("Relu", ["latent"], ["x"])]
-    assert follows_from_shapes(model(nodes))
-    assert not follows_from_shapes(model(nodes, functions=[function]))
+    assert follows_from_shapes(read_graph(model(nodes)))
+    assert not follows_from_shapes(read_graph(model(nodes, functions=[function])))
 
 
 def test_a_graph_in_two_pieces_is_one_graph() -> None:
@@ -156,7 +157,7 @@ def test_a_graph_in_two_pieces_is_one_graph() -> None:
     loop.graph.node.append(UNKNOWN["Loop"][-1])
     pieces = plain.SerializeToString() + loop.SerializeToString()  # protobuf merges them
     assert [it.op_type for it in onnx.ModelProto.FromString(pieces).graph.node] == ["Relu", "Identity", "Loop"]
-    assert not follows_from_shapes(pieces)
+    assert not follows_from_shapes(read_graph(pieces))
 
 
 def test_what_is_no_model_is_not_known() -> None:
@@ -169,7 +170,7 @@ def test_what_is_no_model_is_not_known() -> None:
         b"\x3a\xff\xff\xff\xff\x0f",
         b"\x18\x00\x00\x00ORTM" + bytes(99),
     ):
-        assert not follows_from_shapes(content)
+        assert not follows_from_shapes(read_graph(content))
 
 
 def test_the_tables_name_operators_and_all_inputs_that_are_sizes() -> None:
