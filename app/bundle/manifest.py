@@ -17,6 +17,7 @@ Provider = Literal["any", "cpu", "cuda"]
 """An execution provider; `any` stands for all of them."""
 ExecutionProvider = TypeAliasType("ExecutionProvider", Literal["cpu", "cuda"])
 """ONNX Runtime's execution provider."""
+Resampling = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Color = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
@@ -37,6 +38,8 @@ class Image(_Part):
     """Pillow's name of the pixel format: `L` is gray, `RGB` is color."""
     background: Color = "#000000"
     """Color under transparent pixels, `#rrggbb`, unless a request names another."""
+    resampling: Resampling = "lanczos"
+    """Pillow's filter that images of other sizes are resized with, as in training."""
 
     @model_validator(mode="after")
     def _mode_has_channels(self) -> "Image":

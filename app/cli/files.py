@@ -56,6 +56,7 @@ class ReadingOptions:
             background=color,
             invert=self.invert,
             strict=self.strict,
+            resampling=image["resampling"],
         )
 
 

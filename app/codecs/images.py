@@ -20,6 +20,8 @@ from app.maths.arrays import Pixels as Pixels
 
 ImageFormat = TypeAliasType("ImageFormat", Literal["png", "webp"])
 AnimationFormat = TypeAliasType("AnimationFormat", Literal["png", "gif", "webp"])
+Resampling = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""Pillow's filters. All but `nearest` antialias: reducing an image, they look at all its pixels."""
 
 # Dimensions are checked below, against a setting, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -87,6 +89,8 @@ class Reading:
     """Keep the middle of an image with another aspect ratio, instead of stretching it."""
     first_frame: bool = False
     """Read the first frame of an animation instead of raising."""
+    resampling: Resampling = "lanczos"
+    """Filter that resizes."""
     formats: tuple[str, ...] = READERS
     """Pillow's names of the formats that are read."""
 
@@ -149,6 +153,8 @@ def _open(content: bytes, reading: Reading) -> ImageFile.ImageFile:
 def _draft(structure: Structure, reading: Reading) -> int:
     """By how much a JPEG is reduced while it is decoded, on each side: 1, 2, 4 or 8."""
     if not reading.width or not reading.height or reading.strict or not structure.content.startswith(JPEG):
+        return 1
+    if reading.resampling == "nearest":  # takes single pixels, no averages
         return 1
     ratio = min(structure.width, structure.height) // (MAX_REDUCTION * max(reading.width, reading.height))
     return min(8, 1 << max(ratio.bit_length() - 1, 0))
@@ -242,7 +248,7 @@ def _convert(image: Image.Image, orientation: int, reading: Reading) -> Pixels:
     if reading.crop:  # before resizing: the box of `resize` would let its filter see pixels outside
         image = image.crop(_middle(image, size) if reading.width else _inner(image, size))
     if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=MAX_REDUCTION)
+        image = image.resize(size, Image.Resampling[reading.resampling.upper()], reducing_gap=MAX_REDUCTION)
     return np.asarray(image, np.uint8).reshape(size[1], size[0], -1)
 
 

@@ -42,6 +42,7 @@ OPTIONS = {
             "--heads",
             "--posterior",
             "--prior",
+            "--resampling",
         ),
         *("--scaling-factor", "--shift-factor"),
     ],

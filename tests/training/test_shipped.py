@@ -147,6 +147,7 @@ def test_the_bundle_of_colour_is_small_and_measured_in_bits() -> None:
         "width": 64,
         "mode": "RGB",
         "background": "#ffffff",
+        "resampling": "lanczos",
     }
     assert manifest.metrics["bits_per_dimension"] == pytest.approx(
         manifest.metrics["nll"] / (np.log(2) * 3 * 64 * 64), abs=1e-4

@@ -124,6 +124,7 @@ def describe(
                 "width": width,
                 "mode": {1: "L", 3: "RGB"}[channels],
                 "background": recipe.data.background,
+                "resampling": recipe.data.resampling,
             },
             "latent": {"shape": (recipe.latent,)},
             "likelihood": "bernoulli" if "logits" in outputs else recipe.likelihood.name,

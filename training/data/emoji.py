@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 from pydantic import Field
 
-from app.codecs.images import Reading, parse_color, read_images
+from app.codecs.images import Reading, Resampling, parse_color, read_images
 from app.maths.arrays import Pixels
 from training.data.dataset import LOCK, SIDE, DatasetOptions, Fraction, Split, is_within
 from training.errors import DataError
@@ -77,6 +77,7 @@ class EmojiOptions(DatasetOptions):
     """
 
     background: ClassVar = "#ffffff"
+    resampling: ClassVar[Resampling] = "lanczos"
     dataset: Literal["emoji"]
     size: Annotated[int, Field(ge=8, le=64, multiple_of=SIDE)] = 64
     """Pixels per side."""
@@ -154,6 +155,7 @@ def _read_package(path: Path, package: Package, options: EmojiOptions) -> Iterat
         mode="RGB",
         max_pixels=SOURCE_SIZE**2,
         background=parse_color(options.background),
+        resampling=options.resampling,
     )
     folder = f"package/img/{package.vendor}/{SOURCE_SIZE}/"
     with tarfile.open(path) as archive:

@@ -12,7 +12,7 @@ from pydantic import Field
 from rich.progress import track
 
 from app.bundle.manifest import Color
-from app.codecs.images import READERS, Reading, parse_color, read_images
+from app.codecs.images import READERS, Reading, Resampling, parse_color, read_images
 from app.errors import InvalidInput
 from training.data.dataset import BLACK, SIDE, DatasetOptions, Fraction, RelativePath, Split, is_within
 from training.errors import DataError
@@ -42,6 +42,8 @@ class FolderOptions(DatasetOptions):
     """Gray or color. Images of the other mode are converted."""
     background: Color = BLACK
     """Background of transparent images, in training and in the server: `#rrggbb`."""
+    resampling: Resampling = "lanczos"
+    """Pillow's filter that resizes images, in training and in the server."""
     test_fraction: Fraction = 0.1
     """Approximate fraction of the files in the test split. A file's split depends only on its path."""
 
@@ -78,7 +80,11 @@ def read(options: FolderOptions, data_dir: Path) -> tuple[Split, Split]:
 
 
 def crop_to(
-    height: int, width: int, mode: Literal["L", "RGB"], background: tuple[int, int, int] = (0, 0, 0)
+    height: int,
+    width: int,
+    mode: Literal["L", "RGB"],
+    background: tuple[int, int, int] = (0, 0, 0),
+    resampling: Resampling = "lanczos",
 ) -> Reading:
     """How image files of a folder are read: cropped to their middle, and resized."""
     return Reading(
@@ -89,6 +95,7 @@ def crop_to(
         crop=True,
         first_frame=True,
         background=background,
+        resampling=resampling,
         formats=(*READERS, "BMP"),
     )
 
@@ -134,7 +141,7 @@ def _read_images(
     folder: Path, names: list[str], options: FolderOptions, skipped: list[str]
 ) -> tuple[NDArray[np.uint8], list[str]]:
     """The readable images, uint8 `[N, C, size, size]`, and their names. Each other one adds a line to `skipped`."""
-    reading = crop_to(options.size, options.size, options.mode, parse_color(options.background))
+    reading = crop_to(options.size, options.size, options.mode, parse_color(options.background), options.resampling)
     images = np.empty((len(names), len(options.mode), options.size, options.size), np.uint8)
     read: list[str] = []
     for name in track(names, f"Reading {options.title}", transient=True, disable=not sys.stdout.isatty()):

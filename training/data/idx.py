@@ -88,6 +88,7 @@ class IdxOptions(DatasetOptions):
     """A data set of four IDX files, which are downloaded if they are missing."""
 
     background: ClassVar = BLACK
+    resampling: ClassVar = "lanczos"
     dataset: Literal["mnist", "fashion-mnist", "kmnist"] = "mnist"
 
 

@@ -20,6 +20,7 @@ class NpzOptions(DatasetOptions):
     """
 
     background: ClassVar = BLACK
+    resampling: ClassVar = "lanczos"
     dataset: Literal["npz"]
     path: RelativePath
     """Path of the file, relative to the data directory."""

@@ -66,6 +66,7 @@ def find_answers(source: Source, passed: ImportOptions, ask: Ask) -> Answers:
         prior=options.prior or ("none" if posterior == "none" else "standard-normal"),
         scaling_factor=1.0 if options.scaling_factor is None else options.scaling_factor,
         shift_factor=0.0 if options.shift_factor is None else options.shift_factor,
+        resampling=options.resampling or "lanczos",
     )
 
 

@@ -16,6 +16,7 @@ from training.importing.options import (
     Output,
     PosteriorKind,
     Prior,
+    Resampling,
     TorchClass,
     parse_heads,
     parse_image,
@@ -77,6 +78,10 @@ def import_(
     ] = None,
     image: Annotated[
         Any, option(GRAPHS, "Channels, height and width: 1x28x28, 3xanyxany.", parser=parse_image, metavar="<CxHxW>")
+    ] = None,
+    resampling: Annotated[
+        Resampling | None,
+        option(GRAPHS, "Pillow's filter that images were resized with in training. Default: lanczos."),
     ] = None,
     layout: Annotated[Layout | None, option(GRAPHS, "Order of the axes of an image.")] = None,
     bgr: Annotated[bool | None, option(GRAPHS, "Whether channels are in the order BGR.", "--bgr/--no-bgr")] = None,
@@ -155,6 +160,7 @@ def import_(
         prior=prior,
         scaling_factor=scaling_factor,
         shift_factor=shift_factor,
+        resampling=resampling,
     )
     torch_class = None if class_ is None else TorchClass(class_, arguments or (), weights or (), encoder, decoder)
     from training.importing.pipeline import import_model

@@ -13,6 +13,7 @@ PosteriorKind = Literal["log-variance", "log-std", "variance", "std", "none"]
 Output = Literal["image", "logits", "probabilities"]
 Prior = Literal["standard-normal", "none"]
 Binarization = Literal["dynamic", "static", "none"]
+Resampling = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 ImageShape = tuple[int, int | None, int | None]
 """Channels, height and width. Height and width are None if the model takes images of any size."""
 
@@ -92,6 +93,7 @@ class ImportOptions:
     prior: Prior | None = None
     scaling_factor: PerChannel | None = None
     shift_factor: PerChannel | None = None
+    resampling: Resampling | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Answers:
     prior: Prior
     scaling_factor: PerChannel
     shift_factor: PerChannel
+    resampling: Resampling
 
     @property
     def is_split(self) -> bool:

@@ -118,6 +118,7 @@ def _describe(
                 "height": answers.height,
                 "width": answers.width,
                 "mode": {1: "L", 3: "RGB"}[answers.channels],
+                "resampling": answers.resampling,
             },
             "latent": {
                 "shape": latents.shape,

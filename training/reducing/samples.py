@@ -45,7 +45,7 @@ def read_images(
         held_out, calibration, split = dataset.test.images, dataset.train.images, "test"
     else:
         shape = _image_shape(manifest)
-        pixels = read_sample_file(images, shape, 2 * _limit(count, int(np.prod(shape))))
+        pixels = read_sample_file(images, shape, 2 * _limit(count, int(np.prod(shape))), manifest.image.resampling)
         held_out, calibration, split = pixels[::2], pixels[1::2], images.name
     held_out = held_out[: _limit(count, held_out[0].size)]
     calibration = calibration[: _limit(MAX_CALIBRATION_IMAGES, held_out[0].size)]

@@ -95,6 +95,7 @@ class ReadingQuery(Strict):
             invert=self.invert,
             crop=self.fit == "crop",
             strict=self.strict,
+            resampling=vae.manifest.image.resampling,
         )
 
 

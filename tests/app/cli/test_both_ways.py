@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.cli.client import ServedVersion
+from app.cli.files import ReadingOptions
 from tests.app.cli.conftest import Call
 from tests.conftest import DIGITS, MODELS, Pixels, load_npz, npy
 
@@ -114,6 +116,12 @@ def test_pictures_are_read_as_the_server_reads_them(
     answer = api.post("/encode/files", params=query, files=[("images", (folder / path).read_bytes())])
     assert status == 0
     assert json.loads(text)["mean"] == answer.json()["mean"]
+
+
+def test_images_are_resized_as_the_model_says() -> None:
+    image = {"height": 28, "width": 28, "mode": "L", "background": "#000000", "resampling": "nearest"}
+    served = ServedVersion("a", 1, {"image": image, "latent": {"stride": None}})
+    assert ReadingOptions().reading(served).resampling == "nearest"
 
 
 def test_scores_are_those_of_the_api(call: Call, folder: Path, api: httpx2.Client, digits: Pixels) -> None:

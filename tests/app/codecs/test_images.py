@@ -6,7 +6,7 @@ import tracemalloc
 import zlib
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,10 +18,12 @@ from PIL.PngImagePlugin import PngInfo
 from app.codecs.images import (
     WRITERS,
     Reading,
+    Resampling,
     enlarge,
     parse_color,
     read_images,
     read_plain_pngs,
+    survey,
     tile,
     write_animation,
     write_image,
@@ -101,6 +103,29 @@ def test_exif_orientation_is_applied() -> None:
     exif[0x0112] = 3  # upside down
     turned = saved(Image.fromarray(RAMP[::-1, ::-1]), format="PNG", exif=exif)
     assert np.array_equal(read_image(turned, GREY)[..., 0], RAMP)
+
+
+@pytest.mark.parametrize("name", get_args(Resampling))
+def test_each_filter_is_pillows(name: Resampling) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    image = Image.fromarray(noise)
+    expected = image.resize((28, 28), Image.Resampling[name.upper()])
+    for content in (png(noise), saved(image, format="WEBP", lossless=True)):
+        assert np.array_equal(
+            read_image(content, replace(RGB, resampling=name, max_pixels=20_000)), np.asarray(expected)
+        )
+
+
+def test_nearest_takes_pixels_of_a_large_jpeg_as_they_are() -> None:
+    lines = Image.fromarray(np.indices((1024, 1024)).sum(axis=0).astype(np.uint8) % 2 * 255)
+    content = saved(lines, format="JPEG", quality=100)
+    pixels = Image.open(io.BytesIO(content)).resize((28, 28), Image.Resampling.NEAREST)
+    nearest, averaged = reading(resampling="nearest", max_pixels=2**20), reading(max_pixels=2**20)
+    assert np.array_equal(read_image(content, nearest)[..., 0], np.asarray(pixels))
+    assert np.abs(read_image(content, averaged).astype(int) - 128).max() < 30
+    (whole,), (reduced,) = survey([content], nearest), survey([content], averaged)
+    assert whole.memory > 10 * reduced.memory
+    assert whole.seconds > reduced.seconds
 
 
 def test_another_size_is_resized_unless_strict(digits: Pixels) -> None:

@@ -374,7 +374,7 @@ def test_the_manifest_says_where_the_weights_come_from(workshops: dict[str, Work
         "stride": None,
         "prior": "standard_normal",
     }
-    image = {"channels": 1, "height": 28, "width": 28, "mode": "L", "background": "#000000"}
+    image = {"channels": 1, "height": 28, "width": 28, "mode": "L", "background": "#000000", "resampling": "lanczos"}
     assert (manifest.image.model_dump(), manifest.classes) == (image, ())
     assert (manifest.likelihood, manifest.license, manifest.metrics) == (likelihood, "Apache-2.0", {})
     assert manifest.stochastic == recipe.stochastic

@@ -96,6 +96,14 @@ def test_another_size_is_resized_with_antialiasing(tmp_path: Path, folder: Path)
     assert np.abs(read_one(tmp_path).astype(int) - 128).max() <= 8
 
 
+def test_the_filter_is_the_recipes(tmp_path: Path, folder: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    save(folder / "a.png", noise)
+    for name in ("nearest", "bilinear", "lanczos"):
+        expected = Image.fromarray(noise).resize((8, 8), Image.Resampling[name.upper()])
+        assert np.array_equal(read_one(tmp_path, resampling=name)[0], np.asarray(expected))
+
+
 @pytest.mark.parametrize(("mode", "colour"), [("RGB", [255, 0, 0]), ("L", [76])])
 def test_the_mode_is_the_recipes(tmp_path: Path, folder: Path, mode: str, colour: list[int]) -> None:
     save(folder / "a.png", Image.new("RGB", (8, 8), "red"))

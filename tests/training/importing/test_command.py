@@ -50,7 +50,18 @@ def source(linear: Linear, tmp_path: Path) -> list[Path]:
 
 def test_a_bundle_and_a_report(run: Run, source: list[Path], sample_file: Path, tmp_path: Path) -> None:
     told = ("--range", "-1,1", "--output", "image", "--output-range", "0,1", "--posterior", "log-std")
-    about = ("--license", "MIT", "--description", "Lines.", "--dataset", "digits", "--scaling-factor", "0.5")
+    about = (
+        "--license",
+        "MIT",
+        "--description",
+        "Lines.",
+        "--dataset",
+        "digits",
+        "--resampling",
+        "box",
+        "--scaling-factor",
+        "0.5",
+    )
     models = tmp_path / "models"
     options = (*told, *about, "--images", sample_file, "--models", models, "--force")
     code, printed, reported = run(*source, "--name", "lines", *options)
@@ -60,7 +71,7 @@ def test_a_bundle_and_a_report(run: Run, source: list[Path], sample_file: Path, 
     assert f"Imported: {models}/lines/1." in printed
     manifest = read_manifest(models / "lines" / "1")
     assert (manifest.license, manifest.description, manifest.training.dataset) == ("MIT", "Lines.", "digits")
-    assert manifest.latent.scaling_factor == 0.5
+    assert (manifest.latent.scaling_factor, manifest.image.resampling) == (0.5, "box")
 
 
 def test_versions_count_up_and_none_is_replaced_unasked(run: Run, source: list[Path], tmp_path: Path) -> None:

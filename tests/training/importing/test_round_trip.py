@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,15 @@ def test_files_are_sampled_from_end_to_end(tmp_path: Path) -> None:
     chosen = read_sample_file(tmp_path / "sorted.npz", (1, 4, 4), 256)[:, 0, 0, 0]
     assert (len(chosen), list(chosen)) == (256, sorted(chosen))
     assert np.histogram(chosen, 5)[0].min() > 40
+
+
+def test_a_folders_images_are_resized_with_the_filter_of_the_answers(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    for name, number in ((None, Image.Resampling.LANCZOS), ("nearest", Image.Resampling.NEAREST)):
+        named: Any = {} if name is None else {"resampling": name}
+        (pixels,) = read_sample_file(tmp_path, (1, 8, 8), 1, **named)
+        assert np.array_equal(pixels[0], np.asarray(Image.fromarray(noise).resize((8, 8), number)))
 
 
 def test_made_pictures_are_warned_of_and_refuse_nothing(linear: Linear, tmp_path: Path) -> None:

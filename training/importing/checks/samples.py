@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.codecs.images import read_images
+from app.codecs.images import Resampling, read_images
 from app.errors import InvalidInput
 from app.maths.likelihood import Pixels
 from training.data.folder import crop_to, list_images
@@ -48,17 +48,21 @@ def read_samples(path: Path | None, answers: Answers, latents: LatentInfo) -> Sa
     count = latents.affordable_rows(MIN_IMAGES, maximum)
     if path is None:
         return SampleImages(synthesize(shape, min(MAX_SYNTHETIC_IMAGES, count)), "synthetic images", are_real=False)
-    return SampleImages(read_sample_file(path, shape, count), path.name, are_real=True)
+    return SampleImages(read_sample_file(path, shape, count, answers.resampling), path.name, are_real=True)
 
 
-def read_sample_file(path: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
+def read_sample_file(
+    path: Path, shape: tuple[int, int, int], max_count: int, resampling: Resampling = "lanczos"
+) -> Pixels:
     """Read images of channels, height and width `shape` from a folder, an npz or an IDX file.
+
+    The images of a folder are resized with the filter `resampling`.
 
     Raises:
         DataError, ImportRefused: no image can be read, or the images have another size or type.
     """
     if path.is_dir():
-        return _read_folder(path, shape, max_count)
+        return _read_folder(path, shape, max_count, resampling)
     if not path.is_file():
         raise ImportRefused(f"{path} is absent: --images is a folder of images, an npz or an IDX file")
     array = _read_npz(path) if path.suffix == ".npz" else _read_idx(path)
@@ -77,10 +81,10 @@ def choose(images: NDArray[Any], max_count: int) -> NDArray[Any]:
     return images[np.sort(np.random.default_rng(0).permutation(len(images))[:max_count])]
 
 
-def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int) -> Pixels:
+def _read_folder(folder: Path, shape: tuple[int, int, int], max_count: int, resampling: Resampling) -> Pixels:
     """Read images of any size, cropped and resized. Files that are not images are skipped."""
     channels, height, width = shape
-    reading = crop_to(height, width, "L" if channels == 1 else "RGB")
+    reading = crop_to(height, width, "L" if channels == 1 else "RGB", resampling=resampling)
     images = []
     for name in list_images(folder):  # in the order of their hashes
         try:

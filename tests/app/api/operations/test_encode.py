@@ -4,13 +4,17 @@ import itertools
 import json
 import textwrap
 import time
+from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
+from app.bundle.files import read_manifest, write_manifest
 from app.maths.gaussian import Posterior
 from tests.conftest import DIGITS, Pixels, base64_png, load_npz, npy, png, pointers
 
@@ -132,6 +136,21 @@ def test_what_is_transparent_lies_on_the_models_own_background(client: TestClien
     assert client.post("/encode", params=query, json=clear).json() == means[255, 255, 255]
     assert client.post("/encode", params=query | {"background": "black"}, json=clear).json() == means[0, 0, 0]
     assert means[255, 255, 255] != means[0, 0, 0]
+
+
+def test_images_are_resized_as_the_models_own_were(
+    models_copy: Path, make_client: Callable[..., TestClient], digits: Pixels
+) -> None:
+    directory = models_copy / "mnist-2d" / "1"
+    manifest = read_manifest(directory)
+    image = manifest.image.model_copy(update={"resampling": "nearest"})
+    write_manifest(directory, manifest.model_copy(update={"image": image}))
+    client, large = make_client(), np.kron(digits[0], np.eye(3, dtype=np.uint8))  # one pixel of nine is not black
+    small = Image.fromarray(large).resize((28, 28), Image.Resampling.NEAREST)
+    expected = client.post("/encode", json={"images": [base64_png(np.asarray(small))]}).json()
+    assert client.post("/encode", json={"images": [base64_png(large)]}).json() == expected
+    assert client.post("/encode/files", files=[("images", png(large))]).json() == expected
+    assert client.get("/models/mnist-2d").json()["manifest"]["image"]["resampling"] == "nearest"
 
 
 @pytest.mark.parametrize(
