@@ -196,6 +196,7 @@ def load_models(settings: Settings, batcher: Batcher | None = None) -> Catalog:
             threads=settings.threads,
             queue_seconds=settings.queue_seconds,
             tile_side=settings.tile_side,
+            whole_bytes=settings.run_bytes,
             max_pixels=settings.max_pixels,
             load_seconds=settings.load_seconds,
         ),

@@ -128,6 +128,12 @@ class Settings(BaseSettings):
         description="Maximum side, in pixels, that a model of any size runs in one piece; larger images and their"
         " latents are split into overlapping tiles.",
     )
+    whole_bytes: NonNegativeInt = Field(
+        0,
+        description="Maximum bytes that a larger image takes while it runs in one piece, if tiles would change it by"
+        " more than a gray level (`latent.tiles` of the manifest). 0 takes an eighth of the memory limit, shared by the"
+        " slots of all workers, or 1 GiB if there is no limit; 1 always takes tiles.",
+    )
 
     auth: Literal["auto", "keys", "none"] = Field(
         "auto", description="Whether requests need a key: `auto` requires one if any key but the admin key is set."
@@ -235,6 +241,12 @@ class Settings(BaseSettings):
     def slot_count(self) -> int:
         """Slots of each worker. By default, workers x slots x threads do not exceed the CPUs of the process."""
         return self.slots or max(1, available_cpus() // (self.workers * self.threads))
+
+    @property
+    def run_bytes(self) -> int:
+        """Maximum bytes that an image takes in one piece, in each slot."""
+        limit = memory_limit()
+        return self.whole_bytes or (2**30 if limit is None else limit // (8 * self.workers * self.slot_count))
 
     @property
     def held_bytes(self) -> int:

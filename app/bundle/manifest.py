@@ -48,6 +48,22 @@ class Image(_Part):
         return self
 
 
+class Tiles(_Part):
+    """What tiles change in a large image, and the memory that it takes in one piece, as an import measured them."""
+
+    levels: Annotated[int, Field(ge=0)]
+    """Largest difference of a pixel in tiles from the same in one piece, in gray levels. Above 1, the server runs an
+    image in one piece if its memory is within `VAE_WHOLE_BYTES`."""
+    bytes_per_pixel: Annotated[int, Field(ge=0)]
+    """Bytes that a graph takes for each pixel of an image in one piece."""
+    bytes_per_megapixel_squared: Annotated[int, Field(ge=0)] = 0
+    """For graphs with attention: bytes for an image of a million pixels, growing with the square of the pixels."""
+
+    def bytes_in_one_piece(self, pixels: int) -> float:
+        """Bytes that a graph takes for an image of so many pixels in one piece."""
+        return self.bytes_per_pixel * pixels + self.bytes_per_megapixel_squared * (pixels / 1e6) ** 2
+
+
 class Latent(_Part):
     """The latent space. A size is null if it follows from the size of the image."""
 
@@ -65,6 +81,8 @@ class Latent(_Part):
     margin: Annotated[int, Field(ge=0)] = 0
     """Cells at an edge of a tile in which the graphs' outputs are not those of the whole image. Tiles of images of any
     size overlap by twice as many and the fade, at least by a quarter and at most by half of a tile."""
+    tiles: Tiles | None = None
+    """What tiles change; null if no pixel by more than a gray level, or if it was not measured."""
 
     @model_validator(mode="after")
     def _maps_have_a_stride(self) -> "Latent":

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class ServingOptions:
     """Maximum wait of rows for a slot, in seconds."""
     tile_side: int = 512
     """Maximum side, in pixels, of an image that is not cut into tiles, if the model takes any size."""
+    whole_bytes: int = 2**30
+    """Maximum bytes of a larger image that is not cut into tiles either, because they would change it."""
     max_pixels: int = 2**24
     """Maximum pixels of all images together that one request makes."""
     load_seconds: float = 120
@@ -162,12 +164,22 @@ class Graphs:
         """The tiles of images of `height` x `width` pixels, or of their latents, with `elements` per side of a cell;
         None if they are not tiled."""
         stride = self.geometry.stride
-        if self.geometry.size is not None or max(height, width) <= max(
-            self._options.tile_side, tiling.MIN_CELLS * stride
-        ):
+        if self.geometry.size is not None or not self._exceeds_tile(height, width) or self._is_whole(height * width):
             return None
         down, across, max_side = (side * elements // stride for side in (height, width, self._options.tile_side))
         return tiling.Plan.of(down, across, elements, max_side, self.manifest.latent.margin)
+
+    def _exceeds_tile(self, height: int, width: int) -> bool:
+        return max(height, width) > max(self._options.tile_side, tiling.MIN_CELLS * self.geometry.stride)
+
+    def _is_whole(self, pixels: int) -> bool:
+        """Whether tiles would change an image by more than a level, and its memory in one piece is within the bound."""
+        tiles = self.manifest.latent.tiles
+        return (
+            tiles is not None
+            and tiles.levels > tiling.MAX_LEVELS
+            and tiles.bytes_in_one_piece(pixels) <= self._options.whole_bytes
+        )
 
     def _tile_size(self, plan: tiling.Plan) -> tuple[int, int]:
         """Height and width of the tiles' images, in pixels."""
@@ -183,9 +195,11 @@ class Graphs:
         if self.geometry.size is not None:
             return spec
         latency = spec.latency and spec.latency.scaled(pixels / self._trial_pixels)
-        return self._batcher.lane(
+        scaled = self._batcher.lane(
             spec.key, spec.run, latency=latency, cost=self._cost(pixels), statistics=spec.statistics
         )
+        # Images larger than tiles run alone: the bound of their memory is that of one.
+        return replace(scaled, max_batch_rows=1) if pixels > self._options.tile_side**2 else scaled
 
     async def _submit(self, work: Work, lane: Lane, rows: NDArray[Any], seconds: float | None = None) -> Arrays:
         spec, max_seconds = self.lanes[lane], self._options.queue_seconds

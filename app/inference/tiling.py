@@ -20,6 +20,8 @@ from app.maths.arrays import Arrays
 
 MIN_CELLS = 4
 """Minimum side of a tile in cells, so that a quarter of it is one cell."""
+MAX_LEVELS = 1
+"""Maximum gray levels by which tiles may change an image that would fit in memory in one piece."""
 
 
 @dataclass(frozen=True)

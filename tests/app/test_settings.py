@@ -79,6 +79,13 @@ def test_slots_times_threads_stay_within_the_cpus() -> None:
     assert Settings(slots=3).slot_count == 3
 
 
+def test_an_image_in_one_piece_takes_an_eighth_of_the_memory_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, expected in ((None, 2**30), (2**33, 2**30 // 6)):
+        monkeypatch.setattr("app.settings.memory_limit", lambda limit=limit: limit)
+        assert Settings(workers=3, slots=2).run_bytes == expected
+        assert Settings(whole_bytes=5).run_bytes == 5
+
+
 def test_cgroup_quota(tmp_path: Path) -> None:
     assert _cgroup_quota(tmp_path) is None
     (tmp_path / "cpu").mkdir()

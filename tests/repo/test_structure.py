@@ -106,6 +106,7 @@ TESTED_ELSEWHERE = {
     "training/importing/checks/reference.py": "training/importing/test_round_trip.py",
     "training/importing/checks/round_trip.py": "training/importing/test_round_trip.py",
     "training/importing/checks/samples.py": "training/importing/test_round_trip.py",
+    "training/importing/checks/memory.py": "training/importing/test_tiles.py",
     "training/importing/checks/tiles.py": "training/importing/test_tiles.py",
     "training/importing/onnx_edits/chain.py": "training/importing/test_wrapper.py",
     "training/importing/onnx_edits/decoder_outputs.py": "training/importing/test_wrapper.py",

@@ -11,6 +11,7 @@ from training.atomic import whole
 from training.errors import ImportRefused
 from training.importing.card import write_card
 from training.importing.checks.latents import LatentInfo
+from training.importing.checks.memory import describe_tiles
 from training.importing.checks.parity import check_parity
 from training.importing.checks.reference import Reference
 from training.importing.checks.round_trip import RoundTrip
@@ -48,7 +49,8 @@ def write_bundle(info: BundleInfo, reference: Reference, latents: LatentInfo, tr
             _add_arrays(directory, read, trip)
         tiles = check_tiles(*sessions, latents, trip.samples.images)
         if tiles is not None:
-            latent = read.manifest.latent.model_copy(update={"margin": tiles.margin})
+            described = describe_tiles(read, tiles, latents.stride or 1)
+            latent = read.manifest.latent.model_copy(update={"margin": tiles.margin, "tiles": described})
             bundle.write_manifest(directory, read.manifest.model_copy(update={"latent": latent}))
         write_card(directory, source, answers, trip, sizes, tiles)
         bundle.read_bundle(directory)

@@ -371,6 +371,7 @@ def test_the_manifest_says_where_the_weights_come_from(workshops: dict[str, Work
         "scaling_factor": 1.0,
         "shift_factor": 0.0,
         "margin": 0,
+        "tiles": None,
         "stride": None,
         "prior": "standard_normal",
     }

@@ -100,6 +100,7 @@ def test_an_autoencoder_kl_takes_images_of_any_size(brought: Bundle, kl: tuple[P
         "scaling_factor": 0.3,
         "shift_factor": 0.1,
         "margin": 0,
+        "tiles": None,
     }
     assert manifest.graphs.encoder.outputs["log_std"].shape == (None, 4, None, None)
     assert manifest.graphs.decoder.outputs["image"].shape == (None, 3, None, None)

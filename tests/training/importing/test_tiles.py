@@ -48,11 +48,27 @@ def blurring(reach: int, *, is_global: bool = False) -> tuple[onnx.ModelProto, o
     return encoder, decoder
 
 
+def attention(taken: str, made: str) -> list[onnx.NodeProto]:
+    """Attention of all cells to each other: softmax(x^T x) applied to x, `[N, 3, H, W]`."""
+    node = helper.make_node
+    return [
+        node("Shape", [taken], ["shape"]),
+        node("Constant", [], ["rows"], value=numpy_helper.from_array(np.array([0, 3, -1]))),
+        node("Reshape", [taken, "rows"], ["v"]),
+        node("Transpose", ["v"], ["t"], perm=[0, 2, 1]),
+        node("MatMul", ["t", "v"], ["pairs"]),
+        node("Softmax", ["pairs"], ["weights"], axis=1),
+        node("MatMul", ["v", "weights"], ["mixed"]),
+        node("Reshape", ["mixed", "shape"], [made]),
+    ]
+
+
 @pytest.mark.parametrize("reach", [0, 1, 6, 10])
 def test_the_margin_is_how_far_the_graphs_look(tmp_path: Path, reach: int) -> None:
     source = save(tmp_path, *blurring(reach))
     done = bring(source, tmp_path, range=RANGES[0], output="image", image=(3, None, None), posterior="none")
     margin = read_manifest(done.directory).latent.margin
+    assert read_manifest(done.directory).latent.tiles is None
     assert margin == 0 if reach <= 1 else reach - 2 <= margin <= reach, margin
     card = (done.directory / "README.md").read_text()
     assert "| large images, in tiles | 0.0% of pixels differ by more than one gray level, the worst by " in card
@@ -64,7 +80,26 @@ def test_what_depends_on_the_whole_image_stands_on_the_card(tmp_path: Path) -> N
     done = bring(source, tmp_path, range=RANGES[0], output="image", image=(3, None, None), posterior="none")
     row = next(line for line in (done.directory / "README.md").read_text().splitlines() if "in tiles" in line)
     assert "| 0.0% of pixels" not in row
-    assert read_manifest(done.directory).latent.margin == 0
+    latent = read_manifest(done.directory).latent
+    assert latent.margin == 0
+    assert latent.tiles is not None
+    assert f"the worst by {latent.tiles.levels} " in row
+    assert 2 <= latent.tiles.levels <= 255
+    assert 3 <= latent.tiles.bytes_per_pixel <= 3000, "the pixels alone are 3 bytes"
+    assert latent.tiles.bytes_per_megapixel_squared == 0
+
+
+def test_the_memory_of_attention_grows_with_the_square_of_the_pixels(tmp_path: Path) -> None:
+    encoder, decoder = blurring(0, is_global=True)
+    encoder.graph.node[-1].output[0] = "centred"
+    encoder.graph.node.extend(attention("centred", "z"))
+    source = save(tmp_path, encoder, decoder)
+    done = bring(source, tmp_path, range=RANGES[0], output="image", image=(3, None, None), posterior="none")
+    tiles = read_manifest(done.directory).latent.tiles
+    assert tiles is not None
+    cells = 1e6 / STRIDE**2
+    assert 4 * cells**2 <= tiles.bytes_per_megapixel_squared <= 20 * cells**2, "a float for each pair of cells"
+    assert tiles.bytes_in_one_piece(2 * 10**6) > 3.9 * tiles.bytes_per_megapixel_squared
 
 
 def test_a_pixel_counts_if_one_channel_differs(tmp_path: Path) -> None:

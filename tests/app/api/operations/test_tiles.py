@@ -52,9 +52,17 @@ def posted(client: TestClient, path: str, array: Any, **query: Any) -> bytes:
     return bytes(answer.content)
 
 
-def batch_rows(client: TestClient) -> float:
+def metric(client: TestClient, name: str) -> float:
     lines = client.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith("vae_batch_rows_total")).split()[1])
+    return float(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def batch_rows(client: TestClient) -> float:
+    return metric(client, "vae_batch_rows_total")
+
+
+def batches(client: TestClient) -> float:
+    return metric(client, "vae_batches_total")
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 72), (64, 320), (136, 208)])
@@ -79,6 +87,35 @@ def test_each_tile_is_a_row(client: TestClient, whole: TestClient) -> None:
     posted(client, "/encode/npy", images)
     posted(whole, "/encode/npy", images)
     assert (batch_rows(client) - before[0], batch_rows(whole) - before[1]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("levels", "whole_bytes", "rows"),
+    [(2, 10**9, 2), (2, 72 * 136 * 1000, 2), (2, 72 * 136 * 1000 - 1, 12), (2, 1, 12), (1, 10**9, 12)],
+)
+def test_images_that_tiles_would_change_run_in_one_piece_within_the_bound_of_memory(
+    tmp_path: Path, levels: int, whole_bytes: int, rows: int
+) -> None:
+    write_maps(tmp_path, smooth=BLUR, told={"tiles": {"levels": levels, "bytes_per_pixel": 1000}})
+    given = latents(9, 17)
+    with client_of(tmp_path, default_model="maps", tile_side=4096) as client:
+        expected = load_npy(posted(client, "/decode/npy", given))
+    with client_of(tmp_path, default_model="maps", tile_side=64, whole_bytes=whole_bytes) as client:
+        before = batch_rows(client)
+        decoded = load_npy(posted(client, "/decode/npy", given))
+        posted(client, "/encode/npy", noise(72, 136))
+        assert batch_rows(client) - before == rows  # a tile each, or an image
+        if rows == 2:
+            assert np.array_equal(decoded, expected)
+
+
+def test_larger_images_in_one_piece_run_alone(tmp_path: Path) -> None:
+    write_maps(tmp_path, told={"tiles": {"levels": 2, "bytes_per_pixel": 1}})
+    for tile_side, count in ((512, 1), (504, 4)):
+        with client_of(tmp_path, default_model="maps", tile_side=tile_side, batch_seconds=60, slots=1) as client:
+            before = batches(client)
+            posted(client, "/encode/npy", noise(512, 512, 4))
+            assert batches(client) - before == count
 
 
 def test_images_of_one_size_are_never_cut(client: TestClient) -> None:
