@@ -35,7 +35,7 @@ CONNECTIONS, REQUESTS, FIXED = (
     for heading in ("Connections and time", "Contents of a request", "Fixed limits")
 )
 LIMIT = re.compile("max_.*|.*_(seconds|rows|bytes)")
-NO_LIMITS = {"shutdown_seconds", "load_seconds", "batch_seconds", "batch_rows"}
+NO_LIMITS = {"shutdown_seconds", "load_seconds", "batch_seconds", "batch_rows", "whole_bytes"}
 
 JSON, ARRAY, FORM = (
     {"Content-Type": kind} for kind in ("application/json", "application/x-npy", "multipart/form-data; boundary=x")
@@ -244,8 +244,10 @@ FIXED_CASES: dict[str, tuple[dict[str, int], list[Send]]] = {
 }
 
 OF_CONNECTIONS = {
-    "TLS handshakes at the same time",  # tests/app/server/test_handshakes.py
-    "seconds of a TLS handshake",
+    # tests/app/server/test_handshakes.py
+    "TLS connections that have sent nothing yet, at the same time",
+    "TLS handshakes in progress, at the same time",
+    "seconds until a TLS connection sends its first byte; seconds of its handshake",
     "`Host` headers of a request",  # tests/live/test_protocol.py
     "pipelined requests of a connection, behind the current one",  # tests/live/test_connections.py
 }
