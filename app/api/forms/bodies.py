@@ -1,6 +1,7 @@
 """Request bodies: how JSON, uploaded files and bytes are read from a request, and their OpenAPI entries."""
 
 import logging
+import re
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _PIECE = 2**20
 """Bytes of JSON that lose their escapes at a time; no other thread can run meanwhile."""
 _SECONDS_PER_BYTE = 5e-9
 """Estimated seconds to parse a byte of JSON."""
+_MAX_PADDING = 64
+"""Maximum bytes between a form's first boundary and the end of its line."""
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 
 
@@ -188,14 +191,14 @@ class _FormParser(MultiPartParser):
         """The body without its preamble (RFC 2046, section 5.1.1), which the parser does not expect."""
         _, parameters = parse_options_header(self.headers["content-type"])
         first, before, has_begun = b"\n--" + parameters[b"boundary"], b"\n", False
+        line = re.compile(re.escape(first) + rb"(--)?[ \t]*\r?\n")  # a longer line is not the boundary
         async for chunk in stream:
             if not has_begun:
-                chunk = before + chunk
-                at = chunk.find(first)
-                if at < 0:
-                    before = chunk[1 - len(first) :]  # it may hold a part of the boundary
+                chunk = before + (chunk or b"\r\n")  # the last chunk is empty, and a line may end there
+                if (found := line.search(chunk)) is None:
+                    before = chunk[-len(first) - _MAX_PADDING :]  # it may hold a part of the boundary
                     continue
-                chunk, has_begun = chunk[at + 1 :], True
+                chunk, has_begun = chunk[found.start() + 1 :], True
             yield chunk
         if not self._has_ended:
             raise MultiPartException("cut off")

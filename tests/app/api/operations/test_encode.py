@@ -208,7 +208,11 @@ def form(*parts: bytes, head: bytes = b"", tail: bytes = b"\r\n") -> dict[str, A
         b'Content-Disposition: form-data; filename="a;b\\".png"; name="images";',
     ],
 )
-@pytest.mark.parametrize("head", [b"", b"\r\n", b"\n", b"This is a form.\r\n", b"--a -b\r\n--\r\n\r\n", b"-\n" * 499])
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"\r\n", b"\n", b"This is a form.\r\n", b"--a -b\r\n--\r\n\r\n", b"-\n" * 499]
+    + [b"--b%b\r\n" % longer for longer in (b"b", b"-", b"--b", b" b", b": x", b"\r", b" " * 99 + b"x")],
+)
 def test_forms_as_clients_write_them(client: TestClient, digits: Pixels, header: bytes, head: bytes) -> None:
     plain = client.post("/encode", json={"images": [base64_png(digit) for digit in digits[:2]]}).json()
     parts = [header + b"\r\n\r\n" + png(digit) for digit in digits[:2]]
@@ -223,10 +227,12 @@ def test_forms_that_are_damaged(client: TestClient, digits: Pixels) -> None:
     part = b'Content-Disposition: form-data; name="images"\r\n\r\n' + png(digits[0])
     whole = form(part, head=b"a preamble\r\n")
     headers = whole["headers"]
-    for content in (b"", whole["content"][:-10], b"\n-" * 2**16):
+    for content in (b"", whole["content"][:-10], b"\n-" * 2**16, b"--b", b"--b-", b"--b \r\n" + part):
         assert client.post("/encode/files", content=content, headers=headers).status_code == 400
     endless = (b"\n-" for _ in range(2**14))
     assert client.post("/encode/files", content=endless, headers=headers).status_code == 400
+    for empty in (b"--b--", b"--b--\r\n", b"A form.\r\n--b--"):
+        assert pointers(client.post("/encode/files", content=empty, headers=headers)) == ["/images"]
     for nameless in (b"Content-Disposition: form-data", b"Content-Type: image/png", b"Content-Disposition:"):
         (error,) = client.post("/encode/files", **form(part, nameless + b"\r\n\r\nx")).json()["errors"]
         assert error["detail"].startswith("part 2 of the form has another name")
