@@ -62,7 +62,7 @@ class Vae:
         self.graphs = Graphs(bundle, batcher, options)
         self.geometry = self.graphs.geometry
         self.tables, self._max_pixels = Tables.of(bundle), options.max_pixels
-        self._work = Work(Timing())
+        self._work, self._scale = Work(Timing()), 1
 
     def for_request(self, timing: Timing) -> "Vae":
         """A view of this model for one request.
@@ -70,24 +70,28 @@ class Vae:
         The model's name and version are set in `timing`, and the seconds of graph runs are added there.
         """
         timing.model, timing.version = self.manifest.name, self.manifest.version
-        return self._view(Work(timing))
+        return self._view(_work=Work(timing))
 
     @property
     def caller(self) -> str:
         """Who sent the request that this view is for."""
         return self._work.timing.caller
 
-    def _view(self, work: Work) -> "Vae":
-        """The same model, whose graphs run for the request `work`."""
+    def enlarged(self, scale: int) -> "Vae":
+        """A view of this model for a response whose images have sides `scale` times as long; see `check_pixels`."""
+        return self._view(_scale=scale)
+
+    def _view(self, **changes: Any) -> "Vae":
+        """The same model, with other attributes, such as the request `_work` that its graphs run for."""
         view = Vae.__new__(Vae)
-        vars(view).update(vars(self), _work=work)
+        vars(view).update(vars(self), **changes)
         return view
 
     @contextmanager
     def _reserved(self, lane: Lane, rows: int, size: tuple[int, ...] | None = None) -> Iterator["Vae"]:
         """A view with room in the queue for `rows` of a lane, until the block ends; see `Graphs.reserve`."""
         with self.graphs.reserve(self._work, lane, rows, size) as work:
-            yield self._view(work)
+            yield self._view(_work=work)
 
     def check_admission(self, lane: Lane, rows: int) -> None:
         """Raise if the queue has no room for `rows` of this request; see `Graphs.check_admission`."""
@@ -97,14 +101,15 @@ class Vae:
         """Return `function(*arguments)`, which makes this many array elements; see `Offload.computed`."""
         return await self.graphs.offload.computed(self.caller, elements, function, *arguments)
 
-    def check_pixels(self, count: int, size: tuple[int, int], pointer: str = "") -> None:
+    def check_pixels(self, count: int, size: tuple[int, ...], pointer: str = "") -> None:
         """Raise if `count` images of this height and width have too many pixels; `pointer` is for the error.
 
         Raises:
-            InvalidInput: they would have more pixels than one request may make.
+            InvalidInput: they would have more pixels than one request may make, or will have when they are enlarged.
         """
-        height, width = size
-        if count * height * width > self._max_pixels:
+        pixels = count * size[0] * size[1]
+        if pixels * self._scale**2 > self._max_pixels:
+            pointer = pointer if pixels > self._max_pixels else "/query/scale"
             raise InvalidInput(f"the images would have more than {self._max_pixels} pixels together", pointer)
 
     async def encode(self, images: Pixels) -> Posterior:
@@ -275,8 +280,8 @@ class Vae:
         if method == "auto":
             method = "slerp" if points.all_latents and points.latents[0].size > 2 else "lerp"
         with self._reserved("decoder", count) as vae:
+            self.check_pixels(count, self.geometry.image_of(points.latents.shape[1:]), "/steps")
             ends = await vae._located(points)
-            self.check_pixels(count, self.geometry.image_of(ends.shape[1:]), "/steps")
             path = await self.computed(count * ends[0].size, gaussian.interpolate, ends, steps, method)
             path = finite_latents(path, points.pointer, rows=False)
             return await vae.decode_latents(path, percentile=percentile), method
@@ -288,6 +293,7 @@ class Vae:
             InvalidInput: the sum is not finite; or as `decode_latents`.
         """
         with self._reserved("decoder", 1) as vae:
+            self.check_pixels(1, self.geometry.image_of(points.latents.shape[1:]))
             latents = await vae._located(points)
             with np.errstate(over="ignore", invalid="ignore"):
                 total = np.tensordot(weights, latents.astype(np.float64), axes=1)
@@ -318,9 +324,9 @@ class Vae:
                 `decode_latents`.
         """
         with self._reserved("decoder", n, images.shape[1:3]) as vae:
+            self.check_pixels(n, images.shape[1:3], "/query/n")
             posterior = await vae.encode(images)
             std, shape = np.exp(self._log_std(posterior, "/query/model")), posterior.mean.shape[1:]
-            self.check_pixels(n, self.geometry.image_of(shape), "/query/n")
             eps = await self.computed(n * posterior.mean.size, gaussian.standard_normal, seed, n, shape)
             latents = np.asarray(posterior.mean + np.float32(radius) * std * eps, np.float32)
             return await vae.decode_latents(latents, percentile=percentile)

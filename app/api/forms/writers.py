@@ -103,14 +103,13 @@ class ScaleQuery(Strict):
     smooth: bool = Field(False, description="Whether an enlarged image is interpolated. If not, pixels are squares.")
 
     def check(self, vae: Vae, images: Pixels) -> None:
-        """Raise if the images `[N, H, W, C]` would be too large, enlarged as the query asks.
+        """Raise if the images `[N, H, W, C]`, which need not be decoded ones, are too large to be enlarged.
 
         Raises:
             InvalidInput: they would have more pixels than one request may make.
         """
-        count, height, width, _ = images.shape
         if self.scale > 1:
-            vae.check_pixels(count, (height * self.scale, width * self.scale), "/query/scale")
+            vae.check_pixels(len(images), images.shape[1:3], "/query/scale")
 
     def enlarged(self, images: Pixels) -> Pixels:
         """The images `[N, H, W, C]`, enlarged as the query asks; to be called in the thread that writes them, so that
@@ -138,6 +137,10 @@ class AnimationQuery(ScaleQuery):
 
     format: AnimationFormat = Field("png", description="A strip (png), or an animation (gif, webp).")
     duration: int = Field(80, ge=20, le=10_000, description="Milliseconds per frame of an animation.")
+
+
+def _scale(query: ScaleQuery) -> int:
+    return query.scale
 
 
 async def _json(vae: Vae, query: None, result: Result, answer: type[ModelResponse]) -> Response:
@@ -284,14 +287,15 @@ _TENSORS_WORDS = (
 
 WRITERS: dict[str, Writer] = {
     "json": Writer(_json),
-    "image": Writer(_image, FormatQuery, "as one image", _STILLS, "The image."),
-    "grid": Writer(_image, GridQuery, "as one image", _STILLS, _GRID_WORDS),
+    "image": Writer(_image, FormatQuery, "as one image", _STILLS, "The image.", _scale),
+    "grid": Writer(_image, GridQuery, "as one image", _STILLS, _GRID_WORDS, _scale),
     "animation": Writer(
         _animation,
         AnimationQuery,
         "as a strip or an animation",
         ("image/png", "image/gif", "image/webp"),
         "A strip, or an animation.",
+        _scale,
     ),
     "npy": Writer(_npy, None, "returned as npy", (NPY,), "uint8 [N, H, W] or [N, H, W, C]."),
     "npz": Writer(_npz, None, "returned as npz", (NPZ,), _ARRAYS_WORDS),

@@ -68,6 +68,8 @@ class Writer:
     """Media types of the response; empty if it is JSON."""
     description: str = ""
     """Description of the response, if it is not JSON."""
+    scale: Callable[[Any], int] | None = None
+    """Factor of both sides of the response's images, from `query`; None if they are not enlarged."""
 
 
 def find_by_query(catalog: Catalog, timing: Timing, query: ModelQuery) -> Vae:
@@ -155,6 +157,8 @@ class OperationRoute(APIRoute):
         server: State = scope["state"]["server"]
         query = self._parser.parse(scope["query_string"], scope["path_params"] if self.param_convertors else {})
         vae = operation.find(server.catalog, timing, query.operation)
+        if operation.writer is not None and operation.writer.scale is not None:
+            vae = vae.enlarged(operation.writer.scale(query.writer))
         policy = None
         if operation.reader is None:
             policy = CachePolicy.of(server.cache, scope, self.name, vae, query)

@@ -3,7 +3,9 @@
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from starlette.testclient import TestClient
 from app.api.forms import writers
 from app.bundle.files import read_bundle
 from app.codecs import images
+from app.inference.graphs import Graphs
 from tests.conftest import MODELS, Pixels, base64_png, load_npz, npy, pointers
 
 
@@ -104,6 +107,31 @@ def test_a_scale_has_bounds(client: TestClient, scale: str) -> None:
 def test_an_enlarged_image_has_no_more_pixels_than_others(client: TestClient) -> None:
     assert client.get("/sample/image", params={"scale": 32}).status_code == 200
     assert pointers(client.get("/sample/image", params={"n": 64, "scale": 32})) == ["/query/scale"]
+
+
+POINTS = [{"image": base64_png(np.zeros((28, 28), np.uint8))}, {"label": 3}]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "body"),
+    [
+        ("/sample/image", {"n": 64}, None),
+        ("/manifold/image", {"n": 20, "model": "mnist-2d"}, None),
+        ("/traverse/image", {"dims": [0, 1, 2, 3], "steps": 16}, None),
+        ("/decode/image", {}, {"latents": [[0.0] * 32] * 64}),
+        ("/vary/image", {"n": 64}, {"images": [POINTS[0]["image"]]}),
+        ("/interpolate/image", {"format": "webp"}, {"points": POINTS, "steps": 64}),
+    ],
+)
+def test_a_scale_that_cannot_fit_is_refused_before_a_graph_runs(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, query: dict[str, Any], body: Any
+) -> None:
+    ask = partial(client.request, "GET" if body is None else "POST", path, json=body)
+    assert ask(params=query | {"scale": 2}).status_code == 200
+    run = AsyncMock(side_effect=AssertionError)
+    monkeypatch.setattr(Graphs, "run", run)
+    assert pointers(ask(params=query | {"scale": 32})) == ["/query/scale"]
+    assert not run.called
 
 
 def test_no_more_enlarged_images_exist_than_are_written_at_a_time(
