@@ -118,17 +118,16 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client closed its sending side: answer the requests that arrived whole, unless it is gone altogether.
 
-        Returns whether the connection stays open. It cannot over TLS, and a client of HTTP/1.0 knows no interim
-        response, by which it could be told from one that is gone.
+        Returns whether the connection stays open, which asyncio cannot do over TLS. A client of HTTP/1.0 knows no
+        interim response: if it is gone, that shows when its response is written.
         """
         if self._is_idle or self._is_in_body or self.transport.is_closing() or self.scheme == "https":
-            return False
-        if self.cycle.scope["http_version"] == "1.0":
             return False
         self._is_receiving = False
         self._stop_receive_timer()
         self.cycle.keep_alive = False
-        self._probe_later(_PROBE_SECONDS)
+        if self.cycle.scope["http_version"] != "1.0":
+            self._probe_later(_PROBE_SECONDS)
         return True
 
     def on_message_begin(self) -> None:

@@ -303,6 +303,8 @@ INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
         (get("/sleep/0.1") * 3 + get("/"), 4),
         (get("/sleep/0.1") + b"GET / HTTP/1.1\r\nHost:", 1),
         (get("/bytes/5000000"), 1),
+        (get("/sleep/0.6").replace(b"HTTP/1.1", b"HTTP/1.0"), 1),
+        (get("/bytes/5000000").replace(b"HTTP/1.1", b"HTTP/1.0"), 1),
     ],
 )
 def test_who_closes_its_sending_side_is_answered(sent: bytes, count: int) -> None:
@@ -327,10 +329,7 @@ def test_while_its_answer_takes_long_it_is_probed() -> None:
         assert gate.disconnects == 0
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [get("/sleep/5"), get("/") + get("/sleep/5"), get("/sleep/5").replace(b"HTTP/1.1", b"HTTP/1.0")],
-)
+@pytest.mark.parametrize("sent", [get("/sleep/5"), get("/") + get("/sleep/5")])
 def test_who_closes_both_sides_is_gone(sent: bytes) -> None:
     with serving() as (server, _):
         with server.connect() as connection:
@@ -338,6 +337,15 @@ def test_who_closes_both_sides_is_gone(sent: bytes) -> None:
             assert until(lambda: server.tasks == 1)
         assert until(lambda: server.connections == 0)
         assert server.tasks == 1  # it was not the response that ended the connection
+
+
+def test_who_knows_no_probe_and_is_gone_holds_no_place_after_its_answer() -> None:
+    with serving() as (server, gate):
+        with server.connect() as connection:
+            connection.sendall(get("/sleep/0.5").replace(b"HTTP/1.1", b"HTTP/1.0"))
+            assert until(lambda: server.tasks == 1)
+        assert until(lambda: server.connections == server.tasks == 0)
+        assert not gate.refused
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", get("/", "Content-Length: 3", method="POST") + b"ab"])
