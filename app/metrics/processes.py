@@ -32,7 +32,7 @@ def check_room(folder: Path, processes: int) -> None:
 def all_processes(folder: Path) -> CollectorRegistry:
     """The metrics of all processes in the folder, with the CPU, memory and files of the running ones."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    registry.register(_Values(folder))
     registry.register(_Processes(folder))
     return registry
 
@@ -48,6 +48,35 @@ def shared_counter(name: str, text: str) -> Callable[[], None]:
     return lambda: value.inc(1)
 
 
+def _is_running(pid: int) -> bool:
+    """Whether a process runs; where there is no /proc, every process counts as running.
+
+    One that has crashed is a zombie until the supervisor, which may wait for another worker, hears of it.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return not Path("/proc/self").exists()
+
+
+def _gauges(folder: Path) -> dict[Path, int]:
+    """The files with gauges, and the process of each."""
+    return {path: int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
+
+
+class _Values(Collector):
+    """The values in the files of a folder: gauges of running processes, and everything else of all processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of the library, without the gauges of processes that have crashed."""
+        gone = {path for path, pid in _gauges(self._folder).items() if not _is_running(pid)}
+        files = [str(path) for path in self._folder.glob("*.db") if path not in gone]
+        yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+
+
 class _Processes(Collector):
     """CPU, memory and open files of each process that has gauges in the folder, with the label `pid`."""
 
@@ -57,7 +86,7 @@ class _Processes(Collector):
     def collect(self) -> Iterator[Metric]:
         """Each metric, with a sample of every process that is alive."""
         metrics: dict[str, Metric] = {}
-        for pid in sorted({int(path.stem.rpartition("_")[2]) for path in self._folder.glob("gauge_live*.db")}):
+        for pid in sorted({pid for pid in _gauges(self._folder).values() if _is_running(pid)}):
             for found in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
                 metric = metrics.setdefault(found.name, Metric(found.name, found.documentation, found.type))
                 for sample in found.samples:

@@ -75,7 +75,6 @@ TESTED_ELSEWHERE = {
     "app/metrics/__init__.py": "app/metrics/test_metrics.py",
     "app/metrics/collectors.py": "app/metrics/test_metrics.py",
     "app/metrics/graphs.py": "app/metrics/test_metrics.py",
-    "app/metrics/processes.py": "live/test_workers.py",
     "app/observability/timing.py": "app/observability/test_logs.py app/inference/test_batcher.py",
     "app/security/tls.py": "live/test_tls.py",
     "app/server/protocol.py": "live/test_connections.py live/test_protocol.py",
