@@ -61,7 +61,7 @@ class Graphs:
             BundleError: ONNX Runtime cannot load a graph, or its outputs are not what the manifest says.
             ExecutionProviderError: a graph fell back to another provider.
         """
-        self._batcher, self._options, self.offload = batcher, options, batcher.offload
+        self._batcher, self._options = batcher, options
         self.sessions = Sessions(bundle, options.execution_provider, options.threads)
         self.manifest, self.geometry = self.sessions.manifest, self.sessions.geometry
         check_graphs(self.sessions, is_reduced=options.execution_provider in bundle.reduced)

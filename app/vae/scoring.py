@@ -1,6 +1,8 @@
 """Scores images: binarizes and encodes them, and computes log p(x|z) of each draw. Images are uint8 `[N, H, W, C]`."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,8 @@ class Scoring:
     graphs: Graphs
     tables: Tables
     work: Work
+    computed: Callable[..., Awaitable[Any]]
+    """`Vae.computed` of the request."""
 
     async def score(
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool
@@ -35,7 +39,7 @@ class Scoring:
         Raises:
             InvalidInput: this model has no likelihood of images, or `how` does not fit its likelihood.
         """
-        how, caller = self._how_to_binarize(how), self.work.timing.caller
+        how = self._how_to_binarize(how)
         max_rows = self.graphs.max_queued_rows(*images.shape[1:3])
         lane: Lane = "explain" if explain else "score"
         with self.graphs.reserve(self.work, lane, min(k * len(images), max_rows)) as work:
@@ -49,14 +53,10 @@ class Scoring:
                     f"the draws have more than {MAX_DRAWN_VALUES} values together: ask for fewer draws or images",
                     "/query/k",
                 )
-            eps, latents = await self.graphs.offload.computed(
-                caller, elements, posterior.draws, seed, range(len(rows)), k
-            )
+            eps, latents = await self.computed(elements, posterior.draws, seed, range(len(rows)), k)
             log_p_x, explanation = await self._explained(work, lane, latents, rows.reshape(len(rows), -1))
         calibration = self.tables.calibration.get(k) if how == self._how_to_binarize(None) else None
-        scores = await self.graphs.offload.computed(
-            caller, elements, score, log_p_x, posterior, eps, latents, calibration
-        )
+        scores = await self.computed(elements, score, log_p_x, posterior, eps, latents, calibration)
         return replace(scores, explanation=explanation), how
 
     def _binarized(self, rows: Pixels, how: Binarize, seed: int) -> Pixels:

@@ -62,7 +62,7 @@ class Vae:
         self.graphs = Graphs(bundle, batcher, options)
         self.geometry = self.graphs.geometry
         self.tables, self._max_pixels = Tables.of(bundle), options.max_pixels
-        self._work, self._scale = Work(Timing()), 1
+        self._work, self._scale, self._offload = Work(Timing()), 1, batcher.offload
 
     def for_request(self, timing: Timing) -> "Vae":
         """A view of this model for one request.
@@ -99,7 +99,13 @@ class Vae:
 
     async def computed(self, elements: int, function: Callable[..., Result], *arguments: Any) -> Result:
         """Return `function(*arguments)`, which makes this many array elements; see `Offload.computed`."""
-        return await self.graphs.offload.computed(self.caller, elements, function, *arguments)
+        return await self._offload.computed(self.caller, elements, function, *arguments)
+
+    async def offloaded(
+        self, seconds: float, function: Callable[[], Result], *, memory: int = 0, is_first: bool = True
+    ) -> Result:
+        """Return `function()`, which takes about `seconds` in a thread; see `Offload.run`."""
+        return await self._offload.run(self.caller, seconds, function, memory=memory, is_first=is_first)
 
     def check_pixels(self, count: int, size: tuple[int, ...], pointer: str = "") -> None:
         """Raise if `count` images of this height and width have too many pixels; `pointer` is for the error.
@@ -210,7 +216,7 @@ class Vae:
         self, images: Pixels, *, k: int, seed: int, how: Binarize | None, explain: bool = False
     ) -> tuple[Scores, Binarize]:
         """How well the model explains images; see `Scoring.score`."""
-        scoring = Scoring(self.graphs, self.tables, self._work)
+        scoring = Scoring(self.graphs, self.tables, self._work, self.computed)
         return await scoring.score(images, k=k, seed=seed, how=how, explain=explain)
 
     async def sample_prior(

@@ -106,7 +106,7 @@ async def images_of_json(server: State, vae: Vae, query: ReadingQuery, body: Pic
         InvalidInput: there are too many images, or one cannot be read; the pointer says which.
     """
     check_count(len(body.images), server.limits.max_rows, "/images")
-    contents = await decode_base64(server, vae, body.images)
+    contents = await decode_base64(vae, body.images)
     body.images.clear()  # the texts, which may take tens of megabytes, are no longer needed
     return await images_of_files(server, vae, query, contents)
 
@@ -117,7 +117,7 @@ async def images_of_files(server: State, vae: Vae, query: ReadingQuery, contents
     Raises:
         InvalidInput: an image cannot be read; the pointer says which.
     """
-    return await decode_images(server, vae, contents, query.reading(server, vae))
+    return await decode_images(vae, contents, query.reading(server, vae))
 
 
 async def images_of_array(server: State, vae: Vae, query: Any, array: NDArray[Any]) -> Pixels:
@@ -147,7 +147,7 @@ def pixels_of_values(array: NDArray[Any]) -> Pixels:
     return np.round(floats * 255).astype(np.uint8)
 
 
-async def decode_base64(server: State, vae: Vae, texts: list[str], pointer: str = "/images") -> list[bytes]:
+async def decode_base64(vae: Vae, texts: list[str], pointer: str = "/images") -> list[bytes]:
     """Bytes of base64 texts, each of which may be a `data:` URL; long texts are decoded in a thread.
 
     Raises:
@@ -157,7 +157,7 @@ async def decode_base64(server: State, vae: Vae, texts: list[str], pointer: str 
     if size <= _INLINE_BYTES:
         return _decode_base64(texts, pointer)
     seconds = size * _SECONDS_PER_CHARACTER
-    return await server.offload.run(vae.caller, seconds, partial(_decode_base64, texts, pointer))
+    return await vae.offloaded(seconds, partial(_decode_base64, texts, pointer))
 
 
 def _decode_base64(texts: list[str], pointer: str) -> list[bytes]:
@@ -170,9 +170,7 @@ def _decode_base64(texts: list[str], pointer: str) -> list[bytes]:
     return contents
 
 
-async def decode_images(
-    server: State, vae: Vae, contents: list[bytes], reading: Reading, pointer: str = "/images"
-) -> Pixels:
+async def decode_images(vae: Vae, contents: list[bytes], reading: Reading, pointer: str = "/images") -> Pixels:
     """Images uint8 `[N, H, W, C]` of image files.
 
     A few plain images are decoded on the event loop, others in threads: a few bytes can hold millions of pixels.
@@ -186,7 +184,7 @@ async def decode_images(
         images = read_plain_pngs(contents, reading)
     else:
         seconds = len(contents) * _PLAIN_SECONDS + pixels * _SECONDS_PER_PLAIN_PIXEL
-        images = await server.offload.run(vae.caller, seconds, partial(read_plain_pngs, contents, reading))
+        images = await vae.offloaded(seconds, partial(read_plain_pngs, contents, reading))
     if images is not None:
         return images
     try:
@@ -197,11 +195,10 @@ async def decode_images(
 
 async def _decoded(vae: Vae, contents: list[bytes], reading: Reading) -> Pixels:
     """Images decoded in threads, a piece at a time, so that nobody waits long for a turn."""
-    offload = vae.graphs.offload
     if (size := sum(map(len, contents))) <= _INLINE_FILE_BYTES:
         structures = survey(contents, reading)
     else:
-        structures = await offload.run(vae.caller, size * _SECONDS_PER_BYTE, partial(survey, contents, reading))
+        structures = await vae.offloaded(size * _SECONDS_PER_BYTE, partial(survey, contents, reading))
     images: list[Pixels] = []
     while len(images) < len(structures):
         first = stop = len(images)
@@ -211,5 +208,5 @@ async def _decoded(vae: Vae, contents: list[bytes], reading: Reading) -> Pixels:
             stop += 1
         piece = structures[first:stop]
         memory, decode = max(structure.memory for structure in piece), partial(decode_all, piece, reading, first)
-        images += await offload.run(vae.caller, seconds, decode, memory=memory, is_first=not first)
+        images += await vae.offloaded(seconds, decode, memory=memory, is_first=not first)
     return await vae.computed(sum(image.size for image in images), stack, images)

@@ -112,8 +112,8 @@ async def read_points(
     if image_rows:
         contents = [point.image for point in points if point.image is not None]
         try:
-            files = await decode_base64(server, vae, contents, "")
-            images = await decode_images(server, vae, files, query.reading(server, vae), "")
+            files = await decode_base64(vae, contents, "")
+            images = await decode_images(vae, files, query.reading(server, vae), "")
         except InvalidInput as error:
             index = image_rows[int(error.pointer.removeprefix("/"))]
             raise InvalidInput(error.detail, f"{pointer}/{index}/image") from None

@@ -207,8 +207,7 @@ async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) ->
     else:
         _check_sides(frames.shape[1] * query.scale, frames.shape[2] * query.scale, kind)
         size = frames.size * query.scale**2
-        content = await vae.graphs.offload.run(
-            vae.caller,
+        content = await vae.offloaded(
             size * _SECONDS_PER_VALUE[kind],
             lambda: write_animation(query.enlarged(frames), kind, query.duration),
             memory=4 * size,
