@@ -40,6 +40,7 @@ from rich import print as show
 from bench import tls
 from bench.serving import ROOT, digits, png, resident, started
 from tests import hostile
+from tests.absurd import is_not_finite
 from tests.app.api.middleware import test_exchange as limits
 from tests.live.test_tls import AUTHORITY, issue
 
@@ -265,9 +266,15 @@ def document(folder: Path) -> Iterator[Attack]:
         )
         if done.returncode:
             return Answers([f"{FAILED}: {done.stdout[-3000:]}"])
-        return Answers(str(entry["response"]["status"]) for entry in json.loads(report.read_text())["log"]["entries"])
+        return Answers(map(_fuzzed, json.loads(report.read_text())["log"]["entries"]))
 
     yield Attack("every operation of the document, fuzzed", send)
+
+
+def _fuzzed(entry: dict[str, Any]) -> str:
+    """The status in an entry of a HAR file, and whether the model overflowed, as it may with an absurd latent."""
+    status, content = entry["response"]["status"], entry["response"]["content"].get("text", "")
+    return "500, not finite" if status == 500 and is_not_finite(content) else str(status)
 
 
 def bundles(models: Path) -> Iterator[Attack]:

@@ -111,7 +111,7 @@ class Session:
         try:
             check_finite(given)
         except FloatingPointError as error:
-            raise NotFinite(f"{self.name} failed") from error
+            raise NotFinite(f"{self.name} failed: {error}") from error
         return {name: given[name] for name in names}
 
 

@@ -22,6 +22,7 @@ from app.errors import (
     BodyTooLarge,
     InvalidInput,
     MethodNotAllowed,
+    NotFinite,
     NotFound,
     Overloaded,
     VaeError,
@@ -80,7 +81,8 @@ def error_response(error: Exception, scope: Scope) -> JSONResponse:
         case VaeError():
             if error.status == 500:
                 scope["vae.error"] = error
-                logger.error("%s", error, exc_info=error)
+                # a client's own absurd latent is enough for NotFinite, and the message says all
+                logger.error("%s", error, exc_info=None if isinstance(error, NotFinite) else error)
             return problem(error, scope)
         case RequestValidationError():
             found = error.errors()

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.absurd import is_not_finite
 from tests.conftest import from_base64, load_npy, npy, pointers
 
 NPY = {"Content-Type": "application/x-npy"}
@@ -93,3 +94,13 @@ def test_arrays_that_are_no_latents(client: TestClient, array: np.ndarray, point
 )
 def test_links_that_decode_nothing(client: TestClient, query: dict[str, object]) -> None:
     assert client.get("/decode/image", params={**PLANE, **query}).status_code == 422
+
+
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38])
+def test_an_absurd_latent_that_overflows_in_the_model_is_told_so(client: TestClient, value: float) -> None:
+    answer = client.post("/decode", json={"latents": [[value] * 32]})
+    assert answer.status_code == 500
+    assert is_not_finite(answer.content)
+    assert not is_not_finite(client.post("/decode", json={"latents": [[4e38] * 32]}).content)
+    assert not is_not_finite(client.post("/decode", json={"latents": [[0.0] * 32]}).content)
+    assert not is_not_finite(b"")
