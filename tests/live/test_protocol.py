@@ -186,6 +186,8 @@ def test_a_body_that_looks_like_an_offer_of_http_2_stays_as_it_is(live: httpx2.C
         b"GET http://a/health/live HTTP/1.1\r\n\r\n",
         b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nhost: localhost\r\n\r\n",
         b"GET /health/live HTTP/1.0\r\nHost: localhost\r\nHost: b\r\n\r\n",
+        b"GET /health/live HTTP/0.9\r\nHost: localhost\r\n\r\n",
+        b"GET /health/live HTTP/2.0\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_no_http_gets_a_problem_document(live: httpx2.Client, request_: bytes) -> None:
