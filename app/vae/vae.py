@@ -118,6 +118,15 @@ class Vae:
             pointer = pointer if pixels > self._max_pixels else "/query/scale"
             raise InvalidInput(f"the images would have more than {self._max_pixels} pixels together", pointer)
 
+    def check_scale(self, shape: tuple[int, ...]) -> None:
+        """Raise if images `[N, H, W, C]` that are not decoded, such as a plot, are too large to be enlarged.
+
+        Raises:
+            InvalidInput: they will have more pixels than one request may make when they are enlarged.
+        """
+        if self._scale > 1:
+            self.check_pixels(shape[0], shape[1:3], "/query/scale")
+
     async def encode(self, images: Pixels) -> Posterior:
         """q(z|x) of images `[N, H, W, C]`."""
         return await self.graphs.encode(self._work, await self._reordered(images, (0, 3, 1, 2)))

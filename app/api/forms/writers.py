@@ -102,15 +102,6 @@ class ScaleQuery(Strict):
     scale: int = Field(1, ge=1, le=32, description="Factor of both sides of each image.")
     smooth: bool = Field(False, description="Whether an enlarged image is interpolated. If not, pixels are squares.")
 
-    def check(self, vae: Vae, images: Pixels) -> None:
-        """Raise if the images `[N, H, W, C]`, which need not be decoded ones, are too large to be enlarged.
-
-        Raises:
-            InvalidInput: they would have more pixels than one request may make.
-        """
-        if self.scale > 1:
-            vae.check_pixels(len(images), images.shape[1:3], "/query/scale")
-
     def enlarged(self, images: Pixels) -> Pixels:
         """The images `[N, H, W, C]`, enlarged as the query asks; to be called in the thread that writes them, so that
         only what is being written takes memory."""
@@ -174,7 +165,7 @@ def _json_of_names(model: str, version: int) -> bytes:
 async def _image(vae: Vae, query: FormatQuery, result: Result, _: Any) -> Response:
     columns = query.columns if isinstance(query, GridQuery) else None
     images = result.images["images"]
-    query.check(vae, images)
+    vae.check_scale(images.shape)
     content = await write_grid(vae, images, query.format, columns or result.columns, query)
     return _binary(vae, content, IMAGE_FORMATS[query.format].media_type, result)
 
@@ -201,7 +192,7 @@ def _check_sides(height: int, width: int, format: str) -> None:
 
 async def _animation(vae: Vae, query: AnimationQuery, result: Result, _: Any) -> Response:
     frames, kind = result.images["images"], query.format
-    query.check(vae, frames)
+    vae.check_scale(frames.shape)
     if kind == "png":
         content = await write_grid(vae, frames, kind, len(frames), query)
     else:

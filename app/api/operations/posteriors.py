@@ -63,6 +63,7 @@ async def _posteriors(server: State, vae: Vae, query: PosteriorsQuery) -> Result
 async def _scatter(server: State, vae: Vae, query: PlaneQuery) -> Result:
     """Posterior means of held-out images on a plane, colored by class."""
     (means, labels), dims = _held_out(vae, query), plane_dims(vae, query.dims)
+    vae.check_scale((1, SIZE, SIZE, 3))
     names = (f"z{dims[0]}", f"z{dims[1]}")
     image = await vae.computed(3 * SIZE**2, scatter, means[:, list(dims)], labels, names)
     return Result({"images": image[None]})

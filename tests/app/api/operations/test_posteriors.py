@@ -77,6 +77,11 @@ def test_without_classes_there_are_no_labels(make_client: Callable[..., TestClie
     assert client.get("/posteriors/image?format=webp").headers["content-type"] == "image/webp"
 
 
+def test_a_plot_too_large_is_not_drawn(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.operations.posteriors.scatter", None)
+    assert pointers(client.get("/posteriors/image?n=3&scale=6")) == ["/query/scale"]
+
+
 def test_the_plot_is_enlarged_up_to_the_limit_of_pixels(
     client: TestClient, make_client: Callable[..., TestClient]
 ) -> None:
