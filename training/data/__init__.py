@@ -12,14 +12,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from app.errors import BundleError
 from training.bundling.record import read_recipe
-from training.data import emoji, folder, idx, npz
+from training.data import emoji, faces, folder, idx, npz
 from training.data.dataset import Dataset, Split
 from training.errors import DataError
 
 __all__ = ["DataOptions", "Dataset", "Split", "check_labels", "load_dataset", "read_options"]
 
 DataOptions = Annotated[
-    idx.IdxOptions | emoji.EmojiOptions | folder.FolderOptions | npz.NpzOptions, Field(discriminator="dataset")
+    idx.IdxOptions | emoji.EmojiOptions | faces.FacesOptions | folder.FolderOptions | npz.NpzOptions,
+    Field(discriminator="dataset"),
 ]
 
 READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
@@ -27,6 +28,7 @@ READERS: dict[str, Callable[[Any, Path], tuple[Split, Split]]] = {
     "fashion-mnist": idx.read,
     "kmnist": idx.read,
     "emoji": emoji.read,
+    "faces": faces.read,
     "folder": folder.read,
     "npz": npz.read,
 }

@@ -1,6 +1,7 @@
 """A data set in memory, as splits of uint8 images, and the options that all kinds of data sets share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -47,9 +48,12 @@ class Split:
     labels: NDArray[np.uint8] | None
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, ..., if the data set has them."""
+    attributes: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Further labels by name, one row per image: names, str `[N]`, or numbers, float32 `[N]` or `[N, K]`."""
 
     def __getitem__(self, rows: slice) -> "Split":
-        return Split(self.images[rows], None if self.labels is None else self.labels[rows], self.classes)
+        attributes = {name: values[rows] for name, values in self.attributes.items()}
+        return Split(self.images[rows], None if self.labels is None else self.labels[rows], self.classes, attributes)
 
 
 @dataclass(frozen=True)

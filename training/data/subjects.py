@@ -73,6 +73,18 @@ their emoji are under these licences.""",
             *("activities", "objects", "symbols", "flags"),
         ),
     ),
+    "faces": Subject(
+        title="Faces",
+        one="face",
+        many="faces",
+        contents="of single cartoon faces on white, in the style toon-head",
+        licence="""\
+The faces are drawn by DiceBear in the style ToonHead by Johan Melin (https://www.johanmelin.com), which is available
+under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/). Colors are chosen and shapes are combined at random. The
+pictures on this page that show its faces are under that licence.""",
+        misuse="telling anything about people",
+        classes=("side-combed", "undercut", "spiky", "bun"),
+    ),
 }
 
 

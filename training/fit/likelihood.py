@@ -15,6 +15,8 @@ from training.recipe import Bernoulli, DiscretizedLogistic, Gaussian, GreyCrossE
 
 MIN_LOG_SCALE = -7.0
 """Floor of log scales: scales below 1/1000 of the range overflow, and are finer than 8-bit levels."""
+START_LOG_SCALE = -2.0
+"""Log scale before training: about the error of an untrained mean."""
 HALF_LEVEL = 0.5 / 255
 
 
@@ -42,7 +44,8 @@ class GaussianLikelihood(nn.Module):
 
     def __init__(self, scale: float | None) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale or 1.0)), requires_grad=scale is None)
+        start = START_LOG_SCALE if scale is None else math.log(scale)
+        self.log_scale = nn.Parameter(torch.tensor(start), requires_grad=scale is None)
 
     def parameters_of(self, output: Tensor) -> dict[str, Tensor]:
         log_scale = self.log_scale.clamp(min=MIN_LOG_SCALE)
@@ -66,8 +69,7 @@ class DiscretizedLogisticLikelihood(nn.Module):
 
     def parameters_of(self, output: Tensor) -> dict[str, Tensor]:
         mean, log_scale = output.chunk(2, dim=-3)
-        # The scale starts at exp(-2) of the range: about the error of an untrained mean.
-        return {"mean": mean + 0.5, "log_scale": (log_scale - 2).clamp(min=MIN_LOG_SCALE)}
+        return {"mean": mean + 0.5, "log_scale": (log_scale + START_LOG_SCALE).clamp(min=MIN_LOG_SCALE)}
 
     def log_prob(self, parameters: dict[str, Tensor], pixels: Tensor) -> Tensor:
         """Log probability `[*, N]` of 8-bit pixels `[N, C, H, W]` under parameters `[*, N, C, H, W]`.
