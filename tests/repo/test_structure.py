@@ -93,6 +93,7 @@ TESTED_ELSEWHERE = {
     "training/card/reduced.py": "training/reducing/test_reduce.py",
     "training/data/__init__.py": "training/data/test_data.py",
     "training/data/dataset.py": "training/data/test_data.py",
+    "training/data/faces/__init__.py": "training/data/faces/test_faces.py",
     "training/data/subjects.py": "training/card/test_card.py",
     "training/errors.py": "training/test_cli.py",
     "training/figures/__init__.py": "training/figures/test_figures.py",

@@ -112,7 +112,7 @@ def test_bernoulli_bears_logits_of_any_size() -> None:
 def test_gaussian_agrees_with_torch_distributions(scale: float | str) -> None:
     likelihood = make_likelihood(recipe.Gaussian(name="gaussian", scale=scale))
     if scale == "learned":
-        assert likelihood.log_scale.item() == 0.0, "starts at one"
+        assert likelihood.log_scale.item() == -2.0, "about the error of an untrained mean"
         with torch.no_grad():
             likelihood.log_scale.fill_(math.log(0.3))
     output, pixels = torch.randn(6, 2, 5, 5), levels(6, 2, 5, 5)
@@ -127,7 +127,7 @@ def test_only_a_learned_scale_learns() -> None:
     for likelihood in (learned, fixed):
         likelihood.log_prob(likelihood.parameters_of(output), pixels).sum().backward()
     squares = (output.detach() + 0.5 - pixels).square()
-    torch.testing.assert_close(learned.log_scale.grad, squares.sum() - squares.numel())  # at a scale of one
+    torch.testing.assert_close(learned.log_scale.grad, squares.sum() * math.exp(4) - squares.numel())  # at exp(-2)
     assert fixed.log_scale.grad is None
     assert not fixed.log_scale.requires_grad
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from training.data.dataset import LOCK, SIDE, DatasetOptions, Fraction, Split, is_within
-from training.data.faces.choices import COLORS, SHAPES, choose, combination_digests, to_lines
+from training.data.faces.choices import COLORS, SHAPES, Options, choose, combination_digests, to_lines
 from training.data.faces.drawing import FILES, draw
 from training.errors import DataError
 
@@ -54,7 +54,7 @@ def read(options: FacesOptions, data_dir: Path) -> tuple[Split, Split]:
     return _split(images, chosen, order[~held_out]), _split(images, chosen, order[held_out])
 
 
-def _read_images(options: FacesOptions, chosen: Mapping[str, NDArray[Any]], folder: Path) -> NDArray[np.uint8]:
+def _read_images(options: FacesOptions, chosen: Options, folder: Path) -> NDArray[np.uint8]:
     """The images `[N, size, size, 3]`, drawn if they are missing and then checked."""
     lines = to_lines(chosen)
     source = hashlib.sha256("\n".join([str(options.size), options.background, *lines]).encode())
@@ -88,15 +88,15 @@ def _load(path: Path) -> tuple[NDArray[np.uint8], str]:
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
     os.replace(part, path)
 
 
 def _sha256(images: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    return hashlib.sha256(images.tobytes()).hexdigest()
 
 
-def _split(images: NDArray[np.uint8], chosen: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> Split:
+def _split(images: NDArray[np.uint8], chosen: Options, rows: NDArray[np.int64]) -> Split:
     """The faces of these rows, with all of their options."""
     attributes = {name: chosen[name][rows] for name in (*SHAPES, *COLORS)}
     labels = [SHAPES["hair"].index(name) for name in attributes["hair"]]

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.faces.colors import from_hex, to_hex, to_oklab, to_rgb
 
-Options = Mapping[str, NDArray[np.generic]]
+Options = Mapping[str, NDArray[Any]]
 """Options of N faces by name: those of SHAPES are names `[N]`, those of COLORS are Oklab, float32 `[N, 3]`."""
 
 NONE = "none"
@@ -46,10 +47,10 @@ FREE_RANGES = np.array([(0.3, 0.9), (0.0, 0.2), (0.0, 2 * np.pi)])
 """Ranges of lightness, chroma and hue, in Oklab's polar form, that free colors are drawn from."""
 
 
-def choose(count: int, seed: int) -> dict[str, NDArray[np.generic]]:
+def choose(count: int, seed: int) -> Options:
     """The options of `count` faces. The first faces of a longer data set of the same seed are these."""
     draws = np.random.Generator(np.random.PCG64(seed)).random((count, len(SHAPES) + 6 * len(COLORS)))
-    shapes = {name: _shapes(name, draws[:, column]) for column, name in enumerate(SHAPES)}
+    shapes: dict[str, NDArray[Any]] = {name: _shapes(name, draws[:, column]) for column, name in enumerate(SHAPES)}
     colors = {name: _colors(name, draws[:, len(SHAPES) + 6 * place :][:, :6]) for place, name in enumerate(COLORS)}
     return shapes | colors
 

@@ -34,7 +34,8 @@ def to_rgb(lab: NDArray[np.float64]) -> NDArray[np.uint8]:
     """8-bit sRGB colors `[*, 3]` of Oklab `[*, 3]`. Colors outside sRGB lose what is outside in each channel."""
     linear = np.clip((lab @ np.linalg.inv(LAB_OF_LMS).T) ** 3 @ np.linalg.inv(LMS_OF_RGB).T, 0, 1)
     levels = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(levels * 255).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.rint(levels * 255).astype(np.uint8)
+    return rgb
 
 
 def to_hex(rgb: NDArray[np.uint8]) -> list[str]:

@@ -41,6 +41,8 @@ def draw(lines: Sequence[str], size: int, background: str, folder: Path) -> NDAr
         shown = track(drawn, "Drawing faces", len(blocks), transient=True, disable=not sys.stdout.isatty())
         for number, pixels in enumerate(shown):
             block = images[number * BLOCK : (number + 1) * BLOCK]
+            if len(pixels) != block.nbytes:
+                raise DataError(f"node drew {len(pixels)} bytes of {block.nbytes} in {folder}")
             block[:] = np.frombuffer(pixels, np.uint8).reshape(block.shape)
     return images
 
