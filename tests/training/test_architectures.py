@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.test_recipe import SHIPPED
+from tests.training.test_recipe import NAMED
 from training.architectures import ArchitectureOptions
 from training.architectures.article import ArticleOptions
 from training.architectures.mlp import MlpBlock, MlpOptions
@@ -157,8 +157,8 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_net_is_as_large_as_expected(name: str) -> None:
+@pytest.mark.parametrize("name", NAMED)
+def test_a_recipes_net_is_as_large_as_expected(name: str) -> None:
     colour = load_recipe(name).data.dataset in ("emoji", "faces")
     module = VaeModule(load_recipe(name), channels=3 if colour else 1, size=64 if colour else 28)
     count = sum(weight.numel() for weight in module.parameters())
