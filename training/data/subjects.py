@@ -83,7 +83,6 @@ The faces are drawn by DiceBear in the style ToonHead by Johan Melin (https://ww
 under CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/). Colors are chosen and shapes are combined at random. The
 pictures on this page that show its faces are under that licence.""",
         misuse="telling anything about people",
-        classes=("side-combed", "undercut", "spiky", "bun"),
     ),
 }
 

@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from training.data.dataset import LOCK, SIDE, DatasetOptions, Fraction, Split, is_within
-from training.data.faces.choices import COLORS, SHAPES, Options, choose, combination_digests, to_lines
+from training.data.faces.choices import (
+    CLASSES,
+    COLORS,
+    SHAPES,
+    Options,
+    choose,
+    combination_digests,
+    labels_of,
+    to_lines,
+)
 from training.data.faces.drawing import FILES, draw
 from training.errors import DataError
 
 
 class FacesOptions(DatasetOptions):
-    """Cartoon faces on white, drawn with Node.js if they are missing. The labels are the styles of hair.
+    """Cartoon faces on white, drawn with Node.js if they are missing. The labels are the hair, with that at the back.
 
     All faces of the same shapes (hair, clothes, beard, eyes, brows, mouth) are in one split, whatever their colors.
     """
@@ -99,6 +108,5 @@ def _sha256(images: NDArray[np.uint8]) -> str:
 def _split(images: NDArray[np.uint8], chosen: Options, rows: NDArray[np.int64]) -> Split:
     """The faces of these rows, with all of their options."""
     attributes = {name: chosen[name][rows] for name in (*SHAPES, *COLORS)}
-    labels = [SHAPES["hair"].index(name) for name in attributes["hair"]]
     pixels = np.ascontiguousarray(images[rows].transpose(0, 3, 1, 2))
-    return Split(pixels, np.array(labels, np.uint8), attributes=attributes)
+    return Split(pixels, labels_of(attributes), CLASSES, attributes)

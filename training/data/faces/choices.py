@@ -26,6 +26,23 @@ SHAPES: dict[str, tuple[str, ...]] = {
 }
 """Options that are one of several shapes, by the style's names."""
 
+WORDS = {
+    "sideComed": "side-combed",
+    "longStraight": "long",
+    "longWavy": "wavy",
+    "shoulderHigh": "shoulder-high",
+    "neckHigh": "neck-high",
+}
+"""Words for names that are none."""
+
+CLASSES = tuple(
+    ", ".join(WORDS.get(name, name) for name in (hair, rear) if name != NONE)
+    for hair in SHAPES["hair"]
+    for rear in SHAPES["rear_hair"]
+)
+"""Names of the labels 0, 1, ...: the hair, with that at the back. They decide most of a face's outline, and each class
+has its own part of the mixture in a bundle."""
+
 NONE_FRACTION = 0.5
 """Fraction of faces without a beard, and of those without hair at the back. All other shapes are equally likely."""
 
@@ -60,6 +77,16 @@ def to_lines(options: Options) -> list[str]:
     written = {name: options[name].tolist() for name in SHAPES}
     written |= {name: to_hex(to_rgb(options[name].astype(np.float64))) for name in COLORS}
     return [json.dumps(dict(zip(written, face, strict=True))) for face in zip(*written.values(), strict=True)]
+
+
+def labels_of(options: Options) -> NDArray[np.uint8]:
+    """Each face's label `[N]`, a row of CLASSES."""
+    hair, rear = (
+        sum(number * (options[name] == shape) for number, shape in enumerate(SHAPES[name]))
+        for name in ("hair", "rear_hair")
+    )
+    labels: NDArray[np.uint8] = np.asarray(hair * len(SHAPES["rear_hair"]) + rear, np.uint8)
+    return labels
 
 
 def combination_digests(options: Options) -> list[bytes]:

@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from training.data.faces.choices import COLORS, FREE_FRACTION, SHAPES, choose, combination_digests, to_lines
+from training.data.faces.choices import (
+    CLASSES,
+    COLORS,
+    FREE_FRACTION,
+    SHAPES,
+    choose,
+    combination_digests,
+    labels_of,
+    to_lines,
+)
 from training.data.faces.colors import from_hex, to_hex, to_oklab, to_rgb
 
 COUNT = 20_000
@@ -63,6 +72,15 @@ def test_a_line_has_a_faces_options() -> None:
             assert face[name] == choose(3, 7)[name][number]
         for name in COLORS:
             assert np.allclose(to_oklab(from_hex((face[name],)))[0], choose(3, 7)[name][number], atol=1e-6)
+
+
+def test_a_label_is_the_hair_with_that_at_the_back() -> None:
+    labels = labels_of(CHOSEN)
+    assert labels.dtype == np.uint8
+    assert set(labels.tolist()) == set(range(len(CLASSES))) == set(range(20))
+    for hair, rear, name in (("bun", "none", "bun"), ("sideComed", "longWavy", "side-combed, wavy")):
+        both = (CHOSEN["hair"] == hair) & (CHOSEN["rear_hair"] == rear)
+        assert np.array_equal(labels == CLASSES.index(name), both)
 
 
 def test_faces_of_the_same_shapes_have_the_same_digest_whatever_their_colors() -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from training.data import Split, load_dataset
 from training.data.faces import FacesOptions, read
-from training.data.faces.choices import COLORS, SHAPES, choose, to_lines
+from training.data.faces.choices import CLASSES, COLORS, SHAPES, choose, labels_of, to_lines
 from training.data.faces.drawing import draw
 from training.errors import DataError
 
@@ -40,7 +40,8 @@ def test_every_face_is_in_one_split_with_its_options(splits: tuple[Split, Split]
     for split in splits:
         assert split.images.shape == (len(split.images), 3, 16, 16)
         assert split.labels is not None
-        assert [SHAPES["hair"][label] for label in split.labels] == split.attributes["hair"].tolist()
+        assert np.array_equal(split.labels, labels_of(split.attributes))
+        assert split.classes == CLASSES
     assert 180 < len(splits[1].images) < 360
 
 
