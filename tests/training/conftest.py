@@ -135,7 +135,7 @@ scale = "learned"
 [training]
 epochs = 50
 batch_size = 25
-learning_rate = 3e-2
+learning_rate = 1e-2
 early_stopping_epochs = 2
 ema_decay = 0.5
 """,
