@@ -195,7 +195,12 @@ def _unread(count: int, secure: Callable[..., str]) -> Answers:
         time.sleep(_SECONDS)
         return "left"
 
-    return _crowd(count, count, lambda: secure(act, receive_buffer=4096))
+    with ThreadPoolExecutor(count) as pool:  # 20 a second: two cores are busy with more handshakes, on either side
+        answers = []
+        for _ in range(count):
+            answers.append(pool.submit(secure, act, receive_buffer=4096))
+            time.sleep(0.05)
+    return Counter(answer.result() for answer in answers)
 
 
 def _open(count: int, port: int, trusted: ssl.SSLContext) -> Answers:

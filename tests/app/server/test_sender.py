@@ -38,10 +38,12 @@ class Transport:
 class Request:
     """One request that an application answers with `messages`, through `ResponseSender` or through uvicorn alone."""
 
-    def __init__(self, messages: list[Any], *, method: str = "GET", keep_alive: bool = True) -> None:
+    def __init__(
+        self, messages: list[Any], *, method: str = "GET", keep_alive: bool = True, scheme: str = "http"
+    ) -> None:
         self.transport, self.completed, self.messages = Transport(), 0, messages
         self.cycle = RequestResponseCycle(
-            scope={"type": "http", "method": method},  # type: ignore[typeddict-item]
+            scope={"type": "http", "method": method, "scheme": scheme},  # type: ignore[typeddict-item]
             transport=self.transport,  # type: ignore[arg-type]
             flow=FlowControl(self.transport),  # type: ignore[arg-type]
             logger=logging.getLogger("test"),
@@ -57,12 +59,12 @@ class Request:
     def _complete(self) -> None:
         self.completed += 1
 
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+    async def answer(self, scope: Any, receive: Any, send: Any) -> None:
         for message in self.messages:
             await send(dict(message))
 
     def run(self, *, joined: bool) -> list[bytes]:
-        app = ResponseSender(self._answer, self.cycle) if joined else self._answer
+        app = ResponseSender(self.answer, self.cycle) if joined else self.answer
         asyncio.run(app(self.cycle.scope, self.cycle.receive, self.cycle.send))
         return self.transport.writes
 
@@ -129,3 +131,44 @@ def test_a_client_that_waits_for_100_continue_gets_none_after_its_answer() -> No
     request.run(joined=True)
     asyncio.run(request.cycle.receive())
     assert len(request.transport.writes) == 1
+
+
+@pytest.mark.parametrize("messages", [[BODY], [BODY | {"body": bytes(600_000)}], [BODY | {"body": b""}]])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_large_bodies_are_encrypted_in_parts(messages: list[Any], *, chunked: bool) -> None:
+    length = [] if chunked else [(b"content-length", b"%d" % sum(len(message["body"]) for message in messages))]
+    whole = [OK | {"headers": length}, *messages]
+    ours, plain = (Request(whole, scheme="https") for _ in range(2))
+    written = ours.run(joined=True)
+    assert max(map(len, written)) <= 2**18 + 100
+    assert b"".join(_bodies(written)) == b"".join(_bodies(plain.run(joined=False)))
+    assert ours.completed == plain.completed == 1
+
+
+def _bodies(writes: list[bytes]) -> list[bytes]:
+    """What a client reads, without the head and the sizes of chunks."""
+    head, _, rest = b"".join(writes).partition(b"\r\n\r\n")
+    if b"chunked" not in head:
+        return [rest]
+    bodies = []
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        bodies.append(rest[: int(size, 16)])
+        rest = rest[int(size, 16) + 2 :]
+    return bodies
+
+
+def test_other_requests_are_answered_between_the_parts() -> None:
+    request, turns = Request([OK | {"headers": []}, BODY | {"body": bytes(2**20)}], scheme="https"), list[int]()
+
+    async def others() -> None:
+        while not request.cycle.response_complete:
+            turns.append(len(request.transport.writes))
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        app = ResponseSender(request.answer, request.cycle)
+        await asyncio.gather(others(), app(request.cycle.scope, request.cycle.receive, request.cycle.send))
+
+    asyncio.run(both())
+    assert len(set(turns)) >= 4

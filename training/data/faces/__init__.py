@@ -33,6 +33,7 @@ class FacesOptions(DatasetOptions):
     """
 
     background: ClassVar = "#ffffff"
+    resampling: ClassVar = "lanczos"
     dataset: Literal["faces"]
     count: Annotated[int, Field(gt=0, le=1_000_000)] = 60_000
     """Number of faces of both splits."""
