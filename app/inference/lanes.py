@@ -101,5 +101,5 @@ class Sessions:
         try:
             check_finite(scores)
         except FloatingPointError as error:
-            raise NotFinite(f"{self.decoder.name} failed") from error
+            raise NotFinite(f"{self.decoder.name} failed: {error}") from error
         return scores

@@ -73,7 +73,7 @@ def test_whose_time_is_up_is_told_that_the_server_stops(start: Start) -> None:
     process, client = answering(start, 1, shutdown_seconds=1, **SLOW)
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(score, client, 256) for _ in range(4)]
-        assert until(lambda: _is_asking(client))
+        assert until(lambda: "vae_requests_in_progress 5.0" in client.get("/metrics").text)  # with this one
         process.send_signal(signal.SIGTERM)
         answers = [answer.result() for answer in asked]
     process.wait(timeout=PATIENCE)

@@ -39,7 +39,7 @@ def measure_reduction(
     try:
         change = measure_change(original, reduced, images.held_out, options.seed)
     except InferenceFailed as error:
-        raise ReductionRefused(f"{error} with {precision} weights, {error.__cause__}: nothing is written") from error
+        raise ReductionRefused(f"with {precision} weights, {error}: nothing is written") from error
     alone = together = None
     if not is_emulated:
         original, reduced = (OfflineGraphs(bundle, execution_provider=provider, threads=1) for bundle in bundles)
