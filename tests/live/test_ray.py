@@ -339,11 +339,14 @@ def only_what_was_in_flight_is_lost(sent: list[Sent], killed: float) -> None:
 def test_load_brings_a_second_replica_and_a_kill_costs_only_what_was_in_flight(
     cluster: Cluster, digits: Pixels
 ) -> None:
+    answered = re.compile(
+        r'^vae_requests_total{deployment="mnist-2d",operation="\w+",replica="(\w+)",status="200"}', re.M
+    )
     assert len(cluster.replicas("mnist-2d")) == 1
     load = Load(cluster, digits, clients=6)
     try:
         assert until(lambda: len(cluster.replicas("mnist-2d")) == 2)
-        time.sleep(2)  # until both have work
+        assert until(lambda: len(set(answered.findall(cluster.client.get("/metrics").text))) >= 2), "both have work"
         victim, _ = cluster.processes("ray::ServeReplica:vaeserve:mnist-2d")
         killed = load.kill(victim)
     finally:
