@@ -15,7 +15,7 @@ MAX_SILENT = 256
 MAX_HANDSHAKES = 256
 """Maximum TLS handshakes in progress, of clients that have sent something."""
 _ADDRESS_SHARE = 4
-"""An address with more than one in so many of these connections makes room for its own next one."""
+"""If one address has more than this part (1/4) of the places, its own oldest connection is closed for its next one."""
 _ACCEPTED_AT_ONCE = 64
 """Maximum connections that are accepted in one turn of the event loop."""
 _PAUSE_SECONDS = 1.0
@@ -57,7 +57,7 @@ class Handshakes:
 
     @property
     def running(self) -> list[Task]:
-        """The handshakes in progress, including those of silent connections."""
+        """The tasks of all connections whose handshake has not ended."""
         return [*self._silent.members, *self._speaking.members]
 
     def close(self) -> None:

@@ -141,7 +141,7 @@ class Protocol(HttpToolsProtocol):
             if size > self._limits.max_header_bytes:
                 self._stop_parsing(*self._headers_too_large())
         if self.parser.get_http_version() not in ("1.0", "1.1"):  # the parser takes 0.9 and 2.0, too
-            self._stop_parsing(BadRequest, "not an HTTP/1.1 request", BadRequest.slug)
+            self._stop_parsing(*self._parse_refusal)
         if self.parser.should_upgrade():  # a header that `without_upgrade` missed
             self._stop_parsing(BadRequest, "an offer of another protocol", BadRequest.slug)
         hosts = [name for name, _ in self.headers].count(b"host")

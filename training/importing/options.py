@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from app.codecs.images import Resampling as Resampling
 from training.errors import ImportRefused
 
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]
@@ -13,7 +14,6 @@ PosteriorKind = Literal["log-variance", "log-std", "variance", "std", "none"]
 Output = Literal["image", "logits", "probabilities"]
 Prior = Literal["standard-normal", "none"]
 Binarization = Literal["dynamic", "static", "none"]
-Resampling = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 ImageShape = tuple[int, int | None, int | None]
 """Channels, height and width. Height and width are None if the model takes images of any size."""
 

@@ -158,7 +158,8 @@ class OperationRoute(APIRoute):
         query = self._parser.parse(scope["query_string"], scope["path_params"] if self.param_convertors else {})
         vae = operation.find(server.catalog, timing, query.operation)
         if operation.writer is not None and operation.writer.scale is not None:
-            vae = vae.enlarged(operation.writer.scale(query.writer))
+            scale = operation.writer.scale(query.writer)
+            vae = vae.enlarged(scale) if scale > 1 else vae
         policy = None
         if operation.reader is None:
             policy = CachePolicy.of(server.cache, scope, self.name, vae, query)

@@ -28,7 +28,7 @@ def hidden_values(graph: Graph) -> dict[str, str]:
 
 def with_outputs(model: bytes, names: set[str]) -> bytes:
     """The model with these values among its outputs; ONNX Runtime infers their types."""
-    # Protobuf merges a second part of the graph into the first: its outputs come behind those of the first.
+    # Protobuf merges two graphs in one file: the outputs of the second are appended to those of the first.
     parts = b"".join(_field(OUTPUT, _field(NAME, name.encode())) for name in sorted(names))
     return model + _field(GRAPH, parts) if parts else model
 
