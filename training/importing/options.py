@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from app.codecs.images import Resampling as Resampling
+from app.bundle.manifest import Resampling as Resampling
 from training.errors import ImportRefused
 
 Layout = Literal["nchw", "nhwc", "nhw", "flat", "flat-nhwc"]
